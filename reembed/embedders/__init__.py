@@ -1,0 +1,1 @@
+"""Embedding providers; `registry.open_embedder` is the only place that imports them."""

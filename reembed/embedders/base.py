@@ -1,0 +1,137 @@
+"""What every provider offers: the Provider protocol and the values it speaks in.
+
+A provider turns texts into vectors and nothing else: prefixes, batching, limits, retries, too-long
+texts, checks and normalisation are the same for all and live in `embedder.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reembed.records import Vectors
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold.
+
+    Attributes:
+        batch_items: texts in a request.
+        batch_tokens: tokens summed over a request; None for no such limit.
+        max_tokens: tokens of one text; None for no limit or an unknown one.
+        concurrency: requests in flight that `concurrency: auto` stands for.
+        padded: the model pads a batch to its longest text, so texts of like length go together.
+    """
+
+    batch_items: int
+    batch_tokens: int | None = None
+    max_tokens: int | None = None
+    concurrency: int = 1
+    padded: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A provider's answer to one request.
+
+    Attributes:
+        vectors: `(n, d) float32`, row i for text i.
+        tokens: what the provider says it counted or billed for the request; None if it says nothing.
+    """
+
+    vectors: Vectors
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a model costs. `usd_per_million_tokens` as listed on the day `as_of`."""
+
+    usd_per_million_tokens: float
+    as_of: str
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """What a provider tells of the exact model behind a name, for the fingerprint.
+
+    Attributes:
+        details: server version, model digest, file hashes; empty where nothing can be known.
+    """
+
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class TransientError(Exception):
+    """A request failed in a way that may pass: 408, 409, 429, 5xx, a broken connection.
+
+    Attributes:
+        retry_after: seconds the provider asked to wait, None if it said nothing.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RejectedInputError(Exception):
+    """The provider refused a request because of its content (400): one of its texts is to blame.
+
+    Attributes:
+        too_long: the provider said the text is too long.
+    """
+
+    def __init__(self, message: str, too_long: bool = False) -> None:
+        super().__init__(message)
+        self.too_long = too_long
+
+
+class Provider(Protocol):
+    """One model behind one API.
+
+    `embed` raises TransientError, RejectedInputError, ProviderRefusedError (wrong key, unknown
+    model: it will never work) or UnreachableError (nobody answers at all).
+    """
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def price(self) -> Price | None:
+        """None where it costs nothing or the price is unknown."""
+        ...
+
+    @property
+    def normalizes(self) -> bool:
+        """What `normalize: auto` means here: whether vectors are scaled to length one by us."""
+        ...
+
+    @property
+    def exact_tokens(self) -> bool:
+        """Whether `count_tokens` counts with the model's own tokenizer or only estimates."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Tokens of each text, `(n,) int32`, special tokens included; never under-estimates
+        by more than its own documentation says."""
+        ...
+
+    def cut(self, text: str, max_tokens: int) -> list[str]:
+        """`text` in consecutive pieces of at most `max_tokens` tokens, nothing left out."""
+        ...
+
+    def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
+        """Vectors for texts, all within `limits`. `query` matters only to models whose API embeds
+        queries another way than documents; prefixes are put before the texts already."""
+        ...
+
+    def version(self) -> ModelVersion:
+        """What can be known of the model behind the name. Raises as `embed` does."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,23 @@
+"""What an engine does: apply a function to shards, somewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Where shards are worked on."""
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1
+    ) -> Iterator[Result]:
+        """`function(item)` of each item, results in the order of the items.
+
+        At most `workers` items are in work at once and at most as many results wait, so memory
+        stays bounded. The first exception stops the rest and is raised.
+        """
+        ...

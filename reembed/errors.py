@@ -1,0 +1,131 @@
+"""The error tree. Every error reembed raises on purpose is one of these.
+
+An error says what happened, to which record or setting, and what to do next (`hint`). Each class
+carries the exit code that the command line ends with, so that scripts can tell the causes apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class ReembedError(Exception):
+    """Base of all errors. Exit code 1 means a bug in reembed; every subclass narrows it.
+
+    Args:
+        message: what happened, and to what.
+        hint: what to do next; shown on its own line.
+    """
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "bug"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `--json` form: `{"exit_code", "kind", "message", "hint"}`."""
+        return {
+            "exit_code": self.exit_code,
+            "kind": self.kind,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+class UsageError(ReembedError):
+    """The command was called in a way it cannot act on."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class GateError(ReembedError):
+    """A gate failed or is inconclusive, so the swap is refused."""
+
+    exit_code = 4
+    kind = "gate"
+
+
+class RefusedError(ReembedError):
+    """The input cannot be migrated as it stands; nothing was changed."""
+
+    exit_code = 5
+    kind = "refused"
+
+
+class ManifestError(RefusedError):
+    """The manifest cannot be read, is invalid, or holds a secret."""
+
+    kind = "manifest"
+
+
+class PreflightError(RefusedError):
+    """A check before the work found a reason not to start or go on."""
+
+    kind = "preflight"
+
+
+class CollectionNotFoundError(PreflightError):
+    """A collection named by the manifest is not in the store."""
+
+    kind = "collection-not-found"
+
+
+class MissingExtraError(PreflightError):
+    """An optional dependency is needed and not installed."""
+
+    kind = "missing-extra"
+
+
+class InputTooLongError(PreflightError):
+    """A text is longer than the model takes, and the provider said so."""
+
+    kind = "input-too-long"
+
+
+class ProviderRefusedError(PreflightError):
+    """A provider answered and said no: unknown model, wrong key, a request it will never take."""
+
+    kind = "provider-refused"
+
+
+class ModelChangedError(PreflightError):
+    """The model gives other vectors than when the run began."""
+
+    kind = "model-changed"
+
+
+class SourceChangedError(PreflightError):
+    """The source is no longer the collection that the run exported."""
+
+    kind = "source-changed"
+
+
+class LockedError(ReembedError):
+    """Another run holds the lease."""
+
+    exit_code = 6
+    kind = "locked"
+
+
+class UnreachableError(ReembedError):
+    """A provider or a store is out of reach, or keeps failing. Running again resumes."""
+
+    exit_code = 7
+    kind = "unreachable"
+
+
+class BadVectorsError(UnreachableError):
+    """A provider kept answering with vectors that cannot be right: count, dimension, NaN, zeros."""
+
+    kind = "bad-vectors"
+
+
+class InterruptedRunError(ReembedError):
+    """The run was stopped by a signal. Running again resumes."""
+
+    exit_code = 130
+    kind = "interrupted"

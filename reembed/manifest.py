@@ -1,0 +1,496 @@
+"""The manifest: load it, validate it, refuse secrets, resolve its paths, hash what decides the result.
+
+`Manifest.load` is the only way in: safe YAML with a bound on what aliases may expand to, unknown
+keys named with their nearest known neighbour, secrets refused, paths made absolute relative to the
+manifest's own folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from reembed.errors import ManifestError
+from reembed.records import Metric
+from reembed.template import TemplateError, TextTemplate
+
+Provider = Literal[
+    "openai", "ollama", "onnx", "static", "sentence-transformers", "chroma", "python"
+]
+SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
+Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
+
+MAX_BYTES = 1 << 20
+MAX_NODES = 50_000
+"""What a manifest may hold after its aliases are expanded; a real one has about 100 nodes."""
+
+SCHEMES = ("chroma", "chroma+http", "chroma+https", "chroma+cloud", "postgresql", "postgres",
+           "qdrant", "qdrant+http", "qdrant+https", "lancedb", "milvus")  # fmt: skip
+PATH_SCHEMES = ("chroma", "qdrant", "lancedb", "milvus")
+
+SECRET_PATTERNS = (
+    r"\bsk-[A-Za-z0-9_-]{16,}",  # OpenAI and those who copy its form
+    r"\bck-[A-Za-z0-9]{20,}",  # Chroma Cloud
+    r"\bAKIA[0-9A-Z]{16}\b",  # AWS
+    r"\bAIza[0-9A-Za-z_-]{30,}",  # Google
+    r"\b(?:hf|gsk|pa|jina|voyage|co)_[A-Za-z0-9]{20,}",
+    r"\bgh[pousr]_[A-Za-z0-9]{30,}",
+    r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.",  # JSON web token
+    r"(?i)\bbearer\s+[A-Za-z0-9._~+/-]{12,}",
+)
+SECRET_KEY = re.compile(r"(?i)(?:^|[_-])(api[_-]?key|token|secret|password|passwd|authorization)$")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Model(_Section):
+    """What makes a vector."""
+
+    provider: Provider
+    """openai, ollama, onnx, static, sentence-transformers, chroma or python"""
+    name: str = Field(min_length=1)
+    """model id, tag, folder, `package:MODULE`, or `module:callable`, by provider"""
+    dimensions: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """dimensions asked for; the run stops if the model gives others"""
+    document_prefix: str = ""
+    """put before every document, e.g. "search_document: " for nomic-embed-text"""
+    query_prefix: str = ""
+    """put before every query"""
+    normalize: bool | Literal["auto"] = "auto"
+    """scale vectors to length one; auto: only where the provider's model card says so"""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """tokens an input may have; default: what the provider tells"""
+    on_too_long: Literal["fail", "truncate", "mean"] = "fail"
+    """longer inputs: quarantine them (fail), cut them, or average the vectors of their pieces"""
+    base_url: str | None = None
+    """the provider's address; default: the provider's own"""
+    api_key_env: str | None = None
+    """the environment variable that holds the key; default: the provider's own"""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """the provider's own options"""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variable_name(cls, value: str | None) -> str | None:
+        if value is not None and not ENV_NAME.fullmatch(value):
+            raise ValueError("is the name of an environment variable, not the key itself")
+        return value
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the vectors, for the fingerprint: everything but where the key comes from."""
+        return self.model_dump(exclude={"api_key_env", "on_too_long"}) | (
+            {} if self.on_too_long == "fail" else {"on_too_long": self.on_too_long}
+        )
+
+    def settings_sha256(self) -> str:
+        """Hash of `settings`, hexadecimal."""
+        return _sha256(self.settings())
+
+
+class Source(_Section):
+    """The live collection."""
+
+    url: str
+    """store URL, e.g. chroma:./chroma_db"""
+    collection: str = Field(min_length=1)
+    """the collection to move"""
+    layout: Layout = "auto"
+    """pgvector only: how the table is laid out"""
+    data_dir: str | None = None
+    """Chroma over HTTP: the server's own directory, if this machine can reach it"""
+    where: dict[str, Any] | str | None = None
+    """the store's own filter, for a partial migration"""
+    model: Model | None = None
+    """the model that made the source; default: what the store recorded"""
+
+
+class Target(_Section):
+    """The shadow collection."""
+
+    url: str | None = None
+    """default: the source's"""
+    collection: str | None = None
+    """default: <collection>__<model>-<dimensions>"""
+    metric: Metric | None = None
+    """default: the source's real one"""
+    index: dict[str, Any] = Field(default_factory=dict)
+    """store-specific index settings; default: the source's"""
+
+
+class Embed(_Section):
+    """How fast the model is called."""
+
+    engine: Literal["local"] = "local"
+    """where shards are worked on"""
+    concurrency: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """requests in flight; auto: the provider's default"""
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """upper bound on requests"""
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """upper bound on tokens"""
+    cache: bool = True
+    """keep paid vectors across runs, by text and model fingerprint"""
+
+
+class Verify(_Section):
+    """What the gates ask for."""
+
+    sample: Annotated[int, Field(ge=100)] = 1000
+    """records sampled for fidelity and known-item queries"""
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    """cut-off of recall@k"""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """non-inferiority margin: how much recall the new model may lose"""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """level of the intervals"""
+    index_recall: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """recall@k the shadow's index must reach against exact search"""
+    queries: str | None = None
+    """JSON lines {"_id", "text"}"""
+    qrels: str | None = None
+    """tab-separated query-id, corpus-id, score, with that header (BEIR)"""
+    allow_quarantined: Annotated[int, Field(ge=0)] = 0
+    """quarantined records that the integrity gate lets pass"""
+
+
+class Swap(_Section):
+    """How the live name moves."""
+
+    live: str | None = None
+    """the name the application reads; default: the source collection"""
+    kind: Literal["auto"] | SwapKind = "auto"
+    """auto: pointer where the live name is one, else transaction, alias, or rename if accept_window"""
+    accept_window: bool = False
+    """accept a gap of a few milliseconds in which the live name does not exist"""
+    before: str | None = None
+    """command run before the swap; its failure stops the swap"""
+    after: str | None = None
+    """command run after the swap"""
+    keep_old: str = "30d"
+    """how long `clean` leaves the old collection alone: 12h, 30d, 4w"""
+
+    @field_validator("keep_old")
+    @classmethod
+    def _is_a_duration(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+[hdw]", value):
+            raise ValueError("is a number and h, d or w, e.g. 30d")
+        return value
+
+    @property
+    def keep_old_seconds(self) -> int:
+        """`keep_old` in seconds."""
+        return int(self.keep_old[:-1]) * {"h": 3600, "d": 86400, "w": 604800}[self.keep_old[-1]]
+
+
+class Manifest(_Section):
+    """One migration, from one collection and model to another."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """the migration's name, also the name of its run directory"""
+    source: Source
+    target: Target = Target()
+    model: Model
+    text: str = "{document}"
+    """what is embedded; {document}, {uri}, {id} and {metadata.KEY} may be used"""
+    embed: Embed = Embed()
+    verify: Verify = Verify()
+    swap: Swap = Swap()
+    state: str = "./.reembed"
+    """where run directories live"""
+
+    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @field_validator("text")
+    @classmethod
+    def _is_a_template(cls, value: str) -> str:
+        try:
+            TextTemplate(value)
+        except TemplateError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a manifest file; relative paths in it are relative to its folder.
+
+        Raises:
+            ManifestError: it cannot be read, is no valid manifest, or holds a secret.
+        """
+        path = Path(path)
+        return cls.parse(read_yaml(path), base_dir=path.resolve().parent, origin=str(path))
+
+    @classmethod
+    def parse(cls, data: Any, base_dir: Path, origin: str = "manifest") -> Self:
+        """Validate `data` and make its paths absolute. Raises ManifestError."""
+        if not isinstance(data, dict):
+            raise ManifestError(
+                f"{origin}: a manifest is a mapping of keys, this is {_yaml_type(data)}",
+                "Start from one of manifests/, or write one with `reembed init URL`.",
+            )
+        refuse_secrets(data, origin)
+        try:
+            manifest = cls.model_validate(data)
+        except ValidationError as error:
+            raise ManifestError(*_explain(error, cls, origin)) from None
+        resolved = cls.model_validate(_resolve(manifest.model_dump(), base_dir))
+        resolved._base_dir = base_dir
+        _check_urls(resolved, origin)
+        return resolved
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative paths and `python` models are found from."""
+        return self._base_dir
+
+    @property
+    def target_url(self) -> str:
+        return self.target.url or self.source.url
+
+    @property
+    def live(self) -> str:
+        """The name the application reads."""
+        return self.swap.live or self.source.collection
+
+    @property
+    def state_dir(self) -> Path:
+        """`<state>/<name>`, where this migration's runs live."""
+        return Path(self.state) / self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump()
+
+    def to_yaml(self) -> str:
+        """The resolved manifest, as written to the run directory."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a run's records and vectors. A run directory belongs to one identity;
+        `embed`, `verify` and `swap` may change between two calls of the same run."""
+        dump = self.to_dict()
+        return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
+            "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
+        }
+
+    def executes(self) -> list[str]:
+        """The code of the user's that this manifest makes reembed run."""
+        found = [f"{hook}: {command}" for hook in ("before", "after")
+                 if (command := getattr(self.swap, hook))]  # fmt: skip
+        found += [f"python: {model.name}" for model in (self.model, self.source.model)
+                  if model and model.provider == "python"]  # fmt: skip
+        return found
+
+
+def json_schema() -> dict[str, Any]:
+    """The manifest's JSON Schema (draft 2020-12)."""
+    schema = Manifest.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "reembed manifest"
+    return schema
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML document safely. Raises ManifestError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ManifestError(f"{path}: larger than {MAX_BYTES:,} bytes, so it is no manifest")
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path}: there is no such file", "Write one with `reembed init URL -o FILE`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}") from None
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        _bound(node, path)
+        return yaml.load(text, _UniqueKeyLoader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{path}: is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ManifestError(f"{path}: is nested too deeply") from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice instead of taking the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key_node.value, str):
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _bound(node: yaml.Node | None, path: Path) -> None:
+    """Refuse YAML whose aliases expand to more than MAX_NODES nodes, or to themselves."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        key = id(node)
+        if key in sizes:
+            return sizes[key]
+        if key in open_nodes:
+            raise ManifestError(f"{path}: an alias contains itself")
+        open_nodes.add(key)
+        total = 1
+        if isinstance(node, yaml.MappingNode):
+            total += sum(size(k) + size(v) for k, v in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            total += sum(size(child) for child in node.value)
+        open_nodes.discard(key)
+        sizes[key] = total
+        return total
+
+    if node is not None and size(node) > MAX_NODES:
+        raise ManifestError(
+            f"{path}: its aliases expand to more than {MAX_NODES:,} values",
+            "A manifest needs no aliases; write the values out.",
+        )
+
+
+def _strings(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield (*path, str(key)), str(key)
+            yield from _strings(value, (*path, str(key)))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _strings(value, (*path, str(index)))
+    elif isinstance(data, str):
+        yield path, data
+
+
+def refuse_secrets(data: Any, origin: str) -> None:
+    """Raise ManifestError, without repeating it, if any value looks like a key or a password."""
+    for path, text in _strings(data):
+        key = path[-1] if path else ""
+        secret = (
+            any(re.search(pattern, text) for pattern in SECRET_PATTERNS)
+            or re.search(r"://[^/@\s:]*:[^/@\s]+@", text)
+            or re.search(r"(?i)[?&](password|api_?key|token)=[^&\s]+", text)
+            or (text != key and SECRET_KEY.search(key))
+        )
+        if secret:
+            raise ManifestError(
+                f"{origin}: {'.'.join(path)} looks like a secret, and manifests are shared",
+                "Put it into an environment variable (OPENAI_API_KEY, CHROMA_API_KEY, PGPASSWORD, "
+                "QDRANT_API_KEY, or one that model.api_key_env names) and remove it here.",
+            )
+
+
+def _explain(error: ValidationError, root: type[BaseModel], origin: str) -> tuple[str, str]:
+    """The first validation error in the manifest's own words, and a hint."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(path)
+    more = error.error_count() - 1
+    tail = f" (and {more} more)" if more else ""
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_section(root, path[:-1]).model_fields)
+        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known keys here: {', '.join(known)}."
+        return f"{origin}: unknown key {where!r}{tail}", hint
+    if problem["type"] == "missing":
+        return f"{origin}: {where} is missing{tail}", "See `reembed schema` for every key."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{origin}: {where}: {message}{tail}", "See `reembed schema` for every key."
+
+
+def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The section class that a path of keys leads to."""
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            return model
+        model = nested[0]
+    return model
+
+
+def resolve_url(url: str, base_dir: Path) -> str:
+    """Make the path of a path URL absolute: `chroma:./dir` becomes `chroma:/base/dir`."""
+    scheme, separator, rest = url.partition(":")
+    if scheme in PATH_SCHEMES and separator and not rest.startswith("//"):
+        return f"{scheme}:{_absolute(rest, base_dir)}"
+    return url
+
+
+def _absolute(path: str, base_dir: Path) -> str:
+    return str((base_dir / Path(path).expanduser()).resolve())
+
+
+def _resolve_model(model: dict[str, Any] | None, base_dir: Path) -> None:
+    if model is None:
+        return
+    is_file = model["provider"] in ("onnx", "static", "sentence-transformers")
+    candidate = base_dir / Path(model["name"]).expanduser()
+    if is_file and not model["name"].startswith("package:") and candidate.exists():
+        model["name"] = str(candidate.resolve())
+    tokenizer = model["options"].get("tokenizer")
+    if isinstance(tokenizer, str) and not tokenizer.startswith("package:"):
+        model["options"] = model["options"] | {"tokenizer": _absolute(tokenizer, base_dir)}
+
+
+def _resolve(data: dict[str, Any], base_dir: Path) -> dict[str, Any]:
+    for section in ("source", "target"):
+        if data[section]["url"]:
+            data[section]["url"] = resolve_url(data[section]["url"], base_dir)
+    if data["source"]["data_dir"]:
+        data["source"]["data_dir"] = _absolute(data["source"]["data_dir"], base_dir)
+    for key in ("queries", "qrels"):
+        if data["verify"][key]:
+            data["verify"][key] = _absolute(data["verify"][key], base_dir)
+    data["state"] = _absolute(data["state"], base_dir)
+    _resolve_model(data["model"], base_dir)
+    _resolve_model(data["source"]["model"], base_dir)
+    return data
+
+
+def check_url(url: str, origin: str) -> None:
+    """Raise ManifestError unless `url` has a known scheme and says where the store is."""
+    scheme, separator, rest = url.partition(":")
+    if scheme not in SCHEMES or not separator:
+        close = difflib.get_close_matches(scheme, SCHEMES, n=1)
+        raise ManifestError(
+            f"{origin}: {url!r} is no store URL: unknown scheme {scheme!r}",
+            (f"Did you mean {close[0]!r}? " if close else "")
+            + "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://tenant/database.",
+        )
+    if not rest.strip("/") or rest.strip() == ":memory:":
+        raise ManifestError(
+            f"{origin}: {url!r} does not say where the store is; an in-memory (ephemeral) client "
+            "lives inside one process and cannot be migrated from another",
+            "Use a persistent path (chroma:./dir) or a server (chroma+http://host:8000).",
+        )
+
+
+def _check_urls(manifest: Manifest, origin: str) -> None:
+    check_url(manifest.source.url, f"{origin}: source.url")
+    check_url(manifest.target_url, f"{origin}: target.url")
+
+
+def _yaml_type(data: Any) -> str:
+    return {type(None): "empty", list: "a list", str: "a text"}.get(type(data), type(data).__name__)
+
+
+def _sha256(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,325 @@
+"""The run directory: journal, shards, lease, atomic writes.
+
+`<state>/<name>/<run id>/` holds everything a run knows. The journal is append-only JSON lines,
+fsynced line by line; the state of a run is a fold over it, so that a run killed anywhere is resumed
+by reading it again. A shard is written to a temporary name, fsynced, renamed, then journalled with
+its rows and SHA-256; what is not in the journal does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reembed.errors import LockedError, ManifestError, PreflightError, ReembedError
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIR = 0o700
+
+
+class CorruptShardError(ReembedError):
+    """A shard's bytes are not the ones that were journalled."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A journalled Parquet file of a run.
+
+    Attributes:
+        name: path relative to the run directory, e.g. `export/shard-00000.parquet`.
+        rows: number of rows.
+        sha256: hash of the file's bytes, hexadecimal.
+    """
+
+    name: str
+    rows: int
+    sha256: str
+
+    @property
+    def stem(self) -> str:
+        """`shard-00000`, the same for a shard of every stage."""
+        return Path(self.name).stem
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time and is legal in collection names: `20261121t134502-3f9a`."""
+    return time.strftime("%Y%m%dt%H%M%S", time.gmtime()) + "-" + secrets.token_hex(2)
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only directory into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PreflightError(
+                f"{path}: no space left on the device",
+                "Free some space, or point `state` at another disk, and run the same command again: "
+                "it resumes.",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise PreflightError(
+                f"{path}: cannot be written: {error.strerror}",
+                "Give this user the right to write there, or point `state` elsewhere.",
+            ) from error
+        raise
+
+
+def fsync_dir(path: Path) -> None:
+    """Make a rename in `path` durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_private_dir(path: Path) -> None:
+    """Create `path` and its parents, readable by this user alone."""
+    with write_errors(path):
+        path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` whole and durable, or not at all."""
+    make_private_dir(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with write_errors(path):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            fsync_dir(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole and durable, or not at all."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Journal:
+    """The append-only, fsynced log of a run. Each line is `{"t": seconds, "event": name, ...}`.
+
+    A line torn by a crash can only be the last one: it is cut off when the journal is opened for
+    writing. A damaged line anywhere else is an error, because what follows it cannot be trusted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole events, oldest first. Raises PreflightError on damage before the last line."""
+        if not self.path.exists():
+            return []
+        events = []
+        lines = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                if number == len(lines):
+                    break
+                raise PreflightError(
+                    f"{self.path}: line {number} is damaged",
+                    "The disk or another program changed it. Move the run directory away and run "
+                    "again: a new run starts, and the embedding cache keeps what was paid for.",
+                ) from None
+        return events
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Write one event and wait until it is on disk."""
+        line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False)
+        with write_errors(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
+            try:
+                self._cut_torn_line(fd)
+                os.write(fd, line.encode() + b"\n")
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    @staticmethod
+    def _cut_torn_line(fd: int) -> None:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            data = os.pread(fd, size, 0)
+            os.ftruncate(fd, data.rfind(b"\n") + 1)
+
+
+class Lease:
+    """The exclusive right to work on a migration, held by one process at a time.
+
+    An advisory `flock` on `<state>/<name>/lease`: the kernel drops it when its owner dies, so a
+    dead owner never blocks the next run. The file says who holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Take the lease. Raises LockedError, naming the owner, if another process holds it."""
+        if self.held:
+            return
+        make_private_dir(self.path.parent)
+        with write_errors(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 4096, 0).decode("utf-8", "replace").strip() or "unknown"
+            os.close(fd)
+            raise LockedError(
+                f"{self.path.parent}: another run is at work: {owner}",
+                "Wait until it ends, or stop it; running again then resumes where it was.",
+            ) from None
+        owner = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %z')}"
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, owner.encode() + b"\n", 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lease back. Does nothing if it is not held."""
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class RunDir:
+    """One run's directory.
+
+    Args:
+        path: `<state>/<name>/<run id>`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = Journal(path / "journal.jsonl")
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def create(cls, state_dir: Path, manifest_yaml: str, identity: dict[str, Any]) -> Self:
+        """A new run directory; its first journal line makes it exist."""
+        run = cls(state_dir / new_run_id())
+        make_private_dir(run.path)
+        write_atomic(run.path / "manifest.yaml", manifest_yaml.encode())
+        run.journal.append("run-created", run=run.run_id, identity=identity)
+        return run
+
+    @classmethod
+    def latest(cls, state_dir: Path) -> Self | None:
+        """The newest run that was begun, or None. Half-made directories are passed over."""
+        if not state_dir.is_dir():
+            return None
+        for path in sorted(state_dir.iterdir(), reverse=True):
+            if (path / "journal.jsonl").is_file() and cls(path).events("run-created"):
+                return cls(path)
+        return None
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        """The journal's events of these names (all without any), oldest first."""
+        events = self.journal.read()
+        return [e for e in events if e["event"] in names] if names else events
+
+    def last(self, *names: str) -> dict[str, Any] | None:
+        """The newest event of these names."""
+        events = self.events(*names)
+        return events[-1] if events else None
+
+    def check_identity(self, identity: dict[str, Any]) -> None:
+        """Raise ManifestError if this run was begun with another manifest, naming what differs."""
+        created = self.events("run-created")[0]["identity"]
+        differing = list(_differences(created, json.loads(json.dumps(identity))))
+        if differing:
+            raise ManifestError(
+                f"{self.path}: this run was begun with another manifest: {'; '.join(differing[:5])}",
+                "Give the manifest a new `name` to begin another migration, or put the old values "
+                "back to go on with this one.",
+            )
+
+    # Shards
+
+    def write_shard(self, stage: str, stem: str, table: pa.Table, **fields: Any) -> Shard:
+        """Write, fsync, rename and journal a shard. `fields` go into its journal line."""
+        name = f"{stage}/{stem}.parquet"
+        path = self.path / name
+        with atomic_file(path) as file:
+            pq.write_table(table, file, compression="zstd", compression_level=1)
+        shard = Shard(name, table.num_rows, file_sha256(path))
+        self.journal.append("shard", stage=stage, **asdict(shard), **fields)
+        return shard
+
+    def shards(self, stage: str) -> dict[str, Shard]:
+        """The journalled shards of a stage by stem, in the order in which they were first written."""
+        found: dict[str, Shard] = {}
+        for event in self.events("shard"):
+            if event["stage"] == stage:
+                shard = Shard(event["name"], event["rows"], event["sha256"])
+                found[shard.stem] = shard
+        return found
+
+    def is_whole(self, shard: Shard) -> bool:
+        """Whether the shard's file is there with the bytes that were journalled."""
+        path = self.path / shard.name
+        return path.is_file() and file_sha256(path) == shard.sha256
+
+    def read_shard(self, shard: Shard, columns: Iterable[str] | None = None) -> pa.Table:
+        """Read a shard that `is_whole` vouched for."""
+        return pq.read_table(
+            self.path / shard.name, columns=list(columns) if columns is not None else None,
+            memory_map=False, partitioning=None,
+        )  # fmt: skip
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path} was {old!r}, is {new!r}"

@@ -1,0 +1,1 @@
+"""Store adapters; `registry.open_store` is the only place that imports them."""

@@ -1,0 +1,217 @@
+"""What every store adapter offers: the Store protocol and the values it speaks in.
+
+An adapter maps its client's errors to `reembed.errors`: a store out of reach is UnreachableError,
+an unknown name CollectionNotFoundError, a request it will never take PreflightError. A contract
+suite (`tests/contract`) holds every adapter to the sentences below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from reembed.manifest import Model, SwapKind
+from reembed.records import Metric, Vectors
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A collection as the store describes it at one moment.
+
+    Attributes:
+        id: the store's own object id, stable under renames.
+        count: records, all of them.
+        dimensions: of its vectors, None where it never had one.
+        metric: the metric its index really uses.
+        metadata: the collection's own metadata, None without any.
+        index: store-specific index settings, as `create` takes them.
+        model: what the store recorded of the model, as manifest keys; None if nothing usable.
+    """
+
+    id: str
+    name: str
+    count: int
+    dimensions: int | None
+    metric: Metric
+    metadata: dict[str, Any] | None = None
+    index: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a store can do here, with this URL and this machine's reach.
+
+    Attributes:
+        swap_kinds: the kinds it can do, and what each guarantees, in its own words.
+        local_path: the directory whose disk the shadow fills, None if it is not on this machine.
+        notes: what `plan` should tell the user about this store.
+    """
+
+    swap_kinds: Mapping[SwapKind, str]
+    local_path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One move of the live name from a collection to another.
+
+    Attributes:
+        live: the name the application reads.
+        incoming_id: the collection that takes the live name.
+        outgoing_id: the collection that has it now; None where the live name is new.
+        parked: the name that the outgoing collection gets.
+        model: settings of the incoming collection's model (manifest keys), for a pointer's readers.
+    """
+
+    live: str
+    incoming_id: str
+    outgoing_id: str | None
+    parked: str
+    model: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What an exchange did.
+
+    Attributes:
+        kind: the swap kind used.
+        gap_seconds: how long the live name did not exist, measured; None where there is no gap.
+        intruder: name of a collection that somebody made under the live name in the gap, moved
+            aside so that its records can be merged; None without one.
+    """
+
+    kind: SwapKind
+    gap_seconds: float | None = None
+    intruder: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Store(Protocol):
+    """A vector database behind one URL."""
+
+    url: str
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def collections(self) -> list[str]:
+        """Names of all collections, sorted."""
+        ...
+
+    def describe(self, name: str) -> CollectionInfo:
+        """The collection of this name. Raises CollectionNotFoundError, naming those that exist."""
+        ...
+
+    def describe_id(self, id: str) -> CollectionInfo | None:
+        """The collection of this object id, None if it is gone."""
+        ...
+
+    def check_name(self, name: str) -> None:
+        """Raise PreflightError, saying why, if the store would refuse the name."""
+        ...
+
+    def default_target(self, collection: str, model: str, dimensions: int) -> str:
+        """A legal name `<collection>__<model>-<dimensions>`."""
+        ...
+
+    def check_where(self, where: Mapping[str, Any] | str | None) -> None:
+        """Raise PreflightError if the filter is not one of this store's."""
+        ...
+
+    def list_ids(
+        self, id: str, where: Mapping[str, Any] | str | None = None
+    ) -> Iterator[pa.Array]:
+        """The ids of all (matching) records, each exactly once, in pages of at most SHARD_ROWS.
+
+        Records written or deleted meanwhile may or may not appear; all others do.
+        """
+        ...
+
+    def fetch(
+        self, id: str, ids: Sequence[str], *, vectors: bool, where: Mapping[str, Any] | str | None = None
+    ) -> pa.RecordBatch:
+        """The records of these ids (at most SHARD_ROWS) as `EXPORT_SCHEMA`, in the order asked for.
+
+        Ids that do not exist, or no longer match `where`, are left out. A record whose vector the
+        store has lost comes with a null embedding. Without `vectors` all embeddings are null.
+        """
+        ...
+
+    def count(self, id: str) -> int:
+        """Number of records."""
+        ...
+
+    def create(
+        self,
+        name: str,
+        *,
+        dimensions: int,
+        metric: Metric,
+        index: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None,
+        model: Model,
+    ) -> CollectionInfo:
+        """A new, empty collection that embeds query texts with `model` where the store can.
+
+        Raises PreflightError if the name is taken or illegal or a setting is unknown.
+        """
+        ...
+
+    def add(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
+        """Write records with vectors `(n, d) float32`, in batches the store can take.
+
+        Idempotent for records that are already there with the same content; it never changes one
+        that is there (use `replace`).
+        """
+        ...
+
+    def replace(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
+        """Write records so that nothing of an older version remains (no metadata merge)."""
+        ...
+
+    def delete(self, id: str, ids: Sequence[str]) -> None:
+        """Delete records; ids that do not exist are fine."""
+        ...
+
+    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+        """The store's own search: for each of `(q, d) float32` the ids of its k nearest, nearest
+        first."""
+        ...
+
+    def watermark(self, id: str) -> str | None:
+        """A value that differs after any write or delete, where the store can tell cheaply; None
+        where it cannot (then callers compare every record)."""
+        ...
+
+    def is_pointer(self, live: str) -> bool:
+        """Whether this live name is a pointer that `reembed.live` follows."""
+        ...
+
+    def resolve(self, live: str) -> CollectionInfo:
+        """The collection that the live name leads to now, through its pointer if it is one."""
+        ...
+
+    def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
+        """Move the live name. Convergent: called again after a crash it does what is left to do.
+
+        Raises SourceChangedError if a collection is gone or the live name leads somewhere else.
+        """
+        ...
+
+    def drop(self, id: str) -> None:
+        """Delete the collection of this object id, never one of the same name. Gone is fine."""
+        ...
+
+    def close(self) -> None: ...

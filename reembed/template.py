@@ -1,0 +1,101 @@
+"""The text template: which text of a record is embedded.
+
+`{document}`, `{id}`, `{uri}` and `{metadata.KEY}` are replaced; `{{` and `}}` are literal braces.
+What a record lacks is replaced by nothing. This is no format string: nothing else is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+class TemplateError(ValueError):
+    """The template has an unknown field or an unbalanced brace."""
+
+
+class TextTemplate:
+    """A parsed template; call it with a record's fields to get its text."""
+
+    def __init__(self, template: str) -> None:
+        self._parts: list[str | Callable[[str, str | None, Any, str | None], str]] = []
+        self.uses_metadata = False
+        end = 0
+        for match in _TOKEN.finditer(template):
+            self._parts.append(template[end : match.start()])
+            end = match.end()
+            token = match.group()
+            if token in ("{{", "}}"):
+                self._parts.append(token[0])
+            elif match.group(1) is None:
+                raise TemplateError(f"unbalanced {token!r} at {match.start()}; write {token * 2!r}")
+            else:
+                self._parts.append(self._field(match.group(1)))
+        self._parts.append(template[end:])
+        if all(isinstance(part, str) for part in self._parts):
+            raise TemplateError("uses no field of the record, so all texts would be equal")
+
+    def _field(self, name: str) -> Callable[[str, str | None, Any, str | None], str]:
+        if name == "document":
+            return lambda id, document, metadata, uri: document or ""
+        if name == "id":
+            return lambda id, document, metadata, uri: id
+        if name == "uri":
+            return lambda id, document, metadata, uri: uri or ""
+        key = name.removeprefix("metadata.")
+        if key == name or not key:
+            raise TemplateError(
+                f"unknown field {{{name}}}; known: {{document}}, {{id}}, {{uri}}, {{metadata.KEY}}"
+            )
+        self.uses_metadata = True
+        return lambda id, document, metadata, uri: _plain((metadata or {}).get(key))
+
+    def render(self, id: str, document: str | None, metadata: Any, uri: str | None) -> str:
+        """The text of one record; `metadata` is its parsed JSON or None.
+
+        Nothing at all where every field used is blank, so that a template's fixed words never
+        stand for a record without text.
+        """
+        blank = True
+        text = []
+        for part in self._parts:
+            if isinstance(part, str):
+                text.append(part)
+            else:
+                value = part(id, document, metadata, uri)
+                blank = blank and not value.strip()
+                text.append(value)
+        return "" if blank else "".join(text)
+
+    def texts(
+        self,
+        ids: Sequence[str],
+        documents: Sequence[str | None],
+        metadatas: Sequence[str],
+        uris: Sequence[str | None],
+    ) -> list[str]:
+        """The texts of many records; `metadatas` is JSON text, parsed only if the template asks."""
+        parse = json.loads if self.uses_metadata else _no_metadata
+        return [
+            self.render(id, document, parse(metadata), uri)
+            for id, document, metadata, uri in zip(ids, documents, metadatas, uris, strict=True)
+        ]
+
+
+def _no_metadata(text: str) -> None:
+    return None
+
+
+def _plain(value: Any) -> str:
+    """A metadata value as text: strings as they are, lists joined by commas, absent as nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
