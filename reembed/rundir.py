@@ -17,7 +17,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -25,14 +25,10 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.errors import LockedError, ManifestError, PreflightError, ReembedError
+from reembed.errors import LockedError, ManifestError, PreflightError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
-
-
-class CorruptShardError(ReembedError):
-    """A shard's bytes are not the ones that were journalled."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +39,15 @@ class Shard:
         name: path relative to the run directory, e.g. `export/shard-00000.parquet`.
         rows: number of rows.
         sha256: hash of the file's bytes, hexadecimal.
+        source: `sha256` of the shard it was made from; empty for an export shard.
+        deleted: ids that the source no longer had when this delta was exported.
     """
 
     name: str
     rows: int
     sha256: str
+    source: str = ""
+    deleted: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -285,14 +285,16 @@ class RunDir:
 
     # Shards
 
-    def write_shard(self, stage: str, stem: str, table: pa.Table, **fields: Any) -> Shard:
-        """Write, fsync, rename and journal a shard. `fields` go into its journal line."""
+    def write_shard(
+        self, stage: str, stem: str, table: pa.Table, *, source: str = "", deleted: Sequence[str] = ()
+    ) -> Shard:
+        """Write, fsync, rename and journal a shard."""
         name = f"{stage}/{stem}.parquet"
         path = self.path / name
         with atomic_file(path) as file:
             pq.write_table(table, file, compression="zstd", compression_level=1)
-        shard = Shard(name, table.num_rows, file_sha256(path))
-        self.journal.append("shard", stage=stage, **asdict(shard), **fields)
+        shard = Shard(name, table.num_rows, file_sha256(path), source, tuple(deleted))
+        self.journal.append("shard", stage=stage, **asdict(shard))
         return shard
 
     def shards(self, stage: str) -> dict[str, Shard]:
@@ -300,7 +302,10 @@ class RunDir:
         found: dict[str, Shard] = {}
         for event in self.events("shard"):
             if event["stage"] == stage:
-                shard = Shard(event["name"], event["rows"], event["sha256"])
+                shard = Shard(
+                    event["name"], event["rows"], event["sha256"], event["source"],
+                    tuple(event["deleted"]),
+                )  # fmt: skip
                 found[shard.stem] = shard
         return found
 

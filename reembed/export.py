@@ -1,0 +1,170 @@
+"""Stage 1: a collection becomes export shards.
+
+First a census fixes which records the run is about: the ids, in one Parquet file, in the order of
+the shards to come. Then each shard is a function of its slice of ids, so that export can stop and
+go on anywhere. What is written to the source later is caught up with before the swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reembed.errors import PreflightError, SourceChangedError
+from reembed.progress import Progress
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS
+from reembed.rundir import RunDir, Shard, atomic_file, file_sha256
+from reembed.stores.base import CollectionInfo, Store
+
+STAGE = "export"
+IDS_FILE = "ids.parquet"
+IDS_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False)])
+
+
+@dataclass(frozen=True)
+class Census:
+    """Which records a run is about.
+
+    Attributes:
+        source_id: the collection's object id at that moment.
+        rows: number of ids.
+        watermark: the store's, taken before the first id was read; None if it has none.
+    """
+
+    source_id: str
+    rows: int
+    watermark: str | None
+
+    @property
+    def stems(self) -> list[str]:
+        """Names of the shards to come."""
+        return [f"shard-{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
+
+
+def take_census(
+    store: Store, source: CollectionInfo, where: Mapping[str, Any] | str | None, run: RunDir
+) -> Census:
+    """List the ids once and write them down; a run that has done so is told what it wrote.
+
+    Raises:
+        PreflightError: the source is empty, or `where` matches nothing.
+        SourceChangedError: the source's name leads to another collection than when the run began.
+    """
+    done = run.last("census")
+    if done is not None and file_matches(run, done["sha256"]):
+        if done["source"]["id"] != source.id:
+            raise SourceChangedError(
+                f"{source.name!r} is another collection (id {source.id}) than the one that run "
+                f"{run.run_id} exported (id {done['source']['id']})",
+                "Somebody deleted, restored or swapped it. Check the store; to start over, move the "
+                f"run directory {run.path} away.",
+            )
+        return Census(source.id, done["rows"], done["watermark"])
+
+    watermark = store.watermark(source.id)
+    rows = 0
+    with (
+        atomic_file(run.path / IDS_FILE) as file,
+        pq.ParquetWriter(file, IDS_SCHEMA, compression="zstd") as writer,
+    ):
+        for ids in _full_slices(store.list_ids(source.id, where)):
+            writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
+            rows += len(ids)
+    refuse_empty(source, where, rows)
+    run.journal.append(
+        "census", rows=rows, watermark=watermark, source=source.to_dict(),
+        sha256=file_sha256(run.path / IDS_FILE),
+    )  # fmt: skip
+    return Census(source.id, rows, watermark)
+
+
+def refuse_empty(
+    source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int
+) -> None:
+    """Raise PreflightError if there is nothing to move."""
+    if matching:
+        return
+    if source.count:
+        raise PreflightError(
+            f"source.where matches none of the {source.count:,} records of {source.name!r}: {where!r}",
+            "Check the filter against the records' metadata; nothing was changed.",
+        )
+    raise PreflightError(
+        f"the source {source.name!r} is empty, and an empty source is never migrated",
+        "If it should hold records, the application may be writing elsewhere, or the store may have "
+        "been re-created: check the URL, the credentials and the backups.",
+    )
+
+
+def file_matches(run: RunDir, sha256: str) -> bool:
+    """Whether the id file is the one that was journalled."""
+    path = run.path / IDS_FILE
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def export(
+    store: Store,
+    census: Census,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    progress: Progress,
+) -> dict[str, Shard]:
+    """Write every export shard that is not there whole. Returns all of them by stem."""
+    shards = run.shards(STAGE)
+    whole = {stem for stem, shard in shards.items() if run.is_whole(shard)}
+    done = sum(shards[stem].rows for stem in census.stems if stem in whole)
+    with (
+        progress.stage(STAGE, census.rows, done) as counter,
+        pq.ParquetFile(run.path / IDS_FILE) as ids_file,
+    ):
+        for number, stem in enumerate(census.stems):
+            if stem in whole:
+                continue
+            if stem in shards:
+                progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
+            ids = ids_file.read_row_group(number).column("id").to_pylist()
+            shards[stem] = export_shard(store, census.source_id, ids, where, run, stem)
+            counter.update(len(ids))
+    return shards
+
+
+def export_shard(
+    store: Store,
+    source_id: str,
+    ids: Sequence[str],
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    stem: str,
+    deleted: Sequence[str] = (),
+) -> Shard:
+    """Write the records of these ids as one shard. Ids that are gone by now are simply not in it.
+
+    Args:
+        deleted: ids that the source no longer has; journalled with the shard, for catch-up.
+    """
+    batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
+    return run.write_shard(STAGE, stem, pa.Table.from_batches([batch]), deleted=deleted)
+
+
+def _no_records() -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
+
+
+def _full_slices(pages: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    """Pages of any size as slices of exactly SHARD_ROWS, the last one shorter."""
+    waiting: list[pa.Array] = []
+    rows = 0
+    for page in pages:
+        waiting.append(page)
+        rows += len(page)
+        while rows >= SHARD_ROWS:
+            joined = pa.concat_arrays(waiting)
+            yield joined.slice(0, SHARD_ROWS)
+            waiting = [joined.slice(SHARD_ROWS)]
+            rows -= SHARD_ROWS
+    if rows:
+        yield pa.concat_arrays(waiting)

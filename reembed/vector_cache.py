@@ -1,0 +1,102 @@
+"""Vectors that were paid for, kept by model fingerprint and text hash.
+
+Every batch is committed before its shard is written, so a run killed in the middle of a shard pays
+again for at most the batches in flight. With `embed.cache` the file is shared by all runs of a
+state directory; without, it belongs to one run.
+
+A SQLite file in WAL mode: one process at a time writes it (the lease sees to that for one
+migration; SQLite's own lock for several), and it survives the process being killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from reembed.errors import PreflightError
+from reembed.records import Vectors
+from reembed.rundir import make_private_dir, write_errors
+
+SQL_VARIABLES = 500
+"""Keys in one SELECT; SQLite's own limit was 999 for a long time."""
+
+
+class VectorCache:
+    """Text hash to vector, for one model fingerprint.
+
+    Args:
+        path: the SQLite file; its name holds the fingerprint's key.
+        dimensions: of every vector in it.
+    """
+
+    def __init__(self, path: Path, dimensions: int) -> None:
+        self._dimensions = dimensions
+        self._path = path
+        self._lock = threading.Lock()
+        make_private_dir(path.parent)
+        with write_errors(path):
+            path.touch(mode=0o600, exist_ok=True)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS vectors "
+            "(text_sha256 BLOB PRIMARY KEY, tokens INTEGER NOT NULL, vector BLOB NOT NULL) "
+            "WITHOUT ROWID"
+        )
+
+    def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, tuple[Vectors, int]]:
+        """The known ones of these text hashes, each with its `(d,) float32` vector and tokens."""
+        found: dict[bytes, tuple[Vectors, int]] = {}
+        with self._lock:
+            for start in range(0, len(hashes), SQL_VARIABLES):
+                keys = hashes[start : start + SQL_VARIABLES]
+                marks = ",".join("?" * len(keys))
+                rows = self._db.execute(
+                    f"SELECT text_sha256, tokens, vector FROM vectors WHERE text_sha256 IN ({marks})",  # noqa: S608
+                    keys,
+                )
+                for key, tokens, blob in rows:
+                    vector = np.frombuffer(blob, np.float32)
+                    if len(vector) == self._dimensions:
+                        found[key] = (vector, tokens)
+        return found
+
+    def put(
+        self, hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]
+    ) -> None:
+        """Keep vectors `(n, d) float32`; returns when they are committed."""
+        rows = [
+            (key, int(count), vector.tobytes())
+            for key, count, vector in zip(hashes, tokens, vectors, strict=True)
+        ]
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._db.execute("ROLLBACK")
+                if "full" in str(error):
+                    raise PreflightError(
+                        f"{self._path}: no space left on the device",
+                        "Free some space and run the same command again: it resumes.",
+                    ) from error
+                raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
