@@ -1,4 +1,4 @@
-"""The manifest: load it, validate it, refuse secrets, resolve its paths, hash what decides the result.
+"""The manifest: load, validate, refuse secrets, resolve paths, hash what decides the result.
 
 `Manifest.load` is the only way in: safe YAML with a bound on what aliases may expand to, unknown
 keys named with their nearest known neighbour, secrets refused, paths made absolute relative to the
@@ -89,7 +89,7 @@ class Model(_Section):
         return value
 
     def settings(self) -> dict[str, Any]:
-        """What decides the vectors, for the fingerprint: everything but where the key comes from."""
+        """What decides the vectors, for the fingerprint: all but where the key comes from."""
         return self.model_dump(exclude={"api_key_env", "on_too_long"}) | (
             {} if self.on_too_long == "fail" else {"on_too_long": self.on_too_long}
         )
@@ -171,7 +171,7 @@ class Swap(_Section):
     live: str | None = None
     """the name the application reads; default: the source collection"""
     kind: Literal["auto"] | SwapKind = "auto"
-    """auto: pointer where the live name is one, else transaction, alias, or rename if accept_window"""
+    """auto: a pointer stays one, else transaction, else alias, else rename if accept_window"""
     accept_window: bool = False
     """accept a gap of a few milliseconds in which the live name does not exist"""
     before: str | None = None

@@ -149,7 +149,9 @@ def fixed_array_to_vectors(column: pa.Array | pa.ChunkedArray) -> Vectors:
     return np.ascontiguousarray(values, np.float32).reshape(len(column), column.type.list_size)
 
 
-def list_array_to_vectors(column: pa.Array | pa.ChunkedArray) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+def list_array_to_vectors(
+    column: pa.Array | pa.ChunkedArray,
+) -> tuple[Vectors, npt.NDArray[np.bool_]]:
     """`list<float32>` to `(m, d) float32` of the non-null rows, and the `(n,) bool` mask of them.
 
     Raises:
@@ -172,22 +174,24 @@ def list_array_to_vectors(column: pa.Array | pa.ChunkedArray) -> tuple[Vectors, 
 def bad_rows(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """`(n,) bool`: rows that are not finite or have a zero norm."""
     squared = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    return ~(np.isfinite(squared) & (squared > 0))
+    bad: npt.NDArray[np.bool_] = ~(np.isfinite(squared) & (squared > 0))
+    return bad
 
 
 def unit(vectors: Vectors) -> Vectors:
     """Rows scaled to length one. Raises nothing: check with `bad_rows` first."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    return (vectors / norms[:, None]).astype(np.float32)
+    return np.asarray(vectors / norms[:, None], np.float32)
 
 
 def cosine_rows(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
     """Cosine similarity of row i of `a` with row i of `b`, `(n,) float64`."""
     dot = np.einsum("ij,ij->i", a, b, dtype=np.float64)
     norms = np.sqrt(
-        np.einsum("ij,ij->i", a, a, dtype=np.float64) * np.einsum("ij,ij->i", b, b, dtype=np.float64)
+        np.einsum("ij,ij->i", a, a, dtype=np.float64)
+        * np.einsum("ij,ij->i", b, b, dtype=np.float64)
     )
-    return np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0)
+    return np.asarray(np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0))
 
 
 def chunked(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:

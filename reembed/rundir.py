@@ -69,8 +69,8 @@ def write_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PreflightError(
                 f"{path}: no space left on the device",
-                "Free some space, or point `state` at another disk, and run the same command again: "
-                "it resumes.",
+                "Free some space, or point `state` at another disk, and run it again: "
+                "a run resumes.",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise PreflightError(
@@ -159,7 +159,9 @@ class Journal:
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event and wait until it is on disk."""
-        line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False)
+        line = json.dumps(
+            {"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False
+        )
         with write_errors(self.path):
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
             try:
@@ -278,7 +280,7 @@ class RunDir:
         differing = list(_differences(created, json.loads(json.dumps(identity))))
         if differing:
             raise ManifestError(
-                f"{self.path}: this run was begun with another manifest: {'; '.join(differing[:5])}",
+                f"{self.path}: it was begun with another manifest: {'; '.join(differing[:5])}",
                 "Give the manifest a new `name` to begin another migration, or put the old values "
                 "back to go on with this one.",
             )
@@ -286,7 +288,13 @@ class RunDir:
     # Shards
 
     def write_shard(
-        self, stage: str, stem: str, table: pa.Table, *, source: str = "", deleted: Sequence[str] = ()
+        self,
+        stage: str,
+        stem: str,
+        table: pa.Table,
+        *,
+        source: str = "",
+        deleted: Sequence[str] = (),
     ) -> Shard:
         """Write, fsync, rename and journal a shard."""
         name = f"{stage}/{stem}.parquet"
@@ -298,7 +306,7 @@ class RunDir:
         return shard
 
     def shards(self, stage: str) -> dict[str, Shard]:
-        """The journalled shards of a stage by stem, in the order in which they were first written."""
+        """The journalled shards of a stage by stem, in the order of their first writing."""
         found: dict[str, Shard] = {}
         for event in self.events("shard"):
             if event["stage"] == stage:

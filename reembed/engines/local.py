@@ -10,7 +10,7 @@ from reembed.engines.base import Item, Result
 
 
 class LocalEngine:
-    """Threads suffice: the work is a provider's request, or numpy and onnxruntime outside the GIL."""
+    """Threads do: the work is a provider's request, or numpy or onnxruntime outside the GIL."""
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1

@@ -130,9 +130,7 @@ class Store(Protocol):
         """Raise PreflightError if the filter is not one of this store's."""
         ...
 
-    def list_ids(
-        self, id: str, where: Mapping[str, Any] | str | None = None
-    ) -> Iterator[pa.Array]:
+    def list_ids(self, id: str, where: Mapping[str, Any] | str | None = None) -> Iterator[pa.Array]:
         """The ids of all (matching) records, each exactly once, in pages of at most SHARD_ROWS.
 
         Records written or deleted meanwhile may or may not appear; all others do.
@@ -140,7 +138,12 @@ class Store(Protocol):
         ...
 
     def fetch(
-        self, id: str, ids: Sequence[str], *, vectors: bool, where: Mapping[str, Any] | str | None = None
+        self,
+        id: str,
+        ids: Sequence[str],
+        *,
+        vectors: bool,
+        where: Mapping[str, Any] | str | None = None,
     ) -> pa.RecordBatch:
         """The records of these ids (at most SHARD_ROWS) as `EXPORT_SCHEMA`, in the order asked for.
 
