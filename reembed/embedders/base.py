@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from reembed.records import Vectors
 
+Counts = npt.NDArray[np.int32]
+"""Tokens of each text, `(n,) int32`."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,6 +29,7 @@ class Limits:
         max_tokens: tokens of one text; None for no limit or an unknown one.
         concurrency: requests in flight that `concurrency: auto` stands for.
         padded: the model pads a batch to its longest text, so texts of like length go together.
+        refuses_long: a longer text is refused by the provider itself, never cut in silence.
     """
 
     batch_items: int
@@ -33,6 +37,17 @@ class Limits:
     max_tokens: int | None = None
     concurrency: int = 1
     padded: bool = False
+    refuses_long: bool = False
+
+
+@dataclass(frozen=True)
+class RateState:
+    """What a provider's rate headers say after a request; `reset_*` are seconds until all is free."""
+
+    remaining_requests: int | None = None
+    reset_requests: float | None = None
+    remaining_tokens: int | None = None
+    reset_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +56,13 @@ class Answer:
 
     Attributes:
         vectors: `(n, d) float32`, row i for text i.
-        tokens: what the provider says it counted or billed for the request; None if it says nothing.
+        tokens: what the provider says it counted for the request; None if it says nothing.
+        rate: its rate headers, if it sends any.
     """
 
     vectors: Vectors
     tokens: int | None = None
+    rate: RateState | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +78,11 @@ class ModelVersion:
     """What a provider tells of the exact model behind a name, for the fingerprint.
 
     Attributes:
-        details: server version, model digest, file hashes; empty where nothing can be known.
+        digest: identifies the weights (a file's hash, a server's model digest); "" if unknown.
+        details: what else can be known, such as the server's version; a change of it is only noted.
     """
 
+    digest: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -72,11 +91,15 @@ class TransientError(Exception):
 
     Attributes:
         retry_after: seconds the provider asked to wait, None if it said nothing.
+        rate_limited: the provider said that requests come too fast.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, rate_limited: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.rate_limited = rate_limited
 
 
 class RejectedInputError(Exception):
@@ -92,7 +115,7 @@ class RejectedInputError(Exception):
 
 
 class Provider(Protocol):
-    """One model behind one API.
+    """One model behind one API. Its methods may be called from several threads at once.
 
     `embed` raises TransientError, RejectedInputError, ProviderRefusedError (wrong key, unknown
     model: it will never work) or UnreachableError (nobody answers at all).
@@ -116,13 +139,8 @@ class Provider(Protocol):
         """Whether `count_tokens` counts with the model's own tokenizer or only estimates."""
         ...
 
-    def count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Tokens of each text, `(n,) int32`, special tokens included; never under-estimates
-        by more than its own documentation says."""
-        ...
-
-    def cut(self, text: str, max_tokens: int) -> list[str]:
-        """`text` in consecutive pieces of at most `max_tokens` tokens, nothing left out."""
+    def count_tokens(self, texts: Sequence[str]) -> Counts:
+        """Tokens of each text, special tokens included; an estimate is one from above."""
         ...
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
@@ -132,6 +150,10 @@ class Provider(Protocol):
 
     def version(self) -> ModelVersion:
         """What can be known of the model behind the name. Raises as `embed` does."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """What a plan should tell about this model's settings; each one sentence."""
         ...
 
     def close(self) -> None: ...

@@ -1,0 +1,72 @@
+"""From a manifest's model to its embedder; providers are imported lazily, so that a missing
+package is named."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from reembed.embedders.base import Provider
+from reembed.embedders.embedder import Embedder
+from reembed.embedders.options import Options
+from reembed.embedders.retry import RetryPolicy
+from reembed.errors import MissingExtraError
+from reembed.manifest import Embed, Model
+
+PROVIDERS = {
+    "openai": "reembed.embedders.openai",
+    "ollama": "reembed.embedders.ollama",
+    "onnx": "reembed.embedders.onnx",
+    "static": "reembed.embedders.static",
+    "sentence-transformers": "reembed.embedders.sentence_transformers",
+    "chroma": "reembed.embedders.chroma",
+    "python": "reembed.embedders.python",
+}
+"""Provider to the module whose `open_provider(model, base_dir)` opens it."""
+
+
+def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
+    """The provider of `model`. Nothing is asked of a server yet.
+
+    Args:
+        base_dir: where relative paths and `python` modules are found; default: the working
+            directory.
+
+    Raises:
+        ManifestError: a setting that the provider does not understand.
+        MissingExtraError: its packages are not installed; names the extra.
+        ProviderRefusedError: no key, or no model of that name where it is looked for.
+    """
+    try:
+        module = importlib.import_module(PROVIDERS[model.provider])
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"the provider {model.provider} needs the package {error.name}",
+            f"pip install 'reembed-pipeline[{model.provider}]'",
+        ) from error
+    opener: Callable[[Model, Path], Provider] = module.open_provider
+    return opener(model, base_dir or Path.cwd())
+
+
+def open_embedder(
+    model: Model,
+    settings: Embed | None = None,
+    base_dir: Path | None = None,
+    retry: RetryPolicy | None = None,
+) -> Embedder:
+    """The embedder of `model`, to be closed after use. Nothing is asked of a server yet.
+
+    Args:
+        settings: the manifest's `embed`: concurrency and rate limits.
+        base_dir: as in `open_provider`.
+        retry: how patient requests are; default: `model.options`, else 8 tries in 15 minutes.
+
+    Raises:
+        as `open_provider`.
+    """
+    if retry is None:  # Chroma's options are its embedding function's own
+        retry = RetryPolicy() if model.provider == "chroma" else RetryPolicy.from_options(
+            Options(model)
+        )  # fmt: skip
+    return Embedder(open_provider(model, base_dir), model, settings, retry)
