@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class RateState:
-    """What a provider's rate headers say after a request; `reset_*` are seconds until all is free."""
+    """What rate headers say after a request; `reset_*` are seconds until all is free again."""
 
     remaining_requests: int | None = None
     reset_requests: float | None = None

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,44 +19,20 @@ from reembed.embedders.base import (
     Limits,
     Price,
     Provider,
-    RejectedInputError,
-    TransientError,
 )
 from reembed.embedders.batching import Piece, beginning, cut, pack
+from reembed.embedders.calls import Call, Embedded, OnBatch
 from reembed.embedders.checks import least_tokens
 from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
-from reembed.embedders.ratelimit import Cancelled, Throttle
+from reembed.embedders.ratelimit import Throttle
 from reembed.embedders.retry import RetryPolicy
-from reembed.embedders.sender import Rejection, Sender, Stats, weighted_mean
+from reembed.embedders.sender import Rejection, Sender, Stats
 from reembed.errors import (
     InputTooLongError,
-    InterruptedRunError,
     ProviderRefusedError,
-    ReembedError,
 )
 from reembed.manifest import Embed, Model
-from reembed.records import Vectors, unit
-
-OnBatch = Callable[[Sequence[int], Vectors, Counts], None]
-"""`on_batch(indices, vectors, tokens)`: results of some texts, final and paid for."""
-
-GRACE = 10.0
-"""Seconds that requests in flight get to end, and their paid vectors to be stored, after a stop."""
-
-
-@dataclass
-class Embedded:
-    """What `embed_documents` gives.
-
-    Attributes:
-        vectors: `(n, d) float32`, row i for text i; zeros where it was rejected.
-        tokens: `(n,) int32` as sent, prefix included; 0 where it was rejected.
-        rejected: by index, why a text has no vector.
-    """
-
-    vectors: Vectors
-    tokens: Counts
-    rejected: dict[int, Rejection] = field(default_factory=dict)
+from reembed.records import Vectors
 
 
 class Embedder:
@@ -80,12 +54,10 @@ class Embedder:
         settings = settings or Embed()
         self.model = model
         self._provider = provider
-        told = provider.limits
-        per_minute = settings.tokens_per_minute
-        if per_minute:  # a request larger than a minute's allowance could never be sent
-            told = replace(told, batch_tokens=min(told.batch_tokens or per_minute, per_minute))
-        self._limits = replace(told, max_tokens=model.max_tokens or told.max_tokens)
-        self._workers = told.concurrency if settings.concurrency == "auto" else settings.concurrency
+        self._settings = settings
+        self._workers = (
+            provider.limits.concurrency if settings.concurrency == "auto" else settings.concurrency
+        )
         self._normalize = (
             provider.normalizes if model.normalize == "auto" else bool(model.normalize)
         )
@@ -95,14 +67,13 @@ class Embedder:
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="embed")
         self._sender = Sender(
             provider,
-            Throttle(self._workers, settings.requests_per_minute, per_minute),
+            Throttle(self._workers, settings.requests_per_minute, settings.tokens_per_minute),
             retry or RetryPolicy(),
             where=self._where,
             on_too_long=model.on_too_long,
-            max_tokens=self._limits.max_tokens,
         )
         self._contact_lock = threading.Lock()
-        self._calls: set[_Call] = set()
+        self._calls: set[Call] = set()
         self._calls_lock = threading.Lock()
 
     @property
@@ -113,8 +84,13 @@ class Embedder:
 
     @property
     def limits(self) -> Limits:
-        """What one request may hold, the manifest's `max_tokens` included."""
-        return self._limits
+        """What one request may hold. Some servers tell `max_tokens` only when they are asked: it
+        is final after `check_reachable`."""
+        told = self._provider.limits
+        per_minute = self._settings.tokens_per_minute
+        if per_minute:  # a request larger than a minute's allowance could never be sent
+            told = replace(told, batch_tokens=min(told.batch_tokens or per_minute, per_minute))
+        return replace(told, max_tokens=self.model.max_tokens or told.max_tokens)
 
     @property
     def price(self) -> Price | None:
@@ -133,7 +109,7 @@ class Embedder:
     def warnings(self) -> list[str]:
         """What a plan should tell about this model's settings; each one sentence."""
         found = self._provider.warnings()
-        limits = self._limits
+        limits = self.limits
         if limits.max_tokens is None and not limits.refuses_long and self.model.base_url:
             found.append(
                 "it is unknown how many tokens this server takes, and some servers cut longer "
@@ -167,6 +143,7 @@ class Embedder:
                         f"Set model.dimensions to {received} or leave it out.",
                     )
                 self._sender.dimensions = received
+                self._sender.max_tokens = self.limits.max_tokens
             return self._sender.dimensions
 
     def embed_documents(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Embedded:
@@ -214,7 +191,7 @@ class Embedder:
 
     def _probes(self, texts: Sequence[str], query: bool) -> Vectors:
         prefix = self.model.query_prefix if query else self.model.document_prefix
-        limit = self._limits.max_tokens
+        limit = self.limits.max_tokens
         if limit:  # a model of few tokens gets the beginning of a long probe
             texts = [
                 beginning(text, limit, lambda body: self._count(prefix + body)) for text in texts
@@ -260,9 +237,9 @@ class Embedder:
         if not texts:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
-        call = _Call(len(texts), dimensions, query, self._normalize, self.stats)
+        call = Call(len(texts), dimensions, query, self._normalize, self.stats)
         pieces = self._pieces(texts, prefix, call)
-        batches = pack(pieces, self._limits, self._workers)
+        batches = pack(pieces, self.limits, self._workers)
         with self._calls_lock:
             self._calls.add(call)
         try:
@@ -279,7 +256,7 @@ class Embedder:
                 self._calls.discard(call)
         return call.result
 
-    def _work(self, batch: Sequence[Piece], call: _Call) -> None:
+    def _work(self, batch: Sequence[Piece], call: Call) -> None:
         try:
             self._sender.settle(batch, call)
         except BaseException as error:  # whatever it is, the calling thread raises it
@@ -287,16 +264,20 @@ class Embedder:
         else:
             call.end(None)
 
-    def _pieces(self, texts: Sequence[str], prefix: str, call: _Call) -> list[Piece]:
+    def _pieces(self, texts: Sequence[str], prefix: str, call: Call) -> list[Piece]:
         """Texts as pieces to send; those that cannot be sent are rejected."""
         usable = [index for index, text in enumerate(texts) if self._usable(index, text, call)]
         counts = self._provider.count_tokens([prefix + texts[index] for index in usable])
+        limit = self.limits.max_tokens
         pieces = []
         for index, tokens in zip(usable, counts.tolist(), strict=True):
-            pieces += self._fitted(index, prefix, texts[index], tokens, call)
+            if limit is None or tokens <= limit:
+                pieces.append(Piece(index, prefix, texts[index], tokens))
+            else:
+                pieces += self._fitted(index, prefix, texts[index], tokens, limit, call)
         return pieces
 
-    def _usable(self, index: int, text: str, call: _Call) -> bool:
+    def _usable(self, index: int, text: str, call: Call) -> bool:
         """An empty text has no meaning to embed, though some servers give it a vector."""
         detail = ""
         if not text:
@@ -310,12 +291,13 @@ class Embedder:
             call.reject(Piece(index, "", "", 0), Rejection("refused", detail))
         return not detail
 
-    def _fitted(self, index: int, prefix: str, text: str, tokens: int, call: _Call) -> list[Piece]:
-        limit = self._limits.max_tokens
+    def _fitted(
+        self, index: int, prefix: str, text: str, tokens: int, limit: int, call: Call
+    ) -> list[Piece]:
+        """A text above `limit` as pieces, by `on_too_long`; where only an estimate says so and the
+        server refuses what is really too long, as it is."""
         whole = Piece(index, prefix, text, tokens)
-        if limit is None or tokens <= limit:
-            return [whole]
-        judges = self._limits.refuses_long and not self.exact_tokens
+        judges = self.limits.refuses_long and not self.exact_tokens
         if judges and least_tokens([whole.text]) <= limit:
             return [replace(whole, alone=True)]
         if self.model.on_too_long == "fail" or self._count(prefix) >= limit:
@@ -337,100 +319,3 @@ class Embedder:
             Piece(index, prefix, body, count, cut=True)
             for body, count in zip(bodies, counts, strict=True)
         ]
-
-
-class _Call:
-    """One call's results: workers put them into a queue, the calling thread assembles them."""
-
-    def __init__(
-        self, texts: int, dimensions: int, query: bool, normalize: bool, stats: Stats
-    ) -> None:
-        self.result = Embedded(np.zeros((texts, dimensions), np.float32), np.zeros(texts, np.int32))
-        self.cancelled = threading.Event()
-        self.query = query
-        self._normalize = normalize
-        self._stats = stats
-        self._running = 0
-        self._deaf = False
-        self._missing: dict[int, int] = {}
-        self._parts: dict[int, list[tuple[Vectors, int]]] = {}
-        self._events: queue.SimpleQueue[Callable[[], list[int]]] = queue.SimpleQueue()
-
-    def begin(self, batch: Sequence[Piece]) -> None:
-        self._running += 1
-        for piece in batch:
-            self._missing[piece.index] = self._missing.get(piece.index, 0) + 1
-
-    def deliver(self, pieces: Sequence[Piece], vectors: Vectors) -> None:
-        self._events.put(lambda: self._take(pieces, vectors))
-
-    def reject(self, piece: Piece, rejection: Rejection) -> None:
-        def take() -> list[int]:
-            self.result.rejected.setdefault(piece.index, rejection)
-            return []
-
-        self._events.put(take)
-
-    def end(self, error: BaseException | None) -> None:
-        def take() -> list[int]:
-            self._running -= 1
-            if error is not None and not isinstance(error, Cancelled):
-                raise error
-            return []
-
-        self._events.put(take)
-
-    def collect(self, on_batch: OnBatch | None) -> None:
-        """Assemble until every batch has ended.
-
-        Raises:
-            InterruptedRunError: the embedder was closed meanwhile.
-            Exception: the first error of a batch, or of `on_batch`.
-        """
-        while self._running or not self._events.empty():
-            self._pass_on(self._events.get()(), on_batch)
-        if self.cancelled.is_set():
-            raise InterruptedRunError("the embedder was closed while it was embedding")
-
-    def stop(self, on_batch: OnBatch | None) -> None:
-        """Cancel what has not begun, and pass on what requests in flight still bring: it is paid
-        for. Batches that end with an error of their own add nothing to the first error."""
-        self.cancelled.set()
-        until = time.monotonic() + GRACE
-        while not self._deaf and (self._running or not self._events.empty()):
-            try:
-                take = self._events.get(timeout=max(0.0, until - time.monotonic()))
-                done = take()
-            except queue.Empty:
-                return
-            except (ReembedError, RejectedInputError, TransientError):
-                continue
-            self._pass_on(done, on_batch)
-
-    def _pass_on(self, done: list[int], on_batch: OnBatch | None) -> None:
-        if done and on_batch:
-            self._deaf = True  # stays so if on_batch raises: it is not called again
-            on_batch(done, self.result.vectors[done], self.result.tokens[done])
-            self._deaf = False
-
-    def _take(self, pieces: Sequence[Piece], vectors: Vectors) -> list[int]:
-        """Put vectors in their place; the indices of texts that are complete now."""
-        done = []
-        for piece, vector in zip(pieces, vectors, strict=True):
-            index = piece.index
-            parts = self._parts.setdefault(index, [])
-            parts.append((vector, piece.tokens))
-            self._missing[index] -= 1
-            if self._missing[index] or index in self.result.rejected:
-                continue
-            del self._parts[index]
-            weights = [tokens for _, tokens in parts]
-            if len(parts) > 1:
-                vector = weighted_mean(np.stack([part for part, _ in parts]), weights)
-            self.result.vectors[index] = vector
-            self.result.tokens[index] = sum(weights)
-            done.append(index)
-        if done and self._normalize:
-            self.result.vectors[done] = unit(self.result.vectors[done])
-        self._stats.add(texts=len(done), tokens=int(self.result.tokens[done].sum()))
-        return done

