@@ -1,0 +1,365 @@
+"""Chroma as a store: a local path, a server, or Chroma Cloud.
+
+The public client API does nearly everything; chroma.sqlite3 is read, and for a `transaction` swap
+written, only where the file is at hand (`chroma_sqlite`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from chromadb.api.models.Collection import Collection
+from chromadb.api.types import validate_where
+
+from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.manifest import Model, SwapKind
+from reembed.records import Metric, Vectors, chunked
+from reembed.stores import (
+    chroma_client,
+    chroma_floats,
+    chroma_function,
+    chroma_metric,
+    chroma_names,
+    chroma_records,
+    chroma_sqlite,
+    chroma_swap,
+)
+from reembed.stores.base import Capabilities, CollectionInfo, Exchange, Receipt
+from reembed.stores.chroma_client import mapped
+
+Where = Mapping[str, Any] | str | None
+QUERY_ROWS = 100
+
+
+def open_store(url: str, data_dir: Path | None = None) -> ChromaStore:
+    """Open Chroma behind `url`; see `registry.open_store`.
+
+    Args:
+        data_dir: the server's own directory, if this machine can reach it.
+
+    Raises:
+        CollectionNotFoundError: there is no database in the folder.
+        PreflightError: the database is another version's, a key is missing, or `data_dir` is not
+            the server's.
+        UnreachableError: nothing answers.
+    """
+    return ChromaStore(url, data_dir)
+
+
+class ChromaStore:
+    """See `Store`. Threads may share one."""
+
+    def __init__(self, url: str, data_dir: Path | None = None) -> None:
+        self.url = url
+        address = chroma_client.parse(url)
+        self._path = address.path
+        self._client = chroma_client.connect(address, url)
+        self._handles: dict[str, Collection] = {}
+        self._metrics: dict[str, Metric] = {}
+        self._folder = address.path
+        if address.path is None and data_dir is not None:
+            try:
+                self._folder = self._verified(data_dir)
+            except BaseException:
+                self.close()
+                raise
+        # A server on another machine's clock says nothing; a copy of its folder would say "no
+        # change" for ever. So a watermark needs a process seen with the file open.
+        self._watermarks = self._folder is not None and (
+            self._path is not None or bool(chroma_sqlite.holders(self._folder))
+        )
+        with mapped(url):
+            self._max_rows = max(1, self._client.get_max_batch_size())
+
+    # --- what is there ---------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        kinds: dict[SwapKind, str] = dict(chroma_swap.GUARANTEES)
+        if self._folder is None:
+            del kinds["transaction"]
+        notes = ["Chroma 1.x has no access control of its own: whoever reaches it may write."]
+        if self._path is not None:
+            notes.append(
+                "Only one process at a time may write to a local Chroma collection: two lose "
+                "vectors without an error."
+            )
+            others = chroma_sqlite.holders(self._path)
+            if others:
+                notes.append(
+                    f"Open in other processes now: {', '.join(map(str, others))}. Searching is "
+                    "fine; they must not write while a run loads or sweeps."
+                )
+        elif self._folder is None:
+            notes.append(
+                "With source.data_dir (the server's own directory) the swap could be one "
+                "transaction."
+            )
+        return Capabilities(kinds, self._folder, tuple(notes))
+
+    def _verified(self, folder: Path) -> Path:
+        """`folder`, if it holds just the collections that the server lists, else PreflightError."""
+        if not (folder / chroma_sqlite.FILE).is_file():
+            raise PreflightError(f"source.data_dir: {folder} has no {chroma_sqlite.FILE}")
+        there = chroma_sqlite.collection_names(
+            folder, self._client_field("tenant"), self._client_field("database")
+        )
+        if not there or sorted(there.values()) != self.collections():
+            raise PreflightError(
+                f"source.data_dir: {folder} is not the directory of the server at {self.url}: "
+                "it holds other collections",
+                "Set it to what the server was started with (--path), or leave it out.",
+            )
+        id, name = next(iter(there.items()))
+        if self._named(name) is None or str(self._named(name).id) != id:  # type: ignore[union-attr]
+            raise PreflightError(
+                f"source.data_dir: {folder} is not the directory of the server at {self.url}: "
+                f"{name} is another collection there"
+            )
+        return folder.resolve()
+
+    def _client_field(self, name: str) -> str:
+        return str(getattr(self._client, name))
+
+    def collections(self) -> list[str]:
+        return chroma_names.all_names(self._client)
+
+    def _named(self, name: str) -> Collection | None:
+        return chroma_names.by_name(self._client, name)
+
+    def describe(self, name: str) -> CollectionInfo:
+        found = self._named(name)
+        if found is None:
+            names = self.collections()
+            close = get_close_matches(name, names, 1)
+            raise CollectionNotFoundError(
+                f"{self.url} has no collection {name!r}; it has: {', '.join(names) or 'none'}",
+                f"Did you mean {close[0]!r}?" if close else "",
+            )
+        return self._info(found)
+
+    def describe_id(self, id: str) -> CollectionInfo | None:
+        found = chroma_names.by_id(self._client, id)
+        return None if found is None else self._info(found)
+
+    def _info(self, collection: Collection) -> CollectionInfo:
+        id = str(collection.id)
+        legacy = chroma_sqlite.legacy_settings(self._folder, id) if self._folder else {}
+        metric, index, function = chroma_metric.recorded(collection, legacy)
+        with mapped(collection.name):
+            count = collection.count()
+            if id not in self._metrics and count:
+                probed = chroma_metric.probe(collection)
+                if probed is not None:
+                    self._metrics[id] = probed
+        return CollectionInfo(
+            id=id,
+            name=collection.name,
+            count=count,
+            dimensions=collection.get_model().dimension,
+            metric=self._metrics.get(id, metric),
+            metadata=dict(collection.metadata) if collection.metadata else None,
+            index=index,
+            model=chroma_function.model_of(function),
+        )
+
+    def check_name(self, name: str) -> None:
+        chroma_names.check_name(name)
+
+    def default_target(self, collection: str, model: str, dimensions: int) -> str:
+        return chroma_names.default_target(collection, model, dimensions)
+
+    def check_where(self, where: Where) -> None:
+        if where is None:
+            return
+        if isinstance(where, str):
+            raise PreflightError(
+                f"source.where: Chroma's filter is a mapping, this is the text {where!r}",
+                'For example {"kind": {"$eq": "function"}}.',
+            )
+        try:
+            validate_where(cast(Any, dict(where)))
+        except (ValueError, TypeError) as error:
+            raise PreflightError(f"source.where: {error}") from error
+
+    # --- records out -----------------------------------------------------------------------------
+
+    def _handle(self, id: str) -> Collection:
+        """The collection by object id; its calls go by that id, so a rename does not touch it."""
+        if id not in self._handles:
+            found = chroma_names.by_id(self._client, id)
+            if found is None:
+                raise CollectionNotFoundError(f"{self.url}: the collection {id} is gone")
+            # Collection.add rebuilds the persisted embedding function from the schema at each call,
+            # with a warning where its key is missing. Records here bring their vectors.
+            found.get_model()["serialized_schema"] = None
+            self._handles[id] = found
+        return self._handles[id]
+
+    def _where(self, where: Where) -> Mapping[str, Any] | None:
+        self.check_where(where)
+        return cast("Mapping[str, Any] | None", where)
+
+    def list_ids(self, id: str, where: Where = None) -> Iterator[pa.Array]:
+        collection, condition = self._handle(id), self._where(where)
+        if self._folder is not None and condition is None:
+            pages = chroma_sqlite.id_pages(self._folder, id)
+        else:
+            pages = chroma_records.list_ids(collection, condition)
+        with mapped(collection.name):
+            for page in pages:
+                yield pa.array(page, pa.string())
+
+    def fetch(
+        self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
+    ) -> pa.RecordBatch:
+        collection, condition = self._handle(id), self._where(where)
+        with mapped(collection.name):
+            return chroma_records.fetch(
+                collection,
+                ids,
+                vectors=vectors,
+                where=condition,
+                over_http=self._path is None,
+            )
+
+    def count(self, id: str) -> int:
+        collection = self._handle(id)
+        with mapped(collection.name):
+            return collection.count()
+
+    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+        collection = self._handle(id)
+        found: list[list[str]] = []
+        with mapped(collection.name):
+            for start in range(0, len(vectors), QUERY_ROWS):
+                part = np.ascontiguousarray(vectors[start : start + QUERY_ROWS], np.float32)
+                answer = collection.query(query_embeddings=part, n_results=k, include=[])
+                found.extend(answer["ids"])
+        return found
+
+    def watermark(self, id: str) -> str | None:
+        if self._folder is None or not self._watermarks:
+            return None
+        return chroma_sqlite.watermark(self._folder, id)
+
+    # --- records in ------------------------------------------------------------------------------
+
+    def create(
+        self,
+        name: str,
+        *,
+        dimensions: int,
+        metric: Metric,
+        index: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None,
+        model: Model,
+    ) -> CollectionInfo:
+        """See `Store.create`. Chroma fixes the dimension at the first record, not here.
+
+        `hnsw:*` keys of `metadata` are kept where they agree with the new index and left out where
+        they would contradict it; Chroma reads them no more.
+        """
+        self.check_name(name)
+        hnsw = chroma_metric.hnsw_configuration(index, metric)
+        passes = 0 if self._path is not None else 1
+        kept = chroma_metric.without_contradictions(metadata, hnsw)
+        if kept is not None:
+            kept = {key: _sent(value, passes) for key, value in kept.items()}
+        if self._named(name) is not None:
+            raise PreflightError(f"{self.url}: there is a collection {name!r} already")
+        with mapped(name), chroma_function.recording():
+            made = self._client.create_collection(
+                name,
+                configuration=cast(Any, {"hnsw": hnsw}),
+                metadata=kept,
+                embedding_function=chroma_function.to_record(model),
+            )
+        found = self.describe_id(str(made.id))
+        if found is None:
+            raise CollectionNotFoundError(f"{name}: deleted by somebody while it was being made")
+        return found
+
+    def add(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
+        self._write(id, records, vectors, replace=False)
+
+    def replace(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
+        # Chroma's upsert merges metadata and keeps an old document, so old records go first.
+        self._write(id, records, vectors, replace=True)
+
+    def _write(self, id: str, records: pa.RecordBatch, vectors: Vectors, replace: bool) -> None:
+        if not records.num_rows:
+            return
+        collection, folder = self._handle(id), self._folder
+
+        def delete(ids: list[str]) -> None:
+            collection.delete(ids=ids)
+
+        with mapped(collection.name):
+            chroma_records.add(
+                collection,
+                records,
+                np.ascontiguousarray(vectors, np.float32),
+                passes=1 if self._path is not None else 2,
+                max_rows=self._max_rows,
+                before=delete if replace else None,
+                fix=None
+                if folder is None
+                else lambda fixes: chroma_sqlite.set_floats(folder, id, fixes),
+            )
+
+    def delete(self, id: str, ids: Sequence[str]) -> None:
+        collection = self._handle(id)
+        with mapped(collection.name):
+            for part in chunked(list(dict.fromkeys(ids)), chroma_records.BATCH_ROWS):
+                collection.delete(ids=list(part))
+
+    # --- names -----------------------------------------------------------------------------------
+
+    def is_pointer(self, live: str) -> bool:
+        return chroma_swap.read_pointer(self._client, live) is not None
+
+    def resolve(self, live: str) -> CollectionInfo:
+        pointer = chroma_swap.read_pointer(self._client, live)
+        if pointer is None:
+            return self.describe(live)
+        return self._info(chroma_swap.follow(self._client, pointer))
+
+    def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
+        return chroma_swap.exchange(self._client, kind, exchange, self._folder)
+
+    def drop(self, id: str) -> None:
+        """Delete the collection of this object id.
+
+        Chroma deletes by name only. The name is looked up by id, and the id by that name, just
+        before the call; what remains is a window of about a millisecond in which another process
+        would have to give that very name to another collection.
+        """
+        for _ in range(5):
+            found = chroma_names.by_id(self._client, id)
+            if found is None:
+                self._handles.pop(id, None)
+                return
+            holder = self._named(found.name)
+            if holder is not None and str(holder.id) == id:
+                chroma_names.present(
+                    lambda name=found.name: self._client.delete_collection(name),  # type: ignore[misc]
+                    found.name,
+                )
+        if chroma_names.by_id(self._client, id) is not None:
+            raise PreflightError(f"the collection {id} cannot be deleted: its name keeps moving")
+
+    def close(self) -> None:
+        chroma_client.close(self._client)
+
+
+def _sent(value: Any, passes: int) -> Any:
+    if not isinstance(value, float):
+        return value
+    sent = chroma_floats.to_send(value, passes)
+    return value if sent is None else sent
