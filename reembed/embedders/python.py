@@ -20,10 +20,9 @@ from reembed.embedders.base import (
     Limits,
     ModelVersion,
     Price,
-    RejectedInputError,
-    TransientError,
 )
 from reembed.embedders.files import sha256
+from reembed.embedders.foreign import meaning
 from reembed.embedders.options import Options
 from reembed.embedders.redact import redact
 from reembed.embedders.tokens import estimate_tokens
@@ -34,8 +33,7 @@ from reembed.manifest import Model
 class PythonProvider:
     """See the module. `options`: `batch_items` (texts in a call, 64).
 
-    A failure of the function is retried if it is an OSError (connections, timeouts); any other
-    exception is taken as a refusal of the texts it was called with.
+    What the function raises is read as `foreign.meaning` says.
     """
 
     def __init__(self, model: Model, base_dir: Path) -> None:
@@ -55,10 +53,8 @@ class PythonProvider:
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
         try:
             result = self._function(list(texts))
-        except OSError as error:
-            raise TransientError(self._raised(error)) from None
         except Exception as error:  # the user's code may raise anything
-            raise RejectedInputError(self._raised(error)) from error
+            raise meaning(error, self._name) from None
         try:
             vectors = np.asarray(result, np.float32)
         except (TypeError, ValueError) as error:
@@ -66,9 +62,6 @@ class PythonProvider:
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise self._wrong(f"shape {vectors.shape}", texts)
         return Answer(vectors)
-
-    def _raised(self, error: Exception) -> str:
-        return redact(f"{self._name} raised {type(error).__name__}: {error}")
 
     def _wrong(self, what: str, texts: Sequence[str]) -> ProviderRefusedError:
         return ProviderRefusedError(
