@@ -211,22 +211,16 @@ class ChromaStore:
             pages = chroma_sqlite.id_pages(self._folder, id)
         else:
             pages = chroma_records.list_ids(collection, condition)
-        with mapped(collection.name):
-            for page in pages:
-                yield pa.array(page, pa.string())
+        for page in pages:
+            yield pa.array(page, pa.string())
 
     def fetch(
         self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
     ) -> pa.RecordBatch:
         collection, condition = self._handle(id), self._where(where)
-        with mapped(collection.name):
-            return chroma_records.fetch(
-                collection,
-                ids,
-                vectors=vectors,
-                where=condition,
-                over_http=self._path is None,
-            )
+        return chroma_records.fetch(
+            collection, ids, vectors=vectors, where=condition, over_http=self._path is None
+        )
 
     def count(self, id: str) -> int:
         collection = self._handle(id)
@@ -298,20 +292,22 @@ class ChromaStore:
         collection, folder = self._handle(id), self._folder
 
         def delete(ids: list[str]) -> None:
-            collection.delete(ids=ids)
+            with mapped(collection.name):
+                collection.delete(ids=ids)
 
-        with mapped(collection.name):
-            chroma_records.add(
-                collection,
-                records,
-                np.ascontiguousarray(vectors, np.float32),
-                passes=1 if self._path is not None else 2,
-                max_rows=self._max_rows,
-                before=delete if replace else None,
-                fix=None
-                if folder is None
-                else lambda fixes: chroma_sqlite.set_floats(folder, id, fixes),
-            )
+        def fix(floats: list[chroma_sqlite.FloatFix]) -> None:
+            if folder is not None:
+                chroma_sqlite.set_floats(folder, id, floats)
+
+        chroma_records.add(
+            collection,
+            records,
+            np.ascontiguousarray(vectors, np.float32),
+            passes=1 if self._path is not None else 2,
+            max_rows=self._max_rows,
+            before=delete if replace else None,
+            after=fix,
+        )
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
         collection = self._handle(id)

@@ -38,7 +38,13 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
         self._embedder: Any = None
 
     def __call__(self, input: Documents) -> Embeddings:
-        return list(self._open().embed_documents(list(input)).vectors)
+        embedded = self._open().embed_documents(list(input))
+        if embedded.rejected:
+            place, rejection = min(embedded.rejected.items())
+            raise PreflightError(
+                f"document {place} of {len(input)} cannot be embedded: {rejection}"
+            )
+        return list(embedded.vectors)
 
     def embed_query(self, input: Documents) -> Embeddings:
         return list(self._open().embed_queries(list(input)))

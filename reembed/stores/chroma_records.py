@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 from chromadb.api.models.Collection import Collection
+from chromadb.api.types import GetResult
 from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError
@@ -21,7 +22,7 @@ from reembed.records import (
     metadata_text,
     vectors_to_list_array,
 )
-from reembed.stores.chroma_client import REFUSALS
+from reembed.stores.chroma_client import REFUSALS, mapped
 from reembed.stores.chroma_floats import to_send
 from reembed.stores.chroma_sqlite import FloatFix
 
@@ -62,7 +63,8 @@ def list_ids(collection: Collection, where: Mapping[str, Any] | None) -> Iterato
 
 
 def _id_page(collection: Collection, where: Mapping[str, Any] | None, start: int) -> list[str]:
-    answer = collection.get(where=cast(Any, where), limit=SHARD_ROWS, offset=start, include=[])
+    with mapped(collection.name):
+        answer = collection.get(where=cast(Any, where), limit=SHARD_ROWS, offset=start, include=[])
     return list(answer["ids"])
 
 
@@ -118,14 +120,10 @@ def _fetch_part(
     A record whose vector is gone makes the whole answer fail; halving finds it, and it is read
     without its vector.
     """
-    include = ["documents", "metadatas", "uris"] + (["embeddings"] if vectors else [])
-    try:
-        answer = collection.get(ids=ids, where=cast(Any, where), include=cast(Any, include))
-    except InternalError as error:
-        if not vectors or _LOST_VECTOR not in str(error):
-            raise
-        if len(ids) == 1:
-            return _fetch_part(collection, ids, False, where, columns)
+    answer = _get(collection, ids, vectors, where)
+    if answer is None and len(ids) == 1:
+        return _fetch_part(collection, ids, False, where, columns)
+    if answer is None:
         middle = len(ids) // 2
         return sum(
             _fetch_part(collection, half, True, where, columns)
@@ -145,6 +143,20 @@ def _fetch_part(
     return size + 100 * len(found) + (0 if matrix is None else matrix.size * 20)
 
 
+def _get(
+    collection: Collection, ids: list[str], vectors: bool, where: Mapping[str, Any] | None
+) -> GetResult | None:
+    """The API's answer; None if it failed because the vector of one of the records is lost."""
+    include = ["documents", "metadatas", "uris"] + (["embeddings"] if vectors else [])
+    with mapped(collection.name):
+        try:
+            return collection.get(ids=ids, where=cast(Any, where), include=cast(Any, include))
+        except InternalError as error:
+            if vectors and _LOST_VECTOR in str(error):
+                return None
+            raise
+
+
 def _embedding_array(rows: list[Any]) -> pa.Array:
     present = [row for row in rows if row is not None]
     if len(present) == len(rows) and rows:
@@ -152,7 +164,7 @@ def _embedding_array(rows: list[Any]) -> pa.Array:
     lengths = [0 if row is None else len(row) for row in rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     values = np.concatenate(present) if present else np.zeros(0, np.float32)
-    mask = pa.array([row is None for row in rows])
+    mask = pa.array([row is None for row in rows], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.float32()), mask=mask)
 
 
@@ -185,7 +197,7 @@ def add(
     passes: int,
     max_rows: int,
     before: Callable[[list[str]], None] | None = None,
-    fix: Callable[[list[FloatFix]], None] | None = None,
+    after: Callable[[list[FloatFix]], None] | None = None,
 ) -> None:
     """Write records in batches that Chroma takes.
 
@@ -193,8 +205,9 @@ def add(
         passes: how often Chroma's JSON reading rounds a float on the way in (`chroma_floats`).
         max_rows: most rows that the server takes in one call.
         before: called with the ids of each batch before it is written.
-        fix: writes floats that cannot be sent; None where the file is not at hand, then the
-            nearest float is stored, and verification reports the record.
+        after: called after each batch with the floats that cannot be sent, to write them another
+            way; what it leaves alone is stored a few units in the last place off, and verification
+            reports the record.
 
     Raises:
         PreflightError: a record that Chroma will never take, by its id.
@@ -203,8 +216,8 @@ def add(
         if before is not None:
             before(batch.ids)
         _write(collection, batch, vectors)
-        if fix is not None and batch.fixes:
-            fix(batch.fixes)
+        if after is not None and batch.fixes:
+            after(batch.fixes)
 
 
 def _batches(
@@ -273,7 +286,8 @@ def _write(collection: Collection, batch: _Batch, vectors: Vectors) -> None:
         # no Chroma error but the text of status 413. Halving finds the record to blame.
         too_large = type(error) is Exception and "too large" in str(error).lower()
         if not too_large and not isinstance(error, REFUSALS):
-            raise
+            with mapped(collection.name):
+                raise
         if len(batch.ids) > 1:
             middle = len(batch.ids) // 2
             _write(collection, batch.part(slice(None, middle)), vectors)

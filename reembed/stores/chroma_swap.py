@@ -271,9 +271,13 @@ def _pointer(client: ClientAPI, move: Exchange) -> Receipt:
     if move.incoming_id not in found:
         raise SourceChangedError(f"the incoming collection {move.incoming_id} is gone")
     check_name(pointer_name(move.live))
+    outgoing = found.get(move.outgoing_id or "")
+    taken_by = _holder(client, move.parked)
+    if taken_by not in (None, move.incoming_id, move.outgoing_id) and outgoing is not None:
+        raise PreflightError(f"the name {move.parked} is taken by another collection ({taken_by})")
     _flip(client, move, found[move.incoming_id].name)
-    if move.outgoing_id is not None and move.outgoing_id in found:
-        _plain_names(client, move, found[move.incoming_id], found[move.outgoing_id])
+    if outgoing is not None:
+        _plain_names(client, move, found[move.incoming_id], outgoing)
     return Receipt("pointer")
 
 
@@ -347,11 +351,6 @@ def _plain_names(
     if outgoing.name == move.live:
         if incoming.name == move.parked:
             _modify_name(incoming, _free_name(client, f"{move.live[:400]}__{move.incoming_id[:8]}"))
-        taken_by = _holder(client, move.parked)
-        if taken_by not in (None, move.outgoing_id):
-            raise PreflightError(
-                f"the name {move.parked} is taken by another collection ({taken_by})"
-            )
         _modify_name(outgoing, move.parked)
     pointer = read_pointer(client, move.live)
     plain_id = (pointer.metadata or {}).get("plain_id") if pointer is not None else None

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reembed.stores.base import Store
+from tests.contract.stores import STORES
+
+
+@pytest.fixture(params=sorted(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Each store in turn, empty."""
+
+    def server():
+        return request.getfixturevalue("chroma_server")
+
+    with STORES[request.param](tmp_path, server) as opened:
+        yield opened

@@ -1,0 +1,41 @@
+"""The stores the contract suite runs on. A new adapter adds an opener and a line to `STORES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import chromadb
+from chromadb.config import Settings
+
+from reembed.stores.base import Store
+from reembed.stores.registry import open_store
+from tests.servers.chroma_server import ChromaServer
+
+
+def new_chroma_folder(folder: Path) -> Path:
+    """An empty database, as an application's first run leaves it."""
+    client = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
+    client.close()  # type: ignore[attr-defined]
+    return folder
+
+
+@contextmanager
+def _chroma_path(folder: Path, server: Callable[[], ChromaServer]) -> Iterator[Store]:
+    store = open_store(f"chroma:{new_chroma_folder(folder / 'db')}")
+    yield store
+    store.close()
+
+
+@contextmanager
+def _chroma_http(folder: Path, server: Callable[[], ChromaServer]) -> Iterator[Store]:
+    store = open_store(server().url)
+    yield store
+    for name in store.collections():
+        store.drop(store.describe(name).id)
+    store.close()
+
+
+STORES = {"chroma-path": _chroma_path, "chroma-http": _chroma_http}
+"""Name to a context manager `(empty folder, getter of a running Chroma server) -> empty Store`."""
