@@ -111,9 +111,7 @@ class Embedding:
         if not keys:
             return
 
-        def keep(
-            indices: Sequence[int], vectors: Vectors, tokens: npt.NDArray[np.int32]
-        ) -> None:
+        def keep(indices: Sequence[int], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
             self.cache.put([keys[i] for i in indices], vectors, tokens)
             self.counter.update(sum(multiplicity[keys[i]] for i in indices))
 
@@ -177,7 +175,9 @@ def embed(
     todo = [s for s in export_shards.values() if not _is_done(s, shards.get(s.stem), run)]
     for shard in todo:
         if shard.stem in shards:
-            progress.note(f"embed/{shard.stem}.parquet is damaged, gone or outdated: making it again")
+            progress.note(
+                f"embed/{shard.stem}.parquet is damaged, gone or outdated: making it again"
+            )
     total = sum(shard.rows for shard in export_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
         work = Embedding(run, embedder, template, cache, counter)

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.errors import SourceChangedError
 from reembed.progress import Progress
-from reembed.records import EXPORT_SCHEMA, SHARD_ROWS
-from reembed.rundir import RunDir, Shard, atomic_file, file_sha256
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
+from reembed.refusals import refuse_empty
+from reembed.rundir import DELTA, RunDir, Shard, atomic_file, file_sha256
 from reembed.stores.base import CollectionInfo, Store
 
 STAGE = "export"
@@ -82,24 +83,6 @@ def take_census(
     return Census(source.id, rows, watermark)
 
 
-def refuse_empty(
-    source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int
-) -> None:
-    """Raise PreflightError if there is nothing to move."""
-    if matching:
-        return
-    if source.count:
-        raise PreflightError(
-            f"source.where matches none of the {source.count:,} records of {source.name!r}: {where!r}",
-            "Check the filter against the records' metadata; nothing was changed.",
-        )
-    raise PreflightError(
-        f"the source {source.name!r} is empty, and an empty source is never migrated",
-        "If it should hold records, the application may be writing elsewhere, or the store may have "
-        "been re-created: check the URL, the credentials and the backups.",
-    )
-
-
 def file_matches(run: RunDir, sha256: str) -> bool:
     """Whether the id file is the one that was journalled."""
     path = run.path / IDS_FILE
@@ -148,6 +131,23 @@ def export_shard(
     """
     batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
     return run.write_shard(STAGE, stem, pa.Table.from_batches([batch]), deleted=deleted)
+
+
+def export_delta(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    changed: Sequence[str],
+    deleted: Sequence[str],
+) -> None:
+    """Export records written since as delta shards, which embed and load treat like any other."""
+    number = sum(stem.startswith(DELTA) for stem in run.shards(STAGE))
+    slices: list[Sequence[str]] = list(chunked(changed, SHARD_ROWS)) or [[]]
+    for position, ids in enumerate(slices):
+        gone = deleted if position == 0 else ()
+        stem = f"{DELTA}{number + position:05d}"
+        export_shard(store, collection_id, ids, where, run, stem, gone)
 
 
 def _no_records() -> pa.RecordBatch:

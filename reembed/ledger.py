@@ -88,9 +88,7 @@ class Ledger:
             ((id, row, stem, id not in moved) for id, row in rows),
         )
         self._db.executemany("DELETE FROM records WHERE id = ?", ((id,) for id in export.deleted))
-        self._db.execute(
-            "INSERT INTO folded VALUES (?, ?, ?)", (stem, export.sha256, embed.sha256)
-        )
+        self._db.execute("INSERT INTO folded VALUES (?, ?, ?)", (stem, export.sha256, embed.sha256))
         self._db.execute("COMMIT")
 
     def counts(self) -> tuple[int, int]:
@@ -124,7 +122,9 @@ class Ledger:
 
     def begin_scan(self) -> None:
         """Begin to mark records as seen, for `unseen`."""
-        (self._scan,) = self._db.execute("SELECT coalesce(max(scan), 0) + 1 FROM records").fetchone()
+        (self._scan,) = self._db.execute(
+            "SELECT coalesce(max(scan), 0) + 1 FROM records"
+        ).fetchone()
 
     def mark_seen(self, ids: Sequence[str]) -> None:
         """Mark records as seen in this scan."""

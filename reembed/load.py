@@ -8,22 +8,30 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.difference import find_difference
+from reembed.errors import SourceChangedError
 from reembed.ledger import Ledger
 from reembed.manifest import Model
 from reembed.progress import Progress
-from reembed.records import EXPORT_SCHEMA, Metric, fixed_array_to_vectors
-from reembed.rundir import RunDir, Shard
+from reembed.records import (
+    EXPORT_SCHEMA,
+    SHARD_ROWS,
+    Metric,
+    Vectors,
+    chunked,
+    fixed_array_to_vectors,
+)
+from reembed.refusals import name_taken
+from reembed.rundir import DELTA, RunDir, Shard
 from reembed.stores.base import CollectionInfo, Store
 
 STAGE = "load"
-DELTA = "delta-"
 
 
 def shadow_id(run: RunDir) -> str | None:
@@ -77,14 +85,6 @@ def ensure_shadow(
     return info
 
 
-def name_taken(name: str) -> PreflightError:
-    """The refusal of a target that exists and is not this run's."""
-    return PreflightError(
-        f"the target collection {name!r} exists and was not made by this run",
-        "Choose another target.collection, or delete that collection yourself if it is of no use.",
-    )
-
-
 def load(
     store: Store,
     shadow: str,
@@ -97,14 +97,28 @@ def load(
     """Load every shard that is not journalled as loaded, in order."""
     loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
     todo = [s for s in embed_shards.values() if loaded.get(s.stem) != s.sha256]
+    remade = [s.stem for s in todo if s.stem in loaded]
     total = sum(shard.rows for shard in embed_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
         for shard in todo:
             stem = shard.stem
-            replacing = stem.startswith(DELTA) or stem in loaded
+            replacing = stem.startswith(DELTA) or stem in remade
             load_shard(store, shadow, export_shards[stem], shard, ledger, run, replacing=replacing)
             run.journal.append("loaded", stem=stem, sha256=shard.sha256)
             counter.update(shard.rows)
+    if remade:
+        remove_strays(store, shadow, ledger)
+
+
+def remove_strays(store: Store, shadow: str, ledger: Ledger) -> None:
+    """Delete from the shadow what no shard holds any more, after a shard was made again."""
+    strays: list[str] = []
+    for page in store.list_ids(shadow):
+        ids = page.to_pylist()
+        known = ledger.lookup(ids)
+        strays += [id for id in ids if id not in known or known[id].quarantined]
+    for ids in chunked(strays, SHARD_ROWS):
+        store.delete(shadow, ids)
 
 
 def load_shard(
@@ -121,24 +135,63 @@ def load_shard(
 
     Records for which a later shard speaks are left alone.
     """
-    records = run.read_shard(export)
-    vectors_table = run.read_shard(embed, ["id", "embedding"])
     current = ledger.current(export.stem)
-    moved = set(vectors_table.column("id").to_pylist())
-    batch = _rows(records, moved & current)
-    vectors = fixed_array_to_vectors(vectors_table.column("embedding"))
-    mask = np.fromiter((id in current for id in vectors_table.column("id").to_pylist()), bool)
     if not replacing:
-        store.add(shadow, batch, vectors[mask])
+        _write_rows(store.add, shadow, export, embed, current, run)
         return
-    quarantined = [id for id in records.column("id").to_pylist() if id not in moved]
-    known = ledger.lookup([*export.deleted, *quarantined])
+    exported = run.read_shard(export, ["id"]).column("id").to_pylist()
+    known = ledger.lookup([*exported, *export.deleted])
     gone = [id for id in export.deleted if id not in known]
-    gone += [id for id in quarantined if id in known and known[id].shard == export.stem]
-    if gone:
-        store.delete(shadow, gone)
-    if batch.num_rows:
-        store.replace(shadow, batch, vectors[mask])
+    gone += [id for id in exported if id in known and known[id].shard == export.stem
+             and known[id].quarantined]  # fmt: skip
+    for ids in chunked(gone, SHARD_ROWS):
+        store.delete(shadow, ids)
+    _write_rows(store.replace, shadow, export, embed, current, run)
+
+
+def resync(
+    store: Store,
+    shadow: str,
+    export_shards: Mapping[str, Shard],
+    embed_shards: Mapping[str, Shard],
+    ledger: Ledger,
+    run: RunDir,
+) -> int:
+    """Make the shadow what the shards say again, after it was live and written to.
+
+    Returns the number of records put back or removed. What those writes were is in the source by
+    now (rollback carried them), and catch-up brings them from there.
+    """
+    difference = find_difference(store, shadow, None, ledger, include_quarantined=False)
+    ids = [*difference.changed, *difference.deleted]
+    wanted: dict[str, set[str]] = {}
+    known = ledger.lookup(ids)
+    for id, entry in known.items():
+        if not entry.quarantined:
+            wanted.setdefault(entry.shard, set()).add(id)
+    strays = [id for id in ids if id not in known or known[id].quarantined]
+    for page in chunked(strays, SHARD_ROWS):
+        store.delete(shadow, page)
+    for stem, members in wanted.items():
+        _write_rows(store.replace, shadow, export_shards[stem], embed_shards[stem], members, run)
+    return len(ids)
+
+
+def _write_rows(
+    write: Callable[[str, pa.RecordBatch, Vectors], None],
+    shadow: str,
+    export: Shard,
+    embed: Shard,
+    ids: set[str],
+    run: RunDir,
+) -> None:
+    """Write the records of these ids of one shard, with their vectors."""
+    table = run.read_shard(embed, ["id", "embedding"])
+    embedded = table.column("id").to_pylist()
+    mask = np.fromiter((id in ids for id in embedded), bool, len(embedded))
+    if mask.any():
+        batch = _rows(run.read_shard(export), ids.intersection(embedded))
+        write(shadow, batch, fixed_array_to_vectors(table.column("embedding"))[mask])
 
 
 def _rows(records: pa.Table, ids: set[str]) -> pa.RecordBatch:

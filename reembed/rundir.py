@@ -29,6 +29,8 @@ from reembed.errors import LockedError, ManifestError, PreflightError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
+DELTA = "delta-"
+"""How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
 
 
 @dataclass(frozen=True)
@@ -274,10 +276,17 @@ class RunDir:
         events = self.events(*names)
         return events[-1] if events else None
 
+    def has_identity(self, identity: dict[str, Any]) -> bool:
+        """Whether this run was begun with the same manifest."""
+        return not self._identity_differences(identity)
+
+    def _identity_differences(self, identity: dict[str, Any]) -> list[str]:
+        created = self.events("run-created")[0]["identity"]
+        return list(_differences(created, json.loads(json.dumps(identity))))
+
     def check_identity(self, identity: dict[str, Any]) -> None:
         """Raise ManifestError if this run was begun with another manifest, naming what differs."""
-        created = self.events("run-created")[0]["identity"]
-        differing = list(_differences(created, json.loads(json.dumps(identity))))
+        differing = self._identity_differences(identity)
         if differing:
             raise ManifestError(
                 f"{self.path}: it was begun with another manifest: {'; '.join(differing[:5])}",

@@ -69,9 +69,7 @@ class VectorCache:
                         found[key] = (vector, tokens)
         return found
 
-    def put(
-        self, hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]
-    ) -> None:
+    def put(self, hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
         """Keep vectors `(n, d) float32`; returns when they are committed."""
         rows = [
             (key, int(count), vector.tobytes())

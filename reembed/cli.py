@@ -1,0 +1,250 @@
+"""The command line: options in, documents or tables out. No logic lives here.
+
+stdout carries the result, as tables or with `--json` as one JSON document; progress, logs and
+errors go to stderr. What a command did not manage is its exit code (see `reembed.errors`).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console, RenderableType
+
+import reembed
+from reembed.errors import InterruptedRunError, ReembedError, UsageError
+from reembed.manifest import Manifest, json_schema
+from reembed.progress import TerminalProgress
+from reembed.rundir import write_errors
+
+app = typer.Typer(
+    help="Move a live vector collection from one embedding model to another, safely.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the migration's YAML file")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+Yes = Annotated[bool, typer.Option("--yes", help="do it; without, only say what would be done")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    if version:
+        print(reembed.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
+    collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="file to write; default: stdout")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look into a store and write a manifest for one of its collections."""
+    from reembed.init import discover
+
+    found = discover(url, collection)
+    if output is not None:
+        if output.exists():
+            raise UsageError(f"{output}: exists already", "Choose another name with -o.")
+        with write_errors(output):
+            output.write_text(found.to_yaml(), "utf-8")
+    if as_json:
+        _print_json(found.to_dict())
+    elif output is None:
+        print(found.to_yaml(), end="")
+    else:
+        print(f"wrote {output}; next: choose its model, then `reembed plan {output}`")
+
+
+@app.command()
+def plan(manifest: ManifestPath, as_json: Json = False) -> None:
+    """Say what a run would do, cost and need, and what stands in its way. Writes nothing."""
+    from reembed.report.text import plan_text
+
+    made = _migration(manifest).plan()
+    refusal = None if made.ok else made.refusal()
+    if as_json:
+        _print_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
+    else:
+        _print(plan_text(made))
+    raise typer.Exit(refusal.exit_code if refusal else 0)
+
+
+UntilStage = Annotated[
+    str, typer.Option("--until", metavar="STAGE", help="plan, export, embed, load, verify or swap")
+]
+
+
+@app.command()
+def run(
+    manifest: ManifestPath,
+    until: UntilStage = "verify",
+    swap: Annotated[bool, typer.Option("--swap", help="swap if every gate passes")] = False,
+    if_changed: Annotated[
+        bool, typer.Option("--if-changed", help="do nothing if nothing changed since")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Export, embed, load and verify, resuming; stops before the swap unless --swap."""
+    from typing import get_args
+
+    from reembed.migration import Stage
+    from reembed.report.text import result_text
+
+    if until not in get_args(Stage):
+        raise UsageError(f"--until {until}: no such stage", f"One of {', '.join(get_args(Stage))}.")
+    result = _migration(manifest).run(until=until, swap=swap, if_changed=if_changed)
+    _show(result, result_text, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def verify(manifest: ManifestPath, as_json: Json = False) -> None:
+    """Check the gates again on a loaded run."""
+    from reembed.report.text import result_text
+
+    result = _migration(manifest).verify()
+    _show(result, result_text, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def swap(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> None:
+    """Move the live name to the new collection."""
+    _moved(_migration(manifest).swap(dry_run=not yes), as_json)
+
+
+@app.command()
+def sweep(manifest: ManifestPath, as_json: Json = False) -> None:
+    """Carry writes that landed in the old collection after the swap."""
+    _moved(_migration(manifest).sweep(), as_json)
+
+
+@app.command()
+def rollback(
+    manifest: ManifestPath,
+    yes: Yes = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="go back even where rows cannot be carried")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Move the live name back to the old collection, with what was written since."""
+    _moved(_migration(manifest).rollback(dry_run=not yes, accept_loss=accept_loss), as_json)
+
+
+@app.command()
+def clean(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> None:
+    """Delete the collection that is not live: the old one after a swap, else the shadow."""
+    _moved(_migration(manifest).clean(dry_run=not yes), as_json)
+
+
+@app.command()
+def status(
+    manifest: Annotated[Path | None, typer.Argument(metavar="[MANIFEST]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where a migration stands; without a manifest, all of ./.reembed."""
+    from reembed.report.text import result_text
+    from reembed.results import all_results
+
+    if manifest is not None:
+        _show(_migration(manifest).status(), result_text, as_json)
+        return
+    results = all_results(Path(".reembed"))
+    if as_json:
+        _print_json({"migrations": [result.to_dict() for result in results]})
+        return
+    for result in results:
+        _print(result_text(result))
+    if not results:
+        print("no runs in ./.reembed")
+
+
+@app.command()
+def schema(as_json: Json = False) -> None:
+    """Print the manifest's JSON Schema."""
+    _print_json(json_schema())
+
+
+def _migration(path: Path) -> Any:
+    from reembed.migration import Migration
+
+    return Migration(Manifest.load(path), TerminalProgress())
+
+
+def _moved(result: Any, as_json: bool) -> None:
+    from reembed.report.text import swap_text
+
+    _show(result, swap_text, as_json)
+
+
+def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        _print(render(result))
+
+
+def _print(what: RenderableType) -> None:
+    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(what)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that `reembed.errors` documents."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except ReembedError as error:
+        code = _fail(error)
+    except click.exceptions.Abort:
+        code = _fail(_interrupted())
+    except click.ClickException as error:
+        code = _fail(UsageError(error.format_message(), "See `reembed --help`."))
+    except KeyboardInterrupt:
+        code = _fail(_interrupted())
+    except Exception as error:
+        traceback.print_exc()
+        code = _fail(
+            ReembedError(
+                f"{type(error).__name__}: {error}",
+                "This is a bug in reembed; nothing was swapped. Please report it with the lines above.",
+            )
+        )
+    sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> InterruptedRunError:
+    return InterruptedRunError("interrupted", "Run the same command again to go on where it was.")
+
+
+def _fail(error: ReembedError) -> int:
+    if "--json" in sys.argv[1:]:
+        _print_json({"error": error.to_dict()})
+    else:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,119 @@
+"""What a collection holds otherwise than the run's ledger says, found by comparing every record.
+
+Asked in three places: catch-up before the swap (source against ledger), `sweep` after it (parked
+collection), and rollback (live collection). A difference is found by row hash, so that a change of
+text, metadata or uri and a deletion all count. Where the store has a watermark that has not moved,
+nothing is read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reembed.errors import SourceChangedError
+from reembed.ledger import Ledger
+from reembed.records import SHARD_ROWS, chunked
+from reembed.stores.base import Store
+
+COLLAPSE_SHARE = 0.5
+"""A source that has lost more than this share of its records since the export is not caught up
+with but refused: a wiped database looks just like a very thorough deletion."""
+
+
+@dataclass
+class Difference:
+    """What a collection holds otherwise than the ledger says.
+
+    Attributes:
+        changed: ids that are new or whose row hash differs.
+        deleted: ids that the ledger knows and the collection no longer has.
+        watermark: the store's, taken before the first record was read.
+        compared: records read; 0 where an unmoved watermark spared it.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    watermark: str | None = None
+    compared: int = 0
+
+    def __len__(self) -> int:
+        return len(self.changed) + len(self.deleted)
+
+
+def find_difference(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    ledger: Ledger,
+    *,
+    since: str | None = None,
+    include_quarantined: bool = True,
+) -> Difference:
+    """Compare every record of a collection with the ledger.
+
+    Args:
+        since: a watermark at which there was no difference; equal to the present one, the
+            comparison is spared.
+        include_quarantined: whether quarantined records are expected in the collection: yes in the
+            source, no in the shadow.
+    """
+    watermark = store.watermark(collection_id)
+    if since is not None and watermark == since:
+        return Difference(watermark=watermark)
+    difference = Difference(watermark=watermark)
+    ledger.begin_scan()
+    for page in store.list_ids(collection_id, where):
+        ids = page.to_pylist()
+        rows = store.fetch(collection_id, ids, vectors=False, where=where)
+        present = rows.column("id").to_pylist()
+        known = ledger.lookup(present)
+        for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
+            entry = known.get(id)
+            expected = entry is not None and (include_quarantined or not entry.quarantined)
+            if not expected or entry is None or entry.row_sha256 != row:
+                difference.changed.append(id)
+        ledger.mark_seen(present)
+        difference.compared += len(present)
+    for ids in ledger.unseen(include_quarantined=include_quarantined):
+        difference.deleted += ids
+    return difference
+
+
+def refuse_collapse(name: str, difference: Difference, ledger: Ledger) -> None:
+    """Raise SourceChangedError if the collection has lost most of its records."""
+    total, _ = ledger.counts()
+    if len(difference.deleted) > max(COLLAPSE_SHARE * total, 10):
+        raise SourceChangedError(
+            f"{name!r} has lost {len(difference.deleted):,} of its {total:,} records since the "
+            "export",
+            "If that was meant, start over by moving the run directory away; if not, the run's "
+            "export shards still hold every record.",
+        )
+
+
+def without_conflicts(
+    store: Store, receiver_id: str, difference: Difference, ledger: Ledger
+) -> tuple[Difference, list[str]]:
+    """Leave out of a difference what the receiver has changed itself: a backfill never overwrites
+    a newer row. Returns the rest, and the ids left out."""
+    newer = set[str]()
+    for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
+        rows = store.fetch(receiver_id, ids, vectors=False)
+        there = dict(
+            zip(rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist(), strict=True)
+        )
+        known = ledger.lookup(ids)
+        for id in ids:
+            entry = known.get(id)
+            expected = None if entry is None or entry.quarantined else entry.row_sha256
+            if there.get(id) != expected:
+                newer.add(id)
+    kept = Difference(
+        changed=[id for id in difference.changed if id not in newer],
+        deleted=[id for id in difference.deleted if id not in newer],
+        watermark=difference.watermark,
+        compared=difference.compared,
+    )
+    return kept, sorted(newer)

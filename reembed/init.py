@@ -1,0 +1,101 @@
+"""`reembed init`: look into a store and write the manifest of a migration from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reembed.errors import PreflightError, UsageError
+from reembed.manifest import resolve_url
+from reembed.stores.base import CollectionInfo
+from reembed.stores.registry import open_store
+
+HEADER = """\
+# A migration manifest; `reembed schema` lists every key.
+# Next: choose the model below, then `reembed plan` this file.
+"""
+
+EXAMPLE_MODEL = {
+    "provider": "ollama",
+    "name": "nomic-embed-text",
+    "dimensions": 768,
+    "document_prefix": "search_document: ",
+    "query_prefix": "search_query: ",
+    "max_tokens": 2048,
+}
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a store holds, and a manifest for one of its collections.
+
+    Attributes:
+        url: as given.
+        collections: every collection of the store.
+        manifest: for the chosen one.
+    """
+
+    url: str
+    collections: list[CollectionInfo]
+    manifest: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "url": self.url,
+            "collections": [info.to_dict() for info in self.collections],
+            "manifest": self.manifest,
+        }
+
+    def to_yaml(self) -> str:
+        """The manifest as commented YAML."""
+        chosen = next(
+            info for info in self.collections
+            if info.name == self.manifest["source"]["collection"]
+        )  # fmt: skip
+        found = (
+            f"# Found: {chosen.count:,} records, {chosen.dimensions} dimensions, {chosen.metric}; "
+            f"model {_model_text(chosen)}.\n"
+        )
+        return HEADER + found + yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
+
+
+def discover(url: str, collection: str | None = None) -> Discovery:
+    """Describe every collection and draft a manifest for one of them.
+
+    Args:
+        url: a store URL; a relative path is relative to the working directory.
+        collection: which one; needed only where there are several.
+
+    Raises:
+        UsageError: there are several and none is chosen; the hint lists them.
+        PreflightError: there is none.
+        CollectionNotFoundError: the chosen one does not exist.
+    """
+    store = open_store(resolve_url(url, Path.cwd()))
+    try:
+        infos = [store.describe(name) for name in store.collections()]
+        if not infos:
+            raise PreflightError(f"{url}: holds no collection", "Check the path or the database.")
+        if collection is None and len(infos) > 1:
+            names = ", ".join(f"{info.name} ({info.count:,})" for info in infos)
+            raise UsageError(
+                f"{url}: holds {len(infos)} collections", f"Choose with --collection: {names}."
+            )
+        chosen = store.describe(collection or infos[0].name)
+    finally:
+        store.close()
+    source: dict[str, Any] = {"url": url, "collection": chosen.name}
+    if chosen.model is None:
+        source["model"] = None
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
+    manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": EXAMPLE_MODEL}
+    return Discovery(url, infos, manifest)
+
+
+def _model_text(info: CollectionInfo) -> str:
+    if info.model is None:
+        return "not recorded (give it as source.model to compare old and new)"
+    return f"{info.model.get('provider')} {info.model.get('name')}"

@@ -1,0 +1,507 @@
+"""The state machine: one migration, from its manifest to a swapped name and back.
+
+Every public method is a command of the same name, and what it returns has a `to_dict()` that is the
+command's `--json` document. Each takes the lease, opens a `Session`, takes its steps in the order
+in which they stand here, and journals how far it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+from reembed.difference import Difference, find_difference
+from reembed.embed import embed, write_quarantine
+from reembed.engines.local import LocalEngine
+from reembed.errors import GateError, PreflightError, SourceChangedError, UsageError
+from reembed.export import export, export_delta, take_census
+from reembed.load import ensure_shadow, load, resync, shadow_id
+from reembed.manifest import Manifest
+from reembed.plan import Plan, make_plan, target_name
+from reembed.progress import Progress
+from reembed.quality.verdict import Gate, Verdict
+from reembed.results import (
+    NEXT_STEP,
+    VERDICT_FILE,
+    RunResult,
+    State,
+    gate_error,
+    read_verdict,
+    run_result,
+    run_state,
+)
+from reembed.rollback import carry_back, drop_old
+from reembed.rundir import DELTA, Lease, RunDir, write_atomic
+from reembed.session import Session
+from reembed.stores.base import Exchange, Receipt
+from reembed.swap import (
+    SwapResult,
+    catch_up,
+    finish_move,
+    hook_variables,
+    merge_intruder,
+    move_live_name,
+    parked_name,
+    pending_move,
+    run_after,
+    run_before,
+    sweep,
+)
+from reembed.swapkind import SwapPlan, choose_kind
+from reembed.verify import Verification
+
+Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
+UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
+
+
+class Migration:
+    """One migration.
+
+    Args:
+        manifest: what to move where.
+        progress: told how far each stage is; silent by default.
+    """
+
+    def __init__(self, manifest: Manifest, progress: Progress | None = None) -> None:
+        self.manifest = manifest
+        self.progress = progress or Progress()
+
+    # The commands
+
+    def plan(self) -> Plan:
+        """Look at everything a run depends on; write nothing."""
+        run = RunDir.latest(self.manifest.state_dir)
+        with self._session(run) as s:
+            return self._plan(s, shadow_id(run) if run else None)
+
+    def run(
+        self, *, until: Stage = "verify", swap: bool = False, if_changed: bool = False
+    ) -> RunResult:
+        """All stages, resuming where an earlier call stopped.
+
+        Args:
+            until: stop after this stage.
+            swap: also swap if the verdict passes.
+            if_changed: do nothing if the newest run is finished and the source has not changed.
+
+        Raises:
+            ReembedError: see `reembed.errors`; running again resumes.
+        """
+        with self._lease(), self._session(self._current_run()) as s:
+            if s.begun:
+                state = run_state(s.run)
+                if action := pending_move(s.run):
+                    finish_move(s.store, s.run, action)
+                    return self._result(s.run, messages=[f"finished the {action} begun before"])
+                if state in ("swapped", "cleaned"):
+                    return self._result(s.run, messages=["this migration is done"], unchanged=True)
+                if if_changed and state == "verified" and not self._source_difference(s):
+                    return self._result(s.run, messages=["nothing has changed"], unchanged=True)
+            else:
+                plan = self._plan(s, None)
+                if not plan.ok:
+                    raise plan.refusal()
+                if until == "plan":
+                    return self.status()
+                s.create_run()
+            self._stages(s, until)
+            if until not in ("verify", "swap"):
+                return self._result(s.run)
+            verdict = self._verify(s)
+            if not (swap or until == "swap") or not verdict.passed:
+                return self._result(s.run, verdict=verdict)
+            return self._result(s.run, swap=self._swap(s, dry_run=False))
+
+    def verify(self) -> RunResult:
+        """Check the gates again on a loaded run."""
+        with self._lease(), self._session(self._require_run()) as s:
+            if run_state(s.run) in UNLOADED:
+                raise UsageError(
+                    f"{self.manifest.name}: nothing is loaded yet", "Use `reembed run` first."
+                )
+            return self._result(s.run, verdict=self._verify(s))
+
+    def swap(self, *, dry_run: bool = False) -> SwapResult:
+        """Catch up with the source, move the live name to the shadow, sweep up late writes.
+
+        Raises:
+            GateError: there is no verdict yet, or it does not pass.
+        """
+        with self._lease(), self._session(self._require_run()) as s:
+            return self._swap(s, dry_run)
+
+    def sweep(self) -> SwapResult:
+        """Carry writes that landed in the parked collection after the swap."""
+        with self._lease(), self._session(self._require_run("swapped")) as s:
+            old_id, new_id = self._both_ids(s)
+            swept, conflicts = sweep(
+                s.source_store, old_id, new_id, self.manifest.source.where, s.run, s.ledger,
+                lambda id, difference: self._carry(s, id, difference),
+            )  # fmt: skip
+            return replace(self._outcome(s, "sweep", True), swept=swept, conflicts=conflicts)
+
+    def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
+        """Move the live name back to the old collection, with what was written since.
+
+        Args:
+            accept_loss: go back even where rows cannot be carried; they are listed as lost.
+        """
+        with self._lease(), self._session(self._require_run("swapped", "rolling back")) as s:
+            return self._rollback(s, dry_run, accept_loss)
+
+    def clean(self, *, dry_run: bool = False) -> SwapResult:
+        """Delete the collection that is not live: the old one after a swap, else the shadow."""
+        with self._lease(), self._session(self._require_run()) as s:
+            return self._clean(s, dry_run)
+
+    def status(self) -> RunResult:
+        """Where the newest run stands."""
+        run = RunDir.latest(self.manifest.state_dir)
+        if run is None:
+            path = str(self.manifest.state_dir)
+            return RunResult(self.manifest.name, "", path, "created", messages=["no run yet"])
+        return self._result(run)
+
+    # Runs
+
+    def _session(self, run: RunDir | None) -> Session:
+        return Session(self.manifest, run, self.progress)
+
+    @contextlib.contextmanager
+    def _lease(self) -> Iterator[None]:
+        with Lease(self.manifest.state_dir / "lease"):
+            yield
+
+    def _current_run(self) -> RunDir | None:
+        """The newest run if it is this manifest's, None where a new one is to begin.
+
+        Raises:
+            ManifestError: an unfinished run belongs to another manifest of this name.
+        """
+        run = RunDir.latest(self.manifest.state_dir)
+        if run is None:
+            return None
+        if run_state(run) == "cleaned":
+            done = run.last("swap-done") is not None
+            return run if done and run.has_identity(self.manifest.identity()) else None
+        run.check_identity(self.manifest.identity())
+        return run
+
+    def _require_run(self, *states: State) -> RunDir:
+        run = RunDir.latest(self.manifest.state_dir)
+        if run is None:
+            raise UsageError(
+                f"{self.manifest.name}: there is no run yet", "Begin one with `reembed run`."
+            )
+        run.check_identity(self.manifest.identity())
+        state = run_state(run)
+        if states and state not in states:
+            raise UsageError(
+                f"{self.manifest.name}: run {run.run_id} is {state}, not {' or '.join(states)}",
+                f"Next: {NEXT_STEP[state]}." if NEXT_STEP[state] else "",
+            )
+        return run
+
+    def _result(self, run: RunDir, **fields: object) -> RunResult:
+        return run_result(self.manifest.name, run, **fields)
+
+    # Stages 0 to 4
+
+    def _plan(self, s: Session, own_shadow: str | None) -> Plan:
+        return make_plan(self.manifest, s.source_store, s.store, s.embedder, own_shadow)
+
+    def _stages(self, s: Session, until: Stage) -> None:
+        """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
+        where = self.manifest.source.where
+        source = s.source_store.resolve(self.manifest.source.collection)
+        census = take_census(s.source_store, source, where, s.run)
+        with self._timed(s, "export"):
+            export(s.source_store, census, where, s.run, self.progress)
+        if until == "export":
+            return
+        with self._timed(s, "embed"):
+            self._embed(s)
+        if until == "embed":
+            return
+        with self._timed(s, "load"):
+            self._load(s)
+            if s.run.last("rollback-done"):
+                resync(s.store, self._shadow(s), s.run.shards("export"), s.run.shards("embed"),
+                       s.ledger, s.run)  # fmt: skip
+            self._catch_up(s)
+
+    @contextlib.contextmanager
+    def _timed(self, s: Session, stage: Stage) -> Iterator[None]:
+        start, before = time.perf_counter(), s.stats()
+        yield
+        spent = {key: value - before.get(key, 0) for key, value in s.stats().items()}
+        seconds = round(time.perf_counter() - start, 3)
+        s.run.journal.append("stage-done", stage=stage, seconds=seconds, stats=spent)
+
+    def _embed(self, s: Session) -> None:
+        embed(
+            s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
+            self.progress,
+        )  # fmt: skip
+        s.ledger.fold()
+        write_quarantine(s.run, s.ledger)
+
+    def _load(self, s: Session) -> None:
+        manifest, dimensions = self.manifest, s.embedder.dimensions
+        same_store = manifest.target_url == manifest.source.url
+        shadow = ensure_shadow(
+            s.store, s.run, target_name(manifest, s.store, dimensions),
+            dimensions=dimensions,
+            metric=manifest.target.metric or s.source.metric,
+            index=(s.source.index if same_store else {}) | manifest.target.index,
+            metadata=s.source.metadata,
+            model=manifest.model,
+        )  # fmt: skip
+        load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
+             self.progress)  # fmt: skip
+
+    def _carry(self, s: Session, collection_id: str, difference: Difference) -> None:
+        """Export, embed and load what differs, as a delta."""
+        store = s.source_store
+        export_delta(
+            store, collection_id, self.manifest.source.where, s.run, difference.changed,
+            difference.deleted,
+        )  # fmt: skip
+        self._embed(s)
+        self._load(s)
+
+    def _catch_up(self, s: Session) -> int:
+        return catch_up(
+            s.source_store, s.source.id, s.source.name, self.manifest.source.where, s.run, s.ledger,
+            lambda id, difference: self._carry(s, id, difference),
+        )  # fmt: skip
+
+    def _source_difference(self, s: Session) -> Difference:
+        caught_up = s.run.last("caught-up")
+        since = caught_up["watermark"] if caught_up else None
+        where = self.manifest.source.where
+        return find_difference(s.source_store, s.source.id, where, s.ledger, since=since)
+
+    def _verification(self, s: Session) -> Verification:
+        manifest = self.manifest
+        old_embedder = s.old_embedder
+        return Verification(
+            run=s.run, store=s.store, shadow_id=self._shadow(s), source_metric=s.source.metric,
+            target_metric=manifest.target.metric or s.source.metric, template=s.template,
+            embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
+            ledger=s.ledger, settings=manifest.verify,
+        )  # fmt: skip
+
+    def _verify(self, s: Session) -> Verdict:
+        _ = s.fingerprint  # the model must still be the one that embedded
+        verdict = self._verification(s).verdict(self.progress)
+        data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
+        write_atomic(s.run.path / VERDICT_FILE, data)
+        s.run.journal.append("verdict", passed=verdict.passed)
+        return verdict
+
+    # Stage 5
+
+    def _shadow(self, s: Session) -> str:
+        id = shadow_id(s.run)
+        if id is None:
+            raise UsageError(f"{self.manifest.name}: there is no shadow yet", "Use `reembed run`.")
+        return id
+
+    def _both_ids(self, s: Session) -> tuple[str, str]:
+        """Object ids of the old and of the new collection."""
+        return s.source.id, self._shadow(s)
+
+    def _swap(self, s: Session, dry_run: bool) -> SwapResult:
+        manifest, run = self.manifest, s.run
+        if pending_move(run) == "swap":
+            if not dry_run:
+                finish_move(s.store, run, "swap")
+                self._sweep_after(s)
+            return self._outcome(s, "swap", not dry_run)
+        if run_state(run) == "swapped":
+            return replace(self._outcome(s, "swap", True), messages=["it is swapped already"])
+        self._require_verdict(s)
+        source = s.source_store.resolve(manifest.source.collection)
+        if source.id != s.source.id:
+            raise SourceChangedError(
+                f"{manifest.source.collection!r} leads to another collection (id {source.id}) than "
+                f"the one that was exported (id {s.source.id})",
+                "Somebody deleted, restored or swapped it; look at the store before going on.",
+            )
+        kind = choose_kind(s.source_store, manifest, source)
+        if dry_run:
+            return self._outcome(s, "swap", False, kind)
+        _ = s.fingerprint  # the model must still be the one that embedded
+        if run_state(run) == "rolled back":
+            resync(
+                s.store, self._shadow(s), run.shards("export"), run.shards("embed"), s.ledger, run
+            )
+        caught_up = self._catch_up(s)
+        variables = self._hook_variables(s, "swap")
+        run_before(manifest.swap.before, variables)
+        caught_up += self._catch_up(s)
+        if caught_up:
+            self._check_integrity(s)
+        receipt = self._move(s, "swap", kind)
+        result = replace(
+            self._sweep_after(s, receipt), kind=kind.kind, guarantee=kind.guarantee,
+            caught_up=caught_up, gap_seconds=receipt.gap_seconds,
+        )  # fmt: skip
+        return replace(
+            result, messages=[*result.messages, *run_after(manifest.swap.after, variables)]
+        )
+
+    def _require_verdict(self, s: Session) -> None:
+        verdict = read_verdict(s.run)
+        if verdict is None or run_state(s.run) in (*UNLOADED, "loaded"):
+            raise GateError(
+                f"{self.manifest.name}: there is no verdict on this run yet", "Use `reembed run`."
+            )
+        if not verdict.passed:
+            raise gate_error(verdict)
+
+    def _check_integrity(self, s: Session) -> None:
+        """The integrity gate on what was caught up with since the verdict."""
+        verification = self._verification(s)
+        deltas = [stem for stem in verification.embeds if stem.startswith(DELTA)]
+        gate: Gate = verification.integrity(self.progress, deltas)
+        if gate.status != "pass":
+            raise gate_error(Verdict(s.run.run_id, verification.seed, (gate,)))
+
+    def _move(self, s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Receipt:
+        old_id, new_id = self._both_ids(s)
+        parked = parked_name(self.manifest.live, s.run)
+        if action == "swap":
+            model = self.manifest.model.settings()
+            exchange = Exchange(self.manifest.live, new_id, old_id, parked, model)
+        else:
+            shadow_name = str(s.run.events("shadow-created")[-1]["name"])
+            old_model = self.manifest.source.model
+            settings = old_model.settings() if old_model else s.source.model
+            exchange = Exchange(self.manifest.live, old_id, new_id, shadow_name, settings)
+        return move_live_name(s.store, s.run, action, kind.kind, exchange)
+
+    def _sweep_after(self, s: Session, receipt: Receipt | None = None) -> SwapResult:
+        """Carry what was written to the old collection between catch-up and move."""
+        old_id, new_id = self._both_ids(s)
+
+        def carry(id: str, difference: Difference) -> None:
+            self._carry(s, id, difference)
+
+        swept, conflicts, messages = 0, list[str](), list[str]()
+        swap_kind = s.run.events("swap-begun")[-1]["kind"]
+        if swap_kind != "config":
+            swept, conflicts = sweep(
+                s.source_store, old_id, new_id, self.manifest.source.where, s.run, s.ledger, carry
+            )
+        else:
+            messages.append(self._config_change(s))
+        if receipt is not None and receipt.intruder:
+            merged, more = merge_intruder(s.store, receipt.intruder, new_id, s.ledger, carry)
+            swept, conflicts = swept + merged, conflicts + more
+            messages.append(
+                f"somebody made a collection under the live name in the gap; {merged:,} records of "
+                f"it were merged, and it is kept as {receipt.intruder!r}"
+            )
+        return replace(
+            self._outcome(s, "swap", True), swept=swept, conflicts=conflicts, messages=messages
+        )
+
+    def _config_change(self, s: Session) -> str:
+        manifest = self.manifest
+        name = str(s.run.events("shadow-created")[-1]["name"])
+        return (
+            f"change the application's configuration: store {manifest.target_url}, collection "
+            f"{name!r} instead of {manifest.live!r}, model {manifest.model.provider} "
+            f"{manifest.model.name} with {s.dimensions} dimensions, query prefix "
+            f"{manifest.model.query_prefix!r}"
+        )
+
+    def _rollback(self, s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
+        begun = s.run.events("swap-begun")[-1]
+        kind = SwapPlan(begun["kind"], s.store.capabilities.swap_kinds.get(begun["kind"], ""),
+                        self.manifest.live)  # fmt: skip
+        if dry_run:
+            return self._outcome(s, "rollback", False, kind)
+        if pending_move(s.run) == "rollback":
+            finish_move(s.store, s.run, "rollback")
+            return self._outcome(s, "rollback", True, kind)
+        old_id, new_id = self._both_ids(s)
+        if s.source_store.describe_id(old_id) is None:
+            raise PreflightError(
+                f"the old collection (id {old_id}) is gone, so there is nothing to go back to",
+                "The run's export shards still hold every record with its old vector.",
+            )
+        variables = self._hook_variables(s, "rollback")
+        run_before(self.manifest.swap.before, variables)
+        carried, lost = 0, list[str]()
+        if kind.kind != "config":
+            old_embedder = s.old_embedder
+            carried, lost = carry_back(
+                s.store, new_id, old_id, s.ledger, s.template, old_embedder, s.old_model_note,
+                accept_loss,
+            )  # fmt: skip
+        receipt = self._move(s, "rollback", kind)
+        return replace(
+            self._outcome(s, "rollback", True, kind), caught_up=carried, lost=lost,
+            gap_seconds=receipt.gap_seconds,
+            messages=run_after(self.manifest.swap.after, variables),
+        )  # fmt: skip
+
+    def _hook_variables(self, s: Session, action: str) -> dict[str, str]:
+        shadow = str(s.run.events("shadow-created")[-1]["name"])
+        parked = parked_name(self.manifest.live, s.run)
+        return hook_variables(self.manifest, s.run, action, shadow, parked, s.dimensions)
+
+    def _clean(self, s: Session, dry_run: bool) -> SwapResult:
+        if run_state(s.run) == "cleaned":
+            return replace(self._outcome(s, "clean", True), messages=["it is cleaned already"])
+        if pending_move(s.run):
+            raise UsageError(
+                f"{self.manifest.name}: a move of the live name was begun and not finished",
+                "Run the same command (swap or rollback) again first.",
+            )
+        if dry_run:
+            return self._outcome(s, "clean", False)
+        if run_state(s.run) == "swapped":
+            old_id, new_id = self._both_ids(s)
+            keep = self.manifest.swap.keep_old_seconds
+            done = drop_old(s.source_store, s.run, old_id, new_id, self.manifest.live, s.ledger,
+                            self.manifest.source.where, keep)  # fmt: skip
+        else:
+            done = self._drop_shadow(s)
+        s.run.journal.append("cleaned", what=done)
+        return replace(self._outcome(s, "clean", True), messages=[done])
+
+    def _drop_shadow(self, s: Session) -> str:
+        """Give up a run that is not swapped: delete its shadow, keep its shards and the source."""
+        id = shadow_id(s.run)
+        if id is None:
+            return "there was no shadow to delete"
+        live = s.store.resolve(self.manifest.live)
+        if live.id == id:
+            raise SourceChangedError(
+                f"{self.manifest.live!r} leads to the shadow, though this run did not swap it",
+                "Nothing was deleted; look at the store.",
+            )
+        s.store.drop(id)
+        return "the shadow is deleted; the live collection is untouched"
+
+    def _outcome(
+        self, s: Session, action: str, done: bool, kind: SwapPlan | None = None
+    ) -> SwapResult:
+        """What an action did or, as a dry run, would do."""
+        shadow = s.run.last("shadow-created")
+        name = str(shadow["name"]) if shadow else ""
+        parked = parked_name(self.manifest.live, s.run)
+        back = action == "rollback" or run_state(s.run) == "rolled back"
+        return SwapResult(
+            action, s.run.run_id, done, self.manifest.live,
+            collection=parked if back else name, parked=name if back else parked,
+            kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
+        )  # fmt: skip

@@ -1,0 +1,304 @@
+"""Stage 0: what a run would do, cost and need, and what stands in its way. Writes nothing.
+
+Reads the source's description and a sample of records, embeds a few texts to prove that the model
+answers with the dimension it should, and asks the store what its swap can guarantee. What cannot
+work is a blocker with a way out; what is worth knowing is a warning.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reembed.embedders.embedder import Embedder
+from reembed.errors import PreflightError, RefusedError
+from reembed.manifest import Manifest
+from reembed.records import Metric
+from reembed.refusals import name_taken, refuse_empty
+from reembed.stores.base import CollectionInfo, Store
+from reembed.swapkind import SwapPlan, choose_kind
+from reembed.template import TextTemplate
+
+SAMPLE = 500
+TIMED_TEXTS = 32
+DISK_RESERVE = 0.10
+"""Share of a disk's free space that a run must leave."""
+CHROMA_TEXT_FACTOR = 5
+"""Bytes in chroma.sqlite3 for each byte of text: the text, its trigram index, and the queue."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A blocker or a warning, in words, with the way out."""
+
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take, from a sample.
+
+    Attributes:
+        sampled: records in the sample.
+        tokens: of all texts together.
+        exact_tokens: whether the model's own tokenizer counted.
+        without_text: share of records that the template gives no text for.
+        too_long: share of records longer than the model takes.
+        usd: at the listed price; None where unknown or free.
+        price_as_of: day of that price.
+        seconds: to embed everything, from the speed of a few texts; None where nothing was timed.
+        state_bytes: for the run directory, cache included.
+        store_bytes: for the shadow, where the store is on this machine.
+    """
+
+    sampled: int
+    tokens: int
+    exact_tokens: bool
+    without_text: float
+    too_long: float
+    usd: float | None
+    price_as_of: str | None
+    seconds: float | None
+    state_bytes: int
+    store_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    name: str
+    source: CollectionInfo
+    target_url: str
+    target: str
+    dimensions: int
+    metric: Metric
+    records: int
+    estimate: Estimate
+    swap: SwapPlan | None
+    executes: list[str]
+    warnings: list[Problem] = field(default_factory=list)
+    blockers: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.blockers
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ok": self.ok}
+
+    def refusal(self) -> PreflightError:
+        """The blockers as one error."""
+        first, *rest = self.blockers
+        more = f" (and {len(rest)} more: {'; '.join(p.message for p in rest)})" if rest else ""
+        return PreflightError(first.message + more, first.hint)
+
+
+def target_name(manifest: Manifest, store: Store, dimensions: int) -> str:
+    """The shadow's name: target.collection, or `<collection>__<model>-<dimensions>`."""
+    return manifest.target.collection or store.default_target(
+        manifest.source.collection, manifest.model.name, dimensions
+    )
+
+
+def make_plan(
+    manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
+    own_shadow: str | None = None,
+) -> Plan:  # fmt: skip
+    """Look at everything a run depends on.
+
+    Args:
+        own_shadow: object id of this run's shadow, if it exists already.
+
+    Raises:
+        CollectionNotFoundError, PreflightError: the source is missing or empty.
+        UnreachableError, ProviderRefusedError: the model does not answer as asked.
+    """
+    source = source_store.resolve(manifest.source.collection)
+    where = manifest.source.where
+    source_store.check_where(where)
+    records = source.count
+    if where is not None:
+        records = sum(len(page) for page in source_store.list_ids(source.id, where))
+    refuse_empty(source, where, records)
+    embedder.check_reachable()
+    dimensions = embedder.dimensions
+    target = target_name(manifest, target_store, dimensions)
+
+    blockers: list[Problem] = []
+    swap = None
+    try:
+        swap = choose_kind(source_store, manifest, source)
+    except PreflightError as error:
+        blockers.append(Problem(error.message, error.hint))
+    blockers += _target_blockers(manifest, source, target_store, target, own_shadow)
+    estimate, warnings = _estimate(manifest, source_store, source, records, embedder, target_store)
+    blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
+    notes = {*source_store.capabilities.notes, *target_store.capabilities.notes}
+    warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
+    warnings.append(_application_warning(source, dimensions, swap))
+    return Plan(
+        manifest.name, source, manifest.target_url, target, dimensions,
+        manifest.target.metric or source.metric, records, estimate, swap, manifest.executes(),
+        warnings, blockers,
+    )  # fmt: skip
+
+
+def _target_blockers(
+    manifest: Manifest, source: CollectionInfo, store: Store, target: str, own_shadow: str | None
+) -> list[Problem]:
+    try:
+        store.check_name(target)
+        same_store = manifest.target_url == manifest.source.url
+        if same_store and target in (source.name, manifest.source.collection, manifest.live):
+            raise PreflightError(
+                f"the target collection {target!r} is the source itself",
+                "The shadow is built beside the live collection: leave target.collection out, or "
+                "choose another name. The live name moves to it at the swap.",
+            )
+        if target in store.collections() and store.describe(target).id != own_shadow:
+            raise name_taken(target)
+    except RefusedError as error:
+        return [Problem(error.message, error.hint)]
+    return []
+
+
+def _estimate(
+    manifest: Manifest, store: Store, source: CollectionInfo, records: int, embedder: Embedder,
+    target_store: Store,
+) -> tuple[Estimate, list[Problem]]:  # fmt: skip
+    template = TextTemplate(manifest.text)
+    page = next(iter(store.list_ids(source.id, manifest.source.where)), None)
+    ids = page.to_pylist() if page is not None else []
+    ids = ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]
+    rows = store.fetch(source.id, ids, vectors=False, where=manifest.source.where)
+    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
+    texts = template.texts(*columns)
+    usable = [text for text in texts if text.strip()]
+    counts = embedder.count_tokens(usable) if usable else np.zeros(0, np.int32)
+    limit = embedder.limits.max_tokens
+    sampled = max(1, len(texts))
+    too_long = int((counts > limit).sum()) / sampled if limit else 0.0
+    tokens = round(float(counts.sum()) / sampled * records)
+    price = embedder.price
+    bytes_per_record = sum(
+        len(str(value).encode()) for column in columns for value in column if value
+    )
+    text_bytes = round(bytes_per_record / sampled * records)
+    new_vectors = records * embedder.dimensions * 4
+    estimate = Estimate(
+        sampled=len(texts),
+        tokens=tokens,
+        exact_tokens=embedder.exact_tokens,
+        without_text=(len(texts) - len(usable)) / sampled,
+        too_long=too_long,
+        usd=tokens * price.usd_per_million_tokens / 1e6 if price else None,
+        price_as_of=price.as_of if price else None,
+        seconds=_timed(embedder, usable, counts, tokens),
+        state_bytes=text_bytes + records * (source.dimensions or 0) * 4 + 2 * new_vectors,
+        store_bytes=(
+            CHROMA_TEXT_FACTOR * text_bytes + 2 * new_vectors
+            if target_store.capabilities.local_path
+            else 0
+        ),
+    )
+    return estimate, _content_warnings(manifest, estimate, limit)
+
+
+def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None) -> list[Problem]:
+    warnings = []
+    if estimate.without_text:
+        warnings.append(
+            Problem(
+                f"{estimate.without_text:.1%} of the sampled records give no text and will be "
+                "quarantined",
+                "Widen the template (text), or allow them with verify.allow_quarantined.",
+            )
+        )
+    if estimate.too_long:
+        action = {
+            "fail": "will be quarantined",
+            "truncate": "will be cut",
+            "mean": "will be embedded in pieces and averaged",
+        }[manifest.model.on_too_long]
+        warnings.append(
+            Problem(
+                f"{estimate.too_long:.1%} of the sampled texts are longer than {limit:,} tokens and "
+                f"{action}",
+                "See model.on_too_long.",
+            )
+        )
+    return warnings
+
+
+def _timed(
+    embedder: Embedder, texts: Sequence[str], counts: np.ndarray[Any, Any], total_tokens: int
+) -> float | None:
+    """Seconds for `total_tokens`, from the time that a few texts take."""
+    chosen = [row for row in range(len(texts)) if counts[row] <= 2 * np.median(counts)][
+        :TIMED_TEXTS
+    ]
+    tokens = int(counts[chosen].sum())
+    if not tokens:
+        return None
+    start = time.perf_counter()
+    embedder.embed_documents([texts[row] for row in chosen])
+    return (time.perf_counter() - start) / tokens * total_tokens
+
+
+def _disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:
+    needs = {_existing(state): estimate.state_bytes}
+    local = store.capabilities.local_path
+    if local is not None:
+        path = _existing(local)
+        same = next((p for p in needs if p.stat().st_dev == path.stat().st_dev), path)
+        needs[same] = needs.get(same, 0) + estimate.store_bytes
+    problems = []
+    for path, need in needs.items():
+        free = shutil.disk_usage(path).free
+        if need > free * (1 - DISK_RESERVE):
+            problems.append(
+                Problem(
+                    f"the disk of {path} has {human_bytes(free)} free and the run needs about "
+                    f"{human_bytes(need)}",
+                    "Free some space, or point `state` at another disk.",
+                )
+            )
+    return problems
+
+
+def _existing(path: Path) -> Path:
+    """The nearest ancestor that exists."""
+    return path if path.exists() else _existing(path.parent)
+
+
+def human_bytes(size: float) -> str:
+    """`1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _application_warning(source: CollectionInfo, dimensions: int, swap: SwapPlan | None) -> Problem:
+    """A swapped name does not switch the embedder of an application that embeds its own queries."""
+    if swap is not None and swap.kind == "pointer":
+        return Problem("applications must open the live name through reembed.live to follow it")
+    if source.dimensions == dimensions:
+        effect = f"both models have {dimensions} dimensions, so it would get silent garbage"
+    else:
+        effect = f"it would get errors ({source.dimensions} against {dimensions} dimensions)"
+    return Problem(
+        "does the application embed its own queries? After the swap it must use the new model; "
+        f"with the old one {effect}",
+        "Move its configuration with swap.before and swap.after, or open the name through "
+        "reembed.live.",
+    )

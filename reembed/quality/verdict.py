@@ -1,0 +1,64 @@
+"""Gates and the verdict. A swap needs every gate to pass; what is `shown` never gates."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["pass", "fail", "inconclusive", "shown"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check's outcome.
+
+    Attributes:
+        name: integrity, fidelity, index, recall.
+        status: pass, fail or inconclusive gate the swap; shown informs.
+        message: one sentence with the figures that decided.
+        figures: every figure by name.
+        samples: up to 20 record ids or texts by finding, for whoever looks into it.
+    """
+
+    name: str
+    status: Status
+    message: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All gates of a run together, and what is needed to compute them again.
+
+    Attributes:
+        run: run id.
+        seed: of the samples that were drawn.
+        gates: in the order in which they were checked.
+    """
+
+    run: str
+    seed: int
+    gates: tuple[Gate, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate that gates passed."""
+        return all(gate.status in ("pass", "shown") for gate in self.gates)
+
+    @property
+    def failing(self) -> list[Gate]:
+        """The gates in the way of the swap."""
+        return [gate for gate in self.gates if gate.status in ("fail", "inconclusive")]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "seed": self.seed,
+            "passed": self.passed,
+            "gates": [asdict(gate) for gate in self.gates],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Verdict:
+        return cls(data["run"], data["seed"], tuple(Gate(**gate) for gate in data["gates"]))

@@ -1,0 +1,1 @@
+"""Plans, verdicts and states as something to read."""

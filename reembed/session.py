@@ -1,0 +1,176 @@
+"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps.
+
+Everything is opened when first asked for, so that a rollback needs no new model and a status no
+store, and closed together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from reembed.embedders.embedder import Embedder
+from reembed.embedders.fingerprint import Fingerprint
+from reembed.embedders.registry import open_embedder
+from reembed.errors import ReembedError
+from reembed.ledger import Ledger
+from reembed.manifest import Manifest, Model
+from reembed.progress import Progress
+from reembed.rundir import RunDir
+from reembed.stores.base import CollectionInfo, Store
+from reembed.stores.registry import open_store
+from reembed.template import TextTemplate
+from reembed.vector_cache import VectorCache
+
+
+class Session:
+    """See the module's docstring.
+
+    Args:
+        run: the run to work on; None for a plan without one.
+    """
+
+    def __init__(self, manifest: Manifest, run: RunDir | None, progress: Progress) -> None:
+        self.manifest = manifest
+        self.progress = progress
+        self._run = run
+        self.old_model_note = ""
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing.close()
+
+    # Resources
+
+    @property
+    def run(self) -> RunDir:
+        assert self._run is not None, "this step needs a run"
+        return self._run
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run."""
+        return self._run is not None
+
+    def create_run(self) -> None:
+        """Begin a run; everything after writes into its directory."""
+        manifest = self.manifest
+        self._run = RunDir.create(manifest.state_dir, manifest.to_yaml(), manifest.identity())
+
+    @cached_property
+    def source_store(self) -> Store:
+        data_dir = self.manifest.source.data_dir
+        store = open_store(self.manifest.source.url, Path(data_dir) if data_dir else None)
+        self._closing.callback(store.close)
+        return store
+
+    @cached_property
+    def store(self) -> Store:
+        """The target's store."""
+        if self.manifest.target_url == self.manifest.source.url:
+            return self.source_store
+        store = open_store(self.manifest.target_url)
+        self._closing.callback(store.close)
+        return store
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        manifest = self.manifest
+        return self._closing.enter_context(
+            open_embedder(manifest.model, manifest.embed, manifest.base_dir)
+        )
+
+    @cached_property
+    def template(self) -> TextTemplate:
+        return TextTemplate(self.manifest.text)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return self._closing.enter_context(Ledger(self.run))
+
+    @cached_property
+    def cache(self) -> VectorCache:
+        """Shared by all runs of the state directory, or this run's own, by `embed.cache`."""
+        key = self.fingerprint.key
+        if self.manifest.embed.cache:
+            path = Path(self.manifest.state) / "cache" / f"{key}.sqlite"
+        else:
+            path = self.run.path / f"cache-{key[:16]}.sqlite"
+        return self._closing.enter_context(VectorCache(path, self.embedder.dimensions))
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The model's, taken when the run began and held against the model of now.
+
+        Raises:
+            ModelChangedError: the model gives other vectors than then.
+        """
+        event = self.run.last("fingerprint")
+        if event is None:
+            fingerprint = self.embedder.fingerprint()
+            self.run.journal.append("fingerprint", fingerprint=fingerprint.to_dict())
+            return fingerprint
+        fingerprint = Fingerprint.from_dict(event["fingerprint"])
+        for note in self.embedder.verify_fingerprint(fingerprint):
+            self.progress.note(f"the model's vectors are the same, but {note}")
+        return fingerprint
+
+    @property
+    def dimensions(self) -> int:
+        """Of the new vectors, as the run began with; the model itself is not asked."""
+        return int(self.run.events("fingerprint")[-1]["fingerprint"]["dimensions"])
+
+    @cached_property
+    def source(self) -> CollectionInfo:
+        """The source as the census found it; before the census, as it is now."""
+        census = self._run.last("census") if self._run else None
+        if census is None:
+            return self.source_store.resolve(self.manifest.source.collection)
+        return CollectionInfo(**census["source"])
+
+    @cached_property
+    def old_embedder(self) -> Embedder | None:
+        """The source's model, None where it cannot be called (see `old_model_note`)."""
+        try:
+            return self._open_old_embedder()
+        except (ReembedError, ValidationError) as error:
+            self.old_model_note = f"the old model cannot be called ({error})"
+            return None
+
+    def _open_old_embedder(self) -> Embedder | None:
+        manifest = self.manifest
+        model = manifest.source.model
+        if model is None and self.source.model is not None:
+            model = Model.model_validate(self.source.model)
+        if model is None:
+            self.old_model_note = (
+                "the old model is unknown (the store recorded none, and source.model is not given)"
+            )
+            return None
+        embedder = open_embedder(model, manifest.embed, manifest.base_dir)
+        self._closing.enter_context(embedder)
+        if embedder.dimensions != self.source.dimensions:
+            self.old_model_note = (
+                f"the old model gives {embedder.dimensions} dimensions, the source has "
+                f"{self.source.dimensions}"
+            )
+            return None
+        return embedder
+
+    def stats(self) -> dict[str, float]:
+        """What the embedder has done so far; nothing before it is opened."""
+        embedder: Embedder | None = self.__dict__.get("embedder")
+        return embedder.stats.to_dict() if embedder else {}

@@ -1,0 +1,219 @@
+"""Stage 5: catch up, move the live name, sweep up what late writers left behind.
+
+The move's intent is journalled first, and a store's `exchange` is convergent, so a killed swap is
+finished by the next call. What it may claim is in `swapkind.py`; the way back is in `rollback.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from reembed.difference import (
+    Difference,
+    find_difference,
+    refuse_collapse,
+    without_conflicts,
+)
+from reembed.errors import PreflightError, SourceChangedError
+from reembed.hooks import run_hook
+from reembed.ledger import Ledger
+from reembed.manifest import Manifest, SwapKind
+from reembed.rundir import RunDir
+from reembed.stores.base import Exchange, Receipt, Store
+
+CATCH_UP_ROUNDS = 10
+
+Carry = Callable[[str, Difference], None]
+"""`carry(collection_id, difference)`: export, embed and load what differs, as a delta."""
+
+
+@dataclass(frozen=True)
+class SwapResult:
+    """What a swap, rollback or sweep did.
+
+    Attributes:
+        action: swap, rollback, sweep or clean.
+        run: run id.
+        done: False for a dry run, which tells what would be done.
+        live: the live name.
+        collection: name of the collection that the live name leads to now.
+        parked: name of the other one.
+        kind: swap kind; empty where no name moved.
+        guarantee: what the kind claims.
+        gap_seconds: measured time in which the live name did not exist; None without a gap.
+        caught_up: records carried before the move.
+        swept: records carried after it.
+        conflicts: ids that the live collection had changed itself, so they were left alone.
+        lost: ids of rows that could not be carried and were accepted as lost.
+        messages: what the user should know or do.
+    """
+
+    action: str
+    run: str
+    done: bool
+    live: str
+    collection: str
+    parked: str
+    kind: str = ""
+    guarantee: str = ""
+    gap_seconds: float | None = None
+    caught_up: int = 0
+    swept: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parked_name(live: str, run: RunDir) -> str:
+    """The old collection's name after a swap: `<live>__parked-<run id>`."""
+    return f"{live}__parked-{run.run_id}"
+
+
+# Before the move
+
+
+def catch_up(
+    store: Store,
+    source_id: str,
+    name: str,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    ledger: Ledger,
+    carry: Carry,
+) -> int:
+    """Carry differences from the source to the shadow until a comparison finds none.
+
+    Returns the number of records carried. The last comparison's watermark is journalled.
+
+    Raises:
+        SourceChangedError: the source collapsed, or is written to faster than can be followed.
+    """
+    carried = 0
+    done = run.last("caught-up", "census")
+    since = done["watermark"] if done else None
+    for _ in range(CATCH_UP_ROUNDS):
+        difference = find_difference(store, source_id, where, ledger, since=since)
+        refuse_collapse(name, difference, ledger)
+        if not difference:
+            run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
+            return carried
+        carry(source_id, difference)
+        carried += len(difference)
+        since = None
+    raise SourceChangedError(
+        f"{name!r} is written to faster than {CATCH_UP_ROUNDS} rounds of catch-up could follow "
+        f"({carried:,} records carried)",
+        "Run again when fewer writes come in, or pause the writers for the swap.",
+    )
+
+
+# The move
+
+
+def move_live_name(
+    store: Store, run: RunDir, action: str, kind: SwapKind, exchange: Exchange
+) -> Receipt:
+    """Move the live name, journalled before and after.
+
+    Args:
+        action: `swap` or `rollback`.
+    """
+    run.journal.append(f"{action}-begun", kind=kind, exchange=asdict(exchange))
+    return finish_move(store, run, action)
+
+
+def pending_move(run: RunDir) -> str | None:
+    """`swap` or `rollback` if one was begun and not finished, else None."""
+    last = run.last("swap-begun", "swap-done", "rollback-begun", "rollback-done")
+    name = last["event"] if last else ""
+    return name.removesuffix("-begun") if name.endswith("-begun") else None
+
+
+def finish_move(store: Store, run: RunDir, action: str) -> Receipt:
+    """Do what is left of the newest move of this kind. Convergent, so safe after any crash."""
+    begun = run.events(f"{action}-begun")[-1]
+    if begun["kind"] == "config":  # no name moves: the application's configuration does
+        receipt = Receipt("config")
+    else:
+        receipt = store.exchange(begun["kind"], Exchange(**begun["exchange"]))
+    run.journal.append(f"{action}-done", receipt=receipt.to_dict(), exchange=begun["exchange"])
+    return receipt
+
+
+def hook_variables(
+    manifest: Manifest, run: RunDir, action: str, collection: str, other: str, dimensions: int
+) -> dict[str, str]:
+    """What a hook is told, without the `REEMBED_` in front."""
+    return {
+        "ACTION": action, "NAME": manifest.name, "RUN": run.run_id, "LIVE": manifest.live,
+        "COLLECTION": collection, "PARKED": other, "URL": manifest.target_url,
+        "PROVIDER": manifest.model.provider, "MODEL": manifest.model.name,
+        "DIMENSIONS": str(dimensions),
+    }  # fmt: skip
+
+
+def run_before(command: str | None, variables: Mapping[str, str]) -> None:
+    """Run the `before` hook. Raises PreflightError if it fails: nothing has moved yet."""
+    failure = run_hook(command, variables) if command else None
+    if failure:
+        raise PreflightError(
+            f"the hook swap.before failed, so nothing was moved: {failure}",
+            "Mend the command and run the same command again.",
+        )
+
+
+def run_after(command: str | None, variables: Mapping[str, str]) -> list[str]:
+    """Run the `after` hook. A failure is told, with the way back: the name has moved."""
+    failure = run_hook(command, variables) if command else None
+    if not failure:
+        return []
+    return [
+        f"the hook swap.after failed: {failure}. The live name has moved; run the command by hand, "
+        "or go back with `reembed rollback`."
+    ]
+
+
+# After the move
+
+
+def sweep(
+    store: Store,
+    parked_id: str,
+    live_id: str,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    ledger: Ledger,
+    carry: Carry,
+) -> tuple[int, list[str]]:
+    """Carry writes that reached the parked collection after the catch-up into the live one.
+
+    A record that the live collection has changed itself is left alone. Returns the number of
+    records carried and the ids left alone.
+    """
+    caught_up = run.last("caught-up")
+    since = caught_up["watermark"] if caught_up else None
+    found = find_difference(store, parked_id, where, ledger, since=since)
+    kept, conflicts = without_conflicts(store, live_id, found, ledger)
+    if kept:
+        carry(parked_id, kept)
+    if not conflicts:
+        run.journal.append("caught-up", watermark=found.watermark, carried=len(kept))
+    return len(kept), conflicts
+
+
+def merge_intruder(
+    store: Store, name: str, live_id: str, ledger: Ledger, carry: Carry
+) -> tuple[int, list[str]]:
+    """Carry the records of a collection that somebody made under the live name in the gap."""
+    intruder = store.describe(name)
+    found = find_difference(store, intruder.id, None, ledger)
+    found = Difference(changed=found.changed)  # what it lacks was never deleted
+    kept, conflicts = without_conflicts(store, live_id, found, ledger)
+    if kept:
+        carry(intruder.id, kept)
+    return len(kept), conflicts
