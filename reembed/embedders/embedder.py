@@ -65,10 +65,14 @@ class Embedder:
         if model.base_url:
             self._where += f" at {model.base_url}"
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="embed")
+        policy = retry or RetryPolicy()
+        throttle = Throttle(
+            self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait
+        )
         self._sender = Sender(
             provider,
-            Throttle(self._workers, settings.requests_per_minute, settings.tokens_per_minute),
-            retry or RetryPolicy(),
+            throttle,
+            policy,
             where=self._where,
             on_too_long=model.on_too_long,
         )

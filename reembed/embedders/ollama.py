@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -35,6 +35,8 @@ from reembed.embedders.tokens import TextTokenizer, estimate_tokens
 from reembed.errors import ProviderRefusedError, UnreachableError
 from reembed.manifest import Model
 from reembed.records import Vectors
+
+T = TypeVar("T")
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 TIMEOUT = 300.0
@@ -130,29 +132,28 @@ class OllamaProvider:
             ) from None
         return Answer(vectors, response.prompt_eval_count or None)
 
-    def _call(self, send: Any) -> Any:
+    def _call(self, send: Callable[[], T]) -> T:
         """`send()` of the client, its failures as the Provider protocol names them."""
         try:
             return send()
-        except ollama.ResponseError as error:
-            raise self._failure(error) from None
-        except ConnectionError:
-            raise UnreachableError(
+        except (ollama.ResponseError, ConnectionError, httpx.HTTPError, ValueError) as error:
+            failure = self._failure(error)
+        raise failure  # here, not above: the client's error may quote a key, so it is let go
+
+    def _failure(self, error: Exception) -> Exception:
+        if isinstance(error, ollama.ResponseError):
+            return self._status_failure(error)
+        words = redact(f"{type(error).__name__}: {error}", self._secrets)
+        if isinstance(error, ConnectionError | httpx.ConnectTimeout):
+            return UnreachableError(
                 f"{self._where}: nobody answers",
                 "Start it with `ollama serve`, or set model.base_url or OLLAMA_HOST.",
-            ) from None
-        except httpx.ConnectTimeout as error:
-            raise UnreachableError(f"{self._where}: nobody answers ({error})") from None
-        except httpx.TimeoutException as error:
-            raise TransientError(f"timed out: {redact(str(error), self._secrets)}") from None
-        except httpx.HTTPError as error:
-            words = redact(f"{type(error).__name__}: {error}", self._secrets)
-            raise TransientError(f"the connection broke ({words})") from None
-        except ValueError as error:  # no JSON, or JSON of another shape
-            words = redact(str(error), self._secrets)
-            raise TransientError(f"the answer is no list of embeddings: {words}") from None
+            )
+        if isinstance(error, httpx.HTTPError):
+            return TransientError(f"the connection broke or timed out ({words})")
+        return TransientError(f"the answer is no list of embeddings: {words}")
 
-    def _failure(self, error: ollama.ResponseError) -> Exception:
+    def _status_failure(self, error: ollama.ResponseError) -> Exception:
         words = redact(wire.body_words(error.error), self._secrets)
         if error.status_code == 404:
             return ProviderRefusedError(

@@ -200,16 +200,21 @@ class OpenAIProvider:
                 dimensions=self._dimensions or openai.omit,
             )
             body, headers = raw.text, raw.headers
-        except openai.APIStatusError as error:
-            words = redact(wire.body_words(error.response.text), [self._key])
-            raise wire.failure(
-                error.status_code, words, error.response.headers, self._where, self._key_variable
-            ) from None
-        except openai.APIConnectionError as error:
-            raise self._no_connection(error) from None
         except openai.OpenAIError as error:
-            raise TransientError(redact(str(error), [self._key])) from None
-        return self._read(body, len(texts), wire.rate_state(headers))
+            failure = self._failure(error)
+        else:
+            return self._read(body, len(texts), wire.rate_state(headers))
+        raise failure  # here, not above: the client's error may quote the key, so it is let go
+
+    def _failure(self, error: openai.OpenAIError) -> Exception:
+        """What the Provider protocol calls an error of the client."""
+        if isinstance(error, openai.APIStatusError):
+            words = redact(wire.body_words(error.response.text), [self._key])
+            headers = error.response.headers
+            return wire.failure(error.status_code, words, headers, self._where, self._key_variable)
+        if isinstance(error, openai.APIConnectionError):
+            return self._no_connection(error)
+        return TransientError(redact(str(error), [self._key]))
 
     def _no_connection(self, error: openai.APIConnectionError) -> Exception:
         cause: BaseException = error

@@ -38,8 +38,12 @@ class Throttle:
     """Lets requests pass, from all threads of an embedder.
 
     Concurrency is additive-increase, multiplicative-decrease (as in TCP; Chiu and Jain 1989): a
-    rate-limit answer halves it, every success adds 1/n, so that it settles under a limit instead of
-    hammering it.
+    rate-limit answer halves it and holds all requests for a while, every success adds 1/n, so that
+    it settles under a limit instead of hammering it.
+
+    Args:
+        wait: seconds all requests pause after a rate-limit answer that does not say how long;
+            doubled from one to the next, halved by every success.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Throttle:
         concurrency: int,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        wait: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = concurrency
@@ -55,7 +60,7 @@ class Throttle:
         self._requests = _Pacer(requests_per_minute)
         self._tokens = _Pacer(tokens_per_minute)
         self._paused_until = 0.0
-        self._halved_at = float("-inf")
+        self._wait = self._shortest_wait = wait
         self._clock = clock
         self._changed = threading.Condition()
 
@@ -95,6 +100,7 @@ class Throttle:
         """A request was answered; `rate` is what the provider's headers said about the next."""
         with self._changed:
             self._allowed = min(float(self._most), self._allowed + 1 / self._allowed)
+            self._wait = max(self._shortest_wait, self._wait / 2)
             if rate:
                 self._pause(rate.reset_requests if rate.remaining_requests == 0 else None)
                 remaining = rate.remaining_tokens
@@ -106,11 +112,10 @@ class Throttle:
     def limited(self, retry_after: float | None) -> None:
         """The provider said that requests come too fast; all wait `retry_after` seconds."""
         with self._changed:
-            now = self._clock()
-            if now - self._halved_at >= 1:  # one burst of refusals counts once
+            if self._clock() >= self._paused_until:  # one burst of refusals counts once
                 self._allowed = max(1.0, self._allowed / 2)
-                self._halved_at = now
-            self._pause(retry_after)
+                self._wait = min(LONGEST_PAUSE, self._wait * 2)
+            self._pause(self._wait / 2 if retry_after is None else retry_after)
 
     def _pause(self, seconds: float | None) -> None:
         if seconds:

@@ -273,7 +273,8 @@ class Sender:
                 raise BadRowsError(str(error), error.rows, last[0]) from None
             raise BadVectorsError(f"{self._where}: {error}", RESUME) from None
         except TransientError as error:
-            raise UnreachableError(f"{self._where} keeps failing: {error}", RESUME) from None
+            asked = f"; it asks to wait {error.retry_after:,.0f} s" if error.retry_after else ""
+            raise UnreachableError(f"{self._where} keeps failing: {error}{asked}", RESUME) from None
 
 
 class BadRowsError(BadVectorsError):

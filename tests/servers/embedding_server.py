@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import importlib.util
 import json
 import socket
@@ -55,6 +56,11 @@ class WordLlama:
     def vector(self, ids: Sequence[int], dimensions: int = NATIVE) -> np.ndarray:
         vector = self._vectors[np.array(ids)].astype(np.float32).mean(axis=0)[:dimensions]
         return np.asarray(vector / np.linalg.norm(vector))
+
+
+@functools.cache
+def _model() -> WordLlama:
+    return WordLlama()
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ class EmbeddingServer:
         self._recent: list[float] = []
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._model = WordLlama()
+        self._model = _model()
         self._http: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> EmbeddingServer:
