@@ -396,8 +396,11 @@ def refuse_secrets(data: Any, origin: str) -> None:
 
 
 def _explain(error: ValidationError, root: type[BaseModel], origin: str) -> tuple[str, str]:
-    """The first validation error in the manifest's own words, and a hint."""
-    problem = error.errors()[0]
+    """The most telling validation error in the manifest's own words, and a hint.
+
+    An unknown key comes first: misspelt, it is often why another one is missing.
+    """
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     path = [str(part) for part in problem["loc"]]
     where = ".".join(path)
     more = error.error_count() - 1
