@@ -104,7 +104,7 @@ class Plan:
 def target_name(manifest: Manifest, store: Store, dimensions: int) -> str:
     """The shadow's name: target.collection, or `<collection>__<model>-<dimensions>`."""
     return manifest.target.collection or store.default_target(
-        manifest.source.collection, manifest.model.name, dimensions
+        manifest.source.collection, manifest.model.name.removeprefix("package:"), dimensions
     )
 
 
