@@ -1,3 +1,47 @@
 """Move a live vector collection from one embedding model to another, safely."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reembed.errors import ReembedError
+    from reembed.manifest import Manifest
+    from reembed.migration import Migration
+    from reembed.plan import Plan
+    from reembed.quality.verdict import Gate, Verdict
+    from reembed.results import RunResult
+    from reembed.swap import SwapResult
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Gate",
+    "Manifest",
+    "Migration",
+    "Plan",
+    "ReembedError",
+    "RunResult",
+    "SwapResult",
+    "Verdict",
+    "__version__",
+]
+
+_MODULES = {
+    "Gate": "reembed.quality.verdict",
+    "Manifest": "reembed.manifest",
+    "Migration": "reembed.migration",
+    "Plan": "reembed.plan",
+    "ReembedError": "reembed.errors",
+    "RunResult": "reembed.results",
+    "SwapResult": "reembed.swap",
+    "Verdict": "reembed.quality.verdict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import reembed` stays instant."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'reembed' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
