@@ -58,6 +58,7 @@ class ChromaStore:
         self.url = url
         address = chroma_client.parse(url)
         self._path = address.path
+        self._cloud = address.cloud
         self._client = chroma_client.connect(address, url)
         self._handles: dict[str, Collection] = {}
         self._metrics: dict[str, Metric] = {}
@@ -260,9 +261,9 @@ class ChromaStore:
         they would contradict it; Chroma reads them no more.
         """
         self.check_name(name)
-        hnsw = chroma_metric.hnsw_configuration(index, metric)
+        configuration = chroma_metric.configuration(index, metric, self._cloud)
         passes = 0 if self._path is not None else 1
-        kept = chroma_metric.without_contradictions(metadata, hnsw)
+        kept = chroma_metric.without_contradictions(metadata, next(iter(configuration.values())))
         if kept is not None:
             kept = {key: _sent(value, passes) for key, value in kept.items()}
         if self._named(name) is not None:
@@ -270,7 +271,7 @@ class ChromaStore:
         with mapped(name), chroma_function.recording():
             made = self._client.create_collection(
                 name,
-                configuration=cast(Any, {"hnsw": hnsw}),
+                configuration=cast(Any, configuration),
                 metadata=kept,
                 embedding_function=chroma_function.to_record(model),
             )

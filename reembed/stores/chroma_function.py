@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
@@ -30,15 +31,15 @@ OLLAMA_URL = "http://127.0.0.1:11434"
 class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
     """A manifest's model as a Chroma embedding function, prefixes and normalisation included.
 
-    Building it needs neither network nor key; the embedder is opened at the first text.
+    Building it needs neither network nor key; the embedder is opened at the first text, once a
+    process, because Chroma builds the function anew at every query.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._embedder: Any = None
 
     def __call__(self, input: Documents) -> Embeddings:
-        embedded = self._open().embed_documents(list(input))
+        embedded = _embedder(self.model.model_dump_json()).embed_documents(list(input))
         if embedded.rejected:
             place, rejection = min(embedded.rejected.items())
             raise PreflightError(
@@ -47,14 +48,7 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
         return list(embedded.vectors)
 
     def embed_query(self, input: Documents) -> Embeddings:
-        return list(self._open().embed_queries(list(input)))
-
-    def _open(self) -> Any:
-        if self._embedder is None:
-            from reembed.embedders.registry import open_embedder
-
-            self._embedder = open_embedder(self.model)
-        return self._embedder
+        return list(_embedder(self.model.model_dump_json()).embed_queries(list(input)))
 
     @staticmethod
     def name() -> str:
@@ -72,6 +66,14 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> ReembedEmbeddingFunction:
         return ReembedEmbeddingFunction(Model.model_validate(config))
+
+
+@lru_cache(maxsize=8)
+def _embedder(model: str) -> Any:
+    """The embedder of a model given as JSON, kept open. Imported late: a store needs none."""
+    from reembed.embedders.registry import open_embedder
+
+    return open_embedder(Model.model_validate_json(model))
 
 
 def _settings(model: Model) -> dict[str, Any]:

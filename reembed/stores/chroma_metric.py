@@ -148,14 +148,16 @@ def _explain(
     return fits[0] if len(fits) == 1 else None
 
 
-def hnsw_configuration(index: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
-    """The `hnsw` part of a new collection's configuration.
+def configuration(index: Mapping[str, Any], metric: Metric, cloud: bool) -> dict[str, Any]:
+    """A new collection's configuration: `{"hnsw": {...}}`, or `{"spann": {...}}` on Chroma Cloud.
 
     Raises:
-        PreflightError: an unknown setting, or SPANN, which only Chroma Cloud has (a server or a
-            local path would build HNSW instead, without a word).
+        PreflightError: an unknown setting, or SPANN on a server or a local path, which would build
+            HNSW instead without a word.
     """
     if "spann" in index:
+        if cloud and len(index) == 1:
+            return {"spann": {**index["spann"], "space": metric}}
         raise PreflightError(
             "target.index: this Chroma builds HNSW indexes only, and the source's is SPANN",
             f"Set target.index to HNSW settings ({', '.join(INDEX_KEYS)}), or {{ef_search: 100}}.",
@@ -170,7 +172,7 @@ def hnsw_configuration(index: Mapping[str, Any], metric: Metric) -> dict[str, An
         kinds = (int, float) if key == "resize_factor" else (int,)
         if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:
             raise PreflightError(f"target.index.{key}: {value!r} is not a positive number")
-    return {"space": metric, **index}
+    return {"hnsw": {"space": metric, **index}}
 
 
 def without_contradictions(

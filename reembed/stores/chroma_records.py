@@ -131,15 +131,15 @@ def _fetch_part(
         )
     found = answer["ids"]
     nothing: list[Any] = [None] * len(found)
-    documents = answer["documents"] or nothing
+    documents, uris = answer["documents"] or nothing, answer["uris"] or nothing
     columns.ids.extend(found)
     columns.documents.extend(documents)
     texts = [metadata_text(metadata) for metadata in answer["metadatas"] or nothing]
     columns.metadatas.extend(texts)
-    columns.uris.extend(answer["uris"] or nothing)
+    columns.uris.extend(uris)
     matrix = np.asarray(answer["embeddings"], np.float32) if vectors and found else None
     columns.embeddings.extend([None] * len(found) if matrix is None else matrix)
-    size = sum(len(text) for text in documents if text) + sum(map(len, texts))
+    size = sum(len(text) for text in (*documents, *texts, *uris) if text)
     return size + 100 * len(found) + (0 if matrix is None else matrix.size * 20)
 
 

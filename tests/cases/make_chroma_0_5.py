@@ -11,11 +11,12 @@ import random
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import chromadb
 from chromadb.config import Settings
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "really-cosine": {
         "hnsw:space": "cosine", "hnsw:construction_ef": 64, "hnsw:M": 12, "topic": "x",
     },
