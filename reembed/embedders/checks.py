@@ -39,7 +39,9 @@ def check_answer(texts: Sequence[str], answer: Answer, dimensions: int | None) -
         and (vectors == vectors[0]).all()
         and len({key for text in texts if (key := _telling(text))}) > 2
     ):
-        raise BadAnswer(f"the same vector came back for all of {len(texts)} different texts")
+        raise BadAnswer(
+            f"the same vector came back for all of {len(texts)} different texts", equal=True
+        )
 
 
 def _telling(text: str) -> str:

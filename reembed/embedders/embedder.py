@@ -34,6 +34,12 @@ from reembed.errors import (
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
 
+LONG_WORDS, LONG_FOR_A_SERVER = 250, 4_000
+"""Tokens, by estimate, from which a text goes alone where its server might cut it in silence and
+the count in its answer would tell: in a batch, short texts would hide what a long one lost. The
+first where nothing is known of the server's limit, the second where it is told (a limit of 8,192
+was told and 2,048 served: ollama/ollama #14259)."""
+
 
 class Embedder:
     """One model, ready to embed. Safe to call from several threads.
@@ -273,10 +279,14 @@ class Embedder:
         usable = [index for index, text in enumerate(texts) if self._usable(index, text, call)]
         counts = self._provider.count_tokens([prefix + texts[index] for index in usable])
         limit = self.limits.max_tokens
+        watch: int | None = None
+        if self._sender.trusts_count and not self.exact_tokens:
+            watch = LONG_WORDS if limit is None else LONG_FOR_A_SERVER
         pieces = []
         for index, tokens in zip(usable, counts.tolist(), strict=True):
             if limit is None or tokens <= limit:
-                pieces.append(Piece(index, prefix, texts[index], tokens))
+                alone = watch is not None and tokens > watch
+                pieces.append(Piece(index, prefix, texts[index], tokens, alone=alone))
             else:
                 pieces += self._fitted(index, prefix, texts[index], tokens, limit, call)
         return pieces

@@ -136,7 +136,14 @@ class OllamaProvider:
         """`send()` of the client, its failures as the Provider protocol names them."""
         try:
             return send()
-        except (ollama.ResponseError, ConnectionError, httpx.HTTPError, ValueError) as error:
+        except (
+            ollama.ResponseError,
+            ConnectionError,
+            httpx.HTTPError,
+            ValueError,  # no JSON, or JSON of another shape,
+            TypeError,  # such as a list,
+            AttributeError,  # of which the client's own ResponseError fails
+        ) as error:
             failure = self._failure(error)
         raise failure  # here, not above: the client's error may quote a key, so it is let go
 

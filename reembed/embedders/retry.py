@@ -55,11 +55,13 @@ class BadAnswer(TransientError):
 
     Attributes:
         rows: the texts whose vectors are bad, while the others are good; None: all are suspect.
+        equal: all are suspect because all are the same.
     """
 
-    def __init__(self, message: str, rows: list[int] | None = None) -> None:
+    def __init__(self, message: str, rows: list[int] | None = None, equal: bool = False) -> None:
         super().__init__(message)
         self.rows = rows
+        self.equal = equal
 
 
 BAD_ANSWER_ATTEMPTS = 4

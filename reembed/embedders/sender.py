@@ -81,7 +81,7 @@ class Receiver(Protocol):
 
 class Sender:
     """Sends batches to one provider. Threads share it. `dimensions` and `max_tokens` are set once
-    they are known.
+    they are known; `trusts_count` is whether the provider's count is one of tokens.
 
     Args:
         where: names provider, model and address, for messages.
@@ -105,7 +105,7 @@ class Sender:
         self.dimensions: int | None = None
         self.stats = Stats()
         self._answered = False
-        self._trusts_count = False
+        self.trusts_count = False
 
     def contact(self) -> int:
         """Send one known text and learn the dimension. Raises as `Embedder.check_reachable`."""
@@ -119,7 +119,7 @@ class Sender:
         # Some servers count characters, texts or nothing: only a count that can be one of tokens
         # may later say that a text was cut.
         least = least_tokens([CONTROL_TEXT])
-        self._trusts_count = answer.tokens is not None and least <= answer.tokens <= 3 * least
+        self.trusts_count = answer.tokens is not None and least <= answer.tokens <= 3 * least
         return int(answer.vectors.shape[1])
 
     def settle(self, batch: Sequence[Piece], call: Receiver, *, believed: bool = False) -> None:
@@ -254,7 +254,7 @@ class Sender:
             last[:] = [answer]
             self.stats.add(reported_tokens=answer.tokens or 0)
             check_answer(texts, answer, self.dimensions)
-            if self._trusts_count:
+            if self.trusts_count:
                 check_untruncated(texts, answer)
             self._throttle.succeeded(answer.rate, tokens)
             self._answered = True
@@ -271,10 +271,23 @@ class Sender:
         except BadAnswer as error:
             if error.rows is not None:
                 raise BadRowsError(str(error), error.rows, last[0]) from None
+            if error.equal and self._really_equal(texts, last[0].vectors[0], cancelled, query):
+                return last[0]
             raise BadVectorsError(f"{self._where}: {error}", RESUME) from None
         except TransientError as error:
             asked = f"; it asks to wait {error.retry_after:,.0f} s" if error.retry_after else ""
             raise UnreachableError(f"{self._where} keeps failing: {error}{asked}", RESUME) from None
+
+    def _really_equal(
+        self, texts: Sequence[str], vector: Vectors, cancelled: threading.Event, query: bool
+    ) -> bool:
+        """Whether a model that tells texts apart gives `vector` for these, each sent alone."""
+
+        def alone(text: str) -> bool:
+            answer = self._request([text], cancelled, query)
+            return bool(np.allclose(answer.vectors[0], vector, rtol=1e-3, atol=1e-3))
+
+        return alone(texts[0]) and alone(texts[-1]) and not alone(CONTROL_TEXT)
 
 
 class BadRowsError(BadVectorsError):

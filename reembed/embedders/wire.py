@@ -152,13 +152,14 @@ def seconds(text: str) -> float | None:
         return None
 
 
-def body_words(body: str) -> str:
+def body_words(body: Any) -> str:
     """The message in an error body: `{"error": {"message"}}`, `{"error": ".."}`,
-    `{"detail": ..}`, `{"message"}`, or the text as it stands."""
+    `{"detail": ..}`, `{"message"}`, or the text as it stands; what a client parsed already as
+    well."""
     try:
-        data = json.loads(body)
+        data = json.loads(body) if isinstance(body, str) else {"error": body}
     except ValueError:
-        return body
+        return str(body)
     for key in ("error", "detail", "message"):
         if isinstance(data, dict) and key in data:
             found = data[key]
@@ -167,4 +168,4 @@ def body_words(body: str) -> str:
                 words = str(found.get("message") or found)
                 return f"{words} ({code})" if isinstance(code, str) else words
             return found if isinstance(found, str) else json.dumps(found)
-    return body
+    return str(body)

@@ -75,6 +75,7 @@ class Behaviour:
         base64: whether it is honoured; floats come otherwise.
         usage: "tokens", "characters", "texts" or "none".
         batch_limit: texts above which a request gets 422.
+        max_tokens, told_tokens: the limit, and what /api/show says it is.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Behaviour:
     usage: str = "tokens"
     batch_limit: int | None = None
     max_tokens: int = 512
+    told_tokens: int | None = None
 
 
 OPENAI = Behaviour("openai", empty_text="400", batch_limit=2048, max_tokens=8192)
@@ -235,6 +237,7 @@ def _openai_error(status: int, message: str, kind: str = "invalid_request_error"
 class _Handler(BaseHTTPRequestHandler):
     owner: EmbeddingServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for an acknowledgement
 
     def log_message(self, *_: object) -> None: ...
 
@@ -314,7 +317,8 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "modelfile": "", "details": {"family": "llama"}, "capabilities": ["embedding"],
             "model_info": {"general.architecture": "llama",
-                           "llama.context_length": self.owner.behaviour.max_tokens},
+                           "llama.context_length": self.owner.behaviour.told_tokens
+                           or self.owner.behaviour.max_tokens},
         }  # fmt: skip
 
     def _check_ollama_model(self, body: dict[str, Any]) -> None:
