@@ -7,11 +7,11 @@ manifest's own folder.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -20,7 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from reembed.errors import ManifestError
 from reembed.records import Metric
+from reembed.secret_scan import SECRET_PATTERNS as SECRET_PATTERNS
+from reembed.secret_scan import refuse_secrets
+from reembed.store_url import absolute
+from reembed.store_url import check_url as check_url
+from reembed.store_url import resolve_url as resolve_url
 from reembed.template import TemplateError, TextTemplate
+from reembed.yaml_reader import read_yaml
 
 Provider = Literal[
     "openai", "ollama", "onnx", "static", "sentence-transformers", "chroma", "python"
@@ -28,31 +34,13 @@ Provider = Literal[
 SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
 Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
 
-MAX_BYTES = 1 << 20
-MAX_NODES = 50_000
-"""What a manifest may hold after its aliases are expanded; a real one has about 100 nodes."""
-
-SCHEMES = ("chroma", "chroma+http", "chroma+https", "chroma+cloud", "postgresql", "postgres",
-           "qdrant", "qdrant+http", "qdrant+https", "lancedb", "milvus")  # fmt: skip
-PATH_SCHEMES = ("chroma", "qdrant", "lancedb", "milvus")
-
-SECRET_PATTERNS = (
-    r"\bsk-[A-Za-z0-9_-]{16,}",  # OpenAI and those who copy its form
-    r"\bck-[A-Za-z0-9]{20,}",  # Chroma Cloud
-    r"\bAKIA[0-9A-Z]{16}\b",  # AWS
-    r"\bAIza[0-9A-Za-z_-]{30,}",  # Google
-    r"\b(?:hf|gsk|pa|jina|voyage|co)_[A-Za-z0-9]{20,}",
-    r"\bgh[pousr]_[A-Za-z0-9]{30,}",
-    r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.",  # JSON web token
-    r"(?i)\bbearer\s+[A-Za-z0-9._~+/-]{12,}",
-)
-SECRET_KEY = re.compile(r"(?i)(?:^|[_-])(api[_-]?key|token|secret|password|passwd|authorization)$")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class Model(_Section):
@@ -84,7 +72,7 @@ class Model(_Section):
     @field_validator("api_key_env")
     @classmethod
     def _is_a_variable_name(cls, value: str | None) -> str | None:
-        if value is not None and not ENV_NAME.fullmatch(value):
+        if value is not None and (not ENV_NAME.fullmatch(value) or _is_key_like(value)):
             raise ValueError("is the name of an environment variable, not the key itself")
         return value
 
@@ -184,7 +172,7 @@ class Swap(_Section):
     @field_validator("keep_old")
     @classmethod
     def _is_a_duration(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+[hdw]", value):
+        if not re.fullmatch(r"[0-9]{1,5}[hdw]", value):
             raise ValueError("is a number and h, d or w, e.g. 30d")
         return value
 
@@ -243,10 +231,15 @@ class Manifest(_Section):
         try:
             manifest = cls.model_validate(data)
         except ValidationError as error:
-            raise ManifestError(*_explain(error, cls, origin)) from None
-        resolved = cls.model_validate(_resolve(manifest.model_dump(), base_dir))
+            raise ManifestError(*_explain(error, data, origin)) from None
+        check_url(manifest.source.url, f"{origin}: source.url")
+        if manifest.target.url is not None:
+            check_url(manifest.target.url, f"{origin}: target.url")
+        try:
+            resolved = cls.model_validate(_resolve(manifest.model_dump(), base_dir))
+        except ManifestError as error:
+            raise ManifestError(f"{origin}: {error.message}", error.hint) from None
         resolved._base_dir = base_dir
-        _check_urls(resolved, origin)
         return resolved
 
     @property
@@ -300,120 +293,67 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def read_yaml(path: Path) -> Any:
-    """Parse one YAML document safely. Raises ManifestError."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_BYTES:,} bytes, so it is no manifest")
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{path}: there is no such file", "Write one with `reembed init URL -o FILE`."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read: {error}") from None
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        _bound(node, path)
-        return yaml.load(text, _UniqueKeyLoader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{path}: is not valid YAML: {error}") from None
-    except RecursionError:
-        raise ManifestError(f"{path}: is nested too deeply") from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice instead of taking the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            if isinstance(key_node.value, str):
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def _bound(node: yaml.Node | None, path: Path) -> None:
-    """Refuse YAML whose aliases expand to more than MAX_NODES nodes, or to themselves."""
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
-
-    def size(node: yaml.Node) -> int:
-        key = id(node)
-        if key in sizes:
-            return sizes[key]
-        if key in open_nodes:
-            raise ManifestError(f"{path}: an alias contains itself")
-        open_nodes.add(key)
-        total = 1
-        if isinstance(node, yaml.MappingNode):
-            total += sum(size(k) + size(v) for k, v in node.value)
-        elif isinstance(node, yaml.SequenceNode):
-            total += sum(size(child) for child in node.value)
-        open_nodes.discard(key)
-        sizes[key] = total
-        return total
-
-    if node is not None and size(node) > MAX_NODES:
-        raise ManifestError(
-            f"{path}: its aliases expand to more than {MAX_NODES:,} values",
-            "A manifest needs no aliases; write the values out.",
-        )
-
-
-def _strings(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield (*path, str(key)), str(key)
-            yield from _strings(value, (*path, str(key)))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _strings(value, (*path, str(index)))
-    elif isinstance(data, str):
-        yield path, data
-
-
-def refuse_secrets(data: Any, origin: str) -> None:
-    """Raise ManifestError, without repeating it, if any value looks like a key or a password."""
-    for path, text in _strings(data):
-        key = path[-1] if path else ""
-        secret = (
-            any(re.search(pattern, text) for pattern in SECRET_PATTERNS)
-            or re.search(r"://[^/@\s:]*:[^/@\s]+@", text)
-            or re.search(r"(?i)[?&](password|api_?key|token)=[^&\s]+", text)
-            or (text != key and SECRET_KEY.search(key))
-        )
-        if secret:
-            raise ManifestError(
-                f"{origin}: {'.'.join(path)} looks like a secret, and manifests are shared",
-                "Put it into an environment variable (OPENAI_API_KEY, CHROMA_API_KEY, PGPASSWORD, "
-                "QDRANT_API_KEY, or one that model.api_key_env names) and remove it here.",
-            )
-
-
-def _explain(error: ValidationError, root: type[BaseModel], origin: str) -> tuple[str, str]:
+def _explain(error: ValidationError, data: Any, origin: str) -> tuple[str, str]:
     """The most telling validation error in the manifest's own words, and a hint.
 
-    An unknown key comes first: misspelt, it is often why another one is missing.
+    An unknown key comes first: misspelt, it is often why another one is missing. The alternatives
+    of one value (`30` is neither `auto` nor a list) are one error.
     """
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    path = [str(part) for part in problem["loc"]]
+    problems: dict[str, list[Any]] = {}
+    for problem in error.errors():
+        path = _path(problem, data)
+        problems.setdefault(".".join(path), []).append((path, problem))
+    first = min(problems.values(), key=lambda group: group[0][1]["type"] != "extra_forbidden")
+    path, problem = first[0]
     where = ".".join(path)
-    more = error.error_count() - 1
-    tail = f" (and {more} more)" if more else ""
+    tail = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
-        known = sorted(_section(root, path[:-1]).model_fields)
+        known = sorted(_section(Manifest, path[:-1]).model_fields)
         close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known keys here: {', '.join(known)}."
         return f"{origin}: unknown key {where!r}{tail}", hint
     if problem["type"] == "missing":
-        return f"{origin}: {where} is missing{tail}", "See `reembed schema` for every key."
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{origin}: {where}: {message}{tail}", "See `reembed schema` for every key."
+        return f"{origin}: {where} is missing{tail}", _SEE_SCHEMA
+    message = "; or: ".join(_message(problem) for _, problem in first)
+    return f"{origin}: {where}: {message}{tail}", _closest_choice(first) or _SEE_SCHEMA
+
+
+_SEE_SCHEMA = "See `reembed schema` for every key."
+
+
+def _message(problem: Any) -> str:
+    if problem["type"] in ("model_type", "dict_type"):
+        return "should be a mapping of keys"
+    if problem["type"] == "string_pattern_mismatch":
+        return "should be letters, digits, dots, dashes and underscores, at most 100"
+    return str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+
+
+def _path(problem: Any, data: Any) -> list[str]:
+    """The keys that lead to a problem, without what pydantic adds for a type's alternatives."""
+    path: list[str] = []
+    for part in problem["loc"]:
+        if problem["type"] == "missing" and part == problem["loc"][-1]:
+            return [*path, str(part)]
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        path.append(str(part))
+    return path
+
+
+def _closest_choice(group: list[Any]) -> str | None:
+    """`Did you mean 'cosine'?` for a misspelt choice."""
+    value = group[0][1].get("input")
+    choices = [
+        choice
+        for _, problem in group
+        if problem["type"] == "literal_error"
+        for choice in re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    ]
+    close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
+    return f"Did you mean {close[0]!r}?" if close else None
 
 
 def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
@@ -428,28 +368,18 @@ def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     return model
 
 
-def resolve_url(url: str, base_dir: Path) -> str:
-    """Make the path of a path URL absolute: `chroma:./dir` becomes `chroma:/base/dir`."""
-    scheme, separator, rest = url.partition(":")
-    if scheme in PATH_SCHEMES and separator and not rest.startswith("//"):
-        return f"{scheme}:{_absolute(rest, base_dir)}"
-    return url
-
-
-def _absolute(path: str, base_dir: Path) -> str:
-    return str((base_dir / Path(path).expanduser()).resolve())
-
-
 def _resolve_model(model: dict[str, Any] | None, base_dir: Path) -> None:
     if model is None:
         return
     is_file = model["provider"] in ("onnx", "static", "sentence-transformers")
-    candidate = base_dir / Path(model["name"]).expanduser()
-    if is_file and not model["name"].startswith("package:") and candidate.exists():
-        model["name"] = str(candidate.resolve())
+    if is_file and not model["name"].startswith("package:"):
+        path = absolute(model["name"], base_dir)
+        with contextlib.suppress(OSError):  # a name too long for a path
+            if Path(path).exists():  # else a hub id, or a path that the provider will miss
+                model["name"] = path
     tokenizer = model["options"].get("tokenizer")
     if isinstance(tokenizer, str) and not tokenizer.startswith("package:"):
-        model["options"] = model["options"] | {"tokenizer": _absolute(tokenizer, base_dir)}
+        model["options"] = model["options"] | {"tokenizer": absolute(tokenizer, base_dir)}
 
 
 def _resolve(data: dict[str, Any], base_dir: Path) -> dict[str, Any]:
@@ -457,37 +387,19 @@ def _resolve(data: dict[str, Any], base_dir: Path) -> dict[str, Any]:
         if data[section]["url"]:
             data[section]["url"] = resolve_url(data[section]["url"], base_dir)
     if data["source"]["data_dir"]:
-        data["source"]["data_dir"] = _absolute(data["source"]["data_dir"], base_dir)
+        data["source"]["data_dir"] = absolute(data["source"]["data_dir"], base_dir)
     for key in ("queries", "qrels"):
         if data["verify"][key]:
-            data["verify"][key] = _absolute(data["verify"][key], base_dir)
-    data["state"] = _absolute(data["state"], base_dir)
+            data["verify"][key] = absolute(data["verify"][key], base_dir)
+    data["state"] = absolute(data["state"], base_dir)
     _resolve_model(data["model"], base_dir)
     _resolve_model(data["source"]["model"], base_dir)
     return data
 
 
-def check_url(url: str, origin: str) -> None:
-    """Raise ManifestError unless `url` has a known scheme and says where the store is."""
-    scheme, separator, rest = url.partition(":")
-    if scheme not in SCHEMES or not separator:
-        close = difflib.get_close_matches(scheme, SCHEMES, n=1)
-        raise ManifestError(
-            f"{origin}: {url!r} is no store URL: unknown scheme {scheme!r}",
-            (f"Did you mean {close[0]!r}? " if close else "")
-            + "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://tenant/database.",
-        )
-    if not rest.strip("/") or rest.strip() == ":memory:":
-        raise ManifestError(
-            f"{origin}: {url!r} does not say where the store is; an in-memory (ephemeral) client "
-            "lives inside one process and cannot be migrated from another",
-            "Use a persistent path (chroma:./dir) or a server (chroma+http://host:8000).",
-        )
-
-
-def _check_urls(manifest: Manifest, origin: str) -> None:
-    check_url(manifest.source.url, f"{origin}: source.url")
-    check_url(manifest.target_url, f"{origin}: target.url")
+def _is_key_like(name: str) -> bool:
+    """Whether a legal variable name looks more like the key itself: long, small letters, digits."""
+    return len(name) >= 20 and bool(re.search("[a-z]", name) and re.search("[0-9]", name))
 
 
 def _yaml_type(data: Any) -> str:

@@ -1,0 +1,66 @@
+"""Store URLs: which schemes there are, and what a path in one is relative to."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from reembed.errors import ManifestError
+
+PATH_SCHEMES = ("chroma", "qdrant", "lancedb", "milvus")
+"""Schemes that are followed by a path: `chroma:./dir`."""
+HOST_SCHEMES = ("chroma+http", "chroma+https", "chroma+cloud", "postgresql", "postgres",
+                "qdrant+http", "qdrant+https")  # fmt: skip
+"""Schemes that are followed by a host: `chroma+http://host:8000`."""
+
+_EXAMPLES = "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://tenant/database."
+
+
+def resolve_url(url: str, base_dir: Path) -> str:
+    """Make the path of a path URL absolute: `chroma:./dir` becomes `chroma:/base/dir`."""
+    scheme, separator, rest = url.partition(":")
+    if scheme in PATH_SCHEMES and separator and not rest.startswith("//"):
+        return f"{scheme}:{absolute(rest, base_dir)}"
+    return url
+
+
+def absolute(path: str, base_dir: Path) -> str:
+    """`path` made absolute. Raises ManifestError if it is no path at all."""
+    try:
+        return str((base_dir / Path(path).expanduser()).resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ManifestError(f"{path[:100]!r} is no usable path: {error}") from None
+
+
+def check_url(url: str, origin: str) -> None:
+    """Raise ManifestError unless `url` has a known scheme and says where the store is."""
+    scheme, separator, rest = url.partition(":")
+    if url.strip() in (":memory:", "ephemeral", "memory") or rest.strip() == ":memory:":
+        raise ManifestError(
+            f"{origin}: {url!r} is an in-memory (ephemeral) client: it lives inside one process "
+            "and cannot be migrated from another",
+            "Use a persistent path (chroma:./dir) or a server (chroma+http://host:8000).",
+        )
+    if not separator or scheme not in (*PATH_SCHEMES, *HOST_SCHEMES):
+        raise ManifestError(
+            f"{origin}: {url!r} is no store URL: unknown scheme {scheme!r}",
+            f"{_suggestion(url)}{_EXAMPLES}",
+        )
+    if scheme in HOST_SCHEMES and not rest.startswith("//"):
+        raise ManifestError(
+            f"{origin}: {url!r} is no store URL: {scheme}: is followed by //",
+            f"Did you mean {f'{scheme}://{rest}'!r}?",
+        )
+    if not rest.strip("/ ") and scheme not in ("postgresql", "postgres"):
+        raise ManifestError(f"{origin}: {url!r} does not say where the store is", _EXAMPLES)
+
+
+def _suggestion(url: str) -> str:
+    scheme, separator, _ = url.partition(":")
+    if scheme in ("http", "https"):
+        return f"Did you mean 'chroma+{url}'? "
+    if not separator or re.match(r"[.~/\\]|[A-Za-z]:[/\\]", url):
+        return f"Did you mean 'chroma:{url}'? " if url.strip() else ""
+    close = difflib.get_close_matches(scheme, (*PATH_SCHEMES, *HOST_SCHEMES), n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
