@@ -29,6 +29,7 @@ from reembed.errors import LockedError, ManifestError, PreflightError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 DELTA = "delta-"
 """How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
 
@@ -79,6 +80,11 @@ def write_errors(path: Path) -> Iterator[None]:
                 f"{path}: cannot be written: {error.strerror}",
                 "Give this user the right to write there, or point `state` elsewhere.",
             ) from error
+        if error.errno in _IN_THE_WAY:
+            raise PreflightError(
+                f"{path}: cannot be written: {error.strerror}",
+                "Move what is in the way, or point `state` elsewhere.",
+            ) from error
         raise
 
 
@@ -92,7 +98,7 @@ def fsync_dir(path: Path) -> None:
 
 
 def make_private_dir(path: Path) -> None:
-    """Create `path` and its parents, readable by this user alone."""
+    """Create `path`, readable by this user alone, and its parents."""
     with write_errors(path):
         path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
 
@@ -131,33 +137,32 @@ def file_sha256(path: Path) -> str:
 class Journal:
     """The append-only, fsynced log of a run. Each line is `{"t": seconds, "event": name, ...}`.
 
-    A line torn by a crash can only be the last one: it is cut off when the journal is opened for
-    writing. A damaged line anywhere else is an error, because what follows it cannot be trusted.
+    A line torn by a crash can only be the last one: it has no newline, is not read, and is cut off
+    before the next one is written. Any other damaged line is an error, because what follows it
+    cannot be trusted.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole events, oldest first. Raises PreflightError on damage before the last line."""
+        """All whole events, oldest first. Raises PreflightError if a whole line is damaged."""
         if not self.path.exists():
             return []
-        events = []
-        lines = self.path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            if not line:
-                continue
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                if number == len(lines):
-                    break
-                raise PreflightError(
-                    f"{self.path}: line {number} is damaged",
-                    "The disk or another program changed it. Move the run directory away and run "
-                    "again: a new run starts, and the embedding cache keeps what was paid for.",
-                ) from None
-        return events
+        # What follows the last newline is torn, even where it reads as JSON: `append` cuts it off.
+        *lines, _torn = self.path.read_bytes().split(b"\n")
+        return [self._event(number, line) for number, line in enumerate(lines, start=1)]
+
+    def _event(self, number: int, line: bytes) -> dict[str, Any]:
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                return event
+        raise PreflightError(
+            f"{self.path}: line {number} is damaged",
+            "The disk or another program changed it. Move the run directory away and run "
+            "again: a new run starts, and the embedding cache keeps what was paid for.",
+        )
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event and wait until it is on disk."""
@@ -165,13 +170,18 @@ class Journal:
             {"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False
         )
         with write_errors(self.path):
+            new = not self.path.exists()
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
             try:
                 self._cut_torn_line(fd)
-                os.write(fd, line.encode() + b"\n")
+                left = line.encode() + b"\n"
+                while left:  # a disk that is nearly full takes a part
+                    left = left[os.write(fd, left) :]
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            if new:
+                fsync_dir(self.path.parent)
 
     @staticmethod
     def _cut_torn_line(fd: int) -> None:
@@ -252,6 +262,7 @@ class RunDir:
         """A new run directory; its first journal line makes it exist."""
         run = cls(state_dir / new_run_id())
         make_private_dir(run.path)
+        fsync_dir(state_dir)
         write_atomic(run.path / "manifest.yaml", manifest_yaml.encode())
         run.journal.append("run-created", run=run.run_id, identity=identity)
         return run
