@@ -1,0 +1,114 @@
+"""Which figures of a gate say more as a picture, and which picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reembed.report.figures import (
+    Histogram,
+    Quantiles,
+    Span,
+    as_histogram,
+    as_quantiles,
+    as_span,
+    is_number,
+    label,
+    number,
+)
+from reembed.report.markup import Markup, h
+from reembed.report.plots import box_plot, difference_plot, dot_plot, histogram
+
+MOST_ROWS = 8
+SIDES = ("old", "new")
+NAMES = {"ndcg": "nDCG", "mrr": "MRR"}
+KNOWN = {
+    "differences": "Queries by difference in recall, new minus old",
+    "jaccard_histogram": "Queries by overlap of old and new answers (Jaccard)",
+    "cosine_histogram": "Records by cosine of served and new vector",
+    "first_histogram": "Similarity of the first answer",
+    "all_histogram": "Similarity of all answers",
+    "histogram": "Distribution",
+}
+
+
+def plot_figure(title: str, drawing: Markup, note: str = "") -> Markup:
+    """A plot under its title."""
+    return h("figure", h("figcaption", title, h("small", note) if note else None), drawing)
+
+
+def known_plots(figures: Mapping[str, Any]) -> tuple[list[Markup], set[str]]:
+    """Plots of what several figures say together, and the names of those that are used up."""
+    plots: list[Markup] = []
+    used: set[str] = set()
+    k = figures.get("k")
+    at = f"@{k}" if is_number(k) else ""
+    span = as_span(figures.get("difference"))
+    if span is not None:
+        title = f"Difference in recall{at}, new minus old"
+        drawing = difference_plot(title, span, number(figures, "margin"))
+        plots.append(plot_figure(title, drawing, _over(span)))
+        used.add("difference")
+    metrics = figures.get("metrics")
+    if isinstance(metrics, Mapping) and metrics and all(map(_sides, metrics.values())):
+        plots += [_compared(f"{NAMES.get(name, name)}{at}", _sides(metrics[name]))
+                  for name in metrics]  # fmt: skip
+        used.add("metrics")
+    elif (sides := _sides(figures)) and "new" in sides:
+        plots.append(_compared(f"recall{at}", sides))
+    recall, limit = number(figures, "recall"), number(figures, "limit")
+    if recall is not None and limit is not None:
+        title = f"recall{at} of the index against its limit"
+        plots.append(plot_figure(title, dot_plot(title, {"index": recall}, limit=limit)))
+    return plots, used
+
+
+def plot(name: str, value: Any) -> Markup | None:
+    """A picture of one figure, None if it is none to be drawn."""
+    title = KNOWN.get(name) or label(name).capitalize()
+    if (shape := as_histogram(value)) is not None:
+        return plot_figure(title, histogram(title, {name: shape}))
+    if (span := as_span(value)) is not None:
+        return plot_figure(title, dot_plot(title, {"": span}, bounds=None), _over(span))
+    if (summary := as_quantiles(value)) is not None:
+        return plot_figure(title, box_plot(title, {"": summary}), BOX)
+    if not isinstance(value, Mapping) or not 0 < len(value) <= MOST_ROWS:
+        return None
+    parts = {str(key): item for key, item in value.items()}
+    shapes = [as_histogram(item) for item in parts.values()]
+    pair = {key: s for key, s in zip(parts, shapes, strict=True) if isinstance(s, Histogram)}
+    if len(pair) == len(parts) and set(pair) <= set(SIDES):
+        return plot_figure(title, histogram(title, pair), "each as shares of its own values")
+    spans = {key: s for key, item in parts.items() if isinstance(s := as_span(item), Span)}
+    if len(spans) == len(parts):
+        return plot_figure(title, dot_plot(title, dict(spans), bounds=None))
+    boxes = {
+        key: q for key, item in parts.items() if isinstance(q := as_quantiles(item), Quantiles)
+    }
+    if len(boxes) == len(parts):
+        return plot_figure(title, box_plot(title, boxes), BOX)
+    return None
+
+
+BOX = "median, quartiles, and 5th to 95th percentile"
+
+
+def _compared(metric: str, sides: Mapping[str, float | Span]) -> Markup:
+    title = f"{metric}, old and new" if len(sides) == 2 else f"{metric} of the new model"
+    return plot_figure(title, dot_plot(title, sides))
+
+
+def _sides(figures: object) -> dict[str, float | Span]:
+    """The old and the new model's mean, each with its interval where it has one."""
+    found: dict[str, float | Span] = {}
+    if isinstance(figures, Mapping):
+        for side in SIDES:
+            value = as_span(figures.get(side)) or number(figures, side)
+            if value is not None:
+                found[side] = value
+    return found
+
+
+def _over(span: Span) -> str:
+    level = f"{span.confidence:.0%} confidence" if span.confidence else "with its interval"
+    return f"mean over {span.n:,} queries, {level}" if span.n else level

@@ -1,0 +1,62 @@
+"""The report as a short Markdown summary, for pull requests and CI job pages."""
+
+from __future__ import annotations
+
+import re
+
+from reembed.quality.verdict import Status
+from reembed.report.data import Outcome, Report
+from reembed.report.timeline import human_seconds
+
+HEADLINE: dict[Outcome, str] = {
+    "pass": "✅ pass", "refused": "❌ the swap is refused", "none": "no verdict yet"
+}  # fmt: skip
+SIGN: dict[Status, str] = {"pass": "✅", "fail": "❌", "inconclusive": "❓", "shown": "ℹ️"}  # noqa: RUF001
+MENTION = re.compile(r"(?<![\w@])@(?=\w)")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
+
+
+def summary(report: Report) -> str:
+    """Headline, facts, and a table of the gates."""
+    lines = [f"### reembed {plain(report.name)}: {HEADLINE[report.outcome]}", ""]
+    lines += [plain(report.sentence), "", _facts(report), ""]
+    if report.verdict is not None:
+        lines += ["| gate | status | what was found |", "| --- | --- | --- |"]
+        lines += [
+            f"| {plain(gate.name)} | {SIGN.get(gate.status, '')} {gate.status} "
+            f"| {plain(gate.message)} |"
+            for gate in report.verdict.gates
+        ]
+        lines.append("")
+    if report.quarantine:
+        counts = ", ".join(f"{found.count:,} {plain(found.reason)}" for found in report.quarantine)
+        lines += [f"Quarantined: {counts}.", ""]
+    next_step = f" · next: {code(report.next)}" if report.next else ""
+    lines.append(f"run {code(report.run)} · {plain(report.state)}{next_step}")
+    return "\n".join(lines) + "\n"
+
+
+def _facts(report: Report) -> str:
+    source = str(report.source.get("name", ""))
+    facts = [f"{code(source)} → {code(report.target)}" if source and report.target else ""]
+    facts.append(f"{report.exported:,} records exported = {report.loaded:,} loaded + "
+                 f"{report.quarantined:,} quarantined" if report.exported else "")  # fmt: skip
+    before, after = report.source.get("dimensions"), report.dimensions
+    facts.append(f"{before} → {after} dimensions" if before and after else "")
+    seconds = sum(stage.seconds for stage in report.stages)
+    facts.append(human_seconds(seconds) if seconds else "")
+    return " · ".join(fact for fact in facts if fact)
+
+
+def plain(text: str) -> str:
+    """`text` as itself on one line: no markup, no table cell's end, nobody mentioned."""
+    shown = SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    return MENTION.sub("@\N{ZERO WIDTH SPACE}", shown)
+
+
+def code(text: str) -> str:
+    """`text` in a code span, whatever backticks it holds."""
+    flat = " ".join(str(text).split()).replace("|", "\N{FULLWIDTH VERTICAL LINE}")
+    fence = "`" * (max((len(run) for run in re.findall("`+", flat)), default=0) + 1)
+    pad = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return f"{fence}{pad}{flat}{pad}{fence}"

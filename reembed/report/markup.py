@@ -1,0 +1,65 @@
+"""HTML from values, with everything escaped that was not made here.
+
+`h("td", record_id)` escapes its text; only what `h` returned goes in as it is. So an id, a document
+or a model name cannot become markup, wherever it stands in the report.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import TypeAlias
+
+UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+"""What HTML may not contain: control characters and halves of surrogate pairs."""
+VOID = frozenset({"meta", "link", "br", "wbr"})
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Child: TypeAlias = str | int | float | Iterable["Child"] | None
+
+
+def escape(value: object) -> Markup:
+    """`value` as text in HTML or in a double-quoted attribute."""
+    return Markup(html.escape(UNSHOWABLE.sub("\ufffd", str(value))))
+
+
+def h(tag: str, *children: Child, **attributes: object) -> Markup:
+    """An element. `class_` is `class`, `aria_label` is `aria-label`; None and False are left out.
+
+    Example: `h("a", "gates", href="#gates")` is `<a href="#gates">gates</a>`.
+    """
+    opened = f"<{tag}" + "".join(_attribute(*item) for item in attributes.items()) + ">"
+    if tag in VOID:
+        return Markup(opened)
+    return Markup(f"{opened}{join(children)}</{tag}>")
+
+
+def join(children: Iterable[Child]) -> Markup:
+    """Elements and texts one after the other."""
+    return Markup("".join(_render(child) for child in children))
+
+
+def _render(child: Child) -> str:
+    if child is None:
+        return ""
+    if isinstance(child, Markup):
+        return child
+    if isinstance(child, str | int | float):
+        return escape(child)
+    return join(child)
+
+
+def _attribute(name: str, value: object) -> str:
+    if value is None or value is False:
+        return ""
+    name = name.rstrip("_")
+    if name != "viewBox":
+        name = name.replace("_", "-")
+    return f" {name}" if value is True else f' {name}="{escape(value)}"'
