@@ -20,6 +20,8 @@ from reembed.stores.base import Store
 COLLAPSE_SHARE = 0.5
 """A source that has lost more than this share of its records since the export is not caught up
 with but refused: a wiped database looks just like a very thorough deletion."""
+FEW = 10
+"""A loss of so few records is believed, unless it is all there were."""
 
 
 @dataclass
@@ -81,13 +83,17 @@ def find_difference(
     return difference
 
 
-def refuse_collapse(name: str, difference: Difference, ledger: Ledger) -> None:
-    """Raise SourceChangedError if the collection has lost most of its records."""
+def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:
+    """Raise SourceChangedError if the collection has lost most of its records, or all of few.
+
+    Args:
+        lost, changed: records that it no longer has, and that are new or otherwise.
+    """
     total, _ = ledger.counts()
-    if len(difference.deleted) > max(COLLAPSE_SHARE * total, 10):
+    emptied = 0 < total == lost and not changed
+    if emptied or lost > max(COLLAPSE_SHARE * total, FEW):
         raise SourceChangedError(
-            f"{name!r} has lost {len(difference.deleted):,} of its {total:,} records since the "
-            "export",
+            f"{name!r} has lost {lost:,} of its {total:,} records since the export",
             "If that was meant, start over by moving the run directory away; if not, the run's "
             "export shards still hold every record.",
         )

@@ -80,14 +80,16 @@ class Embedding:
         self, wanted: dict[bytes, str], multiplicity: dict[bytes, int]
     ) -> dict[bytes, tuple[Vectors, int]]:
         """Hash to vector and tokens of these texts; rejected ones are missing (see `_rejected`)."""
-        known = dict(self.cache.get(list(wanted)))
-        self.counter.update(sum(multiplicity[key] for key in known))
-        mine, others = self._claim([key for key in wanted if key not in known])
-        try:
-            self._embed(mine, [wanted[key] for key in mine], multiplicity)
+        mine, others = self._claim(list(wanted))
+        try:  # after the claim, or a text that another shard finishes just now is paid for twice
+            known = dict(self.cache.get(mine))
+            self.counter.update(sum(multiplicity[key] for key in known))
+            new = [key for key in mine if key not in known]
+            self._embed(new, [wanted[key] for key in new], multiplicity)
         except BaseException as error:
-            for key in mine:
-                self._claims.pop(key).set_exception(error)
+            with self._lock:
+                for key in mine:
+                    self._claims.pop(key).set_exception(error)
             raise
         with self._lock:
             for key in mine:
@@ -95,10 +97,10 @@ class Embedding:
         for claim in others.values():
             claim.result()
         self.counter.update(sum(multiplicity[key] for key in others))
-        return known | dict(self.cache.get([*mine, *others]))
+        return known | dict(self.cache.get([*new, *others]))
 
     def _claim(self, keys: Sequence[bytes]) -> tuple[list[bytes], dict[bytes, Future[None]]]:
-        """Of these texts, the ones for this shard to embed, and those another shard has in work."""
+        """Of these texts, the ones for this shard to see to, and those another has in work."""
         with self._lock:
             others = {key: self._claims[key] for key in keys if key in self._claims}
             mine = [key for key in keys if key not in others and key not in self._rejected]

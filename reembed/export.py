@@ -56,14 +56,14 @@ def take_census(
         SourceChangedError: the source's name leads to another collection than when the run began.
     """
     done = run.last("census")
+    if done is not None and done["source"]["id"] != source.id:
+        raise SourceChangedError(
+            f"{source.name!r} is another collection (id {source.id}) than the one that run "
+            f"{run.run_id} exported (id {done['source']['id']})",
+            "Somebody deleted, restored or swapped it. Check the store; to start over, move the "
+            f"run directory {run.path} away.",
+        )
     if done is not None and file_matches(run, done["sha256"]):
-        if done["source"]["id"] != source.id:
-            raise SourceChangedError(
-                f"{source.name!r} is another collection (id {source.id}) than the one that run "
-                f"{run.run_id} exported (id {done['source']['id']})",
-                "Somebody deleted, restored or swapped it. Check the store; to start over, move the "
-                f"run directory {run.path} away.",
-            )
         return Census(source.id, done["rows"], done["watermark"])
 
     watermark = store.watermark(source.id)

@@ -1,4 +1,4 @@
-"""What a run knows of every record: its row hash, the shard that speaks for it, whether quarantined.
+"""What a run knows of every record: row hash, the shard that speaks for it, quarantine.
 
 An index over the run's shards, in SQLite so that memory stays flat, folded from the journal: it can
 be deleted at any time and is built again. Catch-up, sweep, rollback and the integrity gate all ask
@@ -7,6 +7,7 @@ it whether a record is the one that was moved.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,14 +46,30 @@ class Ledger:
         self._path: Path = run.path / FILE
         with write_errors(self._path):
             self._path.touch(mode=0o600, exist_ok=True)
-        self._db = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            self._db = self._open()
+            self.fold()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
+                raise
+            self._db.close()
+            for suffix in ("", "-wal", "-shm"):  # damaged: it is only an index over the shards
+                self._path.with_name(FILE + suffix).unlink(missing_ok=True)
+            self._db = self._open()
+            self.fold()
+
+    def _open(self) -> sqlite3.Connection:
+        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")  # it is rebuilt from the shards if lost
         self._db.executescript(SCHEMA)
-        self.fold()
+        return self._db
 
     def fold(self) -> None:
-        """Take in shards journalled since; start over if one of those taken in was made again."""
+        """Take in shards journalled since; start over if one of those taken in was made again.
+
+        Safe beside another process that does the same, as `status` does during a run.
+        """
         exported = self._run.shards("export")
         embedded = self._run.shards("embed")
         ready = {
@@ -60,21 +77,33 @@ class Ledger:
             for stem, shard in exported.items()
             if stem in embedded and embedded[stem].source == shard.sha256
         }
-        folded = {
-            stem: (export, embed)
-            for stem, export, embed in self._db.execute("SELECT stem, export, embed FROM folded")
-        }
-        same = all(
-            stem in ready and (ready[stem][0].sha256, ready[stem][1].sha256) == hashes
-            for stem, hashes in folded.items()
-        )
-        if not same:
-            self._db.execute("DELETE FROM records")
-            self._db.execute("DELETE FROM folded")
-            folded = {}
+        with self._transaction():
+            same = all(
+                stem in ready and (ready[stem][0].sha256, ready[stem][1].sha256) == hashes
+                for stem, hashes in self._folded().items()
+            )
+            if not same:
+                self._db.execute("DELETE FROM records")
+                self._db.execute("DELETE FROM folded")
+        folded = self._folded()
         for stem, (export, embed) in ready.items():
             if stem not in folded:
                 self._fold_shard(stem, export, embed)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _folded(self) -> dict[str, tuple[str, str]]:
+        """Stem to the hashes of the export and the embed shard that were taken in."""
+        rows = self._db.execute("SELECT stem, export, embed FROM folded")
+        return {stem: (export, embed) for stem, export, embed in rows}
 
     def _fold_shard(self, stem: str, export: Shard, embed: Shard) -> None:
         records = self._run.read_shard(export, ["id", "row_sha256"])
@@ -82,14 +111,19 @@ class Ledger:
         rows = zip(
             records.column("id").to_pylist(), records.column("row_sha256").to_pylist(), strict=True
         )
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
-            ((id, row, stem, id not in moved) for id, row in rows),
-        )
-        self._db.executemany("DELETE FROM records WHERE id = ?", ((id,) for id in export.deleted))
-        self._db.execute("INSERT INTO folded VALUES (?, ?, ?)", (stem, export.sha256, embed.sha256))
-        self._db.execute("COMMIT")
+        with self._transaction():
+            if stem in self._folded():  # by another process, since we looked
+                return
+            self._db.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
+                ((id, row, stem, id not in moved) for id, row in rows),
+            )
+            self._db.executemany(
+                "DELETE FROM records WHERE id = ?", ((id,) for id in export.deleted)
+            )
+            self._db.execute(
+                "INSERT INTO folded VALUES (?, ?, ?)", (stem, export.sha256, embed.sha256)
+            )
 
     def counts(self) -> tuple[int, int]:
         """Records in all, and how many of them are quarantined."""
@@ -128,11 +162,10 @@ class Ledger:
 
     def mark_seen(self, ids: Sequence[str]) -> None:
         """Mark records as seen in this scan."""
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "UPDATE records SET scan = ? WHERE id = ?", ((self._scan, id) for id in ids)
-        )
-        self._db.execute("COMMIT")
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE records SET scan = ? WHERE id = ?", ((self._scan, id) for id in ids)
+            )
 
     def unseen(self, *, include_quarantined: bool = True) -> Iterator[list[str]]:
         """Pages of ids that were not marked since `begin_scan`."""

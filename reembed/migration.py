@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
+from reembed.clean import drop_old, drop_shadow
 from reembed.difference import Difference, find_difference
 from reembed.embed import embed, write_quarantine
 from reembed.engines.local import LocalEngine
@@ -34,7 +35,7 @@ from reembed.results import (
     run_result,
     run_state,
 )
-from reembed.rollback import carry_back, drop_old
+from reembed.rollback import CARRIED_FILE, CarriedBack, WayBack
 from reembed.rundir import DELTA, Lease, RunDir, write_atomic
 from reembed.session import Session
 from reembed.stores.base import Exchange, Receipt
@@ -43,15 +44,18 @@ from reembed.swap import (
     catch_up,
     finish_move,
     hook_variables,
+    last_move,
     merge_intruder,
     move_live_name,
     parked_name,
     pending_move,
     run_after,
     run_before,
+    shadow_was_live,
+    swap_unfinished,
     sweep,
 )
-from reembed.swapkind import SwapPlan, choose_kind
+from reembed.swapkind import CONFIG_GUARANTEE, SwapPlan, choose_kind
 from reembed.verify import Verification
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
@@ -74,7 +78,7 @@ class Migration:
 
     def plan(self) -> Plan:
         """Look at everything a run depends on; write nothing."""
-        run = RunDir.latest(self.manifest.state_dir)
+        run = self._current_run()
         with self._session(run) as s:
             return self._plan(s, shadow_id(run) if run else None)
 
@@ -94,9 +98,12 @@ class Migration:
         with self._lease(), self._session(self._current_run()) as s:
             if s.begun:
                 state = run_state(s.run)
-                if action := pending_move(s.run):
-                    finish_move(s.store, s.run, action)
-                    return self._result(s.run, messages=[f"finished the {action} begun before"])
+                if pending_move(s.run) == "rollback":
+                    done = self._rollback(s, dry_run=False, accept_loss=False)
+                    return self._result(s.run, swap=done, messages=["finished the rollback"])
+                if pending_move(s.run) or swap_unfinished(s.run):
+                    done = self._swap(s, dry_run=False)
+                    return self._result(s.run, swap=done, messages=["finished the swap"])
                 if state in ("swapped", "cleaned"):
                     return self._result(s.run, messages=["this migration is done"], unchanged=True)
                 if if_changed and state == "verified" and not self._source_difference(s):
@@ -116,13 +123,24 @@ class Migration:
                 return self._result(s.run, verdict=verdict)
             return self._result(s.run, swap=self._swap(s, dry_run=False))
 
-    def verify(self) -> RunResult:
-        """Check the gates again on a loaded run."""
+    def verify(self, *, slice: str | None = None) -> RunResult:
+        """Check the gates again on a loaded run.
+
+        Args:
+            slice: `n/t` checks the integrity of the n-th of t slices of the records alone, for
+                nightly jobs. Its verdict is returned and journalled, and never licenses a swap; one
+                that fails takes the licence away until a whole verification passes.
+        """
         with self._lease(), self._session(self._require_run()) as s:
-            if run_state(s.run) in UNLOADED:
+            state = run_state(s.run)
+            if state in UNLOADED:
                 raise UsageError(
                     f"{self.manifest.name}: nothing is loaded yet", "Use `reembed run` first."
                 )
+            if state == "cleaned":
+                raise self._wrong_state(s.run, state)
+            if slice is not None:
+                return self._result(s.run, verdict=self._verify_slice(s, slice))
             return self._result(s.run, verdict=self._verify(s))
 
     def swap(self, *, dry_run: bool = False) -> SwapResult:
@@ -135,13 +153,14 @@ class Migration:
             return self._swap(s, dry_run)
 
     def sweep(self) -> SwapResult:
-        """Carry writes that landed in the parked collection after the swap."""
-        with self._lease(), self._session(self._require_run("swapped")) as s:
-            old_id, new_id = self._both_ids(s)
-            swept, conflicts = sweep(
-                s.source_store, old_id, new_id, self.manifest.source.where, s.run, s.ledger,
-                lambda id, difference: self._carry(s, id, difference),
-            )  # fmt: skip
+        """Carry writes that landed in the collection that is not live since the name moved."""
+        with self._lease(), self._session(self._require_run()) as s:
+            state = run_state(s.run)
+            if shadow_was_live(s.run) and state != "cleaned":
+                return self._sweep_back(s)
+            if state != "swapped":
+                raise self._wrong_state(s.run, state, "swapped")
+            swept, conflicts = self._sweep(s)
             return replace(self._outcome(s, "sweep", True), swept=swept, conflicts=conflicts)
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
@@ -186,7 +205,7 @@ class Migration:
         if run is None:
             return None
         if run_state(run) == "cleaned":
-            done = run.last("swap-done") is not None
+            done = last_move(run) == "swap"
             return run if done and run.has_identity(self.manifest.identity()) else None
         run.check_identity(self.manifest.identity())
         return run
@@ -200,11 +219,15 @@ class Migration:
         run.check_identity(self.manifest.identity())
         state = run_state(run)
         if states and state not in states:
-            raise UsageError(
-                f"{self.manifest.name}: run {run.run_id} is {state}, not {' or '.join(states)}",
-                f"Next: {NEXT_STEP[state]}." if NEXT_STEP[state] else "",
-            )
+            raise self._wrong_state(run, state, *states)
         return run
+
+    def _wrong_state(self, run: RunDir, state: State, *states: State) -> UsageError:
+        wanted = f", not {' or '.join(states)}" if states else ""
+        return UsageError(
+            f"{self.manifest.name}: run {run.run_id} is {state}{wanted}",
+            f"Next: {NEXT_STEP[state]}." if NEXT_STEP[state] else "",
+        )
 
     def _result(self, run: RunDir, **fields: object) -> RunResult:
         return run_result(self.manifest.name, run, **fields)
@@ -229,9 +252,8 @@ class Migration:
             return
         with self._timed(s, "load"):
             self._load(s)
-            if s.run.last("rollback-done"):
-                resync(s.store, self._shadow(s), s.run.shards("export"), s.run.shards("embed"),
-                       s.ledger, s.run)  # fmt: skip
+            if last_move(s.run) == "rollback":
+                self._resync(s)
             self._catch_up(s)
 
     @contextlib.contextmanager
@@ -264,6 +286,24 @@ class Migration:
         load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
              self.progress)  # fmt: skip
 
+    def _resync(self, s: Session) -> None:
+        """Make the shadow, which was live before a rollback, what the shards say again."""
+        if shadow_was_live(s.run):
+            self._refuse_late(s)
+            s.run.journal.append("resync-begun")
+            (s.run.path / CARRIED_FILE).unlink(missing_ok=True)
+        shards = s.run.shards("export"), s.run.shards("embed")
+        resync(s.store, self._shadow(s), *shards, s.ledger, s.run)
+
+    def _refuse_late(self, s: Session) -> None:
+        late = self._way_back(s).late()
+        if late:
+            raise PreflightError(
+                f"the new collection holds {len(late):,} writes that came after the rollback, e.g. "
+                f"{', '.join(late[:5])}; they would be lost",
+                "Carry them over with `reembed sweep`, or delete them there.",
+            )
+
     def _carry(self, s: Session, collection_id: str, difference: Difference) -> None:
         """Export, embed and load what differs, as a delta."""
         store = s.source_store
@@ -293,7 +333,8 @@ class Migration:
             run=s.run, store=s.store, shadow_id=self._shadow(s), source_metric=s.source.metric,
             target_metric=manifest.target.metric or s.source.metric, template=s.template,
             embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
-            ledger=s.ledger, settings=manifest.verify,
+            ledger=s.ledger, settings=manifest.verify, source_store=s.source_store,
+            source_id=s.source.id,
         )  # fmt: skip
 
     def _verify(self, s: Session) -> Verdict:
@@ -302,6 +343,11 @@ class Migration:
         data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
         write_atomic(s.run.path / VERDICT_FILE, data)
         s.run.journal.append("verdict", passed=verdict.passed)
+        return verdict
+
+    def _verify_slice(self, s: Session, part: str) -> Verdict:
+        verdict = self._verification(s).slice_verdict(part, self.progress)
+        s.run.journal.append("slice-verdict", slice=part, passed=verdict.passed)
         return verdict
 
     # Stage 5
@@ -318,13 +364,14 @@ class Migration:
 
     def _swap(self, s: Session, dry_run: bool) -> SwapResult:
         manifest, run = self.manifest, s.run
-        if pending_move(run) == "swap":
-            if not dry_run:
-                finish_move(s.store, run, "swap")
-                self._sweep_after(s)
-            return self._outcome(s, "swap", not dry_run)
-        if run_state(run) == "swapped":
+        if pending_move(run) == "swap" or swap_unfinished(run):
+            if dry_run:
+                return replace(self._outcome(s, "swap", False), messages=["it is begun already"])
+            return self._finish_swap(s)
+        if last_move(run) == "swap":
             return replace(self._outcome(s, "swap", True), messages=["it is swapped already"])
+        if run_state(run) == "cleaned":
+            raise self._wrong_state(run, "cleaned")
         self._require_verdict(s)
         source = s.source_store.resolve(manifest.source.collection)
         if source.id != s.source.id:
@@ -337,23 +384,37 @@ class Migration:
         if dry_run:
             return self._outcome(s, "swap", False, kind)
         _ = s.fingerprint  # the model must still be the one that embedded
-        if run_state(run) == "rolled back":
-            resync(
-                s.store, self._shadow(s), run.shards("export"), run.shards("embed"), s.ledger, run
-            )
+        if last_move(run) == "rollback":
+            self._resync(s)
         caught_up = self._catch_up(s)
-        variables = self._hook_variables(s, "swap")
-        run_before(manifest.swap.before, variables)
+        run_before(manifest.swap.before, self._hook_variables(s, "swap"))
         caught_up += self._catch_up(s)
         if caught_up:
             self._check_integrity(s)
-        receipt = self._move(s, "swap", kind)
-        result = replace(
-            self._sweep_after(s, receipt), kind=kind.kind, guarantee=kind.guarantee,
-            caught_up=caught_up, gap_seconds=receipt.gap_seconds,
-        )  # fmt: skip
+        self._move(s, "swap", kind)
+        return replace(self._finish_swap(s), caught_up=caught_up)
+
+    def _finish_swap(self, s: Session) -> SwapResult:
+        """What is left of a swap that was begun: move, sweep, hook, in a later call if need be."""
+        run = s.run
+        if pending_move(run) == "swap":
+            finish_move(s.store, run, "swap")
+        kind = self._swap_kind(s)
+        receipt = Receipt(**run.events("swap-done")[-1]["receipt"])
+        result = self._sweep_after(s, receipt)
+        messages = run_after(self.manifest.swap.after, self._hook_variables(s, "swap"))
+        run.journal.append("swap-finished", swept=result.swept)
         return replace(
-            result, messages=[*result.messages, *run_after(manifest.swap.after, variables)]
+            result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
+            messages=[*result.messages, *messages],
+        )  # fmt: skip
+
+    def _swap_kind(self, s: Session) -> SwapPlan:
+        """How this run's newest swap moves the live name."""
+        kind = s.run.events("swap-begun")[-1]["kind"]
+        guarantee = s.store.capabilities.swap_kinds.get(kind, "")
+        return SwapPlan(
+            kind, CONFIG_GUARANTEE if kind == "config" else guarantee, self.manifest.live
         )
 
     def _require_verdict(self, s: Session) -> None:
@@ -364,6 +425,14 @@ class Migration:
             )
         if not verdict.passed:
             raise gate_error(verdict)
+        for event in reversed(s.run.events("verdict", "slice-verdict")):
+            if event["event"] == "verdict":
+                break
+            if not event["passed"]:
+                raise GateError(
+                    f"{self.manifest.name}: slice {event['slice']} failed after the last verdict",
+                    "Use `reembed verify` to check everything again.",
+                )
 
     def _check_integrity(self, s: Session) -> None:
         """The integrity gate on what was caught up with since the verdict."""
@@ -386,23 +455,22 @@ class Migration:
             exchange = Exchange(self.manifest.live, old_id, new_id, shadow_name, settings)
         return move_live_name(s.store, s.run, action, kind.kind, exchange)
 
-    def _sweep_after(self, s: Session, receipt: Receipt | None = None) -> SwapResult:
-        """Carry what was written to the old collection between catch-up and move."""
+    def _sweep(self, s: Session) -> tuple[int, list[str]]:
         old_id, new_id = self._both_ids(s)
+        return sweep(
+            s.source_store, old_id, s.store, new_id, self.manifest.source.where, s.run, s.ledger,
+            lambda id, difference: self._carry(s, id, difference),
+        )  # fmt: skip
 
-        def carry(id: str, difference: Difference) -> None:
-            self._carry(s, id, difference)
-
-        swept, conflicts, messages = 0, list[str](), list[str]()
-        swap_kind = s.run.events("swap-begun")[-1]["kind"]
-        if swap_kind != "config":
-            swept, conflicts = sweep(
-                s.source_store, old_id, new_id, self.manifest.source.where, s.run, s.ledger, carry
-            )
-        else:
-            messages.append(self._config_change(s))
-        if receipt is not None and receipt.intruder:
-            merged, more = merge_intruder(s.store, receipt.intruder, new_id, s.ledger, carry)
+    def _sweep_after(self, s: Session, receipt: Receipt) -> SwapResult:
+        """Carry what was written to the old collection between catch-up and move."""
+        swept, conflicts = self._sweep(s)
+        messages = [self._config_change(s)] if receipt.kind == "config" else []
+        if receipt.intruder:
+            merged, more = merge_intruder(
+                s.store, receipt.intruder, self._shadow(s), s.ledger,
+                lambda id, difference: self._carry(s, id, difference),
+            )  # fmt: skip
             swept, conflicts = swept + merged, conflicts + more
             messages.append(
                 f"somebody made a collection under the live name in the gap; {merged:,} records of "
@@ -423,34 +491,44 @@ class Migration:
         )
 
     def _rollback(self, s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
-        begun = s.run.events("swap-begun")[-1]
-        kind = SwapPlan(begun["kind"], s.store.capabilities.swap_kinds.get(begun["kind"], ""),
-                        self.manifest.live)  # fmt: skip
+        kind = self._swap_kind(s)
         if dry_run:
             return self._outcome(s, "rollback", False, kind)
-        if pending_move(s.run) == "rollback":
-            finish_move(s.store, s.run, "rollback")
-            return self._outcome(s, "rollback", True, kind)
-        old_id, new_id = self._both_ids(s)
+        old_id, _ = self._both_ids(s)
         if s.source_store.describe_id(old_id) is None:
             raise PreflightError(
                 f"the old collection (id {old_id}) is gone, so there is nothing to go back to",
                 "The run's export shards still hold every record with its old vector.",
             )
         variables = self._hook_variables(s, "rollback")
-        run_before(self.manifest.swap.before, variables)
-        carried, lost = 0, list[str]()
-        if kind.kind != "config":
-            old_embedder = s.old_embedder
-            carried, lost = carry_back(
-                s.store, new_id, old_id, s.ledger, s.template, old_embedder, s.old_model_note,
-                accept_loss,
-            )  # fmt: skip
-        receipt = self._move(s, "rollback", kind)
+        way_back, before = self._way_back(s), CarriedBack()
+        if pending_move(s.run) == "rollback":
+            receipt = finish_move(s.store, s.run, "rollback")
+        else:
+            run_before(self.manifest.swap.before, variables)
+            before = way_back.carry(accept_loss)
+            receipt = self._move(s, "rollback", kind)
+        late = way_back.carry_late()
+        messages = _left_messages(late) + run_after(self.manifest.swap.after, variables)
         return replace(
-            self._outcome(s, "rollback", True, kind), caught_up=carried, lost=lost,
-            gap_seconds=receipt.gap_seconds,
-            messages=run_after(self.manifest.swap.after, variables),
+            self._outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
+            swept=late.carried, conflicts=late.conflicts, gap_seconds=receipt.gap_seconds,
+            messages=messages,
+        )  # fmt: skip
+
+    def _way_back(self, s: Session) -> WayBack:
+        old_id, new_id = self._both_ids(s)
+        return WayBack(
+            s.run, s.store, new_id, s.source_store, old_id, s.ledger, s.template,
+            lambda: (s.old_embedder, s.old_model_note),
+        )  # fmt: skip
+
+    def _sweep_back(self, s: Session) -> SwapResult:
+        """After a rollback: what handles that were held wrote to the new collection."""
+        late = self._way_back(s).carry_late()
+        return replace(
+            self._outcome(s, "sweep", True), swept=late.carried, conflicts=late.conflicts,
+            messages=_left_messages(late),
         )  # fmt: skip
 
     def _hook_variables(self, s: Session, action: str) -> dict[str, str]:
@@ -461,36 +539,40 @@ class Migration:
     def _clean(self, s: Session, dry_run: bool) -> SwapResult:
         if run_state(s.run) == "cleaned":
             return replace(self._outcome(s, "clean", True), messages=["it is cleaned already"])
-        if pending_move(s.run):
+        if pending_move(s.run) or swap_unfinished(s.run):
             raise UsageError(
                 f"{self.manifest.name}: a move of the live name was begun and not finished",
                 "Run the same command (swap or rollback) again first.",
             )
         if dry_run:
             return self._outcome(s, "clean", False)
-        if run_state(s.run) == "swapped":
-            old_id, new_id = self._both_ids(s)
-            keep = self.manifest.swap.keep_old_seconds
-            done = drop_old(s.source_store, s.run, old_id, new_id, self.manifest.live, s.ledger,
-                            self.manifest.source.where, keep)  # fmt: skip
-        else:
-            done = self._drop_shadow(s)
+        done = self._drop_old(s) if last_move(s.run) == "swap" else self._drop_shadow(s)
         s.run.journal.append("cleaned", what=done)
         return replace(self._outcome(s, "clean", True), messages=[done])
+
+    def _drop_old(self, s: Session) -> str:
+        manifest = self.manifest
+        if self._swap_kind(s).kind == "config":
+            raise PreflightError(
+                f"no name moved, so reembed cannot see which collection the application reads; "
+                f"{manifest.source.collection!r} stays",
+                "Once its configuration has changed, delete the old collection yourself.",
+            )
+        old_id, new_id = self._both_ids(s)
+        return drop_old(
+            s.source_store, s.run, old_id, new_id, manifest.live, s.ledger, manifest.source.where,
+            manifest.swap.keep_old_seconds,
+        )  # fmt: skip
 
     def _drop_shadow(self, s: Session) -> str:
         """Give up a run that is not swapped: delete its shadow, keep its shards and the source."""
         id = shadow_id(s.run)
         if id is None:
             return "there was no shadow to delete"
-        live = s.store.resolve(self.manifest.live)
-        if live.id == id:
-            raise SourceChangedError(
-                f"{self.manifest.live!r} leads to the shadow, though this run did not swap it",
-                "Nothing was deleted; look at the store.",
-            )
-        s.store.drop(id)
-        return "the shadow is deleted; the live collection is untouched"
+        if shadow_was_live(s.run) and s.store.describe_id(id) is not None:
+            self._refuse_late(s)
+        same_store = self.manifest.target_url == self.manifest.source.url
+        return drop_shadow(s.store, id, self.manifest.live if same_store else None)
 
     def _outcome(
         self, s: Session, action: str, done: bool, kind: SwapPlan | None = None
@@ -499,9 +581,18 @@ class Migration:
         shadow = s.run.last("shadow-created")
         name = str(shadow["name"]) if shadow else ""
         parked = parked_name(self.manifest.live, s.run)
-        back = action == "rollback" or run_state(s.run) == "rolled back"
+        back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
         return SwapResult(
             action, s.run.run_id, done, self.manifest.live,
             collection=parked if back else name, parked=name if back else parked,
             kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
         )  # fmt: skip
+
+
+def _left_messages(carried: CarriedBack) -> list[str]:
+    if not carried.left:
+        return []
+    return [
+        f"{len(carried.left):,} rows written to the new collection late cannot go back and stay "
+        f"there, e.g. {', '.join(carried.left[:5])}"
+    ]

@@ -1,150 +1,312 @@
-"""The way back, with what was written since the swap; and `clean`, which ends it."""
+"""The way back, with what was written since the swap.
+
+Rows go back by comparison: what the new collection holds otherwise than the ledger says was written
+since the swap. What has gone back is kept in a file, so that the same comparison finds writes that
+came to the new collection even later, through handles that an application still holds.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from reembed.difference import find_difference, refuse_collapse, without_conflicts
+from reembed.difference import find_difference, refuse_collapse
 from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import Ledger
-from reembed.records import SHARD_ROWS, Vectors, chunked, list_array_to_vectors
-from reembed.rundir import RunDir
+from reembed.records import SHARD_ROWS, Vectors, chunked, cosine_rows, list_array_to_vectors
+from reembed.rundir import RunDir, atomic_file
 from reembed.stores.base import Store
 from reembed.template import TextTemplate
 
-
-def carry_back(
-    store: Store,
-    live_id: str,
-    parked_id: str,
-    ledger: Ledger,
-    template: TextTemplate,
-    old_embedder: Embedder | None,
-    old_model_note: str,
-    accept_loss: bool,
-) -> tuple[int, list[str]]:
-    """Carry what was written to the live collection since the swap into the parked one.
-
-    Deletions are carried, rows whose text is unchanged keep their old vector, and other rows are
-    embedded with the old model. Returns the number of rows carried and the ids accepted as lost.
-
-    Raises:
-        PreflightError: rows would be lost, and `accept_loss` is not given.
-        SourceChangedError: the live collection lost most of its records, and `accept_loss` is not
-            given (with it, deletions are not carried then).
-    """
-    difference = find_difference(store, live_id, None, ledger, include_quarantined=False)
-    try:
-        refuse_collapse("the live collection", difference, ledger)
-    except SourceChangedError as error:
-        if not accept_loss:
-            raise SourceChangedError(
-                f"{error.message.replace('the export', 'the swap')}; rolling back would delete "
-                "them from the old collection too",
-                "With --accept-loss the old collection comes back as it was, with those records.",
-            ) from None
-        difference.deleted = []
-    for ids in chunked(difference.deleted, SHARD_ROWS):
-        store.delete(parked_id, ids)
-    carried, lost = len(difference.deleted), list[str]()
-    for ids in chunked(difference.changed, SHARD_ROWS):
-        rows = store.fetch(live_id, ids, vectors=False)
-        vectors, usable = _old_vectors(store, parked_id, rows, template, old_embedder)
-        unusable = [
-            id for id, ok in zip(rows.column("id").to_pylist(), usable, strict=True) if not ok
-        ]
-        if unusable and not accept_loss:
-            why = old_model_note or "the old model refuses their texts"
-            raise PreflightError(
-                f"{len(unusable):,} rows written since the swap cannot go back, e.g. "
-                f"{', '.join(unusable[:5])}: {why}",
-                "Give the old model as source.model, or accept losing them with --accept-loss.",
-            )
-        lost += unusable
-        if usable.any():
-            store.replace(parked_id, rows.filter(usable), vectors[usable])
-        carried += int(usable.sum())
-    return carried, lost
-
-
-def _old_vectors(
-    store: Store,
-    parked_id: str,
-    rows: pa.RecordBatch,
-    template: TextTemplate,
-    old_embedder: Embedder | None,
-) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-    """Old-model vectors for rows, `(n, d) float32`, and which of them there are, `(n,) bool`."""
-    ids, texts = _texts(rows, template)
-    there = store.fetch(parked_id, ids, vectors=True)
-    old_vectors, present = list_array_to_vectors(there.column("embedding"))
-    parked = [
-        pair
-        for pair, ok in zip(zip(*_texts(there, template), strict=True), present, strict=True)
-        if ok
+CARRIED_FILE = "carried-back.parquet"
+CARRIED_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("new_sha256", pa.binary(32)),
+        pa.field("old_sha256", pa.binary(32)),
     ]
-    known = {pair: row for row, pair in enumerate(parked)}
-    info = store.describe_id(parked_id)
-    vectors = np.zeros((len(ids), info.dimensions or 0 if info else 0), np.float32)
-    usable = np.zeros(len(ids), bool)
-    todo = []
-    for row, pair in enumerate(zip(ids, texts, strict=True)):
-        if pair in known:
-            vectors[row], usable[row] = old_vectors[known[pair]], True
-        else:
-            todo.append(row)
-    if todo and old_embedder is not None:
-        embedded = old_embedder.embed_documents([texts[row] for row in todo])
-        vectors[todo] = embedded.vectors
-        usable[todo] = [position not in embedded.rejected for position in range(len(todo))]
-    return vectors, usable
+)
+"""Row hashes of a record in the new and in the old collection after it was carried back; null where
+it is not there."""
+
+OLD_MODEL_SAMPLE = 16
+OLD_MODEL_COSINE = 0.99
+"""A model that gives the old collection's own texts other vectors is not the old model."""
+
+DOCUMENT = TextTemplate("{document}")
+
+Hashes = tuple[bytes | None, bytes | None]
+OldModel = Callable[[], tuple[Embedder | None, str]]
+"""The old model, opened only if a row must be embedded; None with the reason why there is none."""
 
 
-def _texts(rows: pa.RecordBatch, template: TextTemplate) -> tuple[list[str], list[str]]:
-    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
-    return columns[0], template.texts(*columns)
+@dataclass
+class CarriedBack:
+    """What went back.
 
-
-def drop_old(
-    store: Store, run: RunDir, parked_id: str, live_id: str, live: str, ledger: Ledger,
-    where: Mapping[str, Any] | str | None, keep_seconds: int,
-) -> str:  # fmt: skip
-    """Delete the parked collection by object id, after checking that nothing in it is missed.
-
-    Returns what was done, in words.
-
-    Raises:
-        PreflightError: it is kept for longer, holds late writes, or is not the parked one.
+    Attributes:
+        carried: rows written to or deleted from the old collection.
+        lost: ids of rows that cannot go back and were accepted as lost.
+        conflicts: ids that the old collection has changed itself, so they were left alone.
+        left: ids of rows that cannot go back and were left where they are.
     """
-    swapped = run.events("swap-done")[-1]["t"]
-    due = swapped + keep_seconds
-    if time.time() < due:
-        raise PreflightError(
-            f"the old collection is kept until {time.strftime('%F %T', time.localtime(due))} "
-            "(swap.keep_old)",
-            "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now.",
+
+    carried: int = 0
+    lost: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass
+class WayBack:
+    """The two collections of a swap, and what it takes to bring rows from new to old."""
+
+    run: RunDir
+    new_store: Store
+    new_id: str
+    old_store: Store
+    old_id: str
+    ledger: Ledger
+    template: TextTemplate
+    old_model: OldModel
+    _why: str = ""
+
+    def carry(self, accept_loss: bool) -> CarriedBack:
+        """Carry what was written since the swap into the old collection, before it goes live.
+
+        Deletions are carried, rows whose text is unchanged keep their old vector, other rows are
+        embedded with the old model. The new collection is right where both were changed.
+
+        Raises:
+            PreflightError: rows would be lost, and `accept_loss` is not given.
+            SourceChangedError: the new collection lost most of its records, and `accept_loss` is
+                not given (with it, deletions are not carried then).
+        """
+        known = self._read_carried()
+        changed, deleted = self._written(known)
+        spared: list[str] = []
+        try:
+            refuse_collapse("the live collection", len(deleted), len(changed), self.ledger)
+        except SourceChangedError as error:
+            if not accept_loss:
+                raise SourceChangedError(
+                    f"{error.message.replace('the export', 'the swap')}; rolling back would delete "
+                    "them from the old collection too",
+                    "With --accept-loss the old collection comes back as it was, with those "
+                    "records.",
+                ) from None
+            spared, deleted = deleted, []
+        if not accept_loss:
+            self._refuse_unless_carriable(changed)
+        done = self._carry(changed, deleted, known, accept_loss)
+        self._write_carried(known, spared)
+        return done
+
+    def carry_late(self) -> CarriedBack:
+        """Carry what came to the new collection after that. The old one, live again, is right where
+        both were changed, and rows that cannot go back are left."""
+        known = self._read_carried()
+        changed, deleted = self._written(known)
+        conflicts = self._conflicts([*changed, *deleted], known)
+        done = self._carry(
+            [id for id in changed if id not in conflicts],
+            [id for id in deleted if id not in conflicts],
+            known,
+            None,
         )
-    current = store.resolve(live)
-    if current.id != live_id:
-        raise SourceChangedError(
-            f"{live!r} no longer leads to the collection that this run swapped in",
-            "Another swap has happened since; nothing was deleted.",
+        done.conflicts = sorted(conflicts)
+        return done
+
+    def late(self) -> list[str]:
+        """Ids written to the new collection after the way back, which the old one lacks."""
+        known = self._read_carried()
+        ids = [id for part in self._written(known) for id in part]
+        conflicts = self._conflicts(ids, known)
+        return [id for id in ids if id not in conflicts]
+
+    # What was written
+
+    def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
+        """Ids changed in and deleted from the new collection since they were last carried."""
+        found = find_difference(
+            self.new_store, self.new_id, None, self.ledger, include_quarantined=False
         )
-    if store.describe_id(parked_id) is not None:
-        late, _ = without_conflicts(
-            store, live_id, find_difference(store, parked_id, where, ledger), ledger
+        ids = list(dict.fromkeys([*found.changed, *found.deleted, *known]))
+        changed, deleted = list[str](), list[str]()
+        for part in chunked(ids, SHARD_ROWS):
+            now = _hashes(self.new_store, self.new_id, part)
+            for id, (before, _) in self._carried(part, known).items():
+                if now.get(id) != before:
+                    (changed if id in now else deleted).append(id)
+        return changed, deleted
+
+    def _carried(self, ids: Iterable[str], known: dict[str, Hashes]) -> dict[str, Hashes]:
+        """The hashes these ids had in both collections when they were last equal."""
+        ids = list(ids)
+        entries = self.ledger.lookup(ids)
+        hashes: dict[str, Hashes] = {}
+        for id in ids:
+            entry = entries.get(id)
+            row = entry.row_sha256 if entry else None
+            hashes[id] = known.get(id, (None if entry and entry.quarantined else row, row))
+        return hashes
+
+    def _conflicts(self, ids: list[str], known: dict[str, Hashes]) -> set[str]:
+        """Of these ids, those that the old collection has changed itself, and otherwise."""
+        found = set()
+        for part in chunked(ids, SHARD_ROWS):
+            new = _hashes(self.new_store, self.new_id, part)
+            old = _hashes(self.old_store, self.old_id, part)
+            found |= {
+                id
+                for id, (_, before) in self._carried(part, known).items()
+                if old.get(id) not in (before, new.get(id))
+            }
+        return found
+
+    # Carrying
+
+    def _carry(
+        self,
+        changed: list[str],
+        deleted: list[str],
+        known: dict[str, Hashes],
+        accept_loss: bool | None,
+    ) -> CarriedBack:
+        """Write rows and deletions. `accept_loss` None leaves rows that cannot go back."""
+        done = CarriedBack(carried=len(deleted))
+        for ids in chunked(deleted, SHARD_ROWS):
+            self.old_store.delete(self.old_id, ids)
+        for ids in chunked(changed, SHARD_ROWS):
+            rows = self.new_store.fetch(self.new_id, ids, vectors=False)
+            vectors, usable = self._old_vectors(rows)
+            names = rows.column("id").to_pylist()
+            unusable = [id for id, ok in zip(names, usable, strict=True) if not ok]
+            if unusable and accept_loss is False:
+                raise self._refusal(unusable)
+            (done.left if accept_loss is None else done.lost).extend(unusable)
+            if usable.any():
+                self.old_store.replace(self.old_id, rows.filter(usable), vectors[usable])
+            done.carried += int(usable.sum())
+        left = set(done.left)
+        self._write_carried(known, [id for id in (*changed, *deleted) if id not in left])
+        return done
+
+    def _refuse_unless_carriable(self, changed: list[str]) -> None:
+        """Look before the first write whether every row keeps its vector or can get one."""
+        homeless: list[str] = []
+        for ids in chunked(changed, SHARD_ROWS):
+            rows = self.new_store.fetch(self.new_id, ids, vectors=False)
+            there = self.old_store.fetch(self.old_id, ids, vectors=True)
+            kept = self._texts(there.filter(there.column("embedding").is_valid()))
+            needy = set(self._texts(rows)).difference(kept)
+            homeless += sorted(id for id, *_ in needy)
+        if homeless and self.old_template is None:
+            raise self._refusal(homeless)
+
+    def _refusal(self, ids: list[str]) -> PreflightError:
+        why = self._why or "the old model refuses their texts"
+        return PreflightError(
+            f"{len(ids):,} rows written since the swap cannot go back, e.g. "
+            f"{', '.join(ids[:5])}: {why}",
+            "Give the old model as source.model, or accept losing them with --accept-loss.",
         )
-        if late:
-            raise PreflightError(
-                f"the old collection holds {len(late):,} late writes that the live one lacks",
-                "Carry them over with `reembed sweep` first.",
-            )
-        store.drop(parked_id)
-    return "the old collection is deleted"
+
+    def _old_vectors(self, rows: pa.RecordBatch) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+        """Old-model vectors for rows, `(n, d) float32`, and which there are, `(n,) bool`."""
+        ids = rows.column("id").to_pylist()
+        there = self.old_store.fetch(self.old_id, ids, vectors=True)
+        old_vectors, present = list_array_to_vectors(there.column("embedding"))
+        kept = [key for key, ok in zip(self._texts(there), present, strict=True) if ok]
+        place = {key: row for row, key in enumerate(kept)}
+        info = self.old_store.describe_id(self.old_id)
+        vectors = np.zeros((len(ids), (info.dimensions or 0) if info else 0), np.float32)
+        usable = np.zeros(len(ids), bool)
+        todo = []
+        for row, key in enumerate(self._texts(rows)):
+            if key in place:
+                vectors[row], usable[row] = old_vectors[place[key]], True
+            else:
+                todo.append(row)
+        if todo and self.old_template is not None:
+            embedder, _ = self.old_model()
+            assert embedder is not None, "there is no text for it without a model"
+            texts = _texts(rows, self.old_template)
+            embedded = embedder.embed_documents([texts[row] for row in todo])
+            vectors[todo] = embedded.vectors
+            usable[todo] = [position not in embedded.rejected for position in range(len(todo))]
+        return vectors, usable
+
+    def _texts(self, rows: pa.RecordBatch) -> list[tuple[str, str, str]]:
+        """What decides an old vector, whichever text the application embeds."""
+        ids = rows.column("id").to_pylist()
+        return list(zip(ids, _texts(rows, self.template), _texts(rows, DOCUMENT), strict=True))
+
+    @cached_property
+    def old_template(self) -> TextTemplate | None:
+        """The text that the old model embeds: the manifest's, or the document alone, whichever
+        gives the vectors that the old collection holds. None without a model that gives them."""
+        embedder, self._why = self.old_model()
+        if embedder is None:
+            return None
+        first = next(iter(self.old_store.list_ids(self.old_id)), None)
+        ids = first.to_pylist() if first is not None else []
+        ids = ids[:: max(1, len(ids) // (4 * OLD_MODEL_SAMPLE))]
+        rows = self.old_store.fetch(self.old_id, ids, vectors=True)
+        rows = rows.filter(rows.column("embedding").is_valid())
+        best = 0.0
+        for template in (self.template, DOCUMENT):
+            texts = _texts(rows, template)
+            chosen = [row for row, text in enumerate(texts) if text.strip()][:OLD_MODEL_SAMPLE]
+            if not chosen:
+                continue
+            expected, _ = list_array_to_vectors(rows.take(pa.array(chosen)).column("embedding"))
+            embedded = embedder.embed_documents([texts[row] for row in chosen])
+            cosine = float(np.median(cosine_rows(expected, embedded.vectors)))
+            if cosine >= OLD_MODEL_COSINE:
+                return template
+            best = max(best, cosine)
+        self._why = (
+            f"{embedder.model.provider} {embedder.model.name} is not the model of the old "
+            f"collection, whose texts it gives other vectors (cosine {best:.3f})"
+        )
+        return None
+
+    # The file
+
+    def _read_carried(self) -> dict[str, Hashes]:
+        path = self.run.path / CARRIED_FILE
+        if not path.is_file():
+            return {}
+        columns = pq.read_table(path).to_pydict()
+        pairs = zip(columns["new_sha256"], columns["old_sha256"], strict=True)
+        return dict(zip(columns["id"], pairs, strict=True))
+
+    def _write_carried(self, known: dict[str, Hashes], ids: list[str]) -> None:
+        for part in chunked(ids, SHARD_ROWS):
+            new = _hashes(self.new_store, self.new_id, part)
+            old = _hashes(self.old_store, self.old_id, part)
+            known |= {id: (new.get(id), old.get(id)) for id in part}
+        columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
+        with atomic_file(self.run.path / CARRIED_FILE) as file:
+            pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file)
+
+
+def _texts(rows: pa.RecordBatch, template: TextTemplate) -> list[str]:
+    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
+    return template.texts(*columns)
+
+
+def _hashes(store: Store, collection_id: str, ids: Sequence[str]) -> dict[str, bytes]:
+    """Row hash of those of `ids` that are in the collection."""
+    rows = store.fetch(collection_id, ids, vectors=False)
+    return dict(
+        zip(rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist(), strict=True)
+    )

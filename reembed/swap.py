@@ -98,7 +98,7 @@ def catch_up(
     since = done["watermark"] if done else None
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(store, source_id, where, ledger, since=since)
-        refuse_collapse(name, difference, ledger)
+        refuse_collapse(name, len(difference.deleted), len(difference.changed), ledger)
         if not difference:
             run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
             return carried
@@ -132,6 +132,24 @@ def pending_move(run: RunDir) -> str | None:
     last = run.last("swap-begun", "swap-done", "rollback-begun", "rollback-done")
     name = last["event"] if last else ""
     return name.removesuffix("-begun") if name.endswith("-begun") else None
+
+
+def last_move(run: RunDir) -> str | None:
+    """`swap` or `rollback`, whichever moved the live name last; None before the first."""
+    last = run.last("swap-done", "rollback-done")
+    return last["event"].removesuffix("-done") if last else None
+
+
+def swap_unfinished(run: RunDir) -> bool:
+    """Whether the live name has moved and what follows (sweep, hook) is still to be done."""
+    last = run.last("swap-begun", "swap-done", "swap-finished", "rollback-begun")
+    return last is not None and last["event"] == "swap-done"
+
+
+def shadow_was_live(run: RunDir) -> bool:
+    """Whether a rollback left the shadow with rows that the run's shards do not know of."""
+    last = run.last("swap-done", "rollback-done", "resync-begun")
+    return last is not None and last["event"] == "rollback-done"
 
 
 def finish_move(store: Store, run: RunDir, action: str) -> Receipt:
@@ -182,8 +200,9 @@ def run_after(command: str | None, variables: Mapping[str, str]) -> list[str]:
 
 
 def sweep(
-    store: Store,
+    source_store: Store,
     parked_id: str,
+    target_store: Store,
     live_id: str,
     where: Mapping[str, Any] | str | None,
     run: RunDir,
@@ -197,8 +216,8 @@ def sweep(
     """
     caught_up = run.last("caught-up")
     since = caught_up["watermark"] if caught_up else None
-    found = find_difference(store, parked_id, where, ledger, since=since)
-    kept, conflicts = without_conflicts(store, live_id, found, ledger)
+    found = find_difference(source_store, parked_id, where, ledger, since=since)
+    kept, conflicts = without_conflicts(target_store, live_id, found, ledger)
     if kept:
         carry(parked_id, kept)
     if not conflicts:

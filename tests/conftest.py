@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.helpers import Calls, Command, chroma, plain_collection
 from tests.servers.chroma_server import ChromaServer
 from tests.servers.chroma_server import chroma_server as run_chroma_server
 
@@ -15,3 +17,26 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaSe
     """A real Chroma server; a test that uses it names its collections so that none collide."""
     with run_chroma_server(tmp_path_factory.mktemp("chroma") / "served") as server:
         yield server
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Counts what the models of `cases/counting_model.py` are asked for, from here on."""
+    path = tmp_path / "calls.jsonl"
+    monkeypatch.setenv("REEMBED_TEST_CALLS", str(path))
+    return Calls(path)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line, in this process."""
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A Chroma folder with the collection `docs` of 40 plain records, and nothing open."""
+    folder = tmp_path / "db"
+    with chroma(folder) as client:
+        plain_collection(client)
+    return folder

@@ -1,0 +1,69 @@
+"""`clean`: delete the collection that is not live, by object id, after a check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from reembed.difference import find_difference, without_conflicts
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.ledger import Ledger
+from reembed.rundir import RunDir
+from reembed.stores.base import Store
+
+
+def drop_old(
+    store: Store, run: RunDir, parked_id: str, live_id: str, live: str, ledger: Ledger,
+    where: Mapping[str, Any] | str | None, keep_seconds: int,
+) -> str:  # fmt: skip
+    """Delete the parked collection of a swap. Returns what was done, in words.
+
+    Raises:
+        PreflightError: it is kept for longer, or holds late writes.
+        SourceChangedError: the live name leads somewhere else.
+    """
+    due = run.events("swap-done")[-1]["t"] + keep_seconds
+    if time.time() < due:
+        raise PreflightError(
+            f"the old collection is kept until {time.strftime('%F %T', time.localtime(due))} "
+            "(swap.keep_old)",
+            "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now.",
+        )
+    if store.resolve(live).id != live_id:
+        raise SourceChangedError(
+            f"{live!r} no longer leads to the collection that this run swapped in",
+            "Another swap has happened since; nothing was deleted.",
+        )
+    if store.describe_id(parked_id) is not None:
+        found = find_difference(store, parked_id, where, ledger)
+        late, _ = without_conflicts(store, live_id, found, ledger)
+        if late:
+            raise PreflightError(
+                f"the old collection holds {len(late):,} late writes that the live one lacks",
+                "Carry them over with `reembed sweep` first.",
+            )
+        store.drop(parked_id)
+    return "the old collection is deleted"
+
+
+def drop_shadow(store: Store, shadow_id: str, live: str | None) -> str:
+    """Delete the shadow of a run that is not swapped. Returns what was done, in words.
+
+    Args:
+        live: the live name, None where it is in another store.
+
+    Raises:
+        SourceChangedError: the live name leads to it.
+    """
+    try:
+        leads_to = store.resolve(live).id if live is not None else ""
+    except CollectionNotFoundError:  # a pointer that was never made
+        leads_to = ""
+    if leads_to == shadow_id:
+        raise SourceChangedError(
+            f"{live!r} leads to the shadow, though this run did not swap it",
+            "Nothing was deleted; look at the store.",
+        )
+    store.drop(shadow_id)
+    return "the shadow is deleted; the live collection is untouched"
