@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,6 @@ def test_documents_and_queries_go_their_own_ways():
         assert list(opened.embed_documents(["fine", "poison"]).rejected) == [1]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_chromas_own_functions_work_over_http(monkeypatch):
     with EmbeddingServer(OLLAMA) as server:
         config = {"url": server.url, "model_name": "wordllama", "timeout": 5}
@@ -86,7 +84,6 @@ def test_chromas_own_functions_work_over_http(monkeypatch):
             pytest.raises(ProviderRefusedError, match="key is refused"),
         ):
             model.check_reachable()
-    gc.collect()  # Chroma's functions leave their clients' sockets to the garbage collector
 
 
 def test_what_is_wrong_is_named():

@@ -111,6 +111,17 @@ def test_a_server_that_cuts_and_counts_characters_needs_max_tokens_and_plan_says
         assert model.embed_documents([LONG]).rejected[0].reason == "too_long"
 
 
+def test_a_borderline_text_is_judged_by_the_servers_own_count(serve):
+    """An estimate alone would quarantine a text that the server takes whole."""
+    fits = "information " * 200  # 202 tokens, 802 by estimate
+    too_long = "information " * 390 + "wordy " * 14  # 420 tokens, 404 words
+    server = serve(replace(LLAMA_CPP_PYTHON, max_tokens=405))
+    with embedder(server, max_tokens=405) as model:
+        embedded = model.embed_documents([*TEXTS[:5], fits, too_long])
+    assert list(embedded.rejected) == [6]
+    assert embedded.rejected[6].detail.startswith("the server counted 405 tokens")
+
+
 @pytest.mark.parametrize("policy", ["truncate", "mean"])
 def test_too_long_is_cut_where_the_manifest_says_so(serve, policy):
     with embedder(serve(LLAMA_CPP), on_too_long=policy) as model:

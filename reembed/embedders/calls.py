@@ -12,8 +12,9 @@ import numpy as np
 
 from reembed.embedders.base import Counts, RejectedInputError, TransientError
 from reembed.embedders.batching import Piece
+from reembed.embedders.outcome import Rejection, Stats
 from reembed.embedders.ratelimit import Cancelled
-from reembed.embedders.sender import Rejection, Stats, weighted_mean
+from reembed.embedders.sender import weighted_mean
 from reembed.errors import InterruptedRunError, ReembedError
 from reembed.records import Vectors, unit
 

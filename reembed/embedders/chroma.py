@@ -70,7 +70,12 @@ class ChromaProvider:
             ]
         return []
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the function's client, under the names that Chroma's own functions give it."""
+        for name in ("client", "_client"):
+            close = getattr(getattr(self._function, name, None), "close", None)
+            if callable(close):
+                close()
 
 
 def open_provider(model: Model, base_dir: Path) -> ChromaProvider:

@@ -1,14 +1,14 @@
 """The facade that all stages use: texts in, checked vectors or reasons out, whatever the provider.
 
-`prefix -> count -> too long? -> pack -> send (throttle, retry, check, isolate) -> normalise`
+`fit (prefix, count, too long?) -> pack -> send (throttle, retry, check, isolate) -> normalise`
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -20,25 +20,21 @@ from reembed.embedders.base import (
     Price,
     Provider,
 )
-from reembed.embedders.batching import Piece, beginning, cut, pack
+from reembed.embedders.batching import Piece, pack
 from reembed.embedders.calls import Call, Embedded, OnBatch
-from reembed.embedders.checks import least_tokens
 from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
+from reembed.embedders.fitting import Fitter
+from reembed.embedders.outcome import Stats
 from reembed.embedders.ratelimit import Throttle
 from reembed.embedders.retry import RetryPolicy
-from reembed.embedders.sender import Rejection, Sender, Stats
+from reembed.embedders.sender import Sender
+from reembed.embedders.workers import Workers
 from reembed.errors import (
     InputTooLongError,
     ProviderRefusedError,
 )
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
-
-LONG_WORDS, LONG_FOR_A_SERVER = 250, 4_000
-"""Tokens, by estimate, from which a text goes alone where its server might cut it in silence and
-the count in its answer would tell: in a batch, short texts would hide what a long one lost. The
-first where nothing is known of the server's limit, the second where it is told (a limit of 8,192
-was told and 2,048 served: ollama/ollama #14259)."""
 
 
 class Embedder:
@@ -70,7 +66,7 @@ class Embedder:
         self._where = f"{model.provider} {model.name}"
         if model.base_url:
             self._where += f" at {model.base_url}"
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="embed")
+        self._pool = Workers(self._workers)
         policy = retry or RetryPolicy()
         throttle = Throttle(
             self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait
@@ -201,11 +197,8 @@ class Embedder:
 
     def _probes(self, texts: Sequence[str], query: bool) -> Vectors:
         prefix = self.model.query_prefix if query else self.model.document_prefix
-        limit = self.limits.max_tokens
-        if limit:  # a model of few tokens gets the beginning of a long probe
-            texts = [
-                beginning(text, limit, lambda body: self._count(prefix + body)) for text in texts
-            ]
+        fitter = self._fitter()  # a model of few tokens gets the beginning of a long probe
+        texts = [fitter.shortened(text, prefix) for text in texts]
         embedded = self._embed(texts, prefix, query, None)
         for rejection in embedded.rejected.values():
             raise ProviderRefusedError(f"{self._where} refuses a probe text: {rejection.detail}")
@@ -224,7 +217,7 @@ class Embedder:
         with self._calls_lock:
             for call in self._calls:
                 call.cancelled.set()
-        self._pool.shutdown(wait=False)
+        self._pool.close()
         self._provider.close()
 
     def __enter__(self) -> Self:
@@ -238,8 +231,9 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _count(self, text: str) -> int:
-        return int(self._provider.count_tokens([text])[0])
+    def _fitter(self) -> Fitter:
+        counted = self._sender.trusts_count
+        return Fitter(self._provider, self.limits, self.model.on_too_long, counted, self.stats)
 
     def _embed(
         self, texts: Sequence[str], prefix: str, query: bool, on_batch: OnBatch | None
@@ -248,7 +242,7 @@ class Embedder:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
         call = Call(len(texts), dimensions, query, self._normalize, self.stats)
-        pieces = self._pieces(texts, prefix, call)
+        pieces = self._fitter().pieces(texts, prefix, call.reject)
         batches = pack(pieces, self.limits, self._workers)
         with self._calls_lock:
             self._calls.add(call)
@@ -256,7 +250,7 @@ class Embedder:
             for batch in batches:
                 call.begin(batch)
             for batch in batches:
-                self._pool.submit(self._work, batch, call)
+                self._pool.submit(partial(self._work, batch, call))
             call.collect(on_batch)
         except BaseException:
             call.stop(on_batch)
@@ -273,63 +267,3 @@ class Embedder:
             call.end(error)
         else:
             call.end(None)
-
-    def _pieces(self, texts: Sequence[str], prefix: str, call: Call) -> list[Piece]:
-        """Texts as pieces to send; those that cannot be sent are rejected."""
-        usable = [index for index, text in enumerate(texts) if self._usable(index, text, call)]
-        counts = self._provider.count_tokens([prefix + texts[index] for index in usable])
-        limit = self.limits.max_tokens
-        watch: int | None = None
-        if self._sender.trusts_count and not self.exact_tokens:
-            watch = LONG_WORDS if limit is None else LONG_FOR_A_SERVER
-        pieces = []
-        for index, tokens in zip(usable, counts.tolist(), strict=True):
-            if limit is None or tokens <= limit:
-                alone = watch is not None and tokens > watch
-                pieces.append(Piece(index, prefix, texts[index], tokens, alone=alone))
-            else:
-                pieces += self._fitted(index, prefix, texts[index], tokens, limit, call)
-        return pieces
-
-    def _usable(self, index: int, text: str, call: Call) -> bool:
-        """An empty text has no meaning to embed, though some servers give it a vector."""
-        detail = ""
-        if not text:
-            detail = "the text is empty"
-        else:
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                detail = f"the text is no valid Unicode: {error.reason} at {error.start}"
-        if detail:
-            call.reject(Piece(index, "", "", 0), Rejection("refused", detail))
-        return not detail
-
-    def _fitted(
-        self, index: int, prefix: str, text: str, tokens: int, limit: int, call: Call
-    ) -> list[Piece]:
-        """A text above `limit` as pieces, by `on_too_long`; where only an estimate says so and the
-        server refuses what is really too long, as it is."""
-        whole = Piece(index, prefix, text, tokens)
-        judges = self.limits.refuses_long and not self.exact_tokens
-        if judges and least_tokens([whole.text]) <= limit:
-            return [replace(whole, alone=True)]
-        if self.model.on_too_long == "fail" or self._count(prefix) >= limit:
-            about = "" if self.exact_tokens else "about "
-            detail = f"{about}{tokens:,} tokens, the model takes {limit:,}"
-            call.reject(whole, Rejection("too_long", detail))
-            return []
-
-        def count(body: str) -> int:
-            return self._count(prefix + body)
-
-        if self.model.on_too_long == "truncate":
-            bodies = [beginning(text, limit, count)]
-            self.stats.add(truncated=1)
-        else:
-            bodies = cut(text, limit, count)
-        counts = self._provider.count_tokens([prefix + body for body in bodies]).tolist()
-        return [
-            Piece(index, prefix, body, count, cut=True)
-            for body, count in zip(bodies, counts, strict=True)
-        ]

@@ -21,17 +21,18 @@ from reembed.embedders.base import (
     ModelVersion,
     Price,
 )
-from reembed.embedders.files import sha256
+from reembed.embedders.files import find, sha256
 from reembed.embedders.foreign import meaning
 from reembed.embedders.options import Options
 from reembed.embedders.redact import redact
-from reembed.embedders.tokens import estimate_tokens
+from reembed.embedders.tokens import TextTokenizer, estimate_tokens
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
 
 
 class PythonProvider:
-    """See the module. `options`: `batch_items` (texts in a call, 64).
+    """See the module. `options`: `batch_items` (texts in a call, 64), `tokenizer` (path of the
+    model's tokenizer.json, for exact counts).
 
     What the function raises is read as `foreign.meaning` says.
     """
@@ -39,16 +40,22 @@ class PythonProvider:
     def __init__(self, model: Model, base_dir: Path) -> None:
         options = Options(model)
         items = options.take_positive("batch_items", int, 64)
+        tokenizer = options.take("tokenizer", str, "")
         options.finish()
+        self._tokenizer = (
+            TextTokenizer(find(tokenizer, base_dir, "model.options.tokenizer"))
+            if tokenizer
+            else None
+        )
         self._name = model.name
         self._function = _find(model.name, base_dir)
         self.limits = Limits(batch_items=items)
         self.price: Price | None = None
-        self.exact_tokens = False
+        self.exact_tokens = self._tokenizer is not None
         self.normalizes = False
 
     def count_tokens(self, texts: Sequence[str]) -> Counts:
-        return estimate_tokens(texts)
+        return self._tokenizer.count(texts) if self._tokenizer else estimate_tokens(texts)
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
         try:

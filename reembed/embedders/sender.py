@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from reembed.embedders.checks import (
     check_untruncated,
     least_tokens,
 )
+from reembed.embedders.outcome import Rejection, Stats
 from reembed.embedders.ratelimit import Cancelled, Throttle
 from reembed.embedders.retry import BadAnswer, RetryPolicy, with_retries
 from reembed.errors import BadVectorsError, ProviderRefusedError, UnreachableError
@@ -25,47 +26,6 @@ from reembed.records import Vectors
 SHORTER = 0.7
 """Share of its tokens that a text keeps when the provider says it is still too long."""
 RESUME = "Run the same command again: what is finished is kept."
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Why a text has no vector: `too_long` or `refused`, with the provider's words or ours."""
-
-    reason: Literal["too_long", "refused"]
-    detail: str
-
-
-@dataclass
-class Stats:
-    """What an embedder has done so far.
-
-    Attributes:
-        requests: requests sent, failed ones too.
-        texts: texts that got a vector; pieces of a text count once.
-        tokens: of those texts, by our own count.
-        reported_tokens: what the provider said it counted, over answered requests; some servers
-            say nothing (0) or count characters.
-        retries: requests sent again after a failure.
-        truncated: texts that `on_too_long: truncate` cut.
-        seconds_waiting: summed over threads, for rate limits and before retries.
-    """
-
-    requests: int = 0
-    texts: int = 0
-    tokens: int = 0
-    reported_tokens: int = 0
-    retries: int = 0
-    truncated: int = 0
-    seconds_waiting: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, **amounts: float) -> None:
-        with self._lock:
-            for name, amount in amounts.items():
-                setattr(self, name, getattr(self, name) + amount)
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class Receiver(Protocol):
@@ -225,7 +185,21 @@ class Sender:
     def _ask(self, batch: Sequence[Piece], call: Receiver) -> Answer:
         texts = [piece.text for piece in batch]
         tokens = sum(piece.tokens for piece in batch)
-        return self._request(texts, call.cancelled, call.query, tokens)
+        answer = self._request(texts, call.cancelled, call.query, tokens)
+        if batch[0].alone:
+            self._judge_count(answer)
+        return answer
+
+    def _judge_count(self, answer: Answer) -> None:
+        """Raise RejectedInputError if a server that may cut in silence counted as many tokens as
+        it takes, for a text of which we only know an estimate: it cut it, or as good as."""
+        counted, limit = answer.tokens, self.max_tokens
+        if self._provider.limits.refuses_long or not self.trusts_count:
+            return
+        if counted is not None and limit is not None and counted >= limit:
+            raise RejectedInputError(
+                f"the server counted {counted:,} tokens, the model takes {limit:,}", too_long=True
+            )
 
     def _request(
         self, texts: Sequence[str], cancelled: threading.Event, query: bool, tokens: int = 0
