@@ -178,6 +178,11 @@ def bad_rows(vectors: Vectors) -> npt.NDArray[np.bool_]:
     return bad
 
 
+def lengths_of(vectors: Vectors) -> npt.NDArray[np.float64]:
+    """Euclidean length of each row, `(n,) float64`."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
+
+
 def unit(vectors: Vectors) -> Vectors:
     """Rows scaled to length one. Raises nothing: check with `bad_rows` first."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))

@@ -26,6 +26,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("stores",),
     ("ledger", "vector_cache", "refusals", "swapkind"),
     ("difference", "corpus"),
+    ("searches",),
     ("plan", "export", "embed", "load", "verify", "swap", "rollback", "clean"),
     ("session", "results", "init", "live"),
     ("migration",),

@@ -1,1 +1,2 @@
-"""Judging a migration: queries, exact search, metrics, statistics, and the verdict they add up to."""
+"""Judging a migration: queries, exact search, metrics, statistics, and the verdict they add up
+to."""

@@ -1,4 +1,5 @@
-"""Queries to judge with: judged ones from BEIR files, or known-item queries made from the records."""
+"""Queries to judge with: judged ones from BEIR files, a log of users' queries, or known-item
+queries made from the records."""
 
 from __future__ import annotations
 
@@ -9,10 +10,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from reembed.errors import PreflightError
 
 SPAN_WORDS = 12
+"""Words of a span, about as many as a long question has."""
+SPAN_CHARACTERS = 60
+"""Characters of a span in a text without spaces."""
+TERMS = 6
+LEAST_LETTERS = 4
+"""Letters of a word that may say what a text is about."""
+LONGEST_SENTENCE = 32
+LONGEST_QUERY = 300
+"""Characters of a made query: what no model cuts."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 
 
@@ -78,20 +89,51 @@ def judged_queries(queries: Path, qrels: Path) -> JudgedQueries:
     return JudgedQueries(usable, [texts[id] for id in usable], judgements)
 
 
-def known_item_query(text: str, generator: random.Random) -> str:
-    """A query that its own record should answer: the first sentence, or a span of words.
+@dataclass(frozen=True)
+class KnownItem:
+    """A query made from a record, which its record should answer.
 
-    The two kinds take turns by chance; a text too short for either is its own query.
+    Attributes:
+        text: the query.
+        kind: how it was made.
     """
+
+    text: str
+    kind: Literal["sentence", "span", "terms", "whole"]
+
+
+def known_item_query(text: str, generator: random.Random) -> KnownItem:
+    """The first sentence (often the title), a span of words, or some of its words in any order.
+
+    The three take turns by chance; a text too short for them is its own query. Known-item queries
+    simulate a user who looks for one document (Azzopardi, de Rijke and Balog 2007, "Building
+    simulated queries for known-item topics"); they share words with their record, so they flatter
+    every model.
+    """
+    text = text.strip()
     words = text.split()
     if len(words) <= SPAN_WORDS:
-        return text.strip()
-    if generator.random() < 0.5:
-        first = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-        if 3 <= len(first.split()) <= len(words) // 2:
-            return first
+        return _span_of_characters(text, generator)
+    chance = generator.random()
+    if chance < 1 / 3:
+        first = _SENTENCE_END.split(text, maxsplit=1)[0].split()
+        if 3 <= len(first) <= len(words) // 2:
+            return KnownItem(" ".join(first[:LONGEST_SENTENCE])[:LONGEST_QUERY], "sentence")
+    if chance < 2 / 3:
+        telling = sorted({word for word in words if len(word) >= LEAST_LETTERS})
+        if len(telling) >= 2 * TERMS:
+            return KnownItem(" ".join(generator.sample(telling, TERMS))[:LONGEST_QUERY], "terms")
     start = generator.randrange(len(words) - SPAN_WORDS + 1)
-    return " ".join(words[start : start + SPAN_WORDS])
+    return KnownItem(" ".join(words[start : start + SPAN_WORDS])[:LONGEST_QUERY], "span")
+
+
+def _span_of_characters(text: str, generator: random.Random) -> KnownItem:
+    """For scripts without spaces; a short text whole."""
+    if len(text) <= 2 * SPAN_CHARACTERS:
+        return KnownItem(text, "whole")
+    start = generator.randrange(len(text) - SPAN_CHARACTERS + 1)
+    span = text[start : start + SPAN_CHARACTERS].strip()
+    return KnownItem(span, "span") if span else KnownItem(text[:SPAN_CHARACTERS], "span")
 
 
 def _lines(path: Path) -> list[str]:

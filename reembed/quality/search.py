@@ -10,6 +10,11 @@ import numpy.typing as npt
 
 from reembed.records import Metric, Vectors, unit
 
+CELLS = 16_000_000
+"""Scores held at a time: 64 MB of float32."""
+
+Scores = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Block:
@@ -33,50 +38,140 @@ class Hits:
     Attributes:
         ids: `(q, k)` record ids; empty text where the corpus has fewer than k.
         keys: `(q, k)` text hashes.
-        scores: `(q, k) float32`, larger is nearer.
+        scores: `(q, k) float32`, larger is nearer; minus infinity where there is no record.
+        asked: `(q, a) float32`: the scores of the records asked for beside the search, NaN where
+            the corpus does not have one.
+        asked_keys: `(q, a)` their text hashes, empty where the corpus does not have one.
     """
 
     ids: npt.NDArray[np.object_]
     keys: npt.NDArray[np.object_]
-    scores: npt.NDArray[np.float32]
+    scores: Scores
+    asked: Scores
+    asked_keys: npt.NDArray[np.object_]
+
+    def rows(self, rows: slice) -> Hits:
+        """The hits of some of the queries."""
+        return Hits(self.ids[rows], self.keys[rows], self.scores[rows], self.asked[rows],
+                    self.asked_keys[rows])  # fmt: skip
+
+    def ranked_ids(self) -> list[list[str]]:
+        """The ids of each query, without the empty places of a small corpus."""
+        return [[id for id in row if id] for row in self.ids]
+
+    def ranked_keys(self) -> list[list[bytes]]:
+        """The text hashes of each query, likewise."""
+        return [[key for key in row if key] for row in self.keys]
 
 
-def similarity(queries: Vectors, vectors: Vectors, metric: Metric) -> npt.NDArray[np.float32]:
+def similarity(queries: Vectors, vectors: Vectors, metric: Metric) -> Scores:
     """`(q, n) float32`, larger is nearer: cosine, inner product, or minus squared distance.
 
-    For cosine both sides must have length one already.
+    For cosine both sides must have length one already. The query's own squared length, the same for
+    all of its answers, is left out of the distance.
     """
-    products: npt.NDArray[np.float32] = queries @ vectors.T
+    products: Scores = queries @ vectors.T
     if metric != "l2":
         return products
     lengths = np.einsum("ij,ij->i", vectors, vectors)
-    # The query's own length is the same for all of its answers, so it is left out.
-    distances: npt.NDArray[np.float32] = 2 * products - lengths[None, :]
+    distances: Scores = 2 * products - lengths[None, :]
     return distances
 
 
-def exact_search(queries: Vectors, blocks: Iterable[Block], k: int, metric: Metric) -> Hits:
-    """Search every block and keep the best k of each query, `(q, d) float32` against all."""
+def exact_search(
+    queries: Vectors,
+    blocks: Iterable[Block],
+    k: int,
+    metric: Metric,
+    asked: Sequence[Sequence[str]] | None = None,
+) -> Hits:
+    """Search every block and keep the best k of each query, `(q, d) float32` against all.
+
+    Args:
+        asked: for each query, ids whose scores are wanted too (what an index answered), so that a
+            tie of the index's answer with the exact one can be told from a miss.
+    """
     if metric == "cosine":
         queries = unit(queries)
-    count = len(queries)
-    scores = np.full((count, k), -np.inf, np.float32)
-    ids = np.full((count, k), "", object)
-    keys = np.full((count, k), b"", object)
+    search = _Search(queries, k, metric, asked or [[] for _ in range(len(queries))])
     for block in blocks:
-        if not len(block.vectors):
-            continue
-        vectors = unit(block.vectors) if metric == "cosine" else block.vectors
-        found = similarity(queries, vectors, metric)
-        block_ids = np.array(block.ids, object)
-        block_keys = np.empty(len(block.keys), object)
-        block_keys[:] = block.keys
-        kept = min(k, found.shape[1])
-        near = np.argpartition(-found, kept - 1, axis=1)[:, :kept]
-        near.sort(axis=1)
-        all_scores = np.concatenate([scores, np.take_along_axis(found, near, axis=1)], axis=1)
-        order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
-        scores = np.take_along_axis(all_scores, order, axis=1)
-        ids = np.take_along_axis(np.concatenate([ids, block_ids[near]], axis=1), order, axis=1)
-        keys = np.take_along_axis(np.concatenate([keys, block_keys[near]], axis=1), order, axis=1)
-    return Hits(ids, keys, scores)
+        step = max(1, CELLS // max(1, len(queries)))
+        for start in range(0, len(block.ids), step):
+            part = slice(start, start + step)
+            search.add(block.ids[part], block.keys[part], block.vectors[part])
+    return search.hits()
+
+
+class _Search:
+    """The best k so far, and the scores of what was asked for."""
+
+    def __init__(
+        self, queries: Vectors, k: int, metric: Metric, asked: Sequence[Sequence[str]]
+    ) -> None:
+        count = len(queries)
+        self._queries, self._k, self._metric = queries, k, metric
+        self._scores = np.full((count, k), -np.inf, np.float32)
+        self._ids = np.full((count, k), "", object)
+        self._keys = np.full((count, k), b"", object)
+        width = max((len(row) for row in asked), default=0)
+        self._asked = np.full((count, width), np.nan, np.float32)
+        self._asked_keys = np.full((count, width), b"", object)
+        self._places: dict[str, list[tuple[int, int]]] = {}
+        for query, row in enumerate(asked):
+            for column, id in enumerate(row):
+                self._places.setdefault(id, []).append((query, column))
+
+    def add(self, ids: Sequence[str], keys: Sequence[bytes], vectors: Vectors) -> None:
+        if self._metric == "cosine":
+            vectors = unit(vectors)
+        found = similarity(self._queries, vectors, self._metric)
+        block_ids, block_keys = _objects(ids), _objects(keys)
+        if self._places:
+            self._score_asked(ids, keys, found)
+        kept = min(self._k, found.shape[1])
+        near = _first_of_best(found, kept)
+        scores = np.concatenate([self._scores, np.take_along_axis(found, near, axis=1)], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
+        self._scores = np.take_along_axis(scores, order, axis=1)
+        self._ids = _pick(self._ids, block_ids[near], order)
+        self._keys = _pick(self._keys, block_keys[near], order)
+
+    def _score_asked(self, ids: Sequence[str], keys: Sequence[bytes], found: Scores) -> None:
+        for column, id in enumerate(ids):
+            for query, place in self._places.get(id, ()):
+                self._asked[query, place] = found[query, column]
+                self._asked_keys[query, place] = keys[column]
+
+    def hits(self) -> Hits:
+        return Hits(self._ids, self._keys, self._scores, self._asked, self._asked_keys)
+
+
+def _first_of_best(found: Scores, kept: int) -> npt.NDArray[np.intp]:
+    """Columns of the `kept` best of each row in corpus order; of equals the first in the corpus.
+
+    `argpartition` picks among those that tie with the last one as it likes, so they are picked
+    again: all that are better, then the first of the equals.
+    """
+    if kept == found.shape[1]:
+        return np.broadcast_to(np.arange(kept), found.shape)
+    near = np.argpartition(-found, kept - 1, axis=1)[:, :kept]
+    near.sort(axis=1)
+    last = np.take_along_axis(found, near, axis=1).min(axis=1)
+    tied = (found >= last[:, None]).sum(axis=1) > kept
+    for row in np.flatnonzero(tied):
+        better = np.flatnonzero(found[row] > last[row])
+        equal = np.flatnonzero(found[row] == last[row])[: kept - len(better)]
+        near[row] = np.sort(np.concatenate([better, equal]))
+    return near
+
+
+def _objects(values: Sequence[str] | Sequence[bytes]) -> npt.NDArray[np.object_]:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _pick(
+    kept: npt.NDArray[np.object_], new: npt.NDArray[np.object_], order: npt.NDArray[np.intp]
+) -> npt.NDArray[np.object_]:
+    return np.take_along_axis(np.concatenate([kept, new], axis=1), order, axis=1)

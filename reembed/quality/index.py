@@ -1,0 +1,146 @@
+"""G2: the store's own search against exact search over the run's vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reembed.quality.search import Hits
+from reembed.quality.statistics import histogram
+from reembed.quality.verdict import Gate
+from reembed.records import Metric
+
+TIE = 1e-6
+"""Relative difference of scores below which two records count as equally near."""
+CLEARLY = 0.02
+"""How much better another metric must explain the answers to be named."""
+
+Recalls = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Deeper:
+    """What the index finds when it is asked for more than is kept, which makes HNSW look at more.
+
+    Attributes:
+        asked: records asked for; of HNSW's search list, the least it then has.
+        recall: of the first k of its answers.
+    """
+
+    asked: int
+    recall: float
+
+
+def answer_recalls(hits: Hits, k: int) -> Recalls:
+    """Recall@k of each query's answer, `(q,)`.
+
+    `hits` is an exact search with the index's answers asked for. An answer that is as near as the
+    k-th nearest is right, whichever of equally near records it is (equal texts have equal vectors);
+    so counts ann-benchmarks (Aumüller, Bernhardsson and Faithfull 2020). What the index left out,
+    or what the run does not know, is a miss.
+    """
+    if not k:
+        return np.ones(len(hits.scores))
+    last = hits.scores[:, k - 1].astype(np.float64)
+    reach = last - TIE * np.maximum(1.0, np.abs(last))
+    right = np.nan_to_num(hits.asked.astype(np.float64), nan=-np.inf) >= reach[:, None]
+    return np.asarray(np.minimum(right.sum(axis=1), k) / k)
+
+
+def other_metric(recalls: Mapping[Metric, float], target: Metric) -> Metric | None:
+    """The metric that explains the answers clearly better than the target's, if one does."""
+    best = max(recalls, key=lambda metric: recalls[metric])
+    return best if recalls[best] > recalls[target] + CLEARLY else None
+
+
+def index_gate(
+    recalls: Recalls,
+    k: int,
+    limit: float,
+    *,
+    target: Metric,
+    real: Metric,
+    explained_by: Metric | None = None,
+    deeper: Sequence[Deeper] = (),
+    scheme: str = "",
+    settings: Mapping[str, Any] | None = None,
+    unasked: int = 0,
+) -> Gate:
+    """Whether the index finds what is nearest, by the metric it should have.
+
+    Args:
+        recalls: of each query, `(q,)`.
+        limit: mean recall it must reach.
+        real: the metric that the store says its index has.
+        explained_by: a metric that explains its answers better than the target's.
+        deeper: what it finds when asked for more.
+        scheme: of the store's URL, for advice.
+        settings: of the index, for advice.
+    """
+    recall = float(recalls.mean())
+    figures = {
+        "recall": round(recall, 6), "k": k, "limit": limit, "queries": len(recalls),
+        "queries_below": int((recalls < limit).sum()), "metric": real, "target_metric": target,
+        "histogram": histogram(recalls, 10, 0.0, 1.0), "settings": dict(settings or {}),
+        "deeper": [asdict(one) for one in deeper],
+    }  # fmt: skip
+    about = f"recall@{k} of the index {recall:.4f}, limit {limit}"
+    wrong = real if real != target else explained_by
+    if wrong is not None:
+        return Gate(
+            "index", "fail",
+            f"the index ranks by {wrong}, and the target's metric is {target} ({about}); set "
+            "target.metric and run again under a new name",
+            figures,
+        )  # fmt: skip
+    if recall >= limit:
+        return Gate("index", "pass", about, figures)
+    return Gate("index", "fail", f"{about}; {advice(k, limit, deeper, scheme, settings)}", figures)
+
+
+def advice(
+    k: int,
+    limit: float,
+    deeper: Sequence[Deeper],
+    scheme: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> str:
+    """Which setting raises recall, how far, and what it costs."""
+    enough = next((one for one in deeper if one.recall >= limit), None)
+    now = f" (now {settings['ef_search']})" if settings and "ef_search" in settings else ""
+    if enough is not None:
+        return (
+            f"with an ef_search of {enough.asked}{now} it finds {enough.recall:.4f} (measured): "
+            f"{_how(scheme)}. It costs time in proportion, about {enough.asked / max(k, 1):.0f} "
+            "times "
+            "as many distances a query as an ef_search of k, and no memory"
+        )
+    best = max(deeper, key=lambda one: one.recall, default=None)
+    tried = (
+        f"even with an ef_search of {best.asked}{now} it finds only {best.recall:.4f} (measured), "
+        "so "
+        "the graph itself is too thin: "
+        if best
+        else ""
+    )
+    return (
+        f"{tried}raise max_neighbors (M; memory and disk grow by about 8 bytes a neighbour and "
+        "record) "
+        "and ef_construction (a slower build, nothing later) in target.index and run again under a "
+        "new name; the cache keeps the vectors"
+    )
+
+
+def _how(scheme: str) -> str:
+    if scheme.startswith("chroma"):
+        return (
+            "set target.index.ef_search, or modify the collection's configuration, and load it "
+            "again "
+            "(a new client or a restarted server; an open one keeps the old value), then verify "
+            "again"
+        )
+    return "set it in target.index or for the session, then verify again"

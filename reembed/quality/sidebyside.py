@@ -1,0 +1,103 @@
+"""G4: both models' answers side by side. Shown, never gating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reembed.quality.findings import SAMPLES
+from reembed.quality.overlap import PERSISTENCE, jaccard, rank_biased_overlap
+from reembed.quality.search import Hits, Scores
+from reembed.quality.statistics import Values, histogram, quantiles
+from reembed.quality.verdict import Gate
+from reembed.records import Metric
+
+ANSWERS = 5
+"""Answers of each model that are shown for a query."""
+QUERY_LENGTH, TEXT_LENGTH = 200, 100
+"""Characters that are shown."""
+
+TextOf = Callable[[Sequence[str]], Mapping[str, str]]
+"""Record ids to their texts, as far as they are known."""
+
+
+def overlap_gate(
+    queries: Sequence[str], new: Hits, old: Hits, k: int, texts: TextOf, source: str
+) -> Gate:
+    """Jaccard@k and RBO of the answers, and the queries whose answers changed most.
+
+    Records of equal text count as the same answer.
+
+    Args:
+        source: where the queries come from: judged, log or known-item.
+    """
+    pairs = list(zip(new.ranked_keys(), old.ranked_keys(), strict=True))
+    shared = np.array([jaccard(a[:k], b[:k]) for a, b in pairs])
+    biased = np.array([rank_biased_overlap(_once(a[:k]), _once(b[:k])) for a, b in pairs])
+    changed = np.lexsort((np.arange(len(shared)), biased, shared))[:SAMPLES]
+    figures = {
+        "queries": len(pairs), "source": source, "k": k,
+        "jaccard": quantiles(shared), "jaccard_histogram": histogram(shared, 10, 0.0, 1.0),
+        "rbo": quantiles(biased), "rbo_p": PERSISTENCE,
+        "most_changed": side_by_side(changed.tolist(), queries, new, old, texts,
+                                     {"jaccard": shared, "rbo": biased}),
+    }  # fmt: skip
+    return Gate(
+        "overlap", "shown",
+        f"top-{k} answers overlap {shared.mean():.3f} (Jaccard), {biased.mean():.3f} (RBO) over "
+        f"{len(pairs):,} {source} queries",
+        figures,
+    )  # fmt: skip
+
+
+def side_by_side(
+    places: Sequence[int],
+    queries: Sequence[str],
+    new: Hits,
+    old: Hits,
+    texts: TextOf,
+    figures: Mapping[str, Values],
+) -> list[dict[str, Any]]:
+    """For each of these queries its text, its figures, and the first answers of both models."""
+    wanted = {
+        id for hits in (new, old) for place in places for id in hits.ids[place][:ANSWERS] if id
+    }
+    known = texts(sorted(wanted))
+
+    def answers(hits: Hits, place: int) -> list[dict[str, Any]]:
+        return [
+            {"id": id, "text": shorten(known.get(id, ""), TEXT_LENGTH),
+             "score": round(float(value), 4)}
+            for id, value in zip(hits.ids[place][:ANSWERS], hits.scores[place], strict=False) if id
+        ]  # fmt: skip
+
+    return [
+        {"query": shorten(queries[place], QUERY_LENGTH),
+         **{name: round(float(values[place]), 6) for name, values in figures.items()},
+         "old": answers(old, place), "new": answers(new, place)}
+        for place in places
+    ]  # fmt: skip
+
+
+def score_figures(scores: Scores, metric: Metric) -> dict[str, Any]:
+    """Distribution of the similarity of first and of all answers; l2 as minus squared distance up
+    to the query's own length."""
+    first = scores[:, 0].astype(np.float64)
+    everything = scores[np.isfinite(scores)].astype(np.float64)
+    return {
+        "metric": metric, "first": quantiles(first[np.isfinite(first)]),
+        "first_histogram": histogram(first[np.isfinite(first)]),
+        "all_histogram": histogram(everything),
+    }  # fmt: skip
+
+
+def shorten(text: str, length: int) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(text[: 4 * length].split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def _once(items: Sequence[bytes]) -> list[bytes]:
+    return list(dict.fromkeys(items))
