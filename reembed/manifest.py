@@ -77,10 +77,19 @@ class Model(_Section):
         return value
 
     def settings(self) -> dict[str, Any]:
-        """What decides the vectors, for the fingerprint: all but where the key comes from."""
-        return self.model_dump(exclude={"api_key_env", "on_too_long"}) | (
-            {} if self.on_too_long == "fail" else {"on_too_long": self.on_too_long}
-        )
+        """What decides the vectors, for the fingerprint: all but where the key comes from and how
+        patient or how fast requests are, which may change between two calls of a run."""
+        settings = self.model_dump(exclude={"api_key_env", "on_too_long"})
+        settings["options"] = {
+            key: value for key, value in self.options.items() if key not in OPERATIONAL_OPTIONS
+        }
+        if self.on_too_long != "fail":
+            settings["on_too_long"] = self.on_too_long
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest keys that are not at their default: enough to open the model elsewhere."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     def settings_sha256(self) -> str:
         """Hash of `settings`, hexadecimal."""
