@@ -17,7 +17,7 @@ from reembed.quality.verdict import Verdict
 from reembed.report.timeline import Moment, Stage, stages, timeline
 from reembed.results import NEXT_STEP, RunResult, State, run_result
 from reembed.rundir import RunDir
-from reembed.swap import parked_name
+from reembed.swapkind import parked_name
 
 Outcome = Literal["pass", "refused", "none"]
 QUARANTINE_SAMPLES = 10
@@ -157,10 +157,10 @@ def _outcome(result: RunResult) -> tuple[Outcome, str]:
         more = f" Also in the way: {', '.join(gate.name for gate in others)}." if others else ""
         return "refused", f"{first.name} {verb}: {first.message}.{more}"
     passed = [gate.name for gate in verdict.gates if gate.status == "pass"]
-    shown = [gate.name for gate in verdict.gates if gate.status == "shown"]
     sentence = f"Every gate passed: {', '.join(passed)}."
-    if "recall" in shown:
-        sentence += " Search quality (recall) is shown and could not be judged."
+    for gate in verdict.gates:
+        if gate.name == "recall" and gate.status == "shown":
+            sentence += f" Search quality could not be judged: {gate.message}."
     return "pass", sentence
 
 
@@ -198,7 +198,7 @@ def _live(events: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]) -> s
 
 
 def _commands(result: RunResult, run: RunDir, manifest: Path, live: str) -> list[Command]:
-    path, parked, state = shlex.quote(str(manifest)), parked_name(live, run), result.state
+    path, parked, state = shlex.quote(str(manifest)), parked_name(live, run.run_id), result.state
     swapped = state in CLEAN_STATES
     commands = []
     if state in ("created", "exported", "embedded", "loaded"):

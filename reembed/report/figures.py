@@ -121,17 +121,19 @@ def by_side(figures: Mapping[str, Any]) -> dict[str, Any]:
     sides = {
         side: figures[side] for side in ("old", "new") if isinstance(figures.get(side), Mapping)
     }
-    if not sides or any(as_span(value) or as_quantiles(value) for value in sides.values()):
+    if not sides:
         return dict(figures)
+    found = {name: value for name, value in figures.items() if name not in sides}
+    if any(as_span(value) or as_quantiles(value) for value in sides.values()):
+        return found | {"old and new": sides}
     names = list(dict.fromkeys(name for value in sides.values() for name in value))
     merged = {
         name: {side: value[name] for side, value in sides.items() if name in value}
         for name in names
     }
     plain = {name: pair for name, pair in merged.items() if all(map(is_scalar, pair.values()))}
-    found = {name: value for name, value in figures.items() if name not in sides}
     if plain:
-        found["old and new"] = [{"": name, **pair} for name, pair in plain.items()]
+        found["old and new"] = [{"": label(name), **pair} for name, pair in plain.items()]
     return found | {name: pair for name, pair in merged.items() if name not in plain}
 
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reembed.quality.verdict import Gate, Status
-from reembed.report.drawing import known_plots, plot
+from reembed.report.drawing import known_plots, metric_name, plot, title
 from reembed.report.figures import (
     Grid,
     as_grid,
+    as_span,
     by_side,
     is_number,
     is_scalar,
@@ -24,7 +25,8 @@ from reembed.report.markup import Child, Markup, h, join
 from reembed.report.queries import answers, is_answers
 
 SYMBOL: dict[Status, str] = {
-    "pass": "\N{CHECK MARK}", "fail": "\N{BALLOT X}", "inconclusive": "?", "shown": "i",
+    "pass": "\N{CHECK MARK}", "fail": "\N{BALLOT X}", "inconclusive": "?",
+    "shown": "\N{WHITE CIRCLE}",
 }  # fmt: skip
 TITLES = {
     "integrity": "Integrity: is every record there, unchanged?",
@@ -64,11 +66,13 @@ def gate_article(gate: Gate, index: int) -> Markup:
     drawn, used = known_plots(gate.figures)
     left = {name: value for name, value in gate.figures.items() if name not in used}
     samples = {kind: ids for kind, ids in gate.samples.items() if ids}
+    if is_answers(gate.figures.get("worst")):
+        samples.pop("lost most", None)  # the same queries, and with their answers
     return h(
         "article",
         h("header", h("h3", TITLES.get(gate.name, gate.name)), status(gate.status)),
         h("p", gate.message),
-        _mapping(left, drawn),
+        _mapping(left, drawn, metrics_table(gate.figures.get("metrics"))),
         [[h("h4", f"{kind}, e.g."), sample_list(ids)] for kind, ids in samples.items()],
         id=f"gate-{index}", class_=gate.status,
     )  # fmt: skip
@@ -115,28 +119,56 @@ def grid_table(grid: Grid, caption: str) -> Markup:
     )  # fmt: skip
 
 
-def _mapping(figures: Mapping[str, Any], drawn: Sequence[Markup] = (), depth: int = 0) -> Markup:
-    """Figures by name: short ones as a list, then plots beside each other, then the rest."""
+def metrics_table(metrics: object) -> Markup | None:
+    """Old, new and their difference in each metric with its interval, None without metrics."""
+    if not isinstance(metrics, Mapping) or "metrics" not in known_plots({"metrics": metrics})[1]:
+        return None
+    columns = [side for side in ("old", "new", "difference")
+               if any(as_span(found.get(side)) for found in metrics.values())]  # fmt: skip
+    rows = [
+        [metric_name(name), *(_interval(found.get(side), signed=side == "difference")
+                              for side in columns)]
+        for name, found in metrics.items()
+    ]  # fmt: skip
+    return grid_table(Grid(["metric", *columns], rows), "metrics with their intervals")
+
+
+def _interval(value: object, *, signed: bool) -> str | None:
+    span = as_span(value)
+    sign = "+" if signed else ""
+    if span is None:
+        return None
+    return f"{span.mean:{sign}.4f} [{span.low:{sign}.4f}, {span.high:{sign}.4f}]"
+
+
+def _mapping(
+    figures: Mapping[str, Any], drawn: Sequence[Markup] = (), table: Markup | None = None,
+    depth: int = 0,
+) -> Markup:  # fmt: skip
+    """Figures by name: short ones as a list, then plots beside each other, then the rest.
+
+    Args:
+        drawn: plots that come first.
+        table: what comes after the plots.
+    """
     figures = by_side(figures)
     plots, rest = list(drawn), list[Child]()
     for name, value in figures.items():
-        if is_scalar(value):
+        if is_scalar(value) or _is_empty(value):
             continue
         drawing = plot(name, value)
         if drawing is not None:
             plots.append(drawing)
         else:
             rest.append(_nested(name, value, depth))
-    scalars = {name: value for name, value in figures.items() if is_scalar(value)}
+    scalars = {name: value for name, value in figures.items() if is_scalar(value) and value != ""}
     small = h("div", plots, class_="plots") if plots else None
-    return join([figure_list(scalars), small, rest])
+    return join([figure_list(scalars), small, table, rest])
 
 
 def _nested(name: str, value: Any, depth: int) -> Child:
     """A figure that is no plot: side by side answers, a table, a list, or figures within it."""
-    if not value:
-        return None
-    heading = h("h4", label(name).capitalize())
+    heading = h("h4", title(name))
     if is_answers(value):
         note = h("p", "Answers that both models give are grey.", class_="muted")
         return [heading, note, answers(value)]
@@ -148,6 +180,13 @@ def _nested(name: str, value: Any, depth: int) -> Child:
     if isinstance(value, list | tuple):
         return [heading, sample_list([show(v) if is_scalar(v) else v for v in value])]
     return [heading, h("p", clip(str(value)))]
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether there is nothing to show of a figure, such as the histogram of no values."""
+    if isinstance(value, Mapping):
+        return all(_is_empty(item) for item in value.values())
+    return isinstance(value, list | tuple) and not value
 
 
 def _figure(name: str, value: Any) -> Markup:

@@ -135,7 +135,8 @@ def histogram(
 
 def box_plot(title: str, boxes: Mapping[str, Quantiles]) -> Markup:
     """A box for each: median, quartiles, and a line from the 5th to the 95th percentile."""
-    axis = around([end for q in boxes.values() for end in (q.p5, q.p95)], 1e-6, None)
+    ends = [end for q in boxes.values() for end in (q.p5, q.p95)]
+    axis = around(ends, max(map(abs, ends)) * 0.02 or 0.02, None)
     bottom = 8 + ROW * len(boxes)
     parts: list[Child] = [_x_axis(axis, bottom)]
     for row, (name, q) in enumerate(boxes.items()):

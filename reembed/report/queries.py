@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reembed.report.figures import is_scalar, label, show
+from reembed.report.figures import is_number, is_scalar, label, show
 from reembed.report.markup import Child, Markup, h
 
 SIDES = ("old", "new")
@@ -13,6 +13,8 @@ QUERY_NAMES = ("query", "text", "question", "id")
 MOST_QUERIES = 20
 MOST_ANSWERS = 10
 LONGEST = 300
+UNFOLDED = 3
+"""Queries whose answers are open from the start, and in print."""
 
 
 def is_answers(value: object) -> bool:
@@ -28,11 +30,13 @@ def is_answers(value: object) -> bool:
 
 
 def answers(entries: Sequence[Mapping[str, Any]]) -> Markup:
-    """The queries one under the other, old and new beside each other where there is room."""
-    return h("div", [_query(entry) for entry in entries[:MOST_QUERIES]])
+    """The queries one under the other, the first ones open; old and new beside each other where
+    there is room."""
+    shown = entries[:MOST_QUERIES]
+    return h("div", [_query(entry, unfolded=i < UNFOLDED) for i, entry in enumerate(shown)])
 
 
-def _query(entry: Mapping[str, Any]) -> Markup:
+def _query(entry: Mapping[str, Any], *, unfolded: bool) -> Markup:
     name = next((name for name in QUERY_NAMES if is_scalar(entry.get(name, []))), "")
     notes = [
         f"{label(key)} {show(value)}"
@@ -41,21 +45,20 @@ def _query(entry: Mapping[str, Any]) -> Markup:
     ]
     found = {side: [_id(answer) for answer in entry.get(side) or []] for side in SIDES}
     common = set(found["old"]) & set(found["new"])
+    title = h("bdi", _clip(show(entry.get(name, "query"))), dir="auto")
     return h(
-        "section",
-        h("h4", h("bdi", _clip(show(entry.get(name, "query"))), dir="auto")),
-        h("p", ", ".join(notes), class_="muted") if notes else None,
+        "details",
+        h("summary", title, h("span", ", ".join(notes), class_="note") if notes else None),
         h("div", [_side(side, entry.get(side), common) for side in SIDES], class_="sides"),
-        class_="query",
-    )
+        class_="query", open=unfolded,
+    )  # fmt: skip
 
 
 def _side(side: str, found: Any, common: set[str]) -> Markup:
     items: list[Child] = [
-        h("li", h("bdi", _clip(_words(answer)), dir="auto"),
-          class_="common" if _id(answer) in common else None)
+        h("li", _answer(answer), class_="common" if _id(answer) in common else None)
         for answer in (found if isinstance(found, list) else [])[:MOST_ANSWERS]
-    ]  # fmt: skip
+    ]
     shown = h("ol", items) if items else h("p", "no answer", class_="muted")
     return h("div", h("h5", f"{side} model"), shown)
 
@@ -66,12 +69,18 @@ def _id(answer: Any) -> str:
     return str(answer)
 
 
-def _words(answer: Any) -> str:
-    """An answer with what is known of it: its id, and a score or its text."""
+def _answer(answer: Any) -> Child:
+    """An answer with what is known of it: its id, its text, a score."""
     if not isinstance(answer, Mapping):
-        return str(answer)
-    rest = [show(v) for key, v in answer.items() if key != "id" and is_scalar(v) and v is not None]
-    return "  ·  ".join([_id(answer), *rest]) if "id" in answer else "  ·  ".join(rest)
+        return h("bdi", _clip(str(answer)), dir="auto")
+    known = {key: value for key, value in answer.items() if key != "id" and is_scalar(value)}
+    scores = [show(value) for value in known.values() if is_number(value)]
+    texts = [value for value in known.values() if isinstance(value, str) and value]
+    return [
+        h("bdi", _clip(_id(answer)), dir="auto") if "id" in answer else None,
+        h("span", f"  {', '.join(scores)}", class_="muted") if scores else None,
+        [h("bdi", _clip(text), dir="auto", class_="note") for text in texts],
+    ]
 
 
 def _clip(text: str) -> str:
