@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console, RenderableType
 
@@ -29,6 +28,12 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
+
+COMMAND_LINE_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""Click's base of all mistakes on the command line. Newer versions of typer bring a Click of their
+own, so importing the name from click would miss it."""
 
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the migration's YAML file")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
@@ -56,10 +61,12 @@ def init(
     """Look into a store and write a manifest for one of its collections."""
     from reembed.init import discover
 
-    found = discover(url, collection)
+    if output is not None and output.exists():
+        raise UsageError(f"{output}: exists already", "Choose another name with -o.")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
+    found = discover(url, collection, output.parent if output else None)
     if output is not None:
-        if output.exists():
-            raise UsageError(f"{output}: exists already", "Choose another name with -o.")
         with write_errors(output):
             output.write_text(found.to_yaml(), "utf-8")
     if as_json:
@@ -113,11 +120,18 @@ def run(
 
 
 @app.command()
-def verify(manifest: ManifestPath, as_json: Json = False) -> None:
+def verify(
+    manifest: ManifestPath,
+    part: Annotated[
+        str | None,
+        typer.Option("--slice", metavar="N/T", help="only the integrity of the n-th of t slices"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check the gates again on a loaded run."""
     from reembed.report.text import result_text
 
-    result = _migration(manifest).verify()
+    result = _migration(manifest).verify(slice=part)
     _show(result, result_text, as_json)
     raise typer.Exit(result.exit_code)
 
@@ -215,9 +229,9 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except ReembedError as error:
         code = _fail(error)
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = _fail(_interrupted())
-    except click.ClickException as error:
+    except COMMAND_LINE_ERROR as error:
         code = _fail(UsageError(error.format_message(), "See `reembed --help`."))
     except KeyboardInterrupt:
         code = _fail(_interrupted())
@@ -226,7 +240,8 @@ def main() -> NoReturn:
         code = _fail(
             ReembedError(
                 f"{type(error).__name__}: {error}",
-                "This is a bug in reembed; nothing was swapped. Please report it with the lines above.",
+                "This is a bug in reembed. Please report it with the lines above; `reembed status` "
+                "says where the migration stands.",
             )
         )
     sys.exit(code or 0)
