@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from reembed.errors import PreflightError, UsageError
-from reembed.manifest import resolve_url
+from reembed.store_url import resolve_url
 from reembed.stores.base import CollectionInfo
 from reembed.stores.registry import open_store
 
@@ -62,12 +63,16 @@ class Discovery:
         return HEADER + found + yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
 
 
-def discover(url: str, collection: str | None = None) -> Discovery:
+def discover(
+    url: str, collection: str | None = None, folder: str | Path | None = None
+) -> Discovery:
     """Describe every collection and draft a manifest for one of them.
 
     Args:
         url: a store URL; a relative path is relative to the working directory.
         collection: which one; needed only where there are several.
+        folder: where the manifest is to lie, from which its relative paths are read; default: the
+            working directory.
 
     Raises:
         UsageError: there are several and none is chosen; the hint lists them.
@@ -87,12 +92,22 @@ def discover(url: str, collection: str | None = None) -> Discovery:
         chosen = store.describe(collection or infos[0].name)
     finally:
         store.close()
-    source: dict[str, Any] = {"url": url, "collection": chosen.name}
+    source: dict[str, Any] = {
+        "url": _seen_from(Path(folder or "."), url), "collection": chosen.name,
+    }  # fmt: skip
     if chosen.model is None:
         source["model"] = None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
     manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": EXAMPLE_MODEL}
     return Discovery(url, infos, manifest)
+
+
+def _seen_from(folder: Path, url: str) -> str:
+    """A store URL given in the working directory, for a manifest in `folder`."""
+    scheme, _, path = url.partition(":")
+    if resolve_url(url, Path.cwd()) == url or path.startswith(("/", "~")):
+        return url
+    return f"{scheme}:{os.path.relpath(path, folder)}"
 
 
 def _model_text(info: CollectionInfo) -> str:

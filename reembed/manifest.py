@@ -20,11 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from reembed.errors import ManifestError
 from reembed.records import Metric
-from reembed.secret_scan import SECRET_PATTERNS as SECRET_PATTERNS
 from reembed.secret_scan import refuse_secrets
-from reembed.store_url import absolute
-from reembed.store_url import check_url as check_url
-from reembed.store_url import resolve_url as resolve_url
+from reembed.store_url import absolute, check_url, resolve_url
 from reembed.template import TemplateError, TextTemplate
 from reembed.yaml_reader import read_yaml
 
@@ -33,6 +30,20 @@ Provider = Literal[
 ]
 SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
 Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
+
+OPERATIONAL_OPTIONS = frozenset(
+    {
+        "batch_items",
+        "batch_tokens",
+        "keep_alive",
+        "retry_attempts",
+        "retry_seconds",
+        "retry_wait",
+        "threads",
+        "timeout",
+    }
+)
+"""Options of providers that say how a model is called, not what its vectors are."""
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -567,3 +567,11 @@ def test_is_frozen(load: Load) -> None:
 
 def test_schema_has_a_description_for_every_section() -> None:
     assert all("description" in section for section in json_schema()["$defs"].values())
+
+
+def test_how_a_model_is_called_is_no_part_of_what_it_is() -> None:
+    patient = Model(provider="openai", name="m", options={"timeout": 60, "tokenizer": "t"})
+    hurried = Model(provider="openai", name="m", options={"timeout": 1, "tokenizer": "t"})
+    other = Model(provider="openai", name="m", options={"timeout": 1, "tokenizer": "u"})
+    assert patient.settings_sha256() == hurried.settings_sha256() != other.settings_sha256()
+    assert Model.model_validate(patient.to_dict()) == patient

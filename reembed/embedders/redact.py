@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from reembed.manifest import SECRET_PATTERNS
+from reembed.secret_scan import SECRET_PATTERNS
 
 HIDDEN = "[hidden]"
 LONGEST = 500

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reembed.errors import MissingExtraError, PreflightError
-from reembed.manifest import check_url
+from reembed.store_url import check_url
 from reembed.stores.base import Store
 
 ADAPTERS = {
