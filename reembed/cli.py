@@ -21,7 +21,7 @@ import reembed
 from reembed.errors import InterruptedRunError, ReembedError, UsageError
 from reembed.manifest import Manifest, json_schema
 from reembed.progress import TerminalProgress
-from reembed.rundir import write_errors
+from reembed.rundir import write_atomic, write_errors
 
 app = typer.Typer(
     help="Move a live vector collection from one embedding model to another, safely.",
@@ -187,6 +187,39 @@ def status(
         _print(result_text(result))
     if not results:
         print("no runs in ./.reembed")
+
+
+@app.command()
+def report(
+    manifest: ManifestPath,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="default: report.html in the run")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the report of the newest run as one HTML file that opens offline."""
+    from reembed.report.write import REPORT_FILE
+
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other", "Choose one.")
+    found = _migration(manifest).report()
+    if output is None and not (as_json or markdown):
+        output = Path(found.path) / REPORT_FILE
+        write_atomic(output, found.to_html().encode())
+    elif output is not None:
+        if not output.parent.is_dir():
+            raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
+        with write_errors(output):
+            output.write_text(found.to_html(), "utf-8")
+    if as_json:
+        _print_json(found.to_dict())
+    elif markdown:
+        print(found.to_markdown(), end="")
+    else:
+        print(output)
 
 
 @app.command()

@@ -219,6 +219,7 @@ class Manifest(_Section):
     """where run directories live"""
 
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+    _path: Path | None = PrivateAttr(default=None)
 
     @field_validator("text")
     @classmethod
@@ -237,7 +238,9 @@ class Manifest(_Section):
             ManifestError: it cannot be read, is no valid manifest, or holds a secret.
         """
         path = Path(path)
-        return cls.parse(read_yaml(path), base_dir=path.resolve().parent, origin=str(path))
+        manifest = cls.parse(read_yaml(path), base_dir=path.resolve().parent, origin=str(path))
+        manifest._path = path.resolve()
+        return manifest
 
     @classmethod
     def parse(cls, data: Any, base_dir: Path, origin: str = "manifest") -> Self:
@@ -266,6 +269,11 @@ class Manifest(_Section):
     def base_dir(self) -> Path:
         """The folder that relative paths and `python` models are found from."""
         return self._base_dir
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from, None for one that was made in Python."""
+        return self._path
 
     @property
     def target_url(self) -> str:

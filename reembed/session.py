@@ -7,10 +7,12 @@ store, and closed together.
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -169,6 +171,21 @@ class Session:
             )
             return None
         return embedder
+
+    def meter(self) -> Callable[[], dict[str, Any]]:
+        """Begin to count. What is returned tells, when called, what was spent since: seconds, what
+        the model was asked for, and USD where its price is known."""
+        start, before = time.perf_counter(), self.stats()
+
+        def spent() -> dict[str, Any]:
+            stats = {key: value - before.get(key, 0) for key, value in self.stats().items()}
+            embedder: Embedder | None = self.__dict__.get("embedder")
+            price = embedder.price if embedder else None
+            usd = price.usd_per_million_tokens * stats["tokens"] / 1e6 if price else None
+            seconds = round(time.perf_counter() - start, 3)
+            return {"seconds": seconds, "stats": stats} | ({} if usd is None else {"usd": usd})
+
+        return spent
 
     def stats(self) -> dict[str, float]:
         """What the embedder has done so far; nothing before it is opened."""

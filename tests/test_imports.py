@@ -29,8 +29,8 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("searches",),
     ("plan", "export", "embed", "load", "verify", "swap", "rollback", "clean"),
     ("session", "results", "init", "live"),
-    ("migration",),
     ("report",),
+    ("migration",),
     ("cli",),
 )
 TOGETHER = {"quality", "stores", "embedders", "engines", "report"}

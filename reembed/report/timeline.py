@@ -86,8 +86,6 @@ def _add(stage: Stage, event: Event) -> None:
         stage.stats[key] = stage.stats.get(key, 0) + value
     if event.get("usd") is not None:
         stage.usd = (stage.usd or 0.0) + float(event["usd"])
-    if event["event"] == "verdict":
-        stage.records = int(event.get("records", 0))
 
 
 def timeline(events: Sequence[Event]) -> list[Moment]:
@@ -117,6 +115,8 @@ def _words(event: Event) -> str:
             return f"caught up with the source: {carried:,} records carried" if carried else ""
         case "verdict":
             return f"verdict: {'pass' if event['passed'] else 'the swap is refused'}"
+        case "slice-verdict":
+            return f"slice {event['slice']} checked: {'pass' if event['passed'] else 'fail'}"
         case "swap-begun" | "rollback-begun":
             return f"{event['event'].removesuffix('-begun')} begun ({event['kind']})"
         case "swap-done" | "rollback-done":
