@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from reembed.clean import drop_old, drop_shadow
 from reembed.difference import Difference, find_difference
@@ -25,6 +24,8 @@ from reembed.manifest import Manifest
 from reembed.plan import Plan, make_plan, target_name
 from reembed.progress import Progress
 from reembed.quality.verdict import Gate, Verdict
+from reembed.report.data import Report, read_report
+from reembed.report.write import write_report
 from reembed.results import (
     NEXT_STEP,
     VERDICT_FILE,
@@ -121,7 +122,8 @@ class Migration:
             verdict = self._verify(s)
             if not (swap or until == "swap") or not verdict.passed:
                 return self._result(s.run, verdict=verdict)
-            return self._result(s.run, swap=self._swap(s, dry_run=False))
+            swapped = self._reported(s.run, self._swap(s, dry_run=False))
+            return self._result(s.run, swap=swapped)
 
     def verify(self, *, slice: str | None = None) -> RunResult:
         """Check the gates again on a loaded run.
@@ -150,7 +152,7 @@ class Migration:
             GateError: there is no verdict yet, or it does not pass.
         """
         with self._lease(), self._session(self._require_run()) as s:
-            return self._swap(s, dry_run)
+            return self._reported(s.run, self._swap(s, dry_run))
 
     def sweep(self) -> SwapResult:
         """Carry writes that landed in the collection that is not live since the name moved."""
@@ -170,12 +172,12 @@ class Migration:
             accept_loss: go back even where rows cannot be carried; they are listed as lost.
         """
         with self._lease(), self._session(self._require_run("swapped", "rolling back")) as s:
-            return self._rollback(s, dry_run, accept_loss)
+            return self._reported(s.run, self._rollback(s, dry_run, accept_loss))
 
     def clean(self, *, dry_run: bool = False) -> SwapResult:
         """Delete the collection that is not live: the old one after a swap, else the shadow."""
         with self._lease(), self._session(self._require_run()) as s:
-            return self._clean(s, dry_run)
+            return self._reported(s.run, self._clean(s, dry_run))
 
     def status(self) -> RunResult:
         """Where the newest run stands."""
@@ -185,7 +187,29 @@ class Migration:
             return RunResult(self.manifest.name, "", path, "created", messages=["no run yet"])
         return self._result(run)
 
+    def report(self) -> Report:
+        """What the newest run did and found, from its run directory alone."""
+        run = RunDir.latest(self.manifest.state_dir)
+        if run is None:
+            raise self._no_run()
+        return read_report(self.manifest.name, run, self.manifest.path)
+
     # Runs
+
+    def _write_report(self, run: RunDir) -> None:
+        write_report(self.manifest.name, run, self.manifest.path)
+
+    def _reported(self, run: RunDir, result: SwapResult) -> SwapResult:
+        """Bring the report up to what was done. It is done, so a report that cannot be written is
+        told and not raised."""
+        if not result.done:
+            return result
+        try:
+            self._write_report(run)
+        except PreflightError as error:
+            told = f"the report could not be written: {error.message}"
+            return replace(result, messages=[*result.messages, told])
+        return result
 
     def _session(self, run: RunDir | None) -> Session:
         return Session(self.manifest, run, self.progress)
@@ -213,14 +237,17 @@ class Migration:
     def _require_run(self, *states: State) -> RunDir:
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
-            raise UsageError(
-                f"{self.manifest.name}: there is no run yet", "Begin one with `reembed run`."
-            )
+            raise self._no_run()
         run.check_identity(self.manifest.identity())
         state = run_state(run)
         if states and state not in states:
             raise self._wrong_state(run, state, *states)
         return run
+
+    def _no_run(self) -> UsageError:
+        return UsageError(
+            f"{self.manifest.name}: there is no run yet", "Begin one with `reembed run`."
+        )
 
     def _wrong_state(self, run: RunDir, state: State, *states: State) -> UsageError:
         wanted = f", not {' or '.join(states)}" if states else ""
@@ -258,11 +285,9 @@ class Migration:
 
     @contextlib.contextmanager
     def _timed(self, s: Session, stage: Stage) -> Iterator[None]:
-        start, before = time.perf_counter(), s.stats()
+        spent = s.meter()
         yield
-        spent = {key: value - before.get(key, 0) for key, value in s.stats().items()}
-        seconds = round(time.perf_counter() - start, 3)
-        s.run.journal.append("stage-done", stage=stage, seconds=seconds, stats=spent)
+        s.run.journal.append("stage-done", stage=stage, **spent())
 
     def _embed(self, s: Session) -> None:
         embed(
@@ -339,11 +364,22 @@ class Migration:
 
     def _verify(self, s: Session) -> Verdict:
         _ = s.fingerprint  # the model must still be the one that embedded
+        spent = s.meter()
         verdict = self._verification(s).verdict(self.progress)
         data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
         write_atomic(s.run.path / VERDICT_FILE, data)
-        s.run.journal.append("verdict", passed=verdict.passed)
+        swap = self._swap_note(s)
+        s.run.journal.append("verdict", passed=verdict.passed, swap=swap, **spent())
+        self._write_report(s.run)
         return verdict
+
+    def _swap_note(self, s: Session) -> dict[str, Any]:
+        """For the report: what a swap may claim as things stand, or why none can be made."""
+        try:
+            source = s.source_store.resolve(self.manifest.source.collection)
+            return choose_kind(s.source_store, self.manifest, source).to_dict()
+        except PreflightError as error:
+            return {"refused": error.message, "hint": error.hint}
 
     def _verify_slice(self, s: Session, part: str) -> Verdict:
         verdict = self._verification(s).slice_verdict(part, self.progress)
