@@ -24,9 +24,16 @@ from chromadb.api.types import EmbeddingFunction, GetResult, QueryResult
 from chromadb.errors import NotFoundError
 
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
-from reembed.manifest import Model, check_url
+from reembed.manifest import Model
 from reembed.records import Vectors
-from reembed.stores import chroma_client, chroma_function, chroma_metric, chroma_names, chroma_swap
+from reembed.store_url import check_url
+from reembed.stores import (
+    chroma_client,
+    chroma_function,
+    chroma_metric,
+    chroma_names,
+    chroma_pointer,
+)
 
 __all__ = ["LiveCollection", "open"]
 
@@ -93,10 +100,10 @@ class LiveCollection:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                pointer = chroma_swap.read_pointer(self._client, self.name)
+                pointer = chroma_pointer.read(self._client, self.name)
                 if pointer is not None:
-                    target = chroma_swap.follow(self._client, pointer)
-                    return target, chroma_swap.pointer_model(pointer)
+                    target = chroma_pointer.follow(self._client, pointer)
+                    return target, chroma_pointer.model_of(pointer)
                 plain = chroma_names.by_name(self._client, self.name)
                 if plain is not None:
                     return plain, None

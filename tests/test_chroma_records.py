@@ -172,6 +172,66 @@ def test_so_they_are_through_a_server_whose_directory_is_at_hand(tmp_path):
         store.close()
 
 
+# Ghosts: list-valued metadata of a deleted collection
+
+
+LISTS = batch([(f"r{i}", "t", {"ghost": ["boo", "hoo"], "floats": [0.5]}, None) for i in range(30)])
+
+
+@pytest.fixture(params=["path", "http", "http with the directory"])
+def haunted(request, tmp_path, chroma_server):
+    """A store whose newest collection, full of lists, an application has deleted."""
+    if request.param == "http with the directory":
+        store: Any = open_store(chroma_server.url)
+        make(store, "any")
+        store.close()
+        store = open_store(chroma_server.url, chroma_server.folder)
+    else:
+        store = request.getfixturevalue(f"{request.param}_store")
+    id = make(store, "deleted")
+    store.add(id, LISTS, vectors(30))
+    store._client.delete_collection("deleted")
+    yield store
+    if request.param == "http with the directory":
+        for name in store.collections():
+            store.drop(store.describe(name).id)
+        store.close()
+
+
+def test_chroma_gives_new_records_the_lists_of_a_deleted_collection(haunted):
+    made = haunted._client.create_collection("theirs", embedding_function=None)
+    made.add(ids=["new"], embeddings=points([1, 2, 3, 4]))
+    assert made.get(include=["metadatas"])["metadatas"][0]["ghost"] == ["boo", "hoo"]
+
+
+@pytest.mark.parametrize("verb", ["add", "replace"])
+def test_records_written_here_have_only_what_was_written(haunted, verb):
+    id = make(haunted, "clean")
+    given = batch(
+        [(f"n{i}", None, [None, {"k": 1}, {"ghost": "s"}, {"ghost": ["a"]}][i % 4], None)
+         for i in range(40)]
+    )  # fmt: skip
+    getattr(haunted, verb)(id, given, vectors(40))
+    assert haunted.fetch(id, given.column("id").to_pylist(), vectors=False).equals(given)
+
+
+def test_lists_of_records_that_are_there_stay_when_they_are_added_again(haunted):
+    id = make(haunted, "kept")
+    haunted.add(id, LISTS, vectors(30))
+    haunted.add(id, batch([("r1", "t", None, None)]), vectors(1))
+    read = haunted.fetch(id, ["r1"], vectors=False)
+    assert rows(read) == [("r1", "t", '{"floats":[0.5],"ghost":["boo","hoo"]}', None)]
+
+
+def test_a_collection_dropped_here_leaves_no_ghosts(store):
+    id = make(store, "dropped")
+    store.add(id, LISTS, vectors(30))
+    store.drop(id)
+    made = store._client.create_collection("theirs", embedding_function=None)
+    made.add(ids=["new"], embeddings=points([1, 2, 3, 4]))
+    assert not made.get(include=["metadatas"])["metadatas"][0]
+
+
 # Vectors that are lost
 
 
@@ -300,10 +360,10 @@ def test_answers_over_http_stay_near_the_byte_size_aimed_for(http_store, monkeyp
 def test_batches_keep_within_rows_and_bytes_and_a_huge_document_goes_alone(monkeypatch):
     monkeypatch.setattr(chroma_records, "BATCH_BYTES", 100_000)
     given = batch([(f"r{i}", "x" * (150_000 if i == 50 else 10), None, None) for i in range(2_500)])
-    batches = list(chroma_records._batches(given, 4, 1, 1_000))
-    assert [one for part in batches for one in part.ids] == given.column("id").to_pylist()
-    assert ["r50"] in [part.ids for part in batches]
-    assert all(len(part.ids) <= 1_000 for part in batches)
+    made = list(chroma_records.batches(given, 4, passes=1, max_rows=1_000))
+    assert [one for part in made for one in part.ids] == given.column("id").to_pylist()
+    assert ["r50"] in [part.ids for part in made]
+    assert all(len(part.ids) <= 1_000 for part in made)
 
 
 def test_more_bytes_than_the_server_takes_at_once_are_written_in_parts(http_store):

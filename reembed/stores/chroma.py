@@ -18,13 +18,16 @@ from chromadb.api.types import validate_where
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.manifest import Model, SwapKind
-from reembed.records import Metric, Vectors, chunked
+from reembed.records import Metric, Vectors, chunked, list_array_to_vectors
 from reembed.stores import (
     chroma_client,
     chroma_floats,
     chroma_function,
+    chroma_ghosts,
     chroma_metric,
     chroma_names,
+    chroma_pointer,
+    chroma_reach,
     chroma_records,
     chroma_sqlite,
     chroma_swap,
@@ -65,7 +68,7 @@ class ChromaStore:
         self._folder = address.path
         if address.path is None and data_dir is not None:
             try:
-                self._folder = self._verified(data_dir)
+                self._folder = chroma_reach.verified(data_dir, self._client, url)
             except BaseException:
                 self.close()
                 raise
@@ -84,48 +87,8 @@ class ChromaStore:
         kinds: dict[SwapKind, str] = dict(chroma_swap.GUARANTEES)
         if self._folder is None:
             del kinds["transaction"]
-        notes = ["Chroma 1.x has no access control of its own: whoever reaches it may write."]
-        if self._path is not None:
-            notes.append(
-                "Only one process at a time may write to a local Chroma collection: two lose "
-                "vectors without an error."
-            )
-            others = chroma_sqlite.holders(self._path)
-            if others:
-                notes.append(
-                    f"Open in other processes now: {', '.join(map(str, others))}. Searching is "
-                    "fine; they must not write while a run loads or sweeps."
-                )
-        elif self._folder is None:
-            notes.append(
-                "With source.data_dir (the server's own directory) the swap could be one "
-                "transaction."
-            )
-        return Capabilities(kinds, self._folder, tuple(notes))
-
-    def _verified(self, folder: Path) -> Path:
-        """`folder`, if it holds just the collections that the server lists, else PreflightError."""
-        if not (folder / chroma_sqlite.FILE).is_file():
-            raise PreflightError(f"source.data_dir: {folder} has no {chroma_sqlite.FILE}")
-        there = chroma_sqlite.collection_names(
-            folder, self._client_field("tenant"), self._client_field("database")
-        )
-        if not there or sorted(there.values()) != self.collections():
-            raise PreflightError(
-                f"source.data_dir: {folder} is not the directory of the server at {self.url}: "
-                "it holds other collections",
-                "Set it to what the server was started with (--path), or leave it out.",
-            )
-        id, name = next(iter(there.items()))
-        if self._named(name) is None or str(self._named(name).id) != id:  # type: ignore[union-attr]
-            raise PreflightError(
-                f"source.data_dir: {folder} is not the directory of the server at {self.url}: "
-                f"{name} is another collection there"
-            )
-        return folder.resolve()
-
-    def _client_field(self, name: str) -> str:
-        return str(getattr(self._client, name))
+        notes = chroma_reach.notes(self._path, self._folder)
+        return Capabilities(kinds, self._folder, notes)
 
     def collections(self) -> list[str]:
         return chroma_names.all_names(self._client)
@@ -171,6 +134,9 @@ class ChromaStore:
 
     def check_name(self, name: str) -> None:
         chroma_names.check_name(name)
+
+    def check_index(self, index: Mapping[str, Any], metric: Metric) -> None:
+        chroma_metric.configuration(index, metric, self._cloud)
 
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
         return chroma_names.default_target(collection, model, dimensions)
@@ -290,25 +256,28 @@ class ChromaStore:
     def _write(self, id: str, records: pa.RecordBatch, vectors: Vectors, replace: bool) -> None:
         if not records.num_rows:
             return
-        collection, folder = self._handle(id), self._folder
-
-        def delete(ids: list[str]) -> None:
-            with mapped(collection.name):
-                collection.delete(ids=ids)
-
-        def fix(floats: list[chroma_sqlite.FloatFix]) -> None:
-            if folder is not None:
-                chroma_sqlite.set_floats(folder, id, floats)
-
-        chroma_records.add(
-            collection,
+        collection = self._handle(id)
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if self._folder is not None:
+            chroma_ghosts.purge(self._folder)
+        for batch in chroma_records.batches(
             records,
-            np.ascontiguousarray(vectors, np.float32),
+            vectors.shape[1],
             passes=1 if self._path is not None else 2,
             max_rows=self._max_rows,
-            before=delete if replace else None,
-            after=fix,
-        )
+        ):
+            if replace:
+                with mapped(collection.name):
+                    collection.delete(ids=batch.ids)
+            if self._folder is not None:
+                chroma_records.write(collection, batch, vectors)
+                chroma_sqlite.set_floats(self._folder, id, batch.fixes)
+                continue
+            # Floats that cannot be sent stay a few units in the last place off here.
+            new = [] if self._cloud else chroma_ghosts.missing(collection, batch.ids)
+            chroma_records.write(collection, batch, vectors)
+            wanted = dict(zip(batch.ids, batch.metadatas, strict=True))
+            chroma_ghosts.remove(collection, new, wanted)
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
         collection = self._handle(id)
@@ -319,16 +288,31 @@ class ChromaStore:
     # --- names -----------------------------------------------------------------------------------
 
     def is_pointer(self, live: str) -> bool:
-        return chroma_swap.read_pointer(self._client, live) is not None
+        return chroma_pointer.read(self._client, live) is not None
 
     def resolve(self, live: str) -> CollectionInfo:
-        pointer = chroma_swap.read_pointer(self._client, live)
+        pointer = chroma_pointer.read(self._client, live)
         if pointer is None:
             return self.describe(live)
-        return self._info(chroma_swap.follow(self._client, pointer))
+        return self._info(chroma_pointer.follow(self._client, pointer))
 
     def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
-        return chroma_swap.exchange(self._client, kind, exchange, self._folder)
+        return chroma_swap.exchange(
+            self._client, kind, exchange, self._merge_intruders, self._folder
+        )
+
+    def _merge_intruders(self, names: list[str]) -> str | None:
+        """An application can make the live name more than once in a gap; a receipt names one
+        collection. The records of the newer ones are copied into the oldest; nothing is deleted,
+        because the application may still be writing to those it holds."""
+        found = [one for name in names if (one := self._named(name)) is not None]
+        for newer in found[1:]:
+            id = str(newer.id)
+            for page in self.list_ids(id):
+                records = self.fetch(id, page.to_pylist(), vectors=True)
+                vectors, usable = list_array_to_vectors(records.column("embedding"))
+                self.replace(str(found[0].id), records.filter(pa.array(usable)), vectors)
+        return found[0].name if found else None
 
     def drop(self, id: str) -> None:
         """Delete the collection of this object id.
@@ -341,9 +325,13 @@ class ChromaStore:
             found = chroma_names.by_id(self._client, id)
             if found is None:
                 self._handles.pop(id, None)
+                if self._folder is not None:
+                    chroma_ghosts.purge(self._folder)
                 return
             holder = self._named(found.name)
             if holder is not None and str(holder.id) == id:
+                if self._folder is None and not self._cloud:
+                    chroma_ghosts.delete_lists(found)
                 chroma_names.present(
                     lambda name=found.name: self._client.delete_collection(name),  # type: ignore[misc]
                     found.name,

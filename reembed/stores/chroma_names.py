@@ -67,6 +67,26 @@ def by_id(client: ClientAPI, id: str) -> Collection | None:
     return present(lambda: client.get_collection_by_id(UUID(id), embedding_function=None), id)
 
 
+def holder(client: ClientAPI, name: str) -> str | None:
+    """The object id of the collection of this name."""
+    found = by_name(client, name)
+    return None if found is None else str(found.id)
+
+
+def modify_name(collection: Collection, name: str) -> None:
+    """Rename a collection."""
+    with mapped(collection.name):
+        collection.modify(name=name)
+
+
+def free_name(client: ClientAPI, name: str) -> str:
+    """`name`, or with a number after it if that is taken."""
+    number, free = 2, name
+    while by_name(client, free) is not None:
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
 def all_names(client: ClientAPI) -> list[str]:
     """Names of all collections, sorted."""
     names: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -169,8 +169,8 @@ def _embedding_array(rows: list[Any]) -> pa.Array:
 
 
 @dataclass
-class _Batch:
-    """Rows to write in one call, and the floats to put right afterwards."""
+class Batch:
+    """Rows to write in one call, and the floats to put right afterwards (`chroma_floats`)."""
 
     ids: list[str] = field(default_factory=list)
     documents: list[str | None] = field(default_factory=list)
@@ -179,8 +179,9 @@ class _Batch:
     rows: list[int] = field(default_factory=list)
     fixes: list[FloatFix] = field(default_factory=list)
 
-    def part(self, rows: slice) -> _Batch:
-        return _Batch(
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows, without the fixes."""
+        return Batch(
             self.ids[rows],
             self.documents[rows],
             self.metadatas[rows],
@@ -189,47 +190,26 @@ class _Batch:
         )
 
 
-def add(
-    collection: Collection,
-    records: pa.RecordBatch,
-    vectors: Vectors,
-    *,
-    passes: int,
-    max_rows: int,
-    before: Callable[[list[str]], None] | None = None,
-    after: Callable[[list[FloatFix]], None] | None = None,
-) -> None:
-    """Write records in batches that Chroma takes.
+def batches(
+    records: pa.RecordBatch, dimensions: int, *, passes: int, max_rows: int
+) -> Iterator[Batch]:
+    """Records in batches that Chroma takes, metadata as it must be sent to be stored unchanged.
 
     Args:
-        passes: how often Chroma's JSON reading rounds a float on the way in (`chroma_floats`).
+        passes: how often Chroma's JSON reading rounds a float on the way in.
         max_rows: most rows that the server takes in one call.
-        before: called with the ids of each batch before it is written.
-        after: called after each batch with the floats that cannot be sent, to write them another
-            way; what it leaves alone is stored a few units in the last place off, and verification
-            reports the record.
 
     Raises:
-        PreflightError: a record that Chroma will never take, by its id.
+        PreflightError: a record that Chroma would alter.
     """
-    for batch in _batches(records, vectors.shape[1], passes, min(BATCH_ROWS, max_rows)):
-        if before is not None:
-            before(batch.ids)
-        _write(collection, batch, vectors)
-        if after is not None and batch.fixes:
-            after(batch.fixes)
-
-
-def _batches(
-    records: pa.RecordBatch, dimensions: int, passes: int, max_rows: int
-) -> Iterator[_Batch]:
-    batch, size = _Batch(), 0
+    batch, size = Batch(), 0
     columns = (records.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
     for row, (id, document, metadata, uri) in enumerate(zip(*columns, strict=True)):
         row_size = len(orjson.dumps([id, document, uri])) + len(metadata) + 6 * dimensions
-        if batch.ids and (len(batch.ids) == max_rows or size + row_size > BATCH_BYTES):
+        full = len(batch.ids) == min(BATCH_ROWS, max_rows) or size + row_size > BATCH_BYTES
+        if batch.ids and full:
             yield batch
-            batch, size = _Batch(), 0
+            batch, size = Batch(), 0
         batch.ids.append(id)
         batch.documents.append(document)
         batch.metadatas.append(_sendable(id, json.loads(metadata), passes, batch.fixes))
@@ -272,7 +252,12 @@ def _sendable_value(
     return value
 
 
-def _write(collection: Collection, batch: _Batch, vectors: Vectors) -> None:
+def write(collection: Collection, batch: Batch, vectors: Vectors) -> None:
+    """Add a batch; `vectors` are those of all records that the batches were made of.
+
+    Raises:
+        PreflightError: a record that Chroma will never take, by its id.
+    """
     try:
         collection.add(
             ids=batch.ids,
@@ -290,8 +275,8 @@ def _write(collection: Collection, batch: _Batch, vectors: Vectors) -> None:
                 raise
         if len(batch.ids) > 1:
             middle = len(batch.ids) // 2
-            _write(collection, batch.part(slice(None, middle)), vectors)
-            _write(collection, batch.part(slice(middle, None)), vectors)
+            write(collection, batch.part(slice(None, middle)), vectors)
+            write(collection, batch.part(slice(middle, None)), vectors)
             return
         raise PreflightError(
             f"record {_short(batch.ids[0])}: Chroma refused it: {error}",

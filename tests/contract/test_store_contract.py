@@ -89,6 +89,9 @@ def test_a_taken_name_is_refused_and_its_collection_untouched(store: Store):
 
 
 def test_an_unknown_index_setting_is_refused_by_name(store: Store):
+    store.check_index({}, "l2")
+    with pytest.raises(PreflightError, match="nonsense"):
+        store.check_index({"nonsense": 1}, "l2")
     with pytest.raises(PreflightError, match="nonsense"):
         store.create(
             "never", dimensions=4, metric="l2", index={"nonsense": 1}, metadata=None, model=MODEL
