@@ -17,6 +17,8 @@ from reembed.report.markup import Child, Markup, h
 WIDTH = 340
 LEFT, RIGHT = 44, 16
 ROW = 28
+TICK_LETTER = 7.4
+"""Width of a tick's digit in the widest of the fonts."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Axis:
 def around(values: Sequence[float], least: float, bounds: tuple[float, float] | None) -> Axis:
     """An axis that holds all values with a little air, at least `least` long, within `bounds`."""
     low, high = min(values), max(values)
+    least = max(least, 1e-6 * max(abs(low), abs(high)))
     air = max((high - low) * 0.15, (least - (high - low)) / 2)
     low, high = low - air, high + air
     if bounds:
@@ -196,7 +199,9 @@ def _x_axis(axis: Axis, y: float) -> Markup:
     for tick in ticks:
         parts.append(h("line", x1=axis(tick), x2=axis(tick), y1=y, y2=y + 4, class_="axis"))
         shown = f"{tick:,.{places}f}".replace("-", "\N{MINUS SIGN}")
-        parts.append(_text(axis(tick), y + 17, shown, "middle", "tick"))
+        half = TICK_LETTER * len(shown) / 2
+        x = min(max(axis(tick), half), WIDTH - half)
+        parts.append(_text(x, y + 17, shown, "middle", "tick"))
     return h("g", parts, aria_hidden="true")
 
 
