@@ -266,12 +266,14 @@ def test_a_directory_that_is_not_the_servers_is_refused(chroma_server, tmp_path)
     store.close()
 
 
-def test_a_copy_of_the_servers_directory_gives_no_watermark(chroma_server, tmp_path):
+def test_a_copy_of_the_servers_directory_is_not_relied_on_for_records(chroma_server, tmp_path):
     store = open_store(chroma_server.url)
     made = store.create("copied", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
     shutil.copytree(chroma_server.folder, tmp_path / "copy")
     from_copy = open_store(chroma_server.url, tmp_path / "copy")
+    store.add(made.id, simple(3), vectors(3))
     assert from_copy.watermark(made.id) is None
+    assert [len(page) for page in from_copy.list_ids(made.id)] == [3]
     from_copy.close()
     store.drop(made.id)
     store.close()

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from chromadb.base_types import SparseVector
 from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError, UnreachableError
@@ -368,9 +369,9 @@ def test_batches_keep_within_rows_and_bytes_and_a_huge_document_goes_alone(monke
 
 def test_more_bytes_than_the_server_takes_at_once_are_written_in_parts(http_store):
     id = make(http_store, "much")
-    much = batch([(f"r{i}", None, None, chr(97 + i) * 12_000_000) for i in range(5)])
-    http_store.add(id, much, vectors(5))
-    assert http_store.count(id) == 5
+    much = batch([(f"r{i}", None, None, chr(97 + i) * 12_000_000) for i in range(4)])
+    http_store.add(id, much, vectors(4))
+    assert http_store.count(id) == 4
 
 
 def test_a_lower_limit_of_the_server_is_found_by_halving(http_store, monkeypatch):
@@ -397,6 +398,17 @@ def test_the_record_whose_metadata_key_chroma_refuses_is_named(store, key):
     some = batch([(f"r{i}", None, {key if i == 7 else "key": 1}, None) for i in range(20)])
     with pytest.raises(PreflightError, match="'r7'"):
         store.add(make(store, "odd-keys"), some, vectors(20))
+
+
+def test_a_sparse_vector_in_metadata_is_refused_by_its_record(path_store, monkeypatch):
+    id = make(path_store, "sparse")
+    answer = {
+        "ids": ["r"], "documents": None, "uris": None, "embeddings": None,
+        "metadatas": [{"sparse": SparseVector(indices=[1], values=[0.5])}],
+    }  # fmt: skip
+    monkeypatch.setattr(path_store._handle(id), "get", lambda **_: answer)
+    with pytest.raises(PreflightError, match=r"'r'.*JSON"):
+        path_store.fetch(id, ["r"], vectors=False)
 
 
 def test_an_integer_beyond_64_bits_is_refused_where_chroma_would_store_a_float(store):

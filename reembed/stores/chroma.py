@@ -72,11 +72,12 @@ class ChromaStore:
             except BaseException:
                 self.close()
                 raise
-        # A server on another machine's clock says nothing; a copy of its folder would say "no
-        # change" for ever. So a watermark needs a process seen with the file open.
-        self._watermarks = self._folder is not None and (
-            self._path is not None or bool(chroma_sqlite.holders(self._folder))
-        )
+        # A copy of the server's folder would list old records and say "no change" for ever, so the
+        # file is relied on only where a process is seen that has it open. (A transaction needs no
+        # such proof: it asks the server afterwards.)
+        self._file = self._folder
+        if self._path is None and self._folder and not chroma_sqlite.holders(self._folder):
+            self._file = None
         with mapped(url):
             self._max_rows = max(1, self._client.get_max_batch_size())
 
@@ -113,7 +114,7 @@ class ChromaStore:
 
     def _info(self, collection: Collection) -> CollectionInfo:
         id = str(collection.id)
-        legacy = chroma_sqlite.legacy_settings(self._folder, id) if self._folder else {}
+        legacy = chroma_sqlite.legacy_settings(self._file, id) if self._file else {}
         metric, index, function = chroma_metric.recorded(collection, legacy)
         with mapped(collection.name):
             count = collection.count()
@@ -174,8 +175,8 @@ class ChromaStore:
 
     def list_ids(self, id: str, where: Where = None) -> Iterator[pa.Array]:
         collection, condition = self._handle(id), self._where(where)
-        if self._folder is not None and condition is None:
-            pages = chroma_sqlite.id_pages(self._folder, id)
+        if self._file is not None and condition is None:
+            pages = chroma_sqlite.id_pages(self._file, id)
         else:
             pages = chroma_records.list_ids(collection, condition)
         for page in pages:
@@ -205,9 +206,7 @@ class ChromaStore:
         return found
 
     def watermark(self, id: str) -> str | None:
-        if self._folder is None or not self._watermarks:
-            return None
-        return chroma_sqlite.watermark(self._folder, id)
+        return None if self._file is None else chroma_sqlite.watermark(self._file, id)
 
     # --- records in ------------------------------------------------------------------------------
 
@@ -258,8 +257,8 @@ class ChromaStore:
             return
         collection = self._handle(id)
         vectors = np.ascontiguousarray(vectors, np.float32)
-        if self._folder is not None:
-            chroma_ghosts.purge(self._folder)
+        if self._file is not None:
+            chroma_ghosts.purge(self._file)
         for batch in chroma_records.batches(
             records,
             vectors.shape[1],
@@ -269,9 +268,9 @@ class ChromaStore:
             if replace:
                 with mapped(collection.name):
                     collection.delete(ids=batch.ids)
-            if self._folder is not None:
+            if self._file is not None:
                 chroma_records.write(collection, batch, vectors)
-                chroma_sqlite.set_floats(self._folder, id, batch.fixes)
+                chroma_sqlite.set_floats(self._file, id, batch.fixes)
                 continue
             # Floats that cannot be sent stay a few units in the last place off here.
             new = [] if self._cloud else chroma_ghosts.missing(collection, batch.ids)
@@ -325,12 +324,12 @@ class ChromaStore:
             found = chroma_names.by_id(self._client, id)
             if found is None:
                 self._handles.pop(id, None)
-                if self._folder is not None:
-                    chroma_ghosts.purge(self._folder)
+                if self._file is not None:
+                    chroma_ghosts.purge(self._file)
                 return
             holder = self._named(found.name)
             if holder is not None and str(holder.id) == id:
-                if self._folder is None and not self._cloud:
+                if self._file is None and not self._cloud:
                     chroma_ghosts.delete_lists(found)
                 chroma_names.present(
                     lambda name=found.name: self._client.delete_collection(name),  # type: ignore[misc]

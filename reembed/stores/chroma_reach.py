@@ -15,8 +15,8 @@ def verified(folder: Path, client: ClientAPI, url: str) -> Path:
     """`folder`, if it holds just the collections that the server lists.
 
     Raises:
-        PreflightError: it is not the server's directory. (A fresh copy passes; a transaction asks
-        the server afterwards, and `chroma_sqlite.holders` tells whether a server reads it.)
+        PreflightError: it is not the server's directory. (A fresh copy passes: `ChromaStore` relies
+        on the file only where a process has it open, and asks the server after a transaction.)
     """
     if not (folder / chroma_sqlite.FILE).is_file():
         raise PreflightError(f"source.data_dir: {folder} has no {chroma_sqlite.FILE}")

@@ -134,13 +134,26 @@ def _fetch_part(
     documents, uris = answer["documents"] or nothing, answer["uris"] or nothing
     columns.ids.extend(found)
     columns.documents.extend(documents)
-    texts = [metadata_text(metadata) for metadata in answer["metadatas"] or nothing]
+    texts = [
+        _metadata_text(id, metadata)
+        for id, metadata in zip(found, answer["metadatas"] or nothing, strict=True)
+    ]
     columns.metadatas.extend(texts)
     columns.uris.extend(uris)
     matrix = np.asarray(answer["embeddings"], np.float32) if vectors and found else None
     columns.embeddings.extend([None] * len(found) if matrix is None else matrix)
     size = sum(len(text) for text in (*documents, *texts, *uris) if text)
     return size + 100 * len(found) + (0 if matrix is None else matrix.size * 20)
+
+
+def _metadata_text(id: str, metadata: Mapping[str, Any] | None) -> str:
+    try:
+        return metadata_text(metadata)
+    except TypeError as error:  # Chroma Cloud keeps sparse vectors in metadata
+        raise PreflightError(
+            f"record {_short(id)}: its metadata holds what JSON cannot: {error}",
+            "Leave such records out with source.where; sparse vectors are not carried.",
+        ) from error
 
 
 def _get(

@@ -242,7 +242,6 @@ def _metadata_segment(folder: Path, id: str) -> str:
 def holders(folder: Path) -> list[int]:
     """Other processes that have the database open, as far as /proc shows them to this user."""
     found = set()
-    names = {str(folder / FILE)}
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
@@ -250,6 +249,6 @@ def holders(folder: Path) -> list[int]:
             links = [str(link.readlink()) for link in (process / "fd").iterdir()]
         except OSError:  # another user's process, or one that has just ended
             continue
-        if names.intersection(links) or any(link.startswith(f"{folder}/") for link in links):
+        if str(folder / FILE) in links:
             found.add(int(process.name))
     return sorted(found)
