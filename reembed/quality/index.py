@@ -119,7 +119,7 @@ def advice(
             "times "
             "as many distances a query as an ef_search of k, and no memory"
         )
-    best = max(deeper, key=lambda one: one.recall, default=None)
+    best = deeper[-1] if deeper else None
     tried = (
         f"even with an ef_search of {best.asked}{now} it finds only {best.recall:.4f} (measured), "
         "so "
