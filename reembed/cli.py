@@ -260,6 +260,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
+        if code == InterruptedRunError.exit_code:  # typer takes KeyboardInterrupt for itself
+            code = _fail(_interrupted())
     except ReembedError as error:
         code = _fail(error)
     except typer.Abort:

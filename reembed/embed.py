@@ -183,7 +183,8 @@ def embed(
     total = sum(shard.rows for shard in export_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
         work = Embedding(run, embedder, template, cache, counter)
-        for shard in engine.map(work.shard, todo, workers=SHARDS_IN_WORK):
+        made = engine.map(work.shard, todo, workers=SHARDS_IN_WORK, stop=embedder.cancel)
+        for shard in made:
             shards[shard.stem] = shard
     return {stem: shards[stem] for stem in export_shards}
 

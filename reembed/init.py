@@ -105,7 +105,8 @@ def discover(
 def _seen_from(folder: Path, url: str) -> str:
     """A store URL given in the working directory, for a manifest in `folder`."""
     scheme, _, path = url.partition(":")
-    if resolve_url(url, Path.cwd()) == url or path.startswith(("/", "~")):
+    here = folder.resolve() == Path.cwd()
+    if here or resolve_url(url, Path.cwd()) == url or path.startswith("~"):
         return url
     return f"{scheme}:{os.path.relpath(path, folder)}"
 

@@ -77,11 +77,11 @@ class Ledger:
             for stem, shard in exported.items()
             if stem in embedded and embedded[stem].source == shard.sha256
         }
+        hashes = {stem: (export.sha256, embed.sha256) for stem, (export, embed) in ready.items()}
+        if self._folded() == hashes:
+            return
         with self._transaction():
-            same = all(
-                stem in ready and (ready[stem][0].sha256, ready[stem][1].sha256) == hashes
-                for stem, hashes in self._folded().items()
-            )
+            same = all(hashes.get(stem) == folded for stem, folded in self._folded().items())
             if not same:
                 self._db.execute("DELETE FROM records")
                 self._db.execute("DELETE FROM folded")

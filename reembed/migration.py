@@ -21,7 +21,7 @@ from reembed.errors import GateError, PreflightError, SourceChangedError, UsageE
 from reembed.export import export, export_delta, take_census
 from reembed.load import ensure_shadow, load, resync, shadow_id
 from reembed.manifest import Manifest
-from reembed.plan import Plan, make_plan, target_name
+from reembed.plan import Plan, Problem, index_settings, make_plan, target_name
 from reembed.progress import Progress
 from reembed.quality.verdict import Gate, Verdict
 from reembed.report.data import Report, read_report
@@ -48,7 +48,6 @@ from reembed.swap import (
     last_move,
     merge_intruder,
     move_live_name,
-    parked_name,
     pending_move,
     run_after,
     run_before,
@@ -56,7 +55,7 @@ from reembed.swap import (
     swap_unfinished,
     sweep,
 )
-from reembed.swapkind import CONFIG_GUARANTEE, SwapPlan, choose_kind
+from reembed.swapkind import CONFIG_GUARANTEE, SwapPlan, choose_kind, parked_name
 from reembed.verify import Verification
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
@@ -81,7 +80,11 @@ class Migration:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
         with self._session(run) as s:
-            return self._plan(s, shadow_id(run) if run else None)
+            plan = self._plan(s, shadow_id(run) if run else None)
+        if run is None or last_move(run) != "swap":
+            return plan
+        done = Problem("this migration is done already", "Another one needs another name.")
+        return replace(plan, warnings=[done, *plan.warnings])
 
     def run(
         self, *, until: Stage = "verify", swap: bool = False, if_changed: bool = False
@@ -299,12 +302,11 @@ class Migration:
 
     def _load(self, s: Session) -> None:
         manifest, dimensions = self.manifest, s.embedder.dimensions
-        same_store = manifest.target_url == manifest.source.url
         shadow = ensure_shadow(
             s.store, s.run, target_name(manifest, s.store, dimensions),
             dimensions=dimensions,
             metric=manifest.target.metric or s.source.metric,
-            index=(s.source.index if same_store else {}) | manifest.target.index,
+            index=index_settings(manifest, s.source),
             metadata=s.source.metadata,
             model=manifest.model,
         )  # fmt: skip
@@ -480,7 +482,7 @@ class Migration:
 
     def _move(self, s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Receipt:
         old_id, new_id = self._both_ids(s)
-        parked = parked_name(self.manifest.live, s.run)
+        parked = parked_name(self.manifest.live, s.run.run_id)
         if action == "swap":
             model = self.manifest.model.settings()
             exchange = Exchange(self.manifest.live, new_id, old_id, parked, model)
@@ -569,7 +571,7 @@ class Migration:
 
     def _hook_variables(self, s: Session, action: str) -> dict[str, str]:
         shadow = str(s.run.events("shadow-created")[-1]["name"])
-        parked = parked_name(self.manifest.live, s.run)
+        parked = parked_name(self.manifest.live, s.run.run_id)
         return hook_variables(self.manifest, s.run, action, shadow, parked, s.dimensions)
 
     def _clean(self, s: Session, dry_run: bool) -> SwapResult:
@@ -616,7 +618,7 @@ class Migration:
         """What an action did or, as a dry run, would do."""
         shadow = s.run.last("shadow-created")
         name = str(shadow["name"]) if shadow else ""
-        parked = parked_name(self.manifest.live, s.run)
+        parked = parked_name(self.manifest.live, s.run.run_id)
         back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
         return SwapResult(
             action, s.run.run_id, done, self.manifest.live,

@@ -21,8 +21,9 @@ from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
 from reembed.records import Metric
 from reembed.refusals import name_taken, refuse_empty
+from reembed.rundir import new_run_id
 from reembed.stores.base import CollectionInfo, Store
-from reembed.swapkind import SwapPlan, choose_kind
+from reembed.swapkind import SwapPlan, choose_kind, parked_name
 from reembed.template import TextTemplate
 
 SAMPLE = 500
@@ -108,6 +109,12 @@ def target_name(manifest: Manifest, store: Store, dimensions: int) -> str:
     )
 
 
+def index_settings(manifest: Manifest, source: CollectionInfo) -> dict[str, Any]:
+    """The shadow's index: the source's settings where the store is the same, and target.index."""
+    same_store = manifest.target_url == manifest.source.url
+    return (source.index if same_store else {}) | manifest.target.index
+
+
 def make_plan(
     manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
     own_shadow: str | None = None,
@@ -139,6 +146,9 @@ def make_plan(
     except PreflightError as error:
         blockers.append(Problem(error.message, error.hint))
     blockers += _target_blockers(manifest, source, target_store, target, own_shadow)
+    blockers += _index_blockers(manifest, source, target_store)
+    if swap is not None and swap.kind != "config":
+        blockers += _live_blockers(source_store, manifest.live)
     estimate, warnings = _estimate(manifest, source_store, source, records, embedder, target_store)
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {*source_store.capabilities.notes, *target_store.capabilities.notes}
@@ -167,6 +177,24 @@ def _target_blockers(
             raise name_taken(target)
     except RefusedError as error:
         return [Problem(error.message, error.hint)]
+    return []
+
+
+def _index_blockers(manifest: Manifest, source: CollectionInfo, store: Store) -> list[Problem]:
+    try:
+        store.check_index(index_settings(manifest, source), manifest.target.metric or source.metric)
+    except RefusedError as error:
+        return [Problem(error.message, error.hint)]
+    return []
+
+
+def _live_blockers(store: Store, live: str) -> list[Problem]:
+    """The live name must be legal, and leave room for what the old collection will be called."""
+    try:
+        store.check_name(live)
+        store.check_name(parked_name(live, "x" * len(new_run_id())))
+    except RefusedError as error:
+        return [Problem(f"swap.live: {error.message}", error.hint or "Choose another live name.")]
     return []
 
 
@@ -230,8 +258,8 @@ def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None)
         }[manifest.model.on_too_long]
         warnings.append(
             Problem(
-                f"{estimate.too_long:.1%} of the sampled texts are longer than {limit:,} tokens and "
-                f"{action}",
+                f"{estimate.too_long:.1%} of the sampled texts are longer than {limit:,} tokens "
+                f"and {action}",
                 "See model.on_too_long.",
             )
         )

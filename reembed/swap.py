@@ -69,11 +69,6 @@ class SwapResult:
         return asdict(self)
 
 
-def parked_name(live: str, run: RunDir) -> str:
-    """The old collection's name after a swap: `<live>__parked-<run id>`."""
-    return f"{live}__parked-{run.run_id}"
-
-
 # Before the move
 
 

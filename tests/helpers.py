@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -315,6 +316,12 @@ class Calls:
     def of(self, model: str, text: str) -> int:
         """How often a text was embedded."""
         return self.texts(model).count(zlib.crc32(text.encode()))
+
+    def repeated(self, model: str, records: int) -> int:
+        """How many of the first plain records' texts were embedded again, each time counted."""
+        texts = {zlib.crc32(sentence(number).encode()) for number in range(records)}
+        asked = Counter(text for text in self.texts(model) if text in texts)
+        return sum(count - 1 for count in asked.values())
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

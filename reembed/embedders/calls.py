@@ -43,7 +43,7 @@ class Embedded:
 class Call:
     """The results of one `embed_documents` or `embed_queries`, while they come in.
 
-    `begin`, `collect` and `stop` are for the calling thread, `deliver`, `reject` and `end` for any.
+    `begin`, `collect` and `stop` are for the calling thread, the others for any.
     """
 
     def __init__(
@@ -83,6 +83,15 @@ class Call:
             return []
 
         self._events.put(take)
+
+    def cancel(self) -> None:
+        """Make `collect` give up now; see `stop` for what it waits for then."""
+
+        def give_up() -> list[int]:
+            raise InterruptedRunError("the embedding was stopped")
+
+        self.cancelled.set()
+        self._events.put(give_up)
 
     def collect(self, on_batch: OnBatch | None) -> None:
         """Assemble until every batch has ended.

@@ -212,6 +212,13 @@ class Embedder:
         """
         return compare(old, self.fingerprint())
 
+    def cancel(self) -> None:
+        """Make calls that still run end soon with InterruptedRunError, from any thread. What their
+        requests in flight bring is still passed to `on_batch`."""
+        with self._calls_lock:
+            for call in self._calls:
+                call.cancel()
+
     def close(self) -> None:
         """End calls that still run, the threads and the provider's connections."""
         with self._calls_lock:

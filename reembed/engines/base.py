@@ -13,11 +13,17 @@ class Engine(Protocol):
     """Where shards are worked on."""
 
     def map(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        workers: int = 1,
+        stop: Callable[[], None] | None = None,
     ) -> Iterator[Result]:
         """`function(item)` of each item, results in the order of the items.
 
         At most `workers` items are in work at once and at most as many results wait, so memory
-        stays bounded. The first exception stops the rest and is raised.
+        stays bounded. The first exception stops the rest and is raised; items in work are waited
+        for, after `stop` was called to make them end soon.
         """
         ...

@@ -122,6 +122,10 @@ class Store(Protocol):
         """Raise PreflightError, saying why, if the store would refuse the name."""
         ...
 
+    def check_index(self, index: Mapping[str, Any], metric: Metric) -> None:
+        """Raise PreflightError, saying why, if `create` would refuse these index settings."""
+        ...
+
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
         """A legal name `<collection>__<model>-<dimensions>`."""
         ...
