@@ -17,13 +17,14 @@ def refuse_empty(
         return
     if source.count:
         raise PreflightError(
-            f"source.where matches none of the {source.count:,} records of {source.name!r}: {where!r}",
+            f"source.where matches none of the {source.count:,} records of {source.name!r}: "
+            f"{where!r}",
             "Check the filter against the records' metadata; nothing was changed.",
         )
     raise PreflightError(
         f"the source {source.name!r} is empty, and an empty source is never migrated",
-        "If it should hold records, the application may be writing elsewhere, or the store may have "
-        "been re-created: check the URL, the credentials and the backups.",
+        "If it should hold records, the application may be writing elsewhere, or the store may "
+        "have been re-created: check the URL, the credentials and the backups.",
     )
 
 

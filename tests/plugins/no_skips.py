@@ -1,7 +1,7 @@
-"""A pytest plugin that fails the run if any test was skipped: in CI a skip hides a missing install.
+"""A pytest plugin that fails the run if a test was skipped: in CI a skip hides a missing install.
 
-Loaded with `-p tests.plugins.no_skips`. A skip whose reason names `../shared` (data that lies beside
-some checkouts) is let pass where that folder is absent, and listed.
+Loaded with `-p tests.plugins.no_skips`. A skip whose reason names `../shared` (data that lies
+beside some checkouts) is let pass where that folder is absent, and listed.
 """
 
 from __future__ import annotations
