@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from reembed.migration import Migration
     from reembed.plan import Plan
     from reembed.quality.verdict import Gate, Verdict
+    from reembed.report.data import Report
     from reembed.results import RunResult
     from reembed.swap import SwapResult
 
@@ -22,6 +23,7 @@ __all__ = [
     "Migration",
     "Plan",
     "ReembedError",
+    "Report",
     "RunResult",
     "SwapResult",
     "Verdict",
@@ -34,6 +36,7 @@ _MODULES = {
     "Migration": "reembed.migration",
     "Plan": "reembed.plan",
     "ReembedError": "reembed.errors",
+    "Report": "reembed.report.data",
     "RunResult": "reembed.results",
     "SwapResult": "reembed.swap",
     "Verdict": "reembed.quality.verdict",
