@@ -223,6 +223,26 @@ def report(
 
 
 @app.command()
+def compare(
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
+    ],
+    sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
+    seed: Annotated[int, typer.Option("--seed", help="of the choice of records")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare candidate models on a sample of the source. Writes nothing."""
+    from reembed.compare import compare as compare_models
+    from reembed.report.comparison import comparison_text
+
+    found = compare_models(
+        [Manifest.load(path) for path in manifests],
+        sample=sample, seed=seed, progress=TerminalProgress(),
+    )  # fmt: skip
+    _show(found, comparison_text, as_json)
+
+
+@app.command()
 def schema(as_json: Json = False) -> None:
     """Print the manifest's JSON Schema."""
     _print_json(json_schema())

@@ -8,10 +8,8 @@ opens an index (Chroma builds the part of HNSW that it has not synced anew, with
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, get_args
 
@@ -25,12 +23,12 @@ from reembed.quality.findings import SAMPLES
 from reembed.quality.groups import group_table
 from reembed.quality.index import Deeper, answer_recalls, index_gate, other_metric
 from reembed.quality.neighbours import vector_figures
-from reembed.quality.noninferiority import Comparison, Kind, Scores, recall_gate, score
-from reembed.quality.queries import judged_queries, known_item_query, read_queries
+from reembed.quality.noninferiority import Comparison, Scores, recall_gate, score
 from reembed.quality.search import Hits, exact_search
 from reembed.quality.sidebyside import overlap_gate, score_figures, shorten, side_by_side
 from reembed.quality.statistics import quantiles
 from reembed.quality.verdict import Gate
+from reembed.questions import Questions, make_questions
 from reembed.records import Metric, Vectors, cosine_rows
 from reembed.stores.base import Store
 
@@ -44,27 +42,6 @@ STRANGER, RELATIVE = 0.5, 0.99
 below which it was called in another way (prefix, template)."""
 MOST_PAIRS = 20_000
 """Pairs of query and right answer in the tables by metadata key."""
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What is asked.
-
-    Attributes:
-        kind: where the right answers come from.
-        texts: queries with right answers.
-        judgements: for each, right answers (record ids, or text hashes for known items) to grades.
-        records: for each, the ids of records that are right answers.
-        log: further queries, without right answers.
-        figures: how they were made.
-    """
-
-    kind: Kind
-    texts: list[str]
-    judgements: list[Mapping[Any, int]]
-    records: list[list[str]]
-    log: list[str] = field(default_factory=list)
-    figures: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,7 +68,7 @@ class Searches:
 
     def gates(self) -> list[Gate]:
         """`index`, `recall`, then what is shown."""
-        questions = self._questions()
+        questions = make_questions(self.corpus, self.settings, self.sample, self.seed)
         texts = [*questions.texts, *questions.log]
         if not texts:
             message = questions.figures.get("reason", "there is no record to ask for")
@@ -122,46 +99,7 @@ class Searches:
         gates.append(self._latency(queries, old_queries, k))
         return gates
 
-    # Questions
-
-    def _questions(self) -> Questions:
-        queries, qrels = self.settings.queries, self.settings.qrels
-        if queries and qrels:
-            return self._judged(Path(queries), Path(qrels))
-        log: list[str] = []
-        if queries:
-            everything = sorted(set(read_queries(Path(queries)).values()) - {""})
-            generator = random.Random(self.seed)  # noqa: S311  (a sample, no secret)
-            log = generator.sample(everything, min(len(everything), self.settings.sample))
-        return self._known_items(log)
-
-    def _judged(self, queries: Path, qrels: Path) -> Questions:
-        judged = judged_queries(queries, qrels)
-        grades = [judged.judgements[id] for id in judged.ids]
-        relevant = [sorted(id for id, s in one.items() if s > 0) for one in grades]
-        known = self.corpus.known(id for ids in relevant for id in ids)
-        kept = [row for row, ids in enumerate(relevant) if known.intersection(ids)]
-        figures: dict[str, Any] = {
-            "judged_queries": len(judged.ids), "unanswerable": len(judged.ids) - len(kept),
-            "judged_records_not_here": sum(id not in known for ids in relevant for id in ids),
-        }  # fmt: skip
-        if not kept:
-            figures["reason"] = f"no record that {qrels} judges relevant is in this collection"
-        return Questions(
-            "judged", [judged.texts[row] for row in kept], [grades[row] for row in kept],
-            [[id for id in relevant[row] if id in known] for row in kept], figures=figures,
-        )  # fmt: skip
-
-    def _known_items(self, log: list[str]) -> Questions:
-        records = self.corpus.records(self.sample)
-        generator = random.Random(self.seed)  # noqa: S311
-        items = [known_item_query(records[id].text, generator) for id in self.sample]
-        kinds = sorted({item.kind for item in items})
-        return Questions(
-            "known-item", [item.text for item in items],
-            [{records[id].key: 1} for id in self.sample], [[id] for id in self.sample], log,
-            {"made_as": {kind: sum(item.kind == kind for item in items) for kind in kinds}},
-        )  # fmt: skip
+    # The old model
 
     def _old_queries(self, texts: Sequence[str]) -> tuple[Vectors | None, str]:
         """The old model's vectors of the queries, and what is to be said of them or why not."""
@@ -244,7 +182,7 @@ class Searches:
 
         def scores(hits: Hits | None) -> Scores | None:
             return (
-                None if hits is None else score(_rankings(questions, hits), questions.judgements, k)
+                None if hits is None else score(questions.rankings(hits), questions.judgements, k)
             )
 
         new_scores = scores(new)
@@ -277,7 +215,7 @@ class Searches:
         pairs = [(row, id) for row, id in pairs if id in records]
 
         def found(hits: Hits) -> list[bool]:
-            ranked = [set(row) for row in _rankings(questions, hits)]
+            ranked = [set(row) for row in questions.rankings(hits)]
             by_key = questions.kind == "known-item"
             return [(records[id].key if by_key else id) in ranked[row] for row, id in pairs]
 
@@ -318,13 +256,6 @@ class Searches:
 
     def _texts(self, ids: Sequence[str]) -> dict[str, str]:
         return {id: record.text for id, record in self.corpus.records(ids).items()}
-
-
-def _rankings(questions: Questions, hits: Hits) -> list[list[Any]]:
-    """Record ids for judged queries; text hashes, each once, for known items."""
-    if questions.kind == "judged":
-        return [list(row) for row in hits.ranked_ids()]
-    return [list(dict.fromkeys(row)) for row in hits.ranked_keys()]
 
 
 def _timed(store: Store, id: str, queries: Vectors, k: int) -> dict[str, float]:
