@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reembed.quality.index import Deeper, advice, answer_recalls, index_gate, other_metric
+from reembed.quality.search import Block, exact_search
+from reembed.quality.verdict import Gate
+
+VECTORS = np.random.default_rng(1).normal(size=(200, 8)).astype(np.float32)
+IDS = [f"r{i:03d}" for i in range(200)]
+QUERIES = np.random.default_rng(2).normal(size=(5, 8)).astype(np.float32)
+
+
+def recalls(answers: list[list[str]], k: int, vectors: np.ndarray = VECTORS) -> list[float]:
+    blocks = [Block(IDS[s : s + 64], [b""] * len(IDS[s : s + 64]), vectors[s : s + 64])
+              for s in range(0, 200, 64)]  # fmt: skip
+    hits = exact_search(QUERIES[: len(answers)], blocks, 10, "cosine", answers)
+    return [float(one) for one in answer_recalls(hits, k)]
+
+
+def right(k: int = 10) -> list[list[str]]:
+    return exact_search(QUERIES, [Block(IDS, [b""] * 200, VECTORS)], k, "cosine").ranked_ids()
+
+
+def test_the_nearest_are_right_in_any_order():
+    assert recalls(right(), 10) == [1.0] * 5
+    assert recalls([row[::-1] for row in right()], 10) == [1.0] * 5
+
+
+def test_what_is_left_out_or_unknown_is_a_miss():
+    assert recalls([right()[0][:7]], 10) == [0.7]
+    assert recalls([[*right()[0][:8], "stranger", "other"]], 10) == [0.8]
+    assert recalls([[]], 10) == [0.0]
+
+
+def test_equally_near_records_stand_for_each_other():
+    vectors = VECTORS.copy()
+    vectors[100:150] = vectors[0] = QUERIES[0]
+    assert recalls([IDS[110:120]], 10, vectors) == [1.0]
+    assert recalls([[*IDS[110:119], right()[0][-1]]], 10, vectors)[0] == pytest.approx(0.9)
+
+
+def gate(recall: float, **options: Any) -> Gate:
+    given = {"target": "cosine", "real": "cosine"} | options
+    return index_gate(np.full(100, recall), 10, 0.95, **given)
+
+
+def test_the_limit_decides():
+    assert gate(0.95).status == "pass"
+    assert gate(0.9499).status == "fail"
+
+
+def test_another_metric_fails_however_good_the_recall():
+    wrong = gate(1.0, real="l2")
+    assert wrong.status == "fail"
+    assert "ranks by l2" in wrong.message
+    assert "ranks by ip" in gate(0.5, explained_by="ip").message
+    assert other_metric({"cosine": 0.4, "l2": 0.99, "ip": 0.5}, "cosine") == "l2"
+    assert other_metric({"cosine": 0.94, "l2": 0.95}, "cosine") is None
+
+
+def test_the_advice_names_the_setting_its_cost_and_what_was_measured():
+    tried = [Deeper(20, 0.8), Deeper(50, 0.97)]
+    message = gate(0.6, deeper=tried, scheme="chroma", settings={"ef_search": 10}).message
+    assert "ef_search of 50 (now 10) it finds 0.9700" in message
+    assert "load it again" in message
+    assert "no memory" in message
+    thin = advice(10, 0.95, [Deeper(20, 0.8), Deeper(300, 0.85)])
+    assert "even with an ef_search of 300" in thin
+    assert "max_neighbors" in thin and "ef_construction" in thin
+    assert "max_neighbors" in advice(10, 0.95, [])
+
+
+def test_an_empty_collection_has_nothing_to_miss():
+    hits = exact_search(QUERIES, [], 10, "cosine", [[] for _ in QUERIES])
+    assert answer_recalls(hits, 0).tolist() == [1.0] * 5
