@@ -8,7 +8,7 @@ opens an index (Chroma builds the part of HNSW that it has not synced anew, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, get_args
@@ -21,21 +21,23 @@ from reembed.errors import ReembedError
 from reembed.manifest import Verify
 from reembed.quality.findings import SAMPLES
 from reembed.quality.groups import group_table
-from reembed.quality.index import Deeper, answer_recalls, index_gate, other_metric
+from reembed.quality.index import Baseline, Deeper, answer_recalls, index_gate, other_metric
 from reembed.quality.neighbours import vector_figures
 from reembed.quality.noninferiority import Comparison, Scores, recall_gate, score
-from reembed.quality.search import Hits, exact_search
+from reembed.quality.search import Block, Hits, exact_search
 from reembed.quality.sidebyside import overlap_gate, score_figures, shorten, side_by_side
 from reembed.quality.statistics import quantiles
 from reembed.quality.verdict import Gate
 from reembed.questions import Questions, make_questions
 from reembed.records import Metric, Vectors, cosine_rows
-from reembed.stores.base import Store
+from reembed.stores.base import CollectionInfo, Store
 
 TIMED_QUERIES = 50
-DEEPER = (2, 5, 10, 30)
-"""Times k that a weak index is asked for, to measure what a larger ef_search would give."""
+DEEPER = (2, 4, 8, 16)
+"""Times its present ef_search (or k) that a weak index is asked for, to measure what a larger one
+would give: HNSW's search list is never shorter than what is asked for."""
 DEEPER_QUERIES = 100
+DEFAULT_INDEX_RECALL = Verify().index_recall
 OLD_MODEL_SAMPLE = 50
 STRANGER, RELATIVE = 0.5, 0.99
 """Median cosine of the old model's vectors with the source's, below which it is another model, and
@@ -149,7 +151,7 @@ class Searches:
         real = info.metric if info else self.target_metric
         recalls = answer_recalls(exact, k)
         limit = self.settings.index_recall
-        explained, deeper = None, list[Deeper]()
+        explained, deeper, baseline = None, list[Deeper](), None
         if k and real == self.target_metric and recalls.mean() < limit:
             by_metric = {self.target_metric: float(recalls.mean())}
             for metric in get_args(Metric):
@@ -157,18 +159,46 @@ class Searches:
                     hits = exact_search(queries, self.corpus.new_blocks(), k, metric, answers)
                     by_metric[metric] = float(answer_recalls(hits, k).mean())
             explained = other_metric(by_metric, self.target_metric)
-            deeper = [] if explained else self._deeper(queries[:DEEPER_QUERIES], k)
+            deeper = [] if explained else self._deeper(queries[:DEEPER_QUERIES], k, info)
+            baseline = self._baseline(k) if limit == DEFAULT_INDEX_RECALL else None
         return index_gate(
             recalls, k, limit, target=self.target_metric, real=real, explained_by=explained,
             deeper=deeper, scheme=self.store.url.partition(":")[0],
-            settings=info.index if info else None,
+            settings=info.index if info else None, baseline=baseline,
         )  # fmt: skip
 
-    def _deeper(self, queries: Vectors, k: int) -> list[Deeper]:
+    def _baseline(self, k: int) -> Baseline | None:
+        """What the source's index and the shadow's find, asked with the same records' vectors."""
+        if self.source_store is None:
+            return None
+        new, old = self.corpus.vectors(self.sample[:DEEPER_QUERIES])
+        ids = [id for id in new if id in old]
+        if not ids:
+            return None
+
+        def recall(
+            store: Store, id: str, held: dict[str, Vectors], blocks: Iterator[Block], metric: Metric
+        ) -> float:
+            queries = np.stack([held[record] for record in ids])
+            hits = exact_search(queries, blocks, k, metric, store.query(id, queries, k))
+            return round(float(answer_recalls(hits, k).mean()), 6)
+
+        try:
+            found = recall(
+                self.source_store, self.source_id, old, self.corpus.old_blocks(), self.source_metric
+            )
+        except ReembedError:  # the source's index cannot be asked, so it excuses nothing
+            return None
+        blocks = self.corpus.new_blocks()
+        mine = recall(self.store, self.shadow_id, new, blocks, self.target_metric)
+        return Baseline(len(ids), old=found, new=mine)
+
+    def _deeper(self, queries: Vectors, k: int, info: CollectionInfo | None) -> list[Deeper]:
         """What the index finds among the first k if it is asked for more."""
         found = []
         count = self.store.count(self.shadow_id)
-        for asked in sorted({min(k * times, count) for times in DEEPER}):
+        now = max(k, int(info.index.get("ef_search", k)) if info else k)
+        for asked in sorted({min(now * times, count) for times in DEEPER}):
             answers = [row[:k] for row in self.store.query(self.shadow_id, queries, asked)]
             hits = exact_search(queries, self.corpus.new_blocks(), k, self.target_metric, answers)
             recall = round(float(answer_recalls(hits, k).mean()), 6)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reembed.quality.index import Deeper, advice, answer_recalls, index_gate, other_metric
+from reembed.quality.index import Baseline, Deeper, advice, answer_recalls, index_gate, other_metric
 from reembed.quality.search import Block, exact_search
 from reembed.quality.verdict import Gate
 
@@ -77,3 +77,25 @@ def test_the_advice_names_the_setting_its_cost_and_what_was_measured():
 def test_an_empty_collection_has_nothing_to_miss():
     hits = exact_search(QUERIES, [], 10, "cosine", [[] for _ in QUERIES])
     assert answer_recalls(hits, 0).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(("old", "status"), [(0.91, "pass"), (0.93, "fail")])
+def test_vectors_that_are_hard_to_search_are_no_fault_of_the_migration(
+    old: float, status: str
+) -> None:
+    recalls = np.full(100, 0.9)
+    baseline = Baseline(100, old=old, new=0.9)
+    gate = index_gate(recalls, 10, 0.95, target="cosine", real="cosine", baseline=baseline)
+    assert gate.status == status
+    assert f"the source's own index finds {old:.4f}" in gate.message
+    assert "raise max_neighbors" in gate.message
+    assert gate.figures["baseline"] == {"queries": 100, "old": old, "new": 0.9}
+
+
+def test_a_baseline_excuses_no_wrong_metric() -> None:
+    baseline = Baseline(100, old=0.2, new=0.9)
+    gate = index_gate(
+        np.full(100, 0.9), 10, 0.95, target="cosine", real="cosine", explained_by="l2",
+        baseline=baseline,
+    )  # fmt: skip
+    assert gate.status == "fail"
