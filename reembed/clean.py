@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from reembed.difference import find_difference, without_conflicts
+from reembed.difference import find_late, without_conflicts
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.ledger import Ledger
 from reembed.rundir import RunDir
@@ -36,7 +36,7 @@ def drop_old(
             "Another swap has happened since; nothing was deleted.",
         )
     if store.describe_id(parked_id) is not None:
-        found = find_difference(store, parked_id, where, ledger)
+        found = find_late(store, parked_id, where, run, ledger)
         late, _ = without_conflicts(store, live_id, found, ledger)
         if late:
             raise PreflightError(

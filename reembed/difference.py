@@ -15,6 +15,7 @@ from typing import Any
 from reembed.errors import SourceChangedError
 from reembed.ledger import Ledger
 from reembed.records import SHARD_ROWS, chunked
+from reembed.rundir import RunDir
 from reembed.stores.base import Store
 
 COLLAPSE_SHARE = 0.5
@@ -22,6 +23,13 @@ COLLAPSE_SHARE = 0.5
 with but refused: a wiped database looks just like a very thorough deletion."""
 FEW = 10
 """A loss of so few records is believed, unless it is all there were."""
+
+
+def compared_until(run: RunDir) -> str | None:
+    """The watermark at which the source and the ledger were last known to agree; None to compare
+    everything."""
+    event = run.last("census", "caught-up", "recheck")
+    return event["watermark"] if event else None
 
 
 @dataclass
@@ -81,6 +89,31 @@ def find_difference(
     for ids in ledger.unseen(include_quarantined=include_quarantined):
         difference.deleted += ids
     return difference
+
+
+def foreign_stems(run: RunDir) -> set[str]:
+    """Shards whose records the source need not hold, such as those of an intruder."""
+    return {stem for stem, shard in run.shards("export").items() if shard.foreign}
+
+
+def find_late(
+    store: Store,
+    parked_id: str,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    ledger: Ledger,
+    *,
+    since: str | None = None,
+) -> Difference:
+    """What was written to the parked collection since it was last caught up with."""
+    found = find_difference(store, parked_id, where, ledger, since=since)
+    foreign = foreign_stems(run)
+    if foreign:  # the parked collection never had these, so it has not deleted them
+        for ids in chunked(found.deleted, SHARD_ROWS):
+            entries = ledger.lookup(ids)
+            merged = {id for id, entry in entries.items() if entry.shard in foreign}
+            found.deleted = [id for id in found.deleted if id not in merged]
+    return found
 
 
 def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:

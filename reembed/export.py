@@ -66,7 +66,8 @@ def take_census(
     if done is not None and file_matches(run, done["sha256"]):
         return Census(source.id, done["rows"], done["watermark"])
 
-    watermark = store.watermark(source.id)
+    # Shards of an earlier census may be older than this one: then nothing may be spared a look.
+    watermark = store.watermark(source.id) if done is None else None
     rows = 0
     with (
         atomic_file(run.path / IDS_FILE) as file,
@@ -96,7 +97,11 @@ def export(
     run: RunDir,
     progress: Progress,
 ) -> dict[str, Shard]:
-    """Write every export shard that is not there whole. Returns all of them by stem."""
+    """Write every export shard that is not there whole. Returns all of them by stem.
+
+    A damaged delta is emptied: which records it held is not known any more, so all are compared
+    again and catch-up finds them.
+    """
     shards = run.shards(STAGE)
     whole = {stem for stem, shard in shards.items() if run.is_whole(shard)}
     done = sum(shards[stem].rows for stem in census.stems if stem in whole)
@@ -112,6 +117,13 @@ def export(
             ids = ids_file.read_row_group(number).column("id").to_pylist()
             shards[stem] = export_shard(store, census.source_id, ids, where, run, stem)
             counter.update(len(ids))
+    for stem, shard in shards.items():
+        if stem.startswith(DELTA) and stem not in whole:
+            progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
+            run.journal.append("recheck", watermark=None)
+            shards[stem] = export_shard(
+                store, census.source_id, [], where, run, stem, shard.deleted
+            )
     return shards
 
 
@@ -123,14 +135,17 @@ def export_shard(
     run: RunDir,
     stem: str,
     deleted: Sequence[str] = (),
+    foreign: bool = False,
 ) -> Shard:
     """Write the records of these ids as one shard. Ids that are gone by now are simply not in it.
 
     Args:
         deleted: ids that the source no longer has; journalled with the shard, for catch-up.
+        foreign: whether `source_id` is not the run's source.
     """
     batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
-    return run.write_shard(STAGE, stem, pa.Table.from_batches([batch]), deleted=deleted)
+    table = pa.Table.from_batches([batch])
+    return run.write_shard(STAGE, stem, table, deleted=deleted, foreign=foreign)
 
 
 def export_delta(
@@ -142,12 +157,14 @@ def export_delta(
     deleted: Sequence[str],
 ) -> None:
     """Export records written since as delta shards, which embed and load treat like any other."""
+    census = run.last("census")
+    foreign = census is not None and census["source"]["id"] != collection_id
     number = sum(stem.startswith(DELTA) for stem in run.shards(STAGE))
     slices: list[Sequence[str]] = list(chunked(changed, SHARD_ROWS)) or [[]]
     for position, ids in enumerate(slices):
         gone = deleted if position == 0 else ()
         stem = f"{DELTA}{number + position:05d}"
-        export_shard(store, collection_id, ids, where, run, stem, gone)
+        export_shard(store, collection_id, ids, where, run, stem, gone, foreign)
 
 
 def _no_records() -> pa.RecordBatch:

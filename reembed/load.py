@@ -8,7 +8,7 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,8 @@ def load(
     progress: Progress,
 ) -> None:
     """Load every shard that is not journalled as loaded, in order."""
-    loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
-    todo = [s for s in embed_shards.values() if loaded.get(s.stem) != s.sha256]
+    todo = not_loaded(run, embed_shards)
+    loaded = {event["stem"] for event in run.events("loaded")}
     remade = [s.stem for s in todo if s.stem in loaded]
     total = sum(shard.rows for shard in embed_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
@@ -108,6 +108,59 @@ def load(
             counter.update(shard.rows)
     if remade:
         remove_strays(store, shadow, ledger)
+
+
+def not_loaded(run: RunDir, embed_shards: Mapping[str, Shard]) -> list[Shard]:
+    """The embed shards that are not journalled as loaded, in order."""
+    loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
+    return [shard for shard in embed_shards.values() if loaded.get(shard.stem) != shard.sha256]
+
+
+def load_into_live(
+    store: Store,
+    live: str,
+    export_shards: Mapping[str, Shard],
+    embed_shards: Mapping[str, Shard],
+    ledger: Ledger,
+    run: RunDir,
+) -> list[str]:
+    """Finish loading deltas into a shadow that went live since they were begun.
+
+    Rows that the application has changed meanwhile are left alone; their ids are returned. One
+    that is missing is written: replacing a row deletes it first, and may have been killed there.
+    """
+    left: list[str] = []
+    for shard in not_loaded(run, embed_shards):
+        export = export_shards[shard.stem]
+        rows = run.read_shard(export, ["id", "row_sha256"]).to_pydict()
+        wanted = dict(zip(rows["id"], rows["row_sha256"], strict=True))
+        before = _rows_before(run, export_shards, export.stem, {*wanted, *export.deleted})
+        newer = set[str]()
+        for ids in chunked([*wanted, *export.deleted], SHARD_ROWS):
+            there = store.fetch(live, ids, vectors=False)
+            now = zip(there.column("id").to_pylist(), there.column("row_sha256").to_pylist(),
+                      strict=True)  # fmt: skip
+            newer |= {id for id, row in now if row not in (wanted.get(id), before.get(id))}
+        load_shard(store, live, export, shard, ledger, run, replacing=True, leave=newer)
+        run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
+        left += sorted(newer)
+    return left
+
+
+def _rows_before(
+    run: RunDir, export_shards: Mapping[str, Shard], stem: str, ids: set[str]
+) -> dict[str, bytes]:
+    """The row hashes that these records had before a delta."""
+    found: dict[str, bytes] = {}
+    for earlier, shard in export_shards.items():
+        if earlier == stem:
+            break
+        rows = run.read_shard(shard, ["id", "row_sha256"]).to_pydict()
+        pairs = zip(rows["id"], rows["row_sha256"], strict=True)
+        found |= {id: row for id, row in pairs if id in ids}
+        for id in shard.deleted:
+            found.pop(id, None)
+    return found
 
 
 def remove_strays(store: Store, shadow: str, ledger: Ledger) -> None:
@@ -130,12 +183,13 @@ def load_shard(
     run: RunDir,
     *,
     replacing: bool,
+    leave: Collection[str] = (),
 ) -> None:
     """Write one shard's records and vectors; `replacing` also deletes what it no longer holds.
 
-    Records for which a later shard speaks are left alone.
+    Records for which a later shard speaks are left alone, and so are those of `leave`.
     """
-    current = ledger.current(export.stem)
+    current = ledger.current(export.stem).difference(leave)
     if not replacing:
         _write_rows(store.add, shadow, export, embed, current, run)
         return
@@ -144,7 +198,7 @@ def load_shard(
     gone = [id for id in export.deleted if id not in known]
     gone += [id for id in exported if id in known and known[id].shard == export.stem
              and known[id].quarantined]  # fmt: skip
-    for ids in chunked(gone, SHARD_ROWS):
+    for ids in chunked([id for id in gone if id not in leave], SHARD_ROWS):
         store.delete(shadow, ids)
     _write_rows(store.replace, shadow, export, embed, current, run)
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from reembed.clean import drop_old, drop_shadow
-from reembed.difference import Difference, find_difference
+from reembed.difference import Difference, compared_until, find_difference
 from reembed.embed import embed, write_quarantine
 from reembed.engines.local import LocalEngine
 from reembed.errors import GateError, PreflightError, SourceChangedError, UsageError
 from reembed.export import export, export_delta, take_census
-from reembed.load import ensure_shadow, load, resync, shadow_id
+from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync, shadow_id
 from reembed.manifest import Manifest
 from reembed.plan import Plan, Problem, index_settings, make_plan, target_name
 from reembed.progress import Progress
@@ -165,8 +165,11 @@ class Migration:
                 return self._sweep_back(s)
             if state != "swapped":
                 raise self._wrong_state(s.run, state, "swapped")
+            left = self._settle(s)
             swept, conflicts = self._sweep(s)
-            return replace(self._outcome(s, "sweep", True), swept=swept, conflicts=conflicts)
+            return replace(
+                self._outcome(s, "sweep", True), swept=swept, conflicts=[*left, *conflicts]
+            )
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
         """Move the live name back to the old collection, with what was written since.
@@ -341,6 +344,30 @@ class Migration:
         self._embed(s)
         self._load(s)
 
+    def _settle(self, s: Session, *, embedding: bool = True) -> list[str]:
+        """Finish a carry that was killed half-way: what the ledger knows must be in the shadow.
+
+        Args:
+            embedding: False where the new model is not to be asked: what is not embedded yet, the
+                ledger does not know, and the next comparison finds it again.
+
+        Returns the ids of rows left alone because a live shadow has newer ones.
+        """
+        exports, embeds = s.run.shards("export"), s.run.shards("embed")
+        if embedding and any(
+            stem not in embeds or embeds[stem].source != shard.sha256
+            for stem, shard in exports.items()
+        ):
+            self._embed(s)
+            embeds = s.run.shards("embed")
+        if not not_loaded(s.run, embeds):
+            return []
+        shards = exports, embeds, s.ledger, s.run
+        if last_move(s.run) == "swap":
+            return load_into_live(s.store, self._shadow(s), *shards)
+        load(s.store, self._shadow(s), *shards, self.progress)
+        return []
+
     def _catch_up(self, s: Session) -> int:
         return catch_up(
             s.source_store, s.source.id, s.source.name, self.manifest.source.where, s.run, s.ledger,
@@ -348,9 +375,7 @@ class Migration:
         )  # fmt: skip
 
     def _source_difference(self, s: Session) -> Difference:
-        caught_up = s.run.last("caught-up")
-        since = caught_up["watermark"] if caught_up else None
-        where = self.manifest.source.where
+        where, since = self.manifest.source.where, compared_until(s.run)
         return find_difference(s.source_store, s.source.id, where, s.ledger, since=since)
 
     def _verification(self, s: Session) -> Verification:
@@ -424,6 +449,7 @@ class Migration:
         _ = s.fingerprint  # the model must still be the one that embedded
         if last_move(run) == "rollback":
             self._resync(s)
+        self._settle(s)
         caught_up = self._catch_up(s)
         run_before(manifest.swap.before, self._hook_variables(s, "swap"))
         caught_up += self._catch_up(s)
@@ -437,6 +463,7 @@ class Migration:
         run = s.run
         if pending_move(run) == "swap":
             finish_move(s.store, run, "swap")
+        self._settle(s)
         kind = self._swap_kind(s)
         receipt = Receipt(**run.events("swap-done")[-1]["receipt"])
         result = self._sweep_after(s, receipt)
@@ -544,6 +571,7 @@ class Migration:
             receipt = finish_move(s.store, s.run, "rollback")
         else:
             run_before(self.manifest.swap.before, variables)
+            self._settle(s, embedding=False)
             before = way_back.carry(accept_loss)
             receipt = self._move(s, "rollback", kind)
         late = way_back.carry_late()
@@ -596,6 +624,7 @@ class Migration:
                 f"{manifest.source.collection!r} stays",
                 "Once its configuration has changed, delete the old collection yourself.",
             )
+        self._settle(s, embedding=False)
         old_id, new_id = self._both_ids(s)
         return drop_old(
             s.source_store, s.run, old_id, new_id, manifest.live, s.ledger, manifest.source.where,

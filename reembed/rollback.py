@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.difference import find_difference, refuse_collapse
+from reembed.difference import find_difference, foreign_stems, refuse_collapse
 from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import Ledger
@@ -133,12 +133,18 @@ class WayBack:
 
     # What was written
 
+    @cached_property
+    def foreign(self) -> set[str]:
+        """Shards of records that the old collection never had."""
+        return foreign_stems(self.run)
+
     def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
         """Ids changed in and deleted from the new collection since they were last carried."""
         found = find_difference(
             self.new_store, self.new_id, None, self.ledger, include_quarantined=False
         )
-        ids = list(dict.fromkeys([*found.changed, *found.deleted, *known]))
+        merged = [id for stem in sorted(self.foreign) for id in sorted(self.ledger.current(stem))]
+        ids = list(dict.fromkeys([*found.changed, *found.deleted, *merged, *known]))
         changed, deleted = list[str](), list[str]()
         for part in chunked(ids, SHARD_ROWS):
             now = _hashes(self.new_store, self.new_id, part)
@@ -154,20 +160,23 @@ class WayBack:
         hashes: dict[str, Hashes] = {}
         for id in ids:
             entry = entries.get(id)
-            row = entry.row_sha256 if entry else None
+            row = entry.row_sha256 if entry and entry.shard not in self.foreign else None
             hashes[id] = known.get(id, (None if entry and entry.quarantined else row, row))
         return hashes
 
     def _conflicts(self, ids: list[str], known: dict[str, Hashes]) -> set[str]:
         """Of these ids, those that the old collection has changed itself, and otherwise."""
         found = set()
+        last = self.run.last("carry-begun", "carry-done")
+        # Replacing a row deletes it first: one that a killed call left missing is ours to restore.
+        interrupted = last is not None and last["event"] == "carry-begun"
         for part in chunked(ids, SHARD_ROWS):
             new = _hashes(self.new_store, self.new_id, part)
             old = _hashes(self.old_store, self.old_id, part)
             found |= {
                 id
                 for id, (_, before) in self._carried(part, known).items()
-                if old.get(id) not in (before, new.get(id))
+                if old.get(id) not in (before, new.get(id)) and not (interrupted and id not in old)
             }
         return found
 
@@ -182,6 +191,8 @@ class WayBack:
     ) -> CarriedBack:
         """Write rows and deletions. `accept_loss` None leaves rows that cannot go back."""
         done = CarriedBack(carried=len(deleted))
+        if changed or deleted:
+            self.run.journal.append("carry-begun", changed=len(changed), deleted=len(deleted))
         for ids in chunked(deleted, SHARD_ROWS):
             self.old_store.delete(self.old_id, ids)
         for ids in chunked(changed, SHARD_ROWS):
@@ -197,6 +208,8 @@ class WayBack:
             done.carried += int(usable.sum())
         left = set(done.left)
         self._write_carried(known, [id for id in (*changed, *deleted) if id not in left])
+        if changed or deleted:
+            self.run.journal.append("carry-done", carried=done.carried)
         return done
 
     def _refuse_unless_carriable(self, changed: list[str]) -> None:

@@ -44,6 +44,8 @@ class Shard:
         sha256: hash of the file's bytes, hexadecimal.
         source: `sha256` of the shard it was made from; empty for an export shard.
         deleted: ids that the source no longer had when this delta was exported.
+        foreign: whether its records come from another collection than the source, which therefore
+            need not hold them.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Shard:
     sha256: str
     source: str = ""
     deleted: tuple[str, ...] = ()
+    foreign: bool = False
 
     @property
     def stem(self) -> str:
@@ -315,13 +318,14 @@ class RunDir:
         *,
         source: str = "",
         deleted: Sequence[str] = (),
+        foreign: bool = False,
     ) -> Shard:
         """Write, fsync, rename and journal a shard."""
         name = f"{stage}/{stem}.parquet"
         path = self.path / name
         with atomic_file(path) as file:
             pq.write_table(table, file, compression="zstd", compression_level=1)
-        shard = Shard(name, table.num_rows, file_sha256(path), source, tuple(deleted))
+        shard = Shard(name, table.num_rows, file_sha256(path), source, tuple(deleted), foreign)
         self.journal.append("shard", stage=stage, **asdict(shard))
         return shard
 
@@ -332,7 +336,7 @@ class RunDir:
             if event["stage"] == stage:
                 shard = Shard(
                     event["name"], event["rows"], event["sha256"], event["source"],
-                    tuple(event["deleted"]),
+                    tuple(event["deleted"]), event.get("foreign", False),
                 )  # fmt: skip
                 found[shard.stem] = shard
         return found

@@ -12,7 +12,9 @@ from typing import Any
 
 from reembed.difference import (
     Difference,
+    compared_until,
     find_difference,
+    find_late,
     refuse_collapse,
     without_conflicts,
 )
@@ -89,8 +91,7 @@ def catch_up(
         SourceChangedError: the source collapsed, or is written to faster than can be followed.
     """
     carried = 0
-    done = run.last("caught-up", "census")
-    since = done["watermark"] if done else None
+    since = compared_until(run)
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(store, source_id, where, ledger, since=since)
         refuse_collapse(name, len(difference.deleted), len(difference.changed), ledger)
@@ -209,9 +210,8 @@ def sweep(
     A record that the live collection has changed itself is left alone. Returns the number of
     records carried and the ids left alone.
     """
-    caught_up = run.last("caught-up")
-    since = caught_up["watermark"] if caught_up else None
-    found = find_difference(source_store, parked_id, where, ledger, since=since)
+    since = compared_until(run)
+    found = find_late(source_store, parked_id, where, run, ledger, since=since)
     kept, conflicts = without_conflicts(target_store, live_id, found, ledger)
     if kept:
         carry(parked_id, kept)

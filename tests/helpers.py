@@ -28,6 +28,7 @@ from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings
 
+import reembed.live  # registers the function that shadows are recorded with
 from reembed.manifest import Manifest
 from reembed.migration import Migration
 from reembed.rundir import RunDir

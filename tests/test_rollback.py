@@ -235,7 +235,7 @@ def test_a_rollback_killed_after_the_move_is_finished(
     assert names_in(f"chroma:{database}").keys() == {"docs"}
 
 
-def _killed(*_: object) -> None:
+def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

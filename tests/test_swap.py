@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from reembed import live
-from reembed.difference import find_difference
 from reembed.errors import (
     GateError,
     ModelChangedError,
@@ -560,11 +559,15 @@ def test_an_intruder_in_the_gap_is_merged(
     assert any("1 records of it were merged" in message for message in result.swap.messages)
     with chroma_at(chroma_server.url) as client:
         records = records_of(client.get_collection(name, embedding_function=None))
-    assert len(records) == 41
-    assert records["in the gap"][0] == "in the gap"
+        assert len(records) == 41
+        assert records["in the gap"][0] == "in the gap"
+        assert migration(path).sweep().swept == 0
+        assert records_of(client.get_collection(name, embedding_function=None)) == records
+        assert migration(path).rollback().caught_up == 1
+        assert records_of(client.get_collection(name, embedding_function=None)) == records
 
 
-def _killed(*_: object) -> None:
+def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -577,7 +580,7 @@ def test_a_swap_stopped_after_the_move_is_finished_by_the_next_call(
     with chroma(database) as client:
         held = client.get_collection("docs", embedding_function=None)
         with monkeypatch.context() as patch:
-            patch.setattr("reembed.swap.find_difference", _fails_at(3, find_difference))
+            patch.setattr("reembed.swap.find_late", _killed)
             with pytest.raises(KeyboardInterrupt):
                 migration(path).swap()
         assert migration(path).status().state == "swapped"
