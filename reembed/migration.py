@@ -19,6 +19,7 @@ from reembed.embed import embed, write_quarantine
 from reembed.engines.local import LocalEngine
 from reembed.errors import GateError, PreflightError, SourceChangedError, UsageError
 from reembed.export import export, export_delta, take_census
+from reembed.leftovers import remove_leftovers
 from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync, shadow_id
 from reembed.manifest import Manifest
 from reembed.plan import Plan, Problem, index_settings, make_plan, target_name
@@ -223,6 +224,7 @@ class Migration:
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:
         with Lease(self.manifest.state_dir / "lease"):
+            remove_leftovers(self.manifest.state_dir)
             yield
 
     def _current_run(self) -> RunDir | None:

@@ -24,7 +24,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("stores.base", "embedders.base", "engines.base"),
     ("embedders", "engines"),
     ("stores",),
-    ("ledger", "vector_cache", "refusals", "swapkind"),
+    ("ledger", "vector_cache", "refusals", "swapkind", "leftovers"),
     ("difference", "corpus"),
     ("questions",),
     ("searches",),
