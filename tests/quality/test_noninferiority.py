@@ -36,6 +36,14 @@ def test_pass_and_fail_are_the_same_for_both_kinds(kind: Kind):
     assert recall_gate(compared(*loses(0.2), kind)).status == "fail"
 
 
+def test_known_items_alone_refuse_only_a_model_that_loses_much_of_them():
+    new, old = loses(0.08)
+    assert recall_gate(compared(new, old)).status == "fail"
+    known = recall_gate(compared(new, old, "known-item"))
+    assert known.status == "shown"
+    assert "judged queries" in known.message
+
+
 def test_an_open_question_says_how_many_queries_would_settle_it():
     new, old = loses(0.025, 300)
     judged = recall_gate(compared(new, old))
