@@ -6,6 +6,7 @@ state directory; without, it belongs to one run.
 
 A SQLite file in WAL mode: one process at a time writes it (the lease sees to that for one
 migration; SQLite's own lock for several), and it survives the process being killed at any moment.
+Each row has a checksum: a vector that a failing disk has changed is unknown, not wrong.
 """
 
 from __future__ import annotations
@@ -13,19 +14,27 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from reembed.errors import PreflightError
+from reembed.errors import PreflightError, UnreachableError
 from reembed.records import Vectors
 from reembed.rundir import make_private_dir, write_errors
 
 SQL_VARIABLES = 500
 """Keys in one SELECT; SQLite's own limit was 999 for a long time."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS vectors (
+    text_sha256 BLOB PRIMARY KEY, tokens INTEGER NOT NULL, vector BLOB NOT NULL,
+    crc32 INTEGER NOT NULL
+) WITHOUT ROWID
+"""
 
 
 class VectorCache:
@@ -34,6 +43,10 @@ class VectorCache:
     Args:
         path: the SQLite file; its name holds the fingerprint's key.
         dimensions: of every vector in it.
+
+    Raises:
+        PreflightError: the file is damaged, or the disk is full.
+        UnreachableError: another process holds it for long.
     """
 
     def __init__(self, path: Path, dimensions: int) -> None:
@@ -44,49 +57,67 @@ class VectorCache:
         with write_errors(path):
             path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS vectors "
-            "(text_sha256 BLOB PRIMARY KEY, tokens INTEGER NOT NULL, vector BLOB NOT NULL) "
-            "WITHOUT ROWID"
-        )
+        try:
+            with self._errors():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute(SCHEMA)
+        except BaseException:
+            self._db.close()
+            raise
 
     def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, tuple[Vectors, int]]:
         """The known ones of these text hashes, each with its `(d,) float32` vector and tokens."""
         found: dict[bytes, tuple[Vectors, int]] = {}
-        with self._lock:
+        with self._lock, self._errors():
             for start in range(0, len(hashes), SQL_VARIABLES):
                 keys = hashes[start : start + SQL_VARIABLES]
                 marks = ",".join("?" * len(keys))
-                query = "SELECT text_sha256, tokens, vector FROM vectors WHERE text_sha256 IN "
-                rows = self._db.execute(f"{query}({marks})", keys)
-                for key, tokens, blob in rows:
-                    vector = np.frombuffer(blob, np.float32)
-                    if len(vector) == self._dimensions:
-                        found[key] = (vector, tokens)
+                rows = self._db.execute(
+                    "SELECT text_sha256, tokens, vector, crc32 FROM vectors "  # noqa: S608
+                    f"WHERE text_sha256 IN ({marks})",
+                    keys,
+                )
+                for key, tokens, blob, crc in rows:
+                    if len(blob) == 4 * self._dimensions and crc == _checksum(key, tokens, blob):
+                        found[key] = (np.frombuffer(blob, np.float32), tokens)
         return found
 
     def put(self, hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
         """Keep vectors `(n, d) float32`; returns when they are committed."""
-        rows = [
-            (key, int(count), vector.tobytes())
-            for key, count, vector in zip(hashes, tokens, vectors, strict=True)
-        ]
-        with self._lock:
+        rows = []
+        for key, count, vector in zip(hashes, tokens.tolist(), vectors, strict=True):
+            blob = vector.tobytes()
+            rows.append((key, count, blob, _checksum(key, count, blob)))
+        with self._lock, self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
                 self._db.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                with contextlib.suppress(sqlite3.OperationalError):
+            except sqlite3.Error:
+                with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
-                if "full" in str(error):
-                    raise PreflightError(
-                        f"{self._path}: no space left on the device",
-                        "Free some space and run the same command again: it resumes.",
-                    ) from error
                 raise
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise PreflightError(
+                    f"{self._path}: no space left on the device",
+                    "Free some space and run the same command again: it resumes.",
+                ) from error
+            raise UnreachableError(
+                f"{self._path}: {error}",
+                "Another run may be using it; run the same command again to resume.",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise PreflightError(
+                f"{self._path}: the cache of paid vectors is damaged: {error}",
+                "Delete that file and run again; what is embedded already is kept in the shards.",
+            ) from error
 
     def close(self) -> None:
         self._db.close()
@@ -96,3 +127,7 @@ class VectorCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _checksum(key: bytes, tokens: int, blob: bytes) -> int:
+    return zlib.crc32(blob, zlib.crc32(key, tokens))

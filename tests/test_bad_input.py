@@ -335,9 +335,8 @@ def test_a_provider_that_does_not_answer(
     refused: Check, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "k" * 20)
-    monkeypatch.setattr("reembed.embedders.retry.RetryPolicy.attempts", 2, raising=False)
     model = {"provider": "openai", "name": "m", "base_url": "http://127.0.0.1:9/v1",
-             "api_key_env": "TEST_KEY"}  # fmt: skip
+             "api_key_env": "TEST_KEY", "options": {"retry_wait": 0.01}}  # fmt: skip
     path = write_manifest(tmp_path, f"chroma:{database}", model=model)
     refused(path, 7, "unreachable", "127.0.0.1:9")
 
