@@ -96,7 +96,7 @@ def choose(
     total = int(counts.sum())
     generator = np.random.default_rng(seed)
     wanted_long = size // long_share if long_share else 0
-    step = max(1.0, total / max(1, size - wanted_long))
+    step = 1.0 if total <= size else max(1.0, total / max(1, size - wanted_long))
     start = float(generator.uniform(0, step))
     long_from = _threshold(counts, max(1, round(total * LONGEST)))
     very_long = _threshold(counts, max(1, wanted_long // 2))
