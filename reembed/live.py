@@ -30,6 +30,7 @@ from reembed.store_url import check_url
 from reembed.stores import (
     chroma_client,
     chroma_function,
+    chroma_hold,
     chroma_metric,
     chroma_names,
     chroma_pointer,
@@ -66,7 +67,8 @@ class LiveCollection:
     Errors of Chroma itself (a bad filter, a wrong dimension) come through unchanged; a live name
     that leads nowhere is CollectionNotFoundError, one that leads to a deleted collection
     SourceChangedError. A write that another process's swap overtakes lands in the collection that
-    was live when it began; the sweep after a swap carries it over.
+    was live when it began; the sweep after a swap carries it over. While the name moves, writes wait
+    (a few seconds, see `stores.chroma_hold`), so that none of them is overtaken.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class LiveCollection:
         for _ in range(_SWAPS_PER_CALL):
             collection, model = self._resolve()
             vectors = self._embed(collection, model, texts, query)
+            if not query:
+                chroma_hold.wait(self._client, self.name)
             now, _ = self._resolve()
             if now.id != collection.id:
                 continue
@@ -232,11 +236,13 @@ class LiveCollection:
 
     def delete(self, *args: Any, **arguments: Any) -> None:
         """As `Collection.delete`."""
+        chroma_hold.wait(self._client, self.name)
         self._call(lambda c: c.delete(*args, **arguments))
 
     def _write(self, verb: str, ids: Any, arguments: dict[str, Any]) -> None:
         documents = arguments.get("documents")
         if documents is None or arguments.get("embeddings") is not None:
+            chroma_hold.wait(self._client, self.name)
             self._call(lambda c: getattr(c, verb)(ids=ids, **arguments))
             return
         rest = {key: value for key, value in arguments.items() if key != "embeddings"}

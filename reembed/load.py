@@ -32,6 +32,8 @@ from reembed.rundir import DELTA, RunDir, Shard
 from reembed.stores.base import CollectionInfo, Store
 
 STAGE = "load"
+LIVE_ROWS = 50
+"""Rows written to a live collection between two looks at what the application has written there."""
 
 
 def shadow_id(run: RunDir) -> str | None:
@@ -123,11 +125,17 @@ def load_into_live(
     embed_shards: Mapping[str, Shard],
     ledger: Ledger,
     run: RunDir,
+    *,
+    resumed: bool,
 ) -> list[str]:
-    """Finish loading deltas into a shadow that went live since they were begun.
+    """Load deltas into a shadow that is live, a few rows at a time.
 
-    Rows that the application has changed meanwhile are left alone; their ids are returned. One
-    that is missing is written: replacing a row deletes it first, and may have been killed there.
+    Rows that the application has changed or deleted are left alone, which is looked at right
+    before each write; their ids are returned.
+
+    Args:
+        resumed: whether an earlier call may have been killed in the middle. Replacing a row deletes
+            it first, so one that is missing is then written.
     """
     left: list[str] = []
     for shard in not_loaded(run, embed_shards):
@@ -135,15 +143,17 @@ def load_into_live(
         rows = run.read_shard(export, ["id", "row_sha256"]).to_pydict()
         wanted = dict(zip(rows["id"], rows["row_sha256"], strict=True))
         before = _rows_before(run, export_shards, export.stem, {*wanted, *export.deleted})
-        newer = set[str]()
-        for ids in chunked([*wanted, *export.deleted], SHARD_ROWS):
+        for ids in chunked([*wanted, *export.deleted], LIVE_ROWS):
             there = store.fetch(live, ids, vectors=False)
-            now = zip(there.column("id").to_pylist(), there.column("row_sha256").to_pylist(),
-                      strict=True)  # fmt: skip
-            newer |= {id for id, row in now if row not in (wanted.get(id), before.get(id))}
-        load_shard(store, live, export, shard, ledger, run, replacing=True, leave=newer)
+            now = dict(zip(there.column("id").to_pylist(), there.column("row_sha256").to_pylist(),
+                           strict=True))  # fmt: skip
+            newer = {id for id, row in now.items() if row not in (wanted.get(id), before.get(id))}
+            if not resumed:  # the application has deleted it
+                newer |= {id for id in ids if id in wanted and id in before and id not in now}
+            only = set(ids).difference(newer)
+            load_shard(store, live, export, shard, ledger, run, replacing=True, only=only)
+            left += sorted(newer)
         run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
-        left += sorted(newer)
     return left
 
 
@@ -183,13 +193,15 @@ def load_shard(
     run: RunDir,
     *,
     replacing: bool,
-    leave: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> None:
     """Write one shard's records and vectors; `replacing` also deletes what it no longer holds.
 
-    Records for which a later shard speaks are left alone, and so are those of `leave`.
+    Records for which a later shard speaks are left alone, and so are those not in `only`.
     """
-    current = ledger.current(export.stem).difference(leave)
+    current = ledger.current(export.stem)
+    if only is not None:
+        current = current.intersection(only)
     if not replacing:
         _write_rows(store.add, shadow, export, embed, current, run)
         return
@@ -198,7 +210,7 @@ def load_shard(
     gone = [id for id in export.deleted if id not in known]
     gone += [id for id in exported if id in known and known[id].shard == export.stem
              and known[id].quarantined]  # fmt: skip
-    for ids in chunked([id for id in gone if id not in leave], SHARD_ROWS):
+    for ids in chunked([id for id in gone if only is None or id in only], SHARD_ROWS):
         store.delete(shadow, ids)
     _write_rows(store.replace, shadow, export, embed, current, run)
 

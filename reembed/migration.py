@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
 from reembed.clean import drop_old, drop_shadow
-from reembed.difference import Difference, compared_until, find_difference
+from reembed.difference import (
+    Difference,
+    compared_until,
+    find_difference,
+    find_late,
+    without_conflicts,
+)
 from reembed.embed import embed, write_quarantine
 from reembed.engines.local import LocalEngine
 from reembed.errors import GateError, PreflightError, SourceChangedError, UsageError
@@ -42,6 +49,7 @@ from reembed.rundir import DELTA, Lease, RunDir, write_atomic
 from reembed.session import Session
 from reembed.stores.base import Exchange, Receipt
 from reembed.swap import (
+    SWEEP_SECONDS,
     SwapResult,
     catch_up,
     finish_move,
@@ -50,16 +58,26 @@ from reembed.swap import (
     merge_intruder,
     move_live_name,
     pending_move,
+    release_writes,
     run_after,
     run_before,
     shadow_was_live,
     swap_unfinished,
     sweep,
+    writes_held,
 )
 from reembed.swapkind import CONFIG_GUARANTEE, SwapPlan, choose_kind, parked_name
 from reembed.verify import Verification
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
+STILL_WRITTEN = (
+    "the old collection is still written to, through handles that were opened before the swap: open "
+    "them anew, then carry the rest over with `reembed sweep`"
+)
+STILL_WRITTEN_BACK = (
+    "the new collection is still written to, through handles that were opened before the rollback: "
+    "open them anew, then carry the rest over with `reembed sweep`"
+)
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
 
 
@@ -102,6 +120,7 @@ class Migration:
         """
         with self._lease(), self._session(self._current_run()) as s:
             if s.begun:
+                self._release_writes(s)
                 state = run_state(s.run)
                 if pending_move(s.run) == "rollback":
                     done = self._rollback(s, dry_run=False, accept_loss=False)
@@ -161,6 +180,7 @@ class Migration:
     def sweep(self) -> SwapResult:
         """Carry writes that landed in the collection that is not live since the name moved."""
         with self._lease(), self._session(self._require_run()) as s:
+            self._release_writes(s)
             state = run_state(s.run)
             if shadow_was_live(s.run) and state != "cleaned":
                 return self._sweep_back(s)
@@ -336,15 +356,23 @@ class Migration:
                 "Carry them over with `reembed sweep`, or delete them there.",
             )
 
-    def _carry(self, s: Session, collection_id: str, difference: Difference) -> None:
-        """Export, embed and load what differs, as a delta."""
+    def _carry(self, s: Session, collection_id: str, difference: Difference) -> list[str]:
+        """Export, embed and load what differs, as a delta. Returns the ids of rows left alone
+        because a live shadow has newer ones."""
         store = s.source_store
         export_delta(
             store, collection_id, self.manifest.source.where, s.run, difference.changed,
             difference.deleted,
         )  # fmt: skip
         self._embed(s)
+        if last_move(s.run) == "swap":
+            return self._load_into_live(s, resumed=False)
         self._load(s)
+        return []
+
+    def _load_into_live(self, s: Session, *, resumed: bool) -> list[str]:
+        shards = s.run.shards("export"), s.run.shards("embed")
+        return load_into_live(s.store, self._shadow(s), *shards, s.ledger, s.run, resumed=resumed)
 
     def _settle(self, s: Session, *, embedding: bool = True) -> list[str]:
         """Finish a carry that was killed half-way: what the ledger knows must be in the shadow.
@@ -364,10 +392,9 @@ class Migration:
             embeds = s.run.shards("embed")
         if not not_loaded(s.run, embeds):
             return []
-        shards = exports, embeds, s.ledger, s.run
         if last_move(s.run) == "swap":
-            return load_into_live(s.store, self._shadow(s), *shards)
-        load(s.store, self._shadow(s), *shards, self.progress)
+            return self._load_into_live(s, resumed=True)
+        load(s.store, self._shadow(s), exports, embeds, s.ledger, s.run, self.progress)
         return []
 
     def _catch_up(self, s: Session) -> int:
@@ -395,12 +422,25 @@ class Migration:
         _ = s.fingerprint  # the model must still be the one that embedded
         spent = s.meter()
         verdict = self._verification(s).verdict(self.progress)
+        if last_move(s.run) == "swap":
+            verdict = replace(verdict, gates=(*verdict.gates, self._late_gate(s)))
         data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
         write_atomic(s.run.path / VERDICT_FILE, data)
         swap = self._swap_note(s)
         s.run.journal.append("verdict", passed=verdict.passed, swap=swap, **spent())
         self._write_report(s.run)
         return verdict
+
+    def _late_gate(self, s: Session) -> Gate:
+        """Whether everything written to the old collection is in the live one."""
+        old_id, new_id = self._both_ids(s)
+        found = find_late(s.source_store, old_id, self.manifest.source.where, s.run, s.ledger)
+        late, conflicts = without_conflicts(s.store, new_id, found, s.ledger)
+        ids = [*late.changed, *late.deleted]
+        message = f"{len(ids):,} writes to the old collection are not in the live one"
+        figures = {"late": len(ids), "conflicts": len(conflicts)}
+        samples = {"late": ids[:20], "conflicts": conflicts[:20]}
+        return Gate("late writes", "fail" if ids else "pass", message, figures, samples)
 
     def _swap_note(self, s: Session) -> dict[str, Any]:
         """For the report: what a swap may claim as things stand, or why none can be made."""
@@ -454,26 +494,37 @@ class Migration:
         self._settle(s)
         caught_up = self._catch_up(s)
         run_before(manifest.swap.before, self._hook_variables(s, "swap"))
-        caught_up += self._catch_up(s)
-        if caught_up:
-            self._check_integrity(s)
-        self._move(s, "swap", kind)
-        return replace(self._finish_swap(s), caught_up=caught_up)
+        with self._writes_held(s, kind):
+            caught_up += self._catch_up(s)
+            if caught_up:
+                self._check_integrity(s)
+            self._move(s, "swap", kind)
+            return replace(self._finish_swap(s), caught_up=caught_up)
+
+    def _writes_held(self, s: Session, kind: SwapPlan) -> contextlib.AbstractContextManager[None]:
+        if kind.kind == "config":  # no name moves
+            return contextlib.nullcontext()
+        return writes_held(s.store, s.run, self.manifest.live)
+
+    def _release_writes(self, s: Session) -> None:
+        if s.begun:
+            release_writes(s.store, s.run, self.manifest.live)
 
     def _finish_swap(self, s: Session) -> SwapResult:
         """What is left of a swap that was begun: move, sweep, hook, in a later call if need be."""
         run = s.run
         if pending_move(run) == "swap":
             finish_move(s.store, run, "swap")
-        self._settle(s)
+        settled = self._settle(s)
         kind = self._swap_kind(s)
         receipt = Receipt(**run.events("swap-done")[-1]["receipt"])
         result = self._sweep_after(s, receipt)
+        conflicts = sorted({*settled, *result.conflicts})
         messages = run_after(self.manifest.swap.after, self._hook_variables(s, "swap"))
         run.journal.append("swap-finished", swept=result.swept)
         return replace(
             result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
-            messages=[*result.messages, *messages],
+            conflicts=conflicts, messages=[*result.messages, *messages],
         )  # fmt: skip
 
     def _swap_kind(self, s: Session) -> SwapPlan:
@@ -529,10 +580,25 @@ class Migration:
             lambda id, difference: self._carry(s, id, difference),
         )  # fmt: skip
 
+    def _sweep_until_quiet(self, s: Session, swept: int) -> tuple[int, list[str], bool]:
+        """Sweep again while a sweep finds something, for SWEEP_SECONDS. Returns the records
+        carried, the ids left alone, and whether the last sweep found nothing to carry."""
+        total, conflicts, deadline = 0, set[str](), time.monotonic() + SWEEP_SECONDS
+        while swept and time.monotonic() < deadline:
+            swept, more = self._sweep(s)
+            total += swept
+            conflicts |= {*more}
+        return total, sorted(conflicts), not swept
+
     def _sweep_after(self, s: Session, receipt: Receipt) -> SwapResult:
         """Carry what was written to the old collection between catch-up and move."""
         swept, conflicts = self._sweep(s)
         messages = [self._config_change(s)] if receipt.kind == "config" else []
+        if receipt.kind != "config":
+            self._release_writes(s)
+            more_swept, more, quiet = self._sweep_until_quiet(s, swept)
+            swept, conflicts = swept + more_swept, sorted({*conflicts, *more})
+            messages += [] if quiet else [STILL_WRITTEN]
         if receipt.intruder:
             merged, more = merge_intruder(
                 s.store, receipt.intruder, self._shadow(s), s.ledger,
@@ -571,18 +637,33 @@ class Migration:
         way_back, before = self._way_back(s), CarriedBack()
         if pending_move(s.run) == "rollback":
             receipt = finish_move(s.store, s.run, "rollback")
+            late = way_back.carry_late()
         else:
             run_before(self.manifest.swap.before, variables)
             self._settle(s, embedding=False)
             before = way_back.carry(accept_loss)
-            receipt = self._move(s, "rollback", kind)
-        late = way_back.carry_late()
-        messages = _left_messages(late) + run_after(self.manifest.swap.after, variables)
+            with self._writes_held(s, kind):
+                if before.carried:  # the application writes: carry what came meanwhile
+                    before.add(way_back.carry(accept_loss))
+                receipt = self._move(s, "rollback", kind)
+                late = way_back.carry_late()
+        self._release_writes(s)
+        messages = self._carry_late_until_quiet(way_back, late)
+        messages += _left_messages(late) + run_after(self.manifest.swap.after, variables)
         return replace(
             self._outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
             swept=late.carried, conflicts=late.conflicts, gap_seconds=receipt.gap_seconds,
             messages=messages,
         )  # fmt: skip
+
+    def _carry_late_until_quiet(self, way_back: WayBack, late: CarriedBack) -> list[str]:
+        """As `_sweep_until_quiet`, the other way; adds to `late`. Returns messages."""
+        found, deadline = late.carried, time.monotonic() + SWEEP_SECONDS
+        while found and time.monotonic() < deadline:
+            more = way_back.carry_late()
+            found = more.carried
+            late.add(more)
+        return [STILL_WRITTEN_BACK] if found else []
 
     def _way_back(self, s: Session) -> WayBack:
         old_id, new_id = self._both_ids(s)
@@ -614,6 +695,7 @@ class Migration:
             )
         if dry_run:
             return self._outcome(s, "clean", False)
+        self._release_writes(s)
         done = self._drop_old(s) if last_move(s.run) == "swap" else self._drop_shadow(s)
         s.run.journal.append("cleaned", what=done)
         return replace(self._outcome(s, "clean", True), messages=[done])

@@ -36,6 +36,8 @@ CARRIED_SCHEMA = pa.schema(
 """Row hashes of a record in the new and in the old collection after it was carried back; null where
 it is not there."""
 
+LIVE_ROWS = 50
+"""Rows written to the old collection between two looks at what was written there meanwhile."""
 OLD_MODEL_SAMPLE = 16
 OLD_MODEL_COSINE = 0.99
 """A model that gives the old collection's own texts other vectors is not the old model."""
@@ -62,6 +64,13 @@ class CarriedBack:
     lost: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+
+    def add(self, more: CarriedBack) -> None:
+        """Count what went back in another round, too."""
+        self.carried += more.carried
+        self.lost = sorted({*self.lost, *more.lost})
+        self.conflicts = sorted({*self.conflicts, *more.conflicts})
+        self.left = more.left
 
 
 @dataclass
@@ -105,9 +114,10 @@ class WayBack:
             spared, deleted = deleted, []
         if not accept_loss:
             self._refuse_unless_carriable(changed)
-        done = self._carry(changed, deleted, known, accept_loss)
-        self._write_carried(known, spared)
-        return done
+        for part in chunked(spared, SHARD_ROWS):
+            there = _hashes(self.old_store, self.old_id, part)
+            known |= {id: (None, there.get(id)) for id in part}
+        return self._carry(changed, deleted, known, accept_loss)
 
     def carry_late(self) -> CarriedBack:
         """Carry what came to the new collection after that. The old one, live again, is right where
@@ -121,7 +131,7 @@ class WayBack:
             known,
             None,
         )
-        done.conflicts = sorted(conflicts)
+        done.conflicts = sorted({*conflicts, *done.conflicts})
         return done
 
     def late(self) -> list[str]:
@@ -189,8 +199,13 @@ class WayBack:
         known: dict[str, Hashes],
         accept_loss: bool | None,
     ) -> CarriedBack:
-        """Write rows and deletions. `accept_loss` None leaves rows that cannot go back."""
+        """Write rows and deletions. `accept_loss` None leaves rows that cannot go back.
+
+        What is noted as carried is what was read, never what is there by the end: a row that is
+        written to meanwhile is found again by the next comparison.
+        """
         done = CarriedBack(carried=len(deleted))
+        pairs = dict[str, Hashes].fromkeys(deleted, (None, None))
         if changed or deleted:
             self.run.journal.append("carry-begun", changed=len(changed), deleted=len(deleted))
         for ids in chunked(deleted, SHARD_ROWS):
@@ -203,11 +218,24 @@ class WayBack:
             if unusable and accept_loss is False:
                 raise self._refusal(unusable)
             (done.left if accept_loss is None else done.lost).extend(unusable)
-            if usable.any():
-                self.old_store.replace(self.old_id, rows.filter(usable), vectors[usable])
-            done.carried += int(usable.sum())
-        left = set(done.left)
-        self._write_carried(known, [id for id in (*changed, *deleted) if id not in left])
+            now = dict(zip(names, rows.column("row_sha256").to_pylist(), strict=True))
+            if accept_loss is not None:
+                there = _hashes(self.old_store, self.old_id, unusable)
+                pairs |= {id: (now[id], there.get(id)) for id in unusable}
+            for start in range(0, len(names), LIVE_ROWS):
+                part = np.zeros(len(names), bool)
+                part[start : start + LIVE_ROWS] = usable[start : start + LIVE_ROWS]
+                ids = [names[row] for row in np.flatnonzero(part)]
+                if accept_loss is None:  # embedding took its time: look again before writing
+                    newer = self._conflicts(ids, known)
+                    done.conflicts += sorted(newer)
+                    part &= np.array([id not in newer for id in names], bool)
+                    ids = [id for id in ids if id not in newer]
+                if ids:
+                    self.old_store.replace(self.old_id, rows.filter(part), vectors[part])
+                pairs |= {id: (now[id], now[id]) for id in ids}
+                done.carried += len(ids)
+        self._write_carried(known | pairs)
         if changed or deleted:
             self.run.journal.append("carry-done", carried=done.carried)
         return done
@@ -302,11 +330,7 @@ class WayBack:
         pairs = zip(columns["new_sha256"], columns["old_sha256"], strict=True)
         return dict(zip(columns["id"], pairs, strict=True))
 
-    def _write_carried(self, known: dict[str, Hashes], ids: list[str]) -> None:
-        for part in chunked(ids, SHARD_ROWS):
-            new = _hashes(self.new_store, self.new_id, part)
-            old = _hashes(self.old_store, self.old_id, part)
-            known |= {id: (new.get(id), old.get(id)) for id in part}
+    def _write_carried(self, known: dict[str, Hashes]) -> None:
         columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
         with atomic_file(self.run.path / CARRIED_FILE) as file:
             pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file)

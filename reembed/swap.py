@@ -6,7 +6,9 @@ finished by the next call. What it may claim is in `swapkind.py`; the way back i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,9 +28,19 @@ from reembed.rundir import RunDir
 from reembed.stores.base import Exchange, Receipt, Store
 
 CATCH_UP_ROUNDS = 10
+FEW_LEFT = 1_000
+"""Catch-up ends with fewer differences than this, if each round finds as many as the last one did:
+somebody writes all the time, and the sweep after the move carries the rest."""
+HOLD_SECONDS = 60.0
+"""How long writers through `reembed.live` wait at most while the name moves."""
+HOLD_GRACE = 0.3
+"""Seconds in which a writer that looked before the hold was on finishes its call."""
+SWEEP_SECONDS = 20.0
+"""How long a swap sweeps after the move while writes keep coming to the parked collection."""
 
-Carry = Callable[[str, Difference], None]
-"""`carry(collection_id, difference)`: export, embed and load what differs, as a delta."""
+Carry = Callable[[str, Difference], list[str]]
+"""`carry(collection_id, difference)`: export, embed and load what differs, as a delta. Returns the
+ids left alone because a live shadow has newer rows."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,8 @@ def catch_up(
     ledger: Ledger,
     carry: Carry,
 ) -> int:
-    """Carry differences from the source to the shadow until a comparison finds none.
+    """Carry differences from the source to the shadow until a comparison finds none, or, where
+    somebody writes all the time, no fewer than the one before it and at most FEW_LEFT.
 
     Returns the number of records carried. The last comparison's watermark is journalled.
 
@@ -91,16 +104,20 @@ def catch_up(
         SourceChangedError: the source collapsed, or is written to faster than can be followed.
     """
     carried = 0
+    before: int | None = None
     since = compared_until(run)
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(store, source_id, where, ledger, since=since)
         refuse_collapse(name, len(difference.deleted), len(difference.changed), ledger)
-        if not difference:
+        found = len(difference)
+        if difference:
+            carry(source_id, difference)
+        carried += found
+        steady = before is not None and before <= 2 * found <= 2 * FEW_LEFT
+        if not difference or steady:
             run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
             return carried
-        carry(source_id, difference)
-        carried += len(difference)
-        since = None
+        before, since = found, None
     raise SourceChangedError(
         f"{name!r} is written to faster than {CATCH_UP_ROUNDS} rounds of catch-up could follow "
         f"({carried:,} records carried)",
@@ -109,6 +126,27 @@ def catch_up(
 
 
 # The move
+
+
+@contextlib.contextmanager
+def writes_held(store: Store, run: RunDir, live: str) -> Iterator[None]:
+    """Writers through `reembed.live` wait until `release_writes`, at the latest at the end of the
+    block, so that nothing they write falls between the last comparison and the move."""
+    run.journal.append("writes-held")
+    if store.hold_writes(live, HOLD_SECONDS):
+        time.sleep(HOLD_GRACE)
+    try:
+        yield
+    finally:
+        release_writes(store, run, live)
+
+
+def release_writes(store: Store, run: RunDir, live: str) -> None:
+    """Let held writers go on, those too that a killed call held."""
+    last = run.last("writes-held", "writes-released")
+    if last is not None and last["event"] == "writes-held":
+        store.release_writes(live)
+        run.journal.append("writes-released")
 
 
 def move_live_name(
@@ -214,7 +252,7 @@ def sweep(
     found = find_late(source_store, parked_id, where, run, ledger, since=since)
     kept, conflicts = without_conflicts(target_store, live_id, found, ledger)
     if kept:
-        carry(parked_id, kept)
+        conflicts = sorted({*conflicts, *carry(parked_id, kept)})
     if not conflicts:
         run.journal.append("caught-up", watermark=found.watermark, carried=len(kept))
     return len(kept), conflicts
@@ -229,5 +267,5 @@ def merge_intruder(
     found = Difference(changed=found.changed)  # what it lacks was never deleted
     kept, conflicts = without_conflicts(store, live_id, found, ledger)
     if kept:
-        carry(intruder.id, kept)
+        conflicts = sorted({*conflicts, *carry(intruder.id, kept)})
     return len(kept), conflicts

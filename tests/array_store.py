@@ -207,6 +207,11 @@ class ArrayStore:
     def exchange(self, kind: Any, exchange: Exchange) -> Receipt:
         raise NotImplementedError
 
+    def hold_writes(self, live: str, seconds: float) -> bool:
+        return False
+
+    def release_writes(self, live: str) -> None: ...
+
     def drop(self, id: str) -> None:
         self.held.pop(id, None)
 

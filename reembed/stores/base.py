@@ -217,6 +217,15 @@ class Store(Protocol):
         """
         ...
 
+    def hold_writes(self, live: str, seconds: float) -> bool:
+        """Ask writers that open the live name through `reembed.live` to wait, for at most so long;
+        called again, from now on. False where they cannot be asked."""
+        ...
+
+    def release_writes(self, live: str) -> None:
+        """Let held writers go on. Fine if none are held."""
+        ...
+
     def drop(self, id: str) -> None:
         """Delete the collection of this object id, never one of the same name. Gone is fine."""
         ...

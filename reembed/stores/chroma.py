@@ -24,6 +24,7 @@ from reembed.stores import (
     chroma_floats,
     chroma_function,
     chroma_ghosts,
+    chroma_hold,
     chroma_metric,
     chroma_names,
     chroma_pointer,
@@ -299,6 +300,12 @@ class ChromaStore:
         return chroma_swap.exchange(
             self._client, kind, exchange, self._merge_intruders, self._folder
         )
+
+    def hold_writes(self, live: str, seconds: float) -> bool:
+        return chroma_hold.hold(self._client, live, seconds)
+
+    def release_writes(self, live: str) -> None:
+        chroma_hold.release(self._client, live)
 
     def _merge_intruders(self, names: list[str]) -> str | None:
         """An application can make the live name more than once in a gap; a receipt names one

@@ -25,9 +25,10 @@ class ChromaServer:
 
 
 @contextmanager
-def chroma_server(folder: Path, seconds: float = 60) -> Iterator[ChromaServer]:
-    """Serve `folder`, which need not exist, until the end of the block."""
-    port = free_port()
+def chroma_server(folder: Path, seconds: float = 60, port: int = 0) -> Iterator[ChromaServer]:
+    """Serve `folder`, which need not exist, until the end of the block; on a free port without
+    `port`."""
+    port = port or free_port()
     program = Path(sys.executable).with_name("chroma")
     command = [program, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)]
     log = folder.with_name(f"{folder.name}.log")

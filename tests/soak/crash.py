@@ -1,0 +1,306 @@
+"""The crash campaign: kill -9 anywhere, the same command again, and everything is as if nothing
+had happened.
+
+    python -m tests.soak.crash --kills 500 --seed 1 [--http] [--only SEED]
+
+The story of `scene.py` is told once without a kill, with a copy of everything before each command.
+A trial takes a copy, kills the command (at a journal line, at an fsync, at a random moment) or
+harms the run directory, gives the same command again, and compares: records, vectors, verdict,
+collections, leftovers, and how often the embedding server was asked for each text. Every fifth
+trial then goes on to the end of the story. Over HTTP a real `chroma run` serves each copy, and
+survives. What a trial does follows from its seed alone, but for the moment of a kill by time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reembed.rundir import RunDir
+from tests.servers.chroma_server import chroma_server, free_port
+from tests.soak import processes, scene
+from tests.soak.harm import HARMS
+from tests.soak.processes import KILLED, LOG, SERVER, Kill, apart, command
+from tests.soak.scene import STEPS, Look, Step
+
+PLACES = ("before", "torn", "unsynced", "after", "fsync", "time", "time", "time")
+HARM_SHARE = 0.15
+"""Of the trials, how many harm the run directory instead of killing."""
+HARM_STEPS = ("embed", "load", "verify", "swap", "sweep", "rollback", "swap again")
+WHOLE_STORY = 5
+"""Every so many-th trial goes on to the end of the story."""
+DRAWS = 6
+"""Tries to kill a command before it ends."""
+
+
+@dataclass
+class Told:
+    """The story without a kill: where the copies are, and what each step led to."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    looks: dict[str, Look] = field(default_factory=dict)
+    billed: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """How a trial ended."""
+
+    seed: int
+    step: str
+    what: str
+    problems: list[str]
+    twice: int = 0
+    kills: int = 0
+
+
+class Stage:
+    """A folder in which the story is told again and again, one trial at a time.
+
+    Args:
+        kind: swap kind.
+        over_http: whether a server stands between reembed and the store.
+    """
+
+    def __init__(self, work: Path, kind: str, over_http: bool, base_url: str) -> None:
+        self.kind, self.base_url = kind, base_url
+        self.folder, self.copies = work / "stage", work / "copies"
+        self.port = free_port() if over_http else 0
+        self.url = f"chroma+http://127.0.0.1:{self.port}" if over_http else ""
+        self.url = self.url or f"chroma:{self.folder / 'db'}"
+        self.told = Told()
+
+    @contextmanager
+    def store(self) -> Iterator[None]:
+        """The store, reachable."""
+        database = self.folder / "db"
+        server = chroma_server(database, port=self.port) if self.port else nullcontext()
+        with server:
+            yield
+
+    def tell(self) -> None:
+        """Tell the story without a kill and keep a copy before each step."""
+        self.folder.mkdir(parents=True)
+        with self.store():
+            apart(scene.build, self.url, self.base_url)
+        scene.write_manifest(self.folder, self.url, self.base_url, self.kind)
+        self._keep("done-")
+        for step in STEPS:
+            self._restore(f"done-{step.after}")
+            with self.store():
+                apart(scene.write, step, self.url, self.base_url)
+            self._keep(f"before-{step.name}")
+            self._first(step)
+            self._keep(f"done-{step.name}")
+
+    def _first(self, step: Step) -> None:
+        told, lines, before = self.told, self._lines(), processes.served()
+        with self.store():
+            ended = command(self.folder, *step.arguments)
+            assert ended.code in (0, 3), f"{step.name}: {ended.code} {ended.out} {ended.err}"
+            told.looks[step.name] = apart(scene.look, self.folder, self.url)
+        told.codes[step.name], told.seconds[step.name] = ended.code, ended.seconds
+        told.lines[step.name] = self._lines() - lines
+        told.billed[step.name] = processes.billed(self.folder / LOG, before, processes.served())
+        problems = scene.differences(told.looks[step.name], told.looks[step.name])
+        assert not problems, f"{step.name}, never killed: {problems}"
+
+    def _lines(self) -> int:
+        run = RunDir.latest(self.folder / ".reembed" / "soak")
+        return len(run.journal.read()) if run else 0
+
+    def _keep(self, name: str) -> None:
+        (self.folder / LOG).unlink(missing_ok=True)
+        shutil.copytree(self.folder, self.copies / name, dirs_exist_ok=True)
+
+    def _restore(self, name: str) -> None:
+        shutil.rmtree(self.folder)
+        shutil.copytree(self.copies / name, self.folder)
+        (self.folder / LOG).unlink(missing_ok=True)
+
+    # Trials
+
+    def trial(self, seed: int) -> Outcome:
+        """One trial; what it does follows from the seed."""
+        chance = random.Random(seed)
+        if chance.random() < HARM_SHARE:
+            name = chance.choice(HARM_STEPS)
+            step = next(step for step in STEPS if step.name == name)
+            harm = chance.choice(sorted(HARMS))
+            outcome = Outcome(seed, step.name, harm, [])
+            kill = None
+        else:
+            step = chance.choice(STEPS)
+            kill = self._kill(step, chance)
+            outcome = Outcome(seed, step.name, kill.place, [])
+        try:
+            self._try(step, kill, outcome, chance)
+        except Exception:
+            outcome.problems.append(traceback.format_exc(limit=3))
+        outcome.problems[:] = [f"{self.kind}: {problem}" for problem in outcome.problems]
+        return outcome
+
+    def _kill(self, step: Step, chance: random.Random) -> Kill:
+        place = chance.choice(PLACES)
+        if place == "time":
+            return Kill(place, chance.random() * self.told.seconds[step.name])
+        most = max(1, self.told.lines[step.name]) * (3 if place == "fsync" else 1)
+        return Kill(place, chance.randint(1, most))
+
+    def _try(self, step: Step, kill: Kill | None, outcome: Outcome, chance: random.Random) -> None:
+        for draw in range(DRAWS):
+            self._restore(f"before-{step.name}")
+            with self.store():
+                before = processes.served()
+                if kill is None:
+                    run = RunDir.latest(self.folder / ".reembed" / "soak")
+                    assert run is not None
+                    HARMS[outcome.what](run, chance)
+                else:
+                    ended = command(self.folder, *step.arguments, kill=kill)
+                    if ended.code != KILLED and draw < DRAWS - 1:
+                        kill = Kill(kill.place, max(1, kill.at // 2) if kill.place != "time"
+                                    else kill.at * 0.6)  # fmt: skip
+                        continue  # it was done sooner
+                    outcome.kills += ended.code == KILLED
+                    time.sleep(0.1)  # what was in flight is counted too
+                    processes.note(self.folder / LOG, "killed")
+                self._again(step, before, outcome)
+                if outcome.seed % WHOLE_STORY == 0 and not outcome.problems:
+                    self._go_on(step, outcome)
+            return
+
+    def _again(self, step: Step, before: dict[str, int], outcome: Outcome) -> None:
+        told = self.told
+        ended = command(self.folder, *step.arguments)
+        after = processes.served()
+        if ended.code != told.codes[step.name]:
+            outcome.problems.append(
+                f"exit code {ended.code}: {ended.out[-700:]} {ended.err[-700:]}"
+            )
+            return
+        got = apart(scene.look, self.folder, self.url)
+        outcome.problems += scene.differences(told.looks[step.name], got)
+        billed = processes.billed(self.folder / LOG, before, after)
+        once = told.billed[step.name]
+        for text, count in billed.items():
+            if "record " in text:  # not one of the probes that fingerprint a model
+                outcome.twice += max(0, count - max(1, once[text]))
+        allowed = scene.IN_FLIGHT * outcome.kills
+        if outcome.what == "truncated cache" or outcome.what == "deleted cache":
+            allowed = 0  # what is in whole shards needs no cache
+        if outcome.twice > allowed:
+            outcome.problems.append(f"{outcome.twice} texts billed again, {allowed} in flight")
+
+    def _go_on(self, step: Step, outcome: Outcome) -> None:
+        """The rest of the story after this trial."""
+        last = step
+        while (following := next((s for s in STEPS if s.after == last.name), None)) is not None:
+            apart(scene.write, following, self.url, self.base_url)
+            ended = command(self.folder, *following.arguments)
+            if ended.code != self.told.codes[following.name]:
+                outcome.problems.append(f"later, {following.name}: {ended.code} {ended.out[-900:]}")
+                return
+            last = following
+        got = apart(scene.look, self.folder, self.url)
+        found = scene.differences(self.told.looks[last.name], got)
+        outcome.problems += [f"at the end: {problem}" for problem in found]
+
+
+# The campaign
+
+
+@contextmanager
+def embedding_server() -> Iterator[str]:
+    """The embedding server as a process of its own; its base URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.servers.embedding_server"], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout and process.stdin
+    try:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        os.environ[SERVER] = url
+        os.environ.setdefault("OPENAI_API_KEY", "none")
+        yield f"{url}/v1"
+    finally:
+        process.stdin.close()
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def campaign(seeds: list[int], over_http: bool, work: Path) -> list[Outcome]:
+    """All trials of these seeds, by turns with each kind of swap."""
+    processes.preload()
+    kinds = ("rename", "pointer") if over_http else ("transaction", "pointer")
+    outcomes = []
+    with embedding_server() as base_url:
+        for number, kind in enumerate(kinds):
+            mine = [seed for seed in seeds if seed % len(kinds) == number]
+            if not mine:
+                continue
+            stage = Stage(work / kind, kind, over_http, base_url)
+            stage.tell()
+            for seed in mine:
+                outcome = stage.trial(seed)
+                outcomes.append(outcome)
+                for problem in outcome.problems:
+                    where = f"seed {seed}, {outcome.step}, {outcome.what}"
+                    print(f"FAILED {where}: {problem}", flush=True)
+    return outcomes
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Trials by step: how many, how many failed, how many texts were billed twice."""
+    lines = [
+        "| command | trials | killed | failed | billed twice, at most |",
+        "|---|---|---|---|---|",
+    ]
+    names = {step.name: [o for o in outcomes if o.step == step.name] for step in STEPS}
+    harms = {harm: [o for o in outcomes if o.what == harm] for harm in HARMS}
+    for name, mine in (names | harms).items():
+        if mine:
+            failed = sum(bool(o.problems) for o in mine)
+            twice = max(o.twice for o in mine)
+            kills = sum(o.kills for o in mine)
+            lines.append(f"| {name} | {len(mine)} | {kills} | {failed} | {twice} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the campaign, print the table, and fail if any trial did."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=500, help="trials")
+    parser.add_argument("--seed", type=int, default=1, help="of the first trial")
+    parser.add_argument("--http", action="store_true", help="through a real Chroma server")
+    parser.add_argument("--only", type=int, help="this trial alone")
+    given = parser.parse_args()
+    seeds = list(range(given.seed, given.seed + given.kills))
+    seeds = seeds if given.only is None else [given.only]
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="reembed-crash-") as folder:
+        outcomes = campaign(seeds, given.http, Path(folder))
+    failed = sum(bool(outcome.problems) for outcome in outcomes)
+    print(table(outcomes))
+    print(f"{time.monotonic() - start:.0f} seconds")
+    print(f"{len(outcomes) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
