@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test bench-sabotage lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests"
+	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
 	@echo "make lock    resolve the newest dependencies into requirements.lock"
@@ -23,6 +24,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench-sabotage: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.sabotage
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -293,7 +293,7 @@ def test_equal_vectors_that_the_model_itself_gives_are_no_fault(tmp_path: Path):
         made = plain_collection(client, count=COUNT)
         text = " ".join(WORDS[:9])
         for id, same in (("lower", text), ("upper", text.upper())):
-            made.add(ids=[id], documents=[same], embeddings=[np.ones(48, np.float32)])
+            made.add(ids=[id], documents=[same], embeddings=np.ones((1, 48), np.float32))
     path = write_manifest(
         tmp_path, "chroma:./db", verify__sample=100,
         model={"provider": "python", "name": "uncased:embed", "dimensions": 32},
