@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench-sabotage lint format lock clean
+.PHONY: help demo test bench-sabotage soak lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests"
+	@echo "make soak    kill a run 600 times, and write to collections while they move (2 hours on 2 cores)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
@@ -24,6 +25,17 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What each prints ends in a line that counts failures; docs/soak.md says how to tell one trial again.
+SOAK_WRITERS := $(BIN)/python -m tests.soak.writers --seconds 120 --rate 60
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak.crash --kills 500
+	$(BIN)/python -m tests.soak.crash --kills 100 --http
+	$(SOAK_WRITERS) --path --kind transaction
+	$(SOAK_WRITERS) --path --kind pointer
+	$(SOAK_WRITERS) --http --kind rename
+	$(SOAK_WRITERS) --http --kind pointer
+	$(SOAK_WRITERS) --http --kind rename --without-catch-up
 
 bench-sabotage: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.sabotage

@@ -67,8 +67,8 @@ class LiveCollection:
     Errors of Chroma itself (a bad filter, a wrong dimension) come through unchanged; a live name
     that leads nowhere is CollectionNotFoundError, one that leads to a deleted collection
     SourceChangedError. A write that another process's swap overtakes lands in the collection that
-    was live when it began; the sweep after a swap carries it over. While the name moves, writes wait
-    (a few seconds, see `stores.chroma_hold`), so that none of them is overtaken.
+    was live when it began; the sweep after a swap carries it over. While the name moves, writes
+    wait a few seconds (see `stores.chroma_hold`), so that none of them is overtaken.
     """
 
     def __init__(

@@ -71,8 +71,8 @@ from reembed.verify import Verification
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 STILL_WRITTEN = (
-    "the old collection is still written to, through handles that were opened before the swap: open "
-    "them anew, then carry the rest over with `reembed sweep`"
+    "the old collection is still written to, through handles that were opened before the swap: "
+    "open them anew, then carry the rest over with `reembed sweep`"
 )
 STILL_WRITTEN_BACK = (
     "the new collection is still written to, through handles that were opened before the rollback: "

@@ -269,13 +269,13 @@ def test_temporary_files_and_a_torn_line_do_no_harm(tmp_path: Path, database: Pa
     folder = run.path / "export"
     dead, own = (folder / f".shard-00000.parquet.{pid}.tmp" for pid in (2**22 + 1, os.getpid()))
     alive = folder / f".shard-00000.parquet.{os.getppid()}.tmp"
-    for file in (dead, own, alive):
-        file.write_bytes(b"half")
+    for temporary in (dead, own, alive):
+        temporary.write_bytes(b"half")
     with run.journal.path.open("ab") as file:
         file.write(b'{"t": 1, "event": "swap-do')
     assert migration(path).status().state == "embedded"
     assert migration(path).run().state == "verified"
-    assert [file.exists() for file in (dead, own, alive)] == [False, False, True]
+    assert [one.exists() for one in (dead, own, alive)] == [False, False, True]
 
 
 def test_a_damaged_journal_line_is_refused(tmp_path: Path, database: Path) -> None:

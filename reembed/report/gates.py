@@ -30,7 +30,7 @@ SYMBOL: dict[Status, str] = {
 }  # fmt: skip
 TITLES = {
     "integrity": "Integrity: is every record there, unchanged?",
-    "late writes": "Late writes: is what the old collection was sent since the swap in the new one?",
+    "late writes": "Late writes: is what came to the old collection since the swap in the new?",
     "fidelity": "Fidelity: does a text embedded again give the vector that is served?",
     "index": "Index: does the collection's own search find what exact search finds?",
     "recall": "Recall: does the new model find what the old one found?",

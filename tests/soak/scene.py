@@ -125,7 +125,8 @@ def write(step: Step, url: str, base_url: str) -> None:
             chosen = chance.sample(ids, 40)
             text, meta, gone, again = (chosen[part::4] for part in range(4))
             _update(found, [(id, f"record {word} text {id}") for id in text], which, base_url)
-            found.update(ids=meta, metadatas=[{"n": 10_000 + len(word)} for _ in meta])
+            changed: list[Any] = [{"n": 10_000 + len(word)} for _ in meta]
+            found.update(ids=meta, metadatas=changed)
             found.delete(ids=gone + again)
             rows = [(id, f"record {word} again {id}", {"word": word}) for id in again]
             rows += [(f"{word}-{n}", f"record {word} new {n}", {"n": n}) for n in range(12)]

@@ -44,16 +44,17 @@ class Writer:
         name: begins its ids.
         rate: records a second.
         embed: gives vectors for texts; None where `docs` embeds by itself.
+        number: of writes before these, so that no id is given twice.
     """
 
     def __init__(
         self, name: str, docs: Any, rate: float, rows: dict[str, Row],
-        embed: Callable[[list[str]], Any] | None = None,
+        embed: Callable[[list[str]], Any] | None = None, number: int = 0,
     ) -> None:  # fmt: skip
         self.told = Told(rows=dict(rows))
         self._name, self._docs, self._rate, self._embed = name, docs, rate, embed
         self._chance = random.Random(name)
-        self._number = 0
+        self._number = number
 
     def work(self, stop: threading.Event) -> None:
         """Write until told to stop, at the rate asked for as far as the store keeps up."""
