@@ -17,7 +17,7 @@ from reembed.records import Vectors
 from tests.servers.llama_server import weights
 
 LAYERS, HEADS, WIDTH, MAX_TOKENS = 6, 12, 384, 256
-BATCH_TOKENS = 4_096
+BATCH_TOKENS = 1_024
 
 
 class MiniLM:

@@ -18,6 +18,8 @@ from reembed.records import Vectors
 TAIL = 0.05
 """Share of the words that differ."""
 LEAST_TOKENS = 64
+MOST_TOKENS = 32_768
+"""A probe this long is enough for a model that tells no limit."""
 FLOOR = 5e-4
 """Relative distance that two calls with the same text may have: servers answer up to 1.6e-4
 apart."""
@@ -105,7 +107,7 @@ def probe_tail(
     Args:
         longest: tokens of the run's longest text: what no text reaches needs no probe.
     """
-    limit = max(longest, LEAST_TOKENS)
+    limit = min(max(longest, LEAST_TOKENS), MOST_TOKENS)
     if max_tokens is not None:
         limit = min(limit, max_tokens)
     first, second, tokens = tail_texts(count, limit)

@@ -59,6 +59,13 @@ def test_a_cut_that_no_text_reaches_is_no_fault():
     assert probe_tail(model(sees=512), count, 2_048, 300).seen is True
 
 
+def test_a_giant_text_makes_no_giant_probe():
+    def embed(texts: Sequence[str]) -> Found:
+        return Found(np.array([[1.0, sum(map(ord, text)) % 97] for text in texts], np.float32))
+
+    assert probe_tail(embed, count, None, 10_000_000).tokens == 32_768
+
+
 def test_noise_is_not_taken_for_the_tail():
     probe = probe_tail(model(noise=1e-5), count, 256, 256)
     assert probe.seen is True
