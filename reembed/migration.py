@@ -59,6 +59,7 @@ from reembed.swap import (
     move_live_name,
     pending_move,
     release_writes,
+    rollback_unfinished,
     run_after,
     run_before,
     shadow_was_live,
@@ -198,7 +199,13 @@ class Migration:
         Args:
             accept_loss: go back even where rows cannot be carried; they are listed as lost.
         """
-        with self._lease(), self._session(self._require_run("swapped", "rolling back")) as s:
+        states: tuple[State, ...] = ("swapped", "rolling back", "rolled back")
+        with self._lease(), self._session(self._require_run(*states)) as s:
+            if last_move(s.run) == "rollback" and not (
+                pending_move(s.run) or rollback_unfinished(s.run)
+            ):
+                already = self._outcome(s, "rollback", True)
+                return replace(already, messages=["it is rolled back already"])
             return self._reported(s.run, self._rollback(s, dry_run, accept_loss))
 
     def clean(self, *, dry_run: bool = False) -> SwapResult:
@@ -638,6 +645,9 @@ class Migration:
         if pending_move(s.run) == "rollback":
             receipt = finish_move(s.store, s.run, "rollback")
             late = way_back.carry_late()
+        elif rollback_unfinished(s.run):
+            receipt = Receipt(**s.run.events("rollback-done")[-1]["receipt"])
+            late = way_back.carry_late()
         else:
             run_before(self.manifest.swap.before, variables)
             self._settle(s, embedding=False)
@@ -650,6 +660,7 @@ class Migration:
         self._release_writes(s)
         messages = self._carry_late_until_quiet(way_back, late)
         messages += _left_messages(late) + run_after(self.manifest.swap.after, variables)
+        s.run.journal.append("rollback-finished", carried=late.carried)
         return replace(
             self._outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
             swept=late.carried, conflicts=late.conflicts, gap_seconds=receipt.gap_seconds,
@@ -669,7 +680,7 @@ class Migration:
         old_id, new_id = self._both_ids(s)
         return WayBack(
             s.run, s.store, new_id, s.source_store, old_id, s.ledger, s.template,
-            lambda: (s.old_embedder, s.old_model_note),
+            lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache,
         )  # fmt: skip
 
     def _sweep_back(self, s: Session) -> SwapResult:

@@ -20,10 +20,18 @@ from reembed.difference import find_difference, foreign_stems, refuse_collapse
 from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import Ledger
-from reembed.records import SHARD_ROWS, Vectors, chunked, cosine_rows, list_array_to_vectors
+from reembed.records import (
+    SHARD_ROWS,
+    Vectors,
+    chunked,
+    cosine_rows,
+    list_array_to_vectors,
+    text_hash,
+)
 from reembed.rundir import RunDir, atomic_file
 from reembed.stores.base import Store
 from reembed.template import TextTemplate
+from reembed.vector_cache import VectorCache
 
 CARRIED_FILE = "carried-back.parquet"
 CARRIED_SCHEMA = pa.schema(
@@ -85,6 +93,7 @@ class WayBack:
     ledger: Ledger
     template: TextTemplate
     old_model: OldModel
+    old_cache: Callable[[], VectorCache]
     _why: str = ""
 
     def carry(self, accept_loss: bool) -> CarriedBack:
@@ -280,9 +289,9 @@ class WayBack:
             embedder, _ = self.old_model()
             assert embedder is not None, "there is no text for it without a model"
             texts = _texts(rows, self.old_template)
-            embedded = embedder.embed_documents([texts[row] for row in todo])
-            vectors[todo] = embedded.vectors
-            usable[todo] = [position not in embedded.rejected for position in range(len(todo))]
+            vectors[todo], usable[todo] = _embed(
+                embedder, self.old_cache(), [texts[row] for row in todo]
+            )
         return vectors, usable
 
     def _texts(self, rows: pa.RecordBatch) -> list[tuple[str, str, str]]:
@@ -334,6 +343,30 @@ class WayBack:
         columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
         with atomic_file(self.run.path / CARRIED_FILE) as file:
             pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file)
+
+
+def _embed(
+    embedder: Embedder, cache: VectorCache, texts: Sequence[str]
+) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """Vectors `(n, d) float32`, and which there are, `(n,) bool`. Every batch is kept in the cache,
+    so that a rollback killed half-way does not pay for it again."""
+    keys = [text_hash(text) for text in texts]
+    known = cache.get(keys)
+    new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    if new:
+        wanted = list(new)
+        embedder.embed_documents(
+            list(new.values()),
+            on_batch=lambda indices, vectors, tokens: cache.put(
+                [wanted[index] for index in indices], vectors, tokens
+            ),
+        )
+        known = cache.get(keys)
+    found = np.zeros((len(texts), embedder.dimensions), np.float32)
+    for row, key in enumerate(keys):
+        if key in known:
+            found[row] = known[key][0]
+    return found, np.array([key in known for key in keys], bool)
 
 
 def _texts(rows: pa.RecordBatch, template: TextTemplate) -> list[str]:

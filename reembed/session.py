@@ -114,6 +114,13 @@ class Session:
         return self._closing.enter_context(VectorCache(path, self.embedder.dimensions))
 
     @cached_property
+    def old_cache(self) -> VectorCache:
+        """Of the old model, for the way back; this run's own."""
+        assert self.old_embedder is not None, "there is no old model"
+        path = self.run.path / "cache-old-model.sqlite"
+        return self._closing.enter_context(VectorCache(path, self.old_embedder.dimensions))
+
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """The model's, taken when the run began and held against the model of now.
 

@@ -180,6 +180,12 @@ def swap_unfinished(run: RunDir) -> bool:
     return last is not None and last["event"] == "swap-done"
 
 
+def rollback_unfinished(run: RunDir) -> bool:
+    """Whether the live name has moved back and what follows (late writes, hook) is to be done."""
+    last = run.last("swap-begun", "rollback-begun", "rollback-done", "rollback-finished")
+    return last is not None and last["event"] == "rollback-done"
+
+
 def shadow_was_live(run: RunDir) -> bool:
     """Whether a rollback left the shadow with rows that the run's shards do not know of."""
     last = run.last("swap-done", "rollback-done", "resync-begun")

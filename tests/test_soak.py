@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from reembed.stores.registry import open_store
 from reembed.swap import release_writes, writes_held
 from tests.helpers import (
     ROOT,
+    Calls,
     chroma,
     migration,
     names_in,
@@ -124,8 +126,8 @@ def test_a_sweep_looks_again_before_it_writes(
 
         embed = Migration._embed
 
-        def meanwhile(self: Migration, s: object) -> None:
-            embed(self, s)  # type: ignore[arg-type]
+        def meanwhile(self: Migration, s: Any) -> None:
+            embed(self, s)
             new.update(ids=["r1"], documents=["new side"], embeddings=[vector_of("new", "y")])
             new.delete(ids=["r2"])
 
@@ -148,15 +150,55 @@ def test_what_is_written_while_rows_go_back_goes_back_too(
         new.update(ids=["r1"], documents=["first"], embeddings=[vector_of("new", "first")])
         from reembed.rollback import WayBack
 
-        old_vectors, calls = WayBack._old_vectors, []
+        old_vectors = WayBack._old_vectors
+        told = list[object]()
 
-        def meanwhile(self: WayBack, rows: object) -> object:
-            if not calls:
+        def meanwhile(self: WayBack, rows: Any) -> object:
+            if not told:
                 new.update(ids=["r1"], documents=["then"], embeddings=[vector_of("new", "then")])
-            calls.append(rows)
-            return old_vectors(self, rows)  # type: ignore[arg-type]
+            told.append(rows)
+            return old_vectors(self, rows)
 
         monkeypatch.setattr(WayBack, "_old_vectors", meanwhile)
         assert migration(path).rollback().done
         records = records_of(client.get_collection("docs", embedding_function=None))
     assert records["r1"][0] == "then"
+
+
+def test_a_rollback_that_was_stopped_pays_for_no_text_again(
+    tmp_path: Path, database: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    migration(path).run(swap=True)
+    with chroma(database) as client:
+        new = client.get_collection("docs", embedding_function=None)
+        new.update(ids=["r1"], documents=["paid"], embeddings=[vector_of("new", "paid")])
+    with monkeypatch.context() as patch:
+        patch.setattr("reembed.stores.chroma.ChromaStore.replace", _stopped)
+        with pytest.raises(KeyboardInterrupt):
+            migration(path).rollback()
+    assert migration(path).rollback().caught_up == 1
+    assert calls.of("old", "paid") == 1
+
+
+def _stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_rollback_stopped_after_the_move_is_finished_by_the_same_command(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "after.txt"
+    path = write_manifest(
+        tmp_path, f"chroma:{database}", swap__after=f"echo $REEMBED_ACTION >> {told}"
+    )
+    migration(path).run(swap=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("reembed.migration.WayBack.carry_late", _stopped)
+        with pytest.raises(KeyboardInterrupt):
+            migration(path).rollback()
+    assert told.read_text() == "swap\n"
+    assert migration(path).rollback().done
+    assert told.read_text() == "swap\nrollback\n"
+    assert migration(path).rollback().messages == ["it is rolled back already"]
+    assert told.read_text() == "swap\nrollback\n"

@@ -128,6 +128,7 @@ def write(step: Step, url: str, base_url: str) -> None:
             changed: list[Any] = [{"n": 10_000 + len(word)} for _ in meta]
             found.update(ids=meta, metadatas=changed)
             found.delete(ids=gone + again)
+            rows: list[Any]
             rows = [(id, f"record {word} again {id}", {"word": word}) for id in again]
             rows += [(f"{word}-{n}", f"record {word} new {n}", {"n": n}) for n in range(12)]
             _add(found, rows, which, base_url)
