@@ -64,7 +64,7 @@ class CarriedBack:
     Attributes:
         carried: rows written to or deleted from the old collection.
         lost: ids of rows that cannot go back and were accepted as lost.
-        conflicts: ids that the old collection has changed itself, so they were left alone.
+        conflicts: ids that both collections have changed: the live one's version stays.
         left: ids of rows that cannot go back and were left where they are.
     """
 
@@ -126,7 +126,10 @@ class WayBack:
         for part in chunked(spared, SHARD_ROWS):
             there = _hashes(self.old_store, self.old_id, part)
             known |= {id: (None, there.get(id)) for id in part}
-        return self._carry(changed, deleted, known, accept_loss)
+        conflicts = self._conflicts([*changed, *deleted], known)
+        done = self._carry(changed, deleted, known, accept_loss)
+        done.conflicts = sorted(conflicts)
+        return done
 
     def carry_late(self) -> CarriedBack:
         """Carry what came to the new collection after that. The old one, live again, is right where

@@ -202,3 +202,18 @@ def test_a_rollback_stopped_after_the_move_is_finished_by_the_same_command(
     assert told.read_text() == "swap\nrollback\n"
     assert migration(path).rollback().messages == ["it is rolled back already"]
     assert told.read_text() == "swap\nrollback\n"
+
+
+def test_rollback_names_what_both_collections_changed(tmp_path: Path, database: Path) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    migration(path).run()
+    with chroma(database) as client:
+        old = client.get_collection("docs", embedding_function=None)
+        migration(path).swap()
+        new = client.get_collection("docs", embedding_function=None)
+        for id in ("r1", "r2"):
+            old.update(ids=[id], documents=["old side"], embeddings=[vector_of("old", "x")])
+        new.update(ids=["r1"], documents=["new side"], embeddings=[vector_of("new", "y")])
+        assert migration(path).rollback().conflicts == ["r1"]
+        records = records_of(client.get_collection("docs", embedding_function=None))
+    assert (records["r1"][0], records["r2"][0]) == ("new side", "old side")
