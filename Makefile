@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench-sabotage soak lint format lock clean
+.PHONY: help demo test soak bench-sabotage lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests"
-	@echo "make soak    kill a run 600 times, and write to collections while they move (2 hours on 2 cores)"
+	@echo "make soak    kill a run 600 times, and write to collections while they move (hours)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
