@@ -109,7 +109,7 @@ def run(
     """Export, embed, load and verify, resuming; stops before the swap unless --swap."""
     from typing import get_args
 
-    from reembed.migration import Stage
+    from reembed.building import Stage
     from reembed.report.text import result_text
 
     if until not in get_args(Stage):
@@ -144,7 +144,7 @@ def swap(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> Non
 
 @app.command()
 def sweep(manifest: ManifestPath, as_json: Json = False) -> None:
-    """Carry writes that landed in the old collection after the swap."""
+    """Carry writes that landed in the collection that is not live since the name moved."""
     _moved(_migration(manifest).sweep(), as_json)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reembed.errors import GateError, ReembedError
+from reembed.errors import GateError, ReembedError, UsageError
 from reembed.ledger import Ledger
 from reembed.quality.verdict import Verdict
 from reembed.rundir import RunDir
@@ -142,3 +142,12 @@ def all_results(state: Path) -> list[RunResult]:
         return []
     runs = [(path.name, RunDir.latest(path)) for path in sorted(state.iterdir()) if path.is_dir()]
     return [run_result(name, run) for name, run in runs if run is not None]
+
+
+def wrong_state(name: str, run: RunDir, state: State, *wanted: State) -> UsageError:
+    """The refusal of a command that a run in this state cannot take."""
+    instead = f", not {' or '.join(wanted)}" if wanted else ""
+    return UsageError(
+        f"{name}: run {run.run_id} is {state}{instead}",
+        f"Next: {NEXT_STEP[state]}." if NEXT_STEP[state] else "",
+    )

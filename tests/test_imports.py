@@ -31,6 +31,9 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("plan", "export", "embed", "load", "verify", "swap", "rollback", "clean"),
     ("session", "results", "init", "live", "compare"),
     ("report",),
+    ("building",),
+    ("judging",),
+    ("moving",),
     ("migration",),
     ("cli",),
 )

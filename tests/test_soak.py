@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from reembed import live
+from reembed import building, live
+from reembed.session import Session
 from reembed.stores.registry import open_store
 from reembed.swap import release_writes, writes_held
 from tests.helpers import (
@@ -122,16 +123,14 @@ def test_a_sweep_looks_again_before_it_writes(
         new = client.get_collection("docs", embedding_function=None)
         for id in ("r1", "r2", "r3"):
             old.update(ids=[id], documents=["old side"], embeddings=[vector_of("old", "x")])
-        from reembed.migration import Migration
+        embed = building.embed_shards
 
-        embed = Migration._embed
-
-        def meanwhile(self: Migration, s: Any) -> None:
-            embed(self, s)
+        def meanwhile(s: Session) -> None:
+            embed(s)
             new.update(ids=["r1"], documents=["new side"], embeddings=[vector_of("new", "y")])
             new.delete(ids=["r2"])
 
-        monkeypatch.setattr(Migration, "_embed", meanwhile)
+        monkeypatch.setattr(building, "embed_shards", meanwhile)
         result = migration(path).sweep()
         assert result.conflicts == ["r1", "r2"]
         records = records_of(new)

@@ -211,8 +211,9 @@ def story(
         scene.build(url, base_url)
         scene.write_manifest(work, url, base_url, kind)
         if not catch_up:
-            for name in ("catch_up", "sweep"):
-                stack.enter_context(mock.patch(f"reembed.migration.{name}", _nothing(name)))
+            for name in ("building.catch_up", "moving.sweep"):
+                nothing = _nothing(name.partition(".")[2])
+                stack.enter_context(mock.patch(f"reembed.{name}", nothing))
         crew = Crew(url, base_url, rate, over_http)
         crew.start(["live", "held-old"])
         time.sleep(seconds / 6)

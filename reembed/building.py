@@ -1,0 +1,188 @@
+"""Stages 0 to 3 of a run, taken with a session: preflight, export, embed, load, catch-up.
+
+A delta that is carried, before the swap or after it, goes the same way as the census's own shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+from reembed.difference import (
+    Difference,
+    compared_until,
+    find_difference,
+)
+from reembed.embed import embed, write_quarantine
+from reembed.engines.local import LocalEngine
+from reembed.errors import PreflightError, UsageError
+from reembed.export import export, export_delta, take_census
+from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync, shadow_id
+from reembed.plan import Plan, index_settings, make_plan, target_name
+from reembed.rollback import CARRIED_FILE, WayBack
+from reembed.session import Session
+from reembed.swap import (
+    catch_up,
+    last_move,
+    shadow_was_live,
+)
+
+Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
+
+
+def plan_run(s: Session, own_shadow: str | None) -> Plan:
+    """Stage 0 with what the session has open; `own_shadow` is this run's, if there is one."""
+    return make_plan(s.manifest, s.source_store, s.store, s.embedder, own_shadow)
+
+
+def run_stages(s: Session, until: Stage) -> None:
+    """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
+    where = s.manifest.source.where
+    source = s.source_store.resolve(s.manifest.source.collection)
+    census = take_census(s.source_store, source, where, s.run)
+    with _timed(s, "export"):
+        export(s.source_store, census, where, s.run, s.progress)
+    if until == "export":
+        return
+    with _timed(s, "embed"):
+        embed_shards(s)
+    if until == "embed":
+        return
+    with _timed(s, "load"):
+        load_shadow(s)
+        if last_move(s.run) == "rollback":
+            resync_shadow(s)
+        catch_up_source(s)
+
+
+@contextlib.contextmanager
+def _timed(s: Session, stage: Stage) -> Iterator[None]:
+    spent = s.meter()
+    yield
+    s.run.journal.append("stage-done", stage=stage, **spent())
+
+
+def embed_shards(s: Session) -> None:
+    """Stage 2 for every export shard that is not embedded, then ledger and quarantine."""
+    embed(
+        s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
+        s.progress,
+    )  # fmt: skip
+    s.ledger.fold()
+    write_quarantine(s.run, s.ledger)
+
+
+def load_shadow(s: Session) -> None:
+    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
+    manifest, dimensions = s.manifest, s.embedder.dimensions
+    shadow = ensure_shadow(
+        s.store, s.run, target_name(manifest, s.store, dimensions),
+        dimensions=dimensions,
+        metric=manifest.target.metric or s.source.metric,
+        index=index_settings(manifest, s.source),
+        metadata=s.source.metadata,
+        model=manifest.model,
+    )  # fmt: skip
+    load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
+         s.progress)  # fmt: skip
+
+
+def resync_shadow(s: Session) -> None:
+    """Make the shadow, which was live before a rollback, what the shards say again."""
+    if shadow_was_live(s.run):
+        refuse_late(s)
+        s.run.journal.append("resync-begun")
+        (s.run.path / CARRIED_FILE).unlink(missing_ok=True)
+    shards = s.run.shards("export"), s.run.shards("embed")
+    resync(s.store, shadow_of(s), *shards, s.ledger, s.run)
+
+
+def refuse_late(s: Session) -> None:
+    """Raise PreflightError if the new collection was written to after a rollback."""
+    late = way_back_of(s).late()
+    if late:
+        raise PreflightError(
+            f"the new collection holds {len(late):,} writes that came after the rollback, e.g. "
+            f"{', '.join(late[:5])}; they would be lost",
+            "Carry them over with `reembed sweep`, or delete them there.",
+        )
+
+
+def carry(s: Session, collection_id: str, difference: Difference) -> list[str]:
+    """Export, embed and load what differs, as a delta. Returns the ids of rows left alone
+    because a live shadow has newer ones."""
+    store = s.source_store
+    export_delta(
+        store, collection_id, s.manifest.source.where, s.run, difference.changed,
+        difference.deleted,
+    )  # fmt: skip
+    embed_shards(s)
+    if last_move(s.run) == "swap":
+        return _load_live(s, resumed=False)
+    load_shadow(s)
+    return []
+
+
+def _load_live(s: Session, *, resumed: bool) -> list[str]:
+    shards = s.run.shards("export"), s.run.shards("embed")
+    return load_into_live(s.store, shadow_of(s), *shards, s.ledger, s.run, resumed=resumed)
+
+
+def settle(s: Session, *, embedding: bool = True) -> list[str]:
+    """Finish a carry that was killed half-way: what the ledger knows must be in the shadow.
+
+    Args:
+        embedding: False where the new model is not to be asked: what is not embedded yet, the
+            ledger does not know, and the next comparison finds it again.
+
+    Returns the ids of rows left alone because a live shadow has newer ones.
+    """
+    exports, embeds = s.run.shards("export"), s.run.shards("embed")
+    if embedding and any(
+        stem not in embeds or embeds[stem].source != shard.sha256 for stem, shard in exports.items()
+    ):
+        embed_shards(s)
+        embeds = s.run.shards("embed")
+    if not not_loaded(s.run, embeds):
+        return []
+    if last_move(s.run) == "swap":
+        return _load_live(s, resumed=True)
+    load(s.store, shadow_of(s), exports, embeds, s.ledger, s.run, s.progress)
+    return []
+
+
+def catch_up_source(s: Session) -> int:
+    """Carry what was written to the source since. Returns the number of records carried."""
+    return catch_up(
+        s.source_store, s.source.id, s.source.name, s.manifest.source.where, s.run, s.ledger,
+        lambda id, difference: carry(s, id, difference),
+    )  # fmt: skip
+
+
+def source_difference(s: Session) -> Difference:
+    """What the source holds otherwise than the run knows."""
+    where, since = s.manifest.source.where, compared_until(s.run)
+    return find_difference(s.source_store, s.source.id, where, s.ledger, since=since)
+
+
+def shadow_of(s: Session) -> str:
+    """Object id of the run's shadow. Raises UsageError before there is one."""
+    id = shadow_id(s.run)
+    if id is None:
+        raise UsageError(f"{s.manifest.name}: there is no shadow yet", "Use `reembed run`.")
+    return id
+
+
+def both_ids(s: Session) -> tuple[str, str]:
+    """Object ids of the old and of the new collection."""
+    return s.source.id, shadow_of(s)
+
+
+def way_back_of(s: Session) -> WayBack:
+    """What carries rows back to the old collection; the old model is opened only if needed."""
+    old_id, new_id = both_ids(s)
+    return WayBack(
+        s.run, s.store, new_id, s.source_store, old_id, s.ledger, s.template,
+        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache,
+    )  # fmt: skip
