@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -28,7 +27,6 @@ from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings
 
-import reembed.live  # registers the function that shadows are recorded with
 from reembed.manifest import Manifest
 from reembed.migration import Migration
 from reembed.rundir import RunDir
@@ -338,12 +336,16 @@ class Outcome:
 
     @property
     def json(self) -> Any:
-        """The one document on stdout."""
-        return json.loads(self.out)
+        """The one document on stdout, in JSON that every reader takes."""
+
+        def refuse(name: str) -> None:
+            raise AssertionError(f"{name} is no JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
 
 
 class Command:
-    """`reembed` in this process, for its output and exit code: quicker than `reembed` below."""
+    """`reembed` in this process, for its output and exit code: quicker than a process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys = capsys
@@ -369,15 +371,6 @@ class Command:
 
 
 REEMBED = [sys.executable, "-c", "from reembed.cli import main; main()"]
-
-
-def reembed(*arguments: object, cwd: Path | None = None, **environment: str) -> Outcome:
-    """`reembed` as a process of its own."""
-    done = subprocess.run(
-        [*REEMBED, *map(str, arguments)], env=os.environ | environment, cwd=cwd, text=True,
-        capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=200,
-    )  # fmt: skip
-    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def quarantined(run: RunDir) -> dict[str, str]:

@@ -30,7 +30,6 @@ from tests.helpers import (
     migration,
     names_in,
     plain_collection,
-    reembed,
     run_dir,
     vector_of,
     write_manifest,
@@ -205,7 +204,10 @@ def test_a_terminal_gets_bars_and_colour_unless_no_color(
     if no_color:
         environment["NO_COLOR"] = "1"
     process = subprocess.Popen(
-        [*REEMBED, "run", str(path)], env=environment, stdout=terminal, stderr=terminal
+        [*REEMBED, "run", str(path)],
+        env=environment,
+        stdout=terminal,
+        stderr=terminal,
     )
     os.close(terminal)
     output = b""
@@ -264,25 +266,25 @@ def test_a_signal_ends_a_run_soon_and_it_resumes(
 
 
 def test_a_second_process_is_locked_out_and_status_is_not(
-    tmp_path: Path, database: Path, calls: Calls
+    command: Command, tmp_path: Path, database: Path, calls: Calls
 ) -> None:
     options: Any = {"model__options": {"batch_items": 4}, "embed__concurrency": 1}
     path = write_manifest(tmp_path, f"chroma:{database}", **options)
     with begin(path, "run", REEMBED_TEST_SECONDS="0.3") as process:
         wait_for(lambda: list(tmp_path.glob(".reembed/move/*/journal.jsonl")))
         for arguments in (["run"], ["swap", "--yes"], ["clean", "--yes"]):
-            outcome = reembed(*arguments, path, "--json")
+            outcome = command(*arguments, path, "--json")
             assert outcome.code == 6
             error = outcome.json["error"]
             assert error["kind"] == "locked"
             assert f"pid {process.pid}" in error["message"]
-        outcome = reembed("status", path, "--json")
+        outcome = command("status", path, "--json")
         assert outcome.code == 0
         assert outcome.json["run"] == run_dir(path).run_id
         process.kill()
         process.communicate()
     # the kernel gives a dead owner's lease back
-    assert reembed("run", path, "--json").code == 0
+    assert command("run", path, "--until", "embed", "--json").code == 0
 
 
 def test_status_beside_a_run_harms_nothing(tmp_path: Path, database: Path) -> None:
