@@ -193,7 +193,7 @@ def test_a_rollback_stopped_after_the_move_is_finished_by_the_same_command(
     )
     migration(path).run(swap=True)
     with monkeypatch.context() as patch:
-        patch.setattr("reembed.migration.WayBack.carry_late", _stopped)
+        patch.setattr("reembed.rollback.WayBack.carry_late", _stopped)
         with pytest.raises(KeyboardInterrupt):
             migration(path).rollback()
     assert told.read_text() == "swap\n"
