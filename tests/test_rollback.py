@@ -207,7 +207,7 @@ def test_a_rollback_killed_after_the_move_is_finished(
         held = docs(client)
         write(held)
         with monkeypatch.context() as patch:
-            patch.setattr("reembed.migration.WayBack.carry_late", _killed)
+            patch.setattr("reembed.rollback.WayBack.carry_late", _killed)
             with pytest.raises(KeyboardInterrupt):
                 migration(path).rollback()
         held.add(ids=["late"], documents=["late"], embeddings=[vector_of("new", "late")])
