@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: help demo test soak bench-sabotage lint format lock clean
+.PHONY: help demo test soak bench bench-sabotage lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests"
 	@echo "make soak    kill a run 600 times, and write to collections while they move (hours)"
+	@echo "make bench   the stages' time and memory over the bare calls they are made of (some minutes)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
@@ -36,6 +37,9 @@ soak: $(INSTALLED)
 	$(SOAK_WRITERS) --http --kind rename
 	$(SOAK_WRITERS) --http --kind pointer
 	$(SOAK_WRITERS) --http --kind rename --without-catch-up
+
+bench: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.pipeline
 
 bench-sabotage: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.sabotage

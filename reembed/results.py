@@ -104,7 +104,8 @@ def run_state(run: RunDir) -> State:
     }  # fmt: skip
     for event in run.events():
         if event["event"] == "stage-done":
-            state = after_stage[event["stage"]]
+            if event["stage"] == "load" or state in ("created", "exported", "embedded"):
+                state = after_stage[event["stage"]]  # export and embed alone undo no later stage
         elif event["event"] == "verdict":
             if state != "swapped":
                 state = "verified" if event["passed"] else "failed"

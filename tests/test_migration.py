@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reembed.errors import PreflightError
+from reembed.errors import GateError, PreflightError
 from tests.crash import outcome, work
 from tests.helpers import (
     Calls,
@@ -322,3 +322,13 @@ def test_what_can_be_made_again_is(tmp_path: Path, database: Path, name: str, ha
     with chroma(database) as client:
         docs = client.get_collection("docs", embedding_function=None)
         assert records_of(docs) == expected
+
+
+def test_an_early_stage_run_again_undoes_no_later_one(tmp_path: Path, database: Path) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    moving = migration(path)
+    assert moving.run().state == "verified"
+    assert moving.run(until="export").state == "verified"
+    assert moving.run(until="load").state == "loaded"
+    with pytest.raises(GateError, match="no verdict"):
+        moving.swap()
