@@ -146,11 +146,10 @@ def recall_gate(
     message += f"; {conclusion}"
     ranking = c.difference("ndcg")
     if ranking.high < -c.margin:
-        message += (
-            f"; nDCG@{c.k} is worse, {ranking.mean:+.4f} [{ranking.low:+.4f}, "
-            f"{ranking.high:+.4f}]: "
-            "what is right is found, but further down"
-        )
+        about = f"{ranking.mean:+.4f} [{ranking.low:+.4f}, {ranking.high:+.4f}]"
+        message += f"; nDCG@{c.k} is worse, {about}"
+        if status == "pass":
+            message += ": what is right is found, but further down"
     if c.note:
         message += f" ({c.note})"
     return Gate("recall", status, message, figures, shown)

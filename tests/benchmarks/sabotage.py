@@ -76,11 +76,9 @@ def table(rows: Sequence[Row], seconds: float) -> str:
     lines = [
         "# Sabotage",
         "",
-        f"Made by `make bench-sabotage` in {seconds / 60:.0f} minutes. Each fault is done to a "
-        "finished run of "
-        "2,400 records in seeded trials, and the gate that should catch it is asked; the run "
-        "without a",
-        "fault goes through all gates. The message is the last trial's.",
+        f"Made by `make bench-sabotage` in {seconds / 60:.0f} minutes. Each fault is done to a",
+        "finished run of 2,400 records in seeded trials, and the gate that should catch it is asked;",
+        "the run without a fault goes through all gates. The message is the last trial's.",
         "",
         "| fault | gate | caught | message |",
         "|---|---|---|---|",
