@@ -332,9 +332,17 @@ def _outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) 
     name = str(shadow["name"]) if shadow else ""
     parked = parked_name(s.manifest.live, s.run.run_id)
     back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
+    other = name if back else parked
+    if (
+        done and action != "clean"
+    ):  # a pointer leaves a collection its name unless it is the live one
+        left = (
+            s.store.describe_id(shadow_of(s)) if back else s.source_store.describe_id(s.source.id)
+        )
+        other = left.name if left else other
     return SwapResult(
         action, s.run.run_id, done, s.manifest.live,
-        collection=parked if back else name, parked=name if back else parked,
+        collection=parked if back else name, parked=other,
         kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
     )  # fmt: skip
 
