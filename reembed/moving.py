@@ -139,12 +139,12 @@ def _move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Re
     old_id, new_id = both_ids(s)
     parked = parked_name(s.manifest.live, s.run.run_id)
     if action == "swap":
-        model = s.manifest.model.settings()
+        model = s.manifest.model.to_dict()
         exchange = Exchange(s.manifest.live, new_id, old_id, parked, model)
     else:
         shadow_name = str(s.run.events("shadow-created")[-1]["name"])
         old_model = s.manifest.source.model
-        settings = old_model.settings() if old_model else s.source.model
+        settings = old_model.to_dict() if old_model else s.source.model
         exchange = Exchange(s.manifest.live, old_id, new_id, shadow_name, settings)
     return move_live_name(s.store, s.run, action, kind.kind, exchange)
 

@@ -624,3 +624,26 @@ def test_if_changed_does_nothing_unless_something_changed(
     changed = migration(path).run(if_changed=True)
     assert not changed.unchanged
     assert (changed.run, changed.state, changed.loaded) == (first.run, "verified", 40)
+
+
+def test_a_pointer_names_the_model_whole(tmp_path: Path, database: Path) -> None:
+    """Its readers open the model from it: where the key comes from and how to call it included."""
+    model = {
+        "provider": "python",
+        "name": "counting_model:new",
+        "dimensions": 64,
+        "api_key_env": "SOME_KEY",
+        "options": {"batch_items": 7},
+    }
+    path = write_manifest(tmp_path, f"chroma:{database}", model=model, swap__kind="pointer")
+    moving = migration(path)
+    moving.run()
+    moving.swap()
+    with chroma(database) as client:
+        pointer = client.get_collection("docs__pointer", embedding_function=None)
+        assert json.loads(str((pointer.metadata or {})["model"])) == model
+    moving.rollback()
+    with chroma(database) as client:
+        pointer = client.get_collection("docs__pointer", embedding_function=None)
+        old = {"provider": "python", "name": "counting_model:old"}
+        assert json.loads(str((pointer.metadata or {})["model"])) == old
