@@ -14,35 +14,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import chromadb
 import numpy as np
-from chromadb.api import ClientAPI
-from chromadb.config import Settings
+
+from tests.helpers import chroma
 
 CASES = Path(__file__).with_name("cases")
-
-
-@contextmanager
-def client_of(folder: Path) -> Iterator[ClientAPI]:
-    """A local client as an application opens one, closed at the end."""
-    client = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
-    try:
-        yield client
-    finally:
-        client.close()  # type: ignore[attr-defined]
-
-
-@contextmanager
-def client_at(port: int) -> Iterator[ClientAPI]:
-    client: Any = chromadb.HttpClient(
-        "127.0.0.1", port, settings=Settings(anonymized_telemetry=False)
-    )
-    try:
-        yield client
-    finally:
-        client._server._session.close()
-        client._admin_client._server._session.close()
-        client.close()
 
 
 def chroma_0_5(folder: Path) -> Path:
@@ -55,7 +31,7 @@ def chroma_0_5(folder: Path) -> Path:
 def upgraded_0_5(folder: Path) -> Path:
     """The same, upgraded as the refusal says: a copy, opened once by the installed Chroma."""
     made = chroma_0_5(folder)
-    with client_of(made):
+    with chroma(made):
         pass
     return made
 

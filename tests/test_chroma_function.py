@@ -17,9 +17,10 @@ from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.stores import chroma_function
 from reembed.stores.registry import open_store
-from tests.chroma_cases import PYTHON, client_of, points
+from tests.chroma_cases import PYTHON, points
 from tests.contract.records import simple, vectors
 from tests.contract.stores import new_chroma_folder
+from tests.helpers import chroma
 
 OPENAI = {"provider": "openai", "name": "text-embedding-3-small"}
 NOMIC = {
@@ -39,7 +40,7 @@ def persisted(store, model: Model) -> dict[str, Any]:
     made = store.create(
         "shadow", dimensions=4, metric="cosine", index={}, metadata=None, model=model
     )
-    with client_of(store._path) as client:
+    with chroma(store._path) as client:
         found = client.get_collection("shadow", embedding_function=None)
         recorded: dict[str, Any] = found.configuration_json["embedding_function"]
     assert store.describe_id(made.id).model == chroma_function.model_of(recorded)
@@ -150,7 +151,7 @@ def test_a_function_on_record_is_read_without_building_it(function, told):
 
 
 def test_a_function_nobody_registered_is_described_not_raised(store):
-    with client_of(store._path) as client:
+    with chroma(store._path) as client:
         made = client.create_collection("theirs", embedding_function=None)
         made.add(ids=["a"], embeddings=points([1, 2]))
     connection = sqlite3.connect(store._path / "chroma.sqlite3")

@@ -12,9 +12,10 @@ from reembed.errors import PreflightError
 from reembed.records import unit
 from reembed.stores import chroma_metric
 from reembed.stores.registry import open_store
-from tests.chroma_cases import client_of, lose_vectors, points, upgraded_0_5
+from tests.chroma_cases import lose_vectors, points, upgraded_0_5
 from tests.contract.records import MODEL
 from tests.contract.stores import new_chroma_folder
+from tests.helpers import chroma
 from tests.servers.chroma_server import chroma_server
 
 METRICS = ["cosine", "l2", "ip"]
@@ -22,7 +23,7 @@ METRICS = ["cosine", "l2", "ip"]
 
 @pytest.fixture
 def client(tmp_path):
-    with client_of(new_chroma_folder(tmp_path / "db")) as opened:
+    with chroma(new_chroma_folder(tmp_path / "db")) as opened:
         yield opened
 
 
@@ -62,7 +63,7 @@ def test_the_probe_says_nothing_of_an_empty_collection_or_of_zero_vectors(client
 
 def test_the_probe_passes_over_lost_vectors(tmp_path):
     folder = new_chroma_folder(tmp_path / "lost")
-    with client_of(folder) as client:
+    with chroma(folder) as client:
         collection = client.create_collection(
             "lossy", embedding_function=None, configuration={"hnsw": {"space": "ip"}}
         )
@@ -74,7 +75,7 @@ def test_the_probe_passes_over_lost_vectors(tmp_path):
 @pytest.mark.parametrize("metric", METRICS)
 def test_collections_of_chroma_0_5_are_what_they_are_and_not_what_they_claim(tmp_path, metric):
     folder = upgraded_0_5(tmp_path)
-    with client_of(folder) as client:
+    with chroma(folder) as client:
         claimed = client.get_collection(f"really-{metric}", embedding_function=None)
         assert claimed.configuration_json["hnsw"]["space"] == "l2"
         assert chroma_metric.probe(claimed) == metric

@@ -21,7 +21,6 @@ from tests.chroma_cases import (
     PYTHON,
     RecordingServer,
     chroma_0_5,
-    client_of,
     points,
     silent_server,
     tables,
@@ -29,6 +28,7 @@ from tests.chroma_cases import (
 )
 from tests.contract.records import MODEL, simple, vectors
 from tests.contract.stores import new_chroma_folder
+from tests.helpers import chroma
 from tests.servers.chroma_server import free_port
 
 
@@ -77,7 +77,7 @@ def test_a_database_of_a_newer_chroma_is_refused(tmp_path):
 
 def test_opening_describing_and_reading_change_no_row(tmp_path):
     folder = new_chroma_folder(tmp_path / "db")
-    with client_of(folder) as client:
+    with chroma(folder) as client:
         made = client.create_collection("docs", embedding_function=None)
         made.add(ids=["a", "b"], embeddings=points([1, 2], [3, 4]), documents=["x", "y"])
     before = tables(folder)
@@ -93,7 +93,7 @@ def test_opening_describing_and_reading_change_no_row(tmp_path):
 
 def test_an_application_in_this_process_keeps_its_client(tmp_path):
     folder = new_chroma_folder(tmp_path / "db")
-    with client_of(folder) as client:
+    with chroma(folder) as client:
         docs = client.create_collection("docs", embedding_function=None)
         docs.add(ids=["a"], embeddings=points([1, 2]))
         first, second = open_store(f"chroma:{folder}"), open_store(f"chroma:{folder}")

@@ -20,9 +20,10 @@ from reembed.records import list_array_to_vectors
 from reembed.stores import chroma_records, chroma_sqlite
 from reembed.stores.chroma_floats import stored_as, to_send
 from reembed.stores.registry import open_store
-from tests.chroma_cases import client_at, client_of, lose_vectors, points, upgraded_0_5
+from tests.chroma_cases import lose_vectors, points, upgraded_0_5
 from tests.contract.records import MODEL, batch, rows, simple, vectors
 from tests.contract.stores import new_chroma_folder
+from tests.helpers import chroma, chroma_at
 from tests.servers.chroma_server import chroma_server as run_server
 
 
@@ -503,9 +504,9 @@ def test_vectors_of_a_cosine_collection_come_back_within_their_precision(store):
 
 
 def test_records_written_by_an_application_meanwhile_are_read(chroma_server, tmp_path, path_store):
-    with client_of(tmp_path / "db") as client:
+    with chroma(tmp_path / "db") as client:
         made = client.create_collection("theirs", embedding_function=None)
         made.add(ids=["a"], embeddings=points([1, 2, 3, 4]), documents=["x"])
         assert path_store.fetch(str(made.id), ["a"], vectors=True).num_rows == 1
-    with client_at(chroma_server.port) as client:
+    with chroma_at(chroma_server.url) as client:
         assert client.heartbeat() > 0

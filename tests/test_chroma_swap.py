@@ -21,10 +21,11 @@ from reembed.manifest import Model
 from reembed.stores import chroma_names, chroma_pointer, chroma_swap
 from reembed.stores.base import Exchange
 from reembed.stores.registry import open_store
-from tests.chroma_cases import PYTHON, client_at, client_of, points, tables
+from tests.chroma_cases import PYTHON, points, tables
 from tests.chroma_reader import RECORDS
 from tests.contract.records import MODEL, simple, vectors
 from tests.contract.stores import new_chroma_folder
+from tests.helpers import chroma, chroma_at
 from tests.servers.chroma_server import chroma_server as run_server
 
 SWAPS = int(os.environ.get("REEMBED_TEST_SWAPS", "10"))
@@ -212,7 +213,7 @@ def test_without_the_file_a_transaction_is_refused(chroma_server):
 
 def test_a_collection_of_the_same_name_in_another_database_is_left_alone(store, tmp_path):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    with client_of(tmp_path / "db") as client:
+    with chroma(tmp_path / "db") as client:
         admin = chromadb.AdminClient(client.get_settings())
         admin.create_database("other")
         client.set_database("other")
@@ -298,7 +299,7 @@ def test_an_application_that_makes_the_name_all_the_time_loses_nothing(chroma_se
     stop, written = threading.Event(), list[str]()
 
     def application():
-        with client_at(chroma_server.port) as client:
+        with chroma_at(chroma_server.url) as client:
             while not stop.is_set():
                 id = f"live-{len(written)}"
                 found = client.get_or_create_collection("docs", embedding_function=None)

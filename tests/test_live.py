@@ -20,9 +20,10 @@ from reembed.errors import (
 from reembed.manifest import Model
 from reembed.stores.base import Exchange
 from reembed.stores.registry import open_store
-from tests.chroma_cases import client_of, points
+from tests.chroma_cases import points
 from tests.contract.records import simple
 from tests.contract.stores import new_chroma_folder
+from tests.helpers import chroma
 
 AXES = {"old": 4, "new": 6}
 
@@ -181,7 +182,7 @@ def test_a_pointer_whose_target_is_gone_is_an_error_after_a_bounded_time(
 
 
 def test_without_any_model_on_record_texts_need_one(store):
-    with client_of(store._path) as client:
+    with chroma(store._path) as client:
         made = client.create_collection("bare", embedding_function=None)
         made.add(ids=["a", "b"], embeddings=points([1, 0, 0, 0], [0, 1, 0, 0]))
         bare = live.LiveCollection.from_client(client, "bare")
@@ -192,7 +193,7 @@ def test_without_any_model_on_record_texts_need_one(store):
 
 
 def test_a_client_of_the_application_stays_open(store, sides):
-    with client_of(store._path) as client:
+    with chroma(store._path) as client:
         with live.LiveCollection.from_client(client, "docs") as docs:
             assert docs.count() == 4
         assert client.get_collection("docs", embedding_function=None).count() == 4
