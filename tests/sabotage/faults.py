@@ -314,7 +314,7 @@ def not_indexed(run: Finished, chance: random.Random) -> None:
 
 @fault("a new model that is worse", "recall")
 def worse_model(run: Finished, chance: random.Random) -> None:
-    worse = cast(Embedder, WorseModel(run.embedder, 1.0, chance.randrange(1 << 30)))
+    worse = cast(Embedder, WorseModel(run.embedder, 1.4, chance.randrange(1 << 30)))
     texts = run.texts()
     run.give(dict(zip(texts, vectors_of(worse, list(texts.values())), strict=True)))
     run.embedder = worse
