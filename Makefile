@@ -70,7 +70,7 @@ UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL 
 MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_platform == 'linux')
 lock:
 	@test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet 'uv>=0.9'; }
-	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector --universal --python-version 3.11 \
 	  --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.lock.new
 	@{ echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r requirements.lock"; \
 	  sed "s/ $(MARKERS)//" requirements.lock.new; } > requirements.lock && rm requirements.lock.new
