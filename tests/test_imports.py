@@ -20,6 +20,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("records", "template", "secret_scan", "store_url", "progress", "hooks"),
     ("yaml_reader",),
+    ("manifest_sections", "manifest_errors"),
     ("manifest", "rundir", "quality"),
     ("stores.base", "embedders.base", "engines.base"),
     ("embedders", "engines"),

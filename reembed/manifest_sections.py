@@ -1,0 +1,200 @@
+"""The manifest's sections: what each key is, what it may hold, and its default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from reembed.records import Metric
+
+Provider = Literal[
+    "openai", "ollama", "onnx", "static", "sentence-transformers", "chroma", "python"
+]
+SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
+Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
+
+OPERATIONAL_OPTIONS = frozenset(
+    {
+        "batch_items",
+        "batch_tokens",
+        "keep_alive",
+        "retry_attempts",
+        "retry_seconds",
+        "retry_wait",
+        "threads",
+        "timeout",
+    }
+)
+"""Options of providers that say how a model is called, not what its vectors are."""
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Section(BaseModel):
+    """Keys of a manifest: unknown ones are errors, and values are never converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class Model(Section):
+    """What makes a vector."""
+
+    provider: Provider
+    """openai, ollama, onnx, static, sentence-transformers, chroma or python"""
+    name: str = Field(min_length=1)
+    """model id, tag, folder, `package:MODULE`, or `module:callable`, by provider"""
+    dimensions: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """dimensions asked for; the run stops if the model gives others"""
+    document_prefix: str = ""
+    """put before every document, e.g. "search_document: " for nomic-embed-text"""
+    query_prefix: str = ""
+    """put before every query"""
+    normalize: bool | Literal["auto"] = "auto"
+    """scale vectors to length one; auto: only where the provider's model card says so"""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """tokens an input may have; default: what the provider tells"""
+    on_too_long: Literal["fail", "truncate", "mean"] = "fail"
+    """longer inputs: quarantine them (fail), cut them, or average the vectors of their pieces"""
+    base_url: str | None = None
+    """the provider's address; default: the provider's own"""
+    api_key_env: str | None = None
+    """the environment variable that holds the key; default: the provider's own"""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """the provider's own options"""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variable_name(cls, value: str | None) -> str | None:
+        if value is not None and (not ENV_NAME.fullmatch(value) or _is_key_like(value)):
+            raise ValueError("is the name of an environment variable, not the key itself")
+        return value
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the vectors, for the fingerprint: all but where the key comes from and how
+        patient or how fast requests are, which may change between two calls of a run."""
+        settings = self.model_dump(exclude={"api_key_env", "on_too_long"})
+        settings["options"] = {
+            key: value for key, value in self.options.items() if key not in OPERATIONAL_OPTIONS
+        }
+        if self.on_too_long != "fail":
+            settings["on_too_long"] = self.on_too_long
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest keys that are not at their default: enough to open the model elsewhere."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def settings_sha256(self) -> str:
+        """Hash of `settings`, hexadecimal."""
+        return _sha256(self.settings())
+
+
+class Source(Section):
+    """The live collection."""
+
+    url: str
+    """store URL, e.g. chroma:./chroma_db"""
+    collection: str = Field(min_length=1)
+    """the collection to move"""
+    layout: Layout = "auto"
+    """pgvector only: how the table is laid out"""
+    data_dir: str | None = None
+    """Chroma over HTTP: the server's own directory, if this machine can reach it"""
+    where: dict[str, Any] | str | None = None
+    """the store's own filter, for a partial migration"""
+    model: Model | None = None
+    """the model that made the source; default: what the store recorded"""
+
+
+class Target(Section):
+    """The shadow collection."""
+
+    url: str | None = None
+    """default: the source's"""
+    collection: str | None = None
+    """default: <collection>__<model>-<dimensions>"""
+    metric: Metric | None = None
+    """default: the source's real one"""
+    index: dict[str, Any] = Field(default_factory=dict)
+    """store-specific index settings; default: the source's"""
+
+
+class Embed(Section):
+    """How fast the model is called."""
+
+    engine: Literal["local"] = "local"
+    """where shards are worked on"""
+    concurrency: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """requests in flight; auto: the provider's default"""
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """upper bound on requests"""
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """upper bound on tokens"""
+    cache: bool = True
+    """keep paid vectors across runs, by text and model fingerprint"""
+
+
+class Verify(Section):
+    """What the gates ask for."""
+
+    sample: Annotated[int, Field(ge=100)] = 1000
+    """records sampled for fidelity and known-item queries"""
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    """cut-off of recall@k"""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """non-inferiority margin: how much recall the new model may lose"""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """level of the intervals"""
+    index_recall: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """recall@k the shadow's index must reach against exact search"""
+    queries: str | None = None
+    """JSON lines {"_id", "text"}"""
+    qrels: str | None = None
+    """tab-separated query-id, corpus-id, score, with that header (BEIR)"""
+    allow_quarantined: Annotated[int, Field(ge=0)] = 0
+    """quarantined records that the integrity gate lets pass"""
+
+
+class Swap(Section):
+    """How the live name moves."""
+
+    live: str | None = None
+    """the name the application reads; default: the source collection"""
+    kind: Literal["auto"] | SwapKind = "auto"
+    """auto: a pointer stays one, else transaction, else alias, else rename if accept_window"""
+    accept_window: bool = False
+    """accept a gap of a few milliseconds in which the live name does not exist"""
+    before: str | None = None
+    """command run before the swap; its failure stops the swap"""
+    after: str | None = None
+    """command run after the swap"""
+    keep_old: str = "30d"
+    """how long `clean` leaves the old collection alone: 12h, 30d, 4w"""
+
+    @field_validator("keep_old")
+    @classmethod
+    def _is_a_duration(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9]{1,5}[hdw]", value):
+            raise ValueError("is a number and h, d or w, e.g. 30d")
+        return value
+
+    @property
+    def keep_old_seconds(self) -> int:
+        """`keep_old` in seconds."""
+        return int(self.keep_old[:-1]) * {"h": 3600, "d": 86400, "w": 604800}[self.keep_old[-1]]
+
+
+def _is_key_like(name: str) -> bool:
+    """Whether a legal variable name looks more like the key itself: long, small letters, digits."""
+    return len(name) >= 20 and bool(re.search("[a-z]", name) and re.search("[0-9]", name))
+
+
+def _sha256(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
