@@ -10,6 +10,7 @@ import pytest
 from tests.helpers import Calls, Command, chroma, plain_collection
 from tests.servers.chroma_server import ChromaServer
 from tests.servers.chroma_server import chroma_server as run_chroma_server
+from tests.servers.postgres_server import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,20 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaSe
     """A real Chroma server; a test that uses it names its collections so that none collide."""
     with run_chroma_server(tmp_path_factory.mktemp("chroma") / "served") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real Postgres with pgvector; a test takes a database of its own, `postgres_url`."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database with the extension `vector`."""
+    with postgres.database() as url:
+        yield url
 
 
 @pytest.fixture
