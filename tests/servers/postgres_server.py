@@ -116,7 +116,7 @@ def main() -> None:
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # through `finally`
     folder = Path(tempfile.mkdtemp(prefix="reembed-pg-"))
-    postgres = None
+    postgres: subprocess.Popen[bytes] | None = None
     try:
         settings = SETTINGS | json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}")
         postgres = _start(folder, settings)
@@ -128,7 +128,7 @@ def main() -> None:
         while not select.select([sys.stdin], [], [], 1)[0] and os.getppid() == parent:
             pass
     finally:
-        if postgres:
+        if postgres is not None:
             _stop(postgres)
         shutil.rmtree(folder)
 
@@ -149,19 +149,26 @@ def _start(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
         for path in (data, log):
             os.chown(path, user["user"], user["group"])
     with log.open("a") as output:
-        initdb = [programs / "initdb", "--pgdata", data, "--username", SUPERUSER, "--auth", "trust"]
-        initdb += ["--encoding", "UTF8", "--no-locale", "--no-sync"]
-        made = subprocess.run(initdb, cwd=folder, stdout=output, stderr=output, **user)
+        initdb = f"{programs}/initdb", f"--pgdata={data}", f"--username={SUPERUSER}"
+        options = "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"
+        made = subprocess.run(
+            [*initdb, *options], cwd=folder, stdout=output, stderr=output, check=False, **user
+        )
         if made.returncode:
             raise RuntimeError(f"initdb ended with {made.returncode}: {log.read_text()}")
         if user:  # it makes its socket there
             os.chown(folder, user["user"], user["group"])
-        command = [programs / "postgres", "-D", data, "-k", folder]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
-        return subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **user
+        postgres = f"{programs}/postgres", "-D", str(data), "-k", str(folder)
+        chosen = (f"--{name}={value}" for name, value in settings.items())
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*postgres, *chosen],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **user,
         )
+    return process
 
 
 def _programs(folder: Path, user: dict[str, Any]) -> Path:
