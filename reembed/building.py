@@ -40,9 +40,11 @@ def run_stages(s: Session, until: Stage) -> None:
     """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
     where = s.manifest.source.where
     source = s.source_store.resolve(s.manifest.source.collection)
-    census = take_census(s.source_store, source, where, s.run)
-    with _timed(s, "export"):
-        export(s.source_store, census, where, s.run, s.progress)
+    s.source_store.capture(source.id)  # before the snapshot, so that no write is between the two
+    with s.source_store.snapshot():
+        census = take_census(s.source_store, source, where, s.run)
+        with _timed(s, "export"):
+            export(s.source_store, census, where, s.run, s.progress)
     if until == "export":
         return
     with _timed(s, "embed"):
@@ -83,9 +85,11 @@ def load_shadow(s: Session) -> None:
         index=index_settings(manifest, s.source),
         metadata=s.source.metadata,
         model=manifest.model,
+        like=s.source.id if manifest.target_url == manifest.source.url else None,
     )  # fmt: skip
     load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
          s.progress)  # fmt: skip
+    s.store.build_index(shadow.id)
 
 
 def resync_shadow(s: Session) -> None:

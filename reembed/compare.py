@@ -33,7 +33,7 @@ from reembed.quality.statistics import Interval, mean_interval, paired_differenc
 from reembed.records import SHARD_ROWS, Metric, bad_rows, chunked, text_hash
 from reembed.refusals import refuse_empty
 from reembed.stores.base import CollectionInfo, Store
-from reembed.stores.registry import open_store
+from reembed.stores.registry import open_source
 from reembed.template import TextTemplate
 
 SAMPLE = 2_000
@@ -147,8 +147,7 @@ def compare(
     """
     progress = progress or Progress()
     first = _check(manifests, sample)
-    data_dir = Path(first.source.data_dir) if first.source.data_dir else None
-    with closing(open_store(first.source.url, data_dir)) as store:
+    with closing(open_source(first)) as store:
         task = _task(store, first, sample, seed)
     scored: list[tuple[Candidate, Scores]] = []
     for manifest in manifests:

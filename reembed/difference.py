@@ -2,18 +2,18 @@
 
 Asked in three places: catch-up before the swap (source against ledger), `sweep` after it (parked
 collection), and rollback (live collection). A difference is found by row hash, so that a change of
-text, metadata or uri and a deletion all count. Where the store has a watermark that has not moved,
-nothing is read at all.
+text, metadata or uri and a deletion all count. Where the store knows what was written since a mark,
+only that is compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from reembed.errors import SourceChangedError
-from reembed.ledger import Ledger
+from reembed.ledger import Entry, Ledger
 from reembed.records import SHARD_ROWS, chunked
 from reembed.rundir import RunDir
 from reembed.stores.base import Store
@@ -40,7 +40,7 @@ class Difference:
         changed: ids that are new or whose row hash differs.
         deleted: ids that the ledger knows and the collection no longer has.
         watermark: the store's, taken before the first record was read.
-        compared: records read; 0 where an unmoved watermark spared it.
+        compared: records read.
     """
 
     changed: list[str] = field(default_factory=list)
@@ -64,31 +64,66 @@ def find_difference(
     """Compare every record of a collection with the ledger.
 
     Args:
-        since: a watermark at which there was no difference; equal to the present one, the
-            comparison is spared.
+        since: a watermark at which there was no difference; the store may know what was written
+            since, and then only that is compared.
         include_quarantined: whether quarantined records are expected in the collection: yes in the
             source, no in the shadow.
     """
-    watermark = store.watermark(collection_id)
-    if since is not None and watermark == since:
-        return Difference(watermark=watermark)
-    difference = Difference(watermark=watermark)
+    difference = Difference(watermark=store.watermark(collection_id))
+    touched = store.changed_since(collection_id, since) if since is not None else None
+    if touched is not None:
+        _compare_touched(store, collection_id, where, ledger, touched, difference,
+                         include_quarantined)  # fmt: skip
+        return difference
     ledger.begin_scan()
     for page in store.list_ids(collection_id, where):
         ids = page.to_pylist()
-        rows = store.fetch(collection_id, ids, vectors=False, where=where)
-        present = rows.column("id").to_pylist()
-        known = ledger.lookup(present)
-        for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
-            entry = known.get(id)
-            expected = entry is not None and (include_quarantined or not entry.quarantined)
-            if not expected or entry is None or entry.row_sha256 != row:
-                difference.changed.append(id)
+        present, _ = _compare(store, collection_id, where, ledger, ids, difference,
+                              include_quarantined)  # fmt: skip
         ledger.mark_seen(present)
-        difference.compared += len(present)
     for ids in ledger.unseen(include_quarantined=include_quarantined):
         difference.deleted += ids
     return difference
+
+
+def _compare_touched(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    ledger: Ledger,
+    touched: list[str],
+    difference: Difference,
+    include_quarantined: bool,
+) -> None:
+    """Compare records that may have been written to; what is not there and was known is deleted."""
+    for ids in chunked(touched, SHARD_ROWS):
+        present, known = _compare(store, collection_id, where, ledger, ids, difference,
+                                  include_quarantined)  # fmt: skip
+        gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
+        difference.deleted += sorted(gone.difference(present))
+
+
+def _compare(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    ledger: Ledger,
+    ids: Sequence[str],
+    difference: Difference,
+    include_quarantined: bool,
+) -> tuple[list[str], dict[str, Entry]]:
+    """Compare records with the ledger by row hash. Returns the ids of those that are there, and
+    what the ledger knows of the ids asked for."""
+    rows = store.fetch(collection_id, ids, vectors=False, where=where)
+    present = rows.column("id").to_pylist()
+    known = ledger.lookup(ids)
+    for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
+        entry = known.get(id)
+        expected = entry is not None and (include_quarantined or not entry.quarantined)
+        if not expected or entry is None or entry.row_sha256 != row:
+            difference.changed.append(id)
+    difference.compared += len(present)
+    return present, known
 
 
 def foreign_stems(run: RunDir) -> set[str]:

@@ -52,6 +52,7 @@ def ensure_shadow(
     index: Mapping[str, Any],
     metadata: Mapping[str, Any] | None,
     model: Model,
+    like: str | None = None,
 ) -> CollectionInfo:
     """The run's shadow, made if need be.
 
@@ -81,8 +82,9 @@ def ensure_shadow(
         if not intended:
             run.journal.append("shadow-intent", name=name)
         info = store.create(
-            name, dimensions=dimensions, metric=metric, index=index, metadata=metadata, model=model
-        )
+            name, dimensions=dimensions, metric=metric, index=index, metadata=metadata,
+            model=model, like=like,
+        )  # fmt: skip
     run.journal.append("shadow-created", id=info.id, name=name)
     return info
 

@@ -95,6 +95,9 @@ class Model(Section):
         return _sha256(self.settings())
 
 
+Columns = dict[Literal["id", "text", "metadata", "embedding"], str]
+
+
 class Source(Section):
     """The live collection."""
 
@@ -104,6 +107,8 @@ class Source(Section):
     """the collection to move"""
     layout: Layout = "auto"
     """pgvector only: how the table is laid out"""
+    columns: Columns = Field(default_factory=dict)
+    """pgvector only: the columns that hold id, text, metadata and embedding; default: found"""
     data_dir: str | None = None
     """Chroma over HTTP: the server's own directory, if this machine can reach it"""
     where: dict[str, Any] | str | None = None

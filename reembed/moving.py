@@ -90,7 +90,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     settle(s)
     caught_up = catch_up_source(s)
     run_before(manifest.swap.before, _hook_variables(s, "swap"))
-    with _hold_writes(s, kind):
+    with _hold_writes(s, kind, shadow_of(s)):
         caught_up += catch_up_source(s)
         if caught_up:
             check_deltas(s)
@@ -98,10 +98,12 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
         return replace(_finish_swap(s), caught_up=caught_up)
 
 
-def _hold_writes(s: Session, kind: SwapPlan) -> contextlib.AbstractContextManager[None]:
+def _hold_writes(
+    s: Session, kind: SwapPlan, incoming_id: str
+) -> contextlib.AbstractContextManager[None]:
     if kind.kind == "config":  # no name moves
         return contextlib.nullcontext()
-    return writes_held(s.store, s.run, s.manifest.live)
+    return writes_held(s.store, s.run, s.manifest.live, incoming_id)
 
 
 def let_writes_go(s: Session) -> None:
@@ -240,7 +242,7 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         run_before(s.manifest.swap.before, variables)
         settle(s, embedding=False)
         before = way_back.carry(accept_loss)
-        with _hold_writes(s, kind):
+        with _hold_writes(s, kind, old_id):
             if before.carried:  # the application writes: carry what came meanwhile
                 before.add(way_back.carry(accept_loss))
             receipt = _move(s, "rollback", kind)

@@ -26,6 +26,9 @@ from reembed.stores.base import CollectionInfo, Store
 from reembed.swapkind import SwapPlan, choose_kind, parked_name
 from reembed.template import TextTemplate
 
+NO_EXCHANGE = (
+    "swap.kind: config builds the new collection beside it and leaves the change to the application"
+)
 SAMPLE = 500
 TIMED_TEXTS = 32
 DISK_RESERVE = 0.10
@@ -145,13 +148,18 @@ def make_plan(
         swap = choose_kind(source_store, manifest, source)
     except PreflightError as error:
         blockers.append(Problem(error.message, error.hint))
+    survey = source_store.survey(source.id)
+    if swap is not None and swap.kind != "config":
+        blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
     blockers += _target_blockers(manifest, source, target_store, target, own_shadow)
     blockers += _index_blockers(manifest, source, target_store)
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store, manifest.live)
     estimate, warnings = _estimate(manifest, source_store, source, records, embedder, target_store)
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
-    notes = {*source_store.capabilities.notes, *target_store.capabilities.notes}
+    notes = {
+        *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes,
+    }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
     warnings.append(_application_warning(source, dimensions, swap))
     return Plan(

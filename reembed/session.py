@@ -25,7 +25,7 @@ from reembed.manifest import Manifest, Model
 from reembed.progress import Progress
 from reembed.rundir import RunDir
 from reembed.stores.base import CollectionInfo, Store
-from reembed.stores.registry import open_store
+from reembed.stores.registry import open_source, open_store
 from reembed.template import TextTemplate
 from reembed.vector_cache import VectorCache
 
@@ -74,8 +74,7 @@ class Session:
 
     @cached_property
     def source_store(self) -> Store:
-        data_dir = self.manifest.source.data_dir
-        store = open_store(self.manifest.source.url, Path(data_dir) if data_dir else None)
+        store = open_source(self.manifest)
         self._closing.callback(store.close)
         return store
 

@@ -32,9 +32,7 @@ FEW_LEFT = 1_000
 """Catch-up ends with fewer differences than this, if each round finds as many as the last one did:
 somebody writes all the time, and the sweep after the move carries the rest."""
 HOLD_SECONDS = 60.0
-"""How long writers through `reembed.live` wait at most while the name moves."""
-HOLD_GRACE = 0.3
-"""Seconds in which a writer that looked before the hold was on finishes its call."""
+"""How long writers wait at most while the name moves."""
 SWEEP_SECONDS = 20.0
 """How long a swap sweeps after the move while writes keep coming to the parked collection."""
 
@@ -105,6 +103,7 @@ def catch_up(
     """
     carried = 0
     before: int | None = None
+    store.capture(source_id)
     since = compared_until(run)
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(store, source_id, where, ledger, since=since)
@@ -116,8 +115,10 @@ def catch_up(
         steady = before is not None and before <= 2 * found <= 2 * FEW_LEFT
         if not difference or steady:
             run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
+        store.acknowledge(source_id)
+        if not difference or steady:
             return carried
-        before, since = found, None
+        before, since = found, difference.watermark
     raise SourceChangedError(
         f"{name!r} is written to faster than {CATCH_UP_ROUNDS} rounds of catch-up could follow "
         f"({carried:,} records carried)",
@@ -129,12 +130,13 @@ def catch_up(
 
 
 @contextlib.contextmanager
-def writes_held(store: Store, run: RunDir, live: str) -> Iterator[None]:
-    """Writers through `reembed.live` wait until `release_writes`, at the latest at the end of the
-    block, so that nothing they write falls between the last comparison and the move."""
+def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Iterator[None]:
+    """Writers wait until `release_writes`, at the latest at the end of the block, so that nothing
+    they write falls between the last comparison and the move."""
     run.journal.append("writes-held")
-    if store.hold_writes(live, HOLD_SECONDS):
-        time.sleep(HOLD_GRACE)
+    grace = store.hold_writes(live, HOLD_SECONDS, incoming_id)
+    if grace:
+        time.sleep(grace)
     try:
         yield
     finally:
@@ -261,6 +263,7 @@ def sweep(
         conflicts = sorted({*conflicts, *carry(parked_id, kept)})
     if not conflicts:
         run.journal.append("caught-up", watermark=found.watermark, carried=len(kept))
+        source_store.acknowledge(parked_id)
     return len(kept), conflicts
 
 

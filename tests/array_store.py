@@ -20,7 +20,7 @@ from reembed.records import (
     chunked,
     row_hash,
 )
-from reembed.stores.base import Capabilities, CollectionInfo, Exchange, Receipt
+from reembed.stores.base import Capabilities, CollectionInfo, Exchange, Receipt, SimpleStore
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 
@@ -77,7 +77,7 @@ class Collection:
         return self._searchable[1]
 
 
-class ArrayStore:
+class ArrayStore(SimpleStore):
     """See the module. Implements `reembed.stores.base.Store`, but for what a swap needs."""
 
     def __init__(self) -> None:
@@ -162,6 +162,7 @@ class ArrayStore:
         index: Mapping[str, Any],
         metadata: Mapping[str, Any] | None,
         model: Model,
+        like: str | None = None,
     ) -> CollectionInfo:
         info = CollectionInfo(name, name, 0, dimensions, metric, None, dict(index), None)
         self.held[name] = Collection(info)
@@ -195,9 +196,6 @@ class ArrayStore:
             ranked = [[one for one in row if chance.random() >= held.miss] for row in ranked]
         return [row[:k] for row in ranked]
 
-    def watermark(self, id: str) -> str | None:
-        return None
-
     def is_pointer(self, live: str) -> bool:
         return False
 
@@ -207,8 +205,8 @@ class ArrayStore:
     def exchange(self, kind: Any, exchange: Exchange) -> Receipt:
         raise NotImplementedError
 
-    def hold_writes(self, live: str, seconds: float) -> bool:
-        return False
+    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
+        return None
 
     def release_writes(self, live: str) -> None: ...
 

@@ -41,7 +41,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
 TOGETHER = {"quality", "stores", "embedders", "engines", "report"}
 """Packages, whose files may import each other. Stages are no package: they never do."""
 
-STORE_ADAPTERS = {"chroma"}
+STORE_ADAPTERS = {"chroma", "pgvector"}
 PROVIDERS = {"chroma", "ollama", "onnx", "openai", "python", "sentence_transformers", "static"}
 ADAPTERS_ALLOWED = {"live"}
 """`reembed.live` is for Chroma's applications, and speaks to Chroma itself."""

@@ -71,7 +71,7 @@ def test_writers_wait_while_the_name_moves(tmp_path: Path, database: Path) -> No
             docs.add(ids=["held"], documents=["x"], embeddings=[vector_of("old", "x").tolist()])
             written.set()
 
-        with writes_held(store, run, "docs"):
+        with writes_held(store, run, "docs", ""):
             assert "docs__hold" in names_in(url)
             assert docs.count() == 40, "reading goes on"
             writer = threading.Thread(target=write)
@@ -89,7 +89,7 @@ def test_a_hold_ends_by_itself_and_with_the_next_command(tmp_path: Path, databas
     migration(path).run()
     store, run = open_store(url), run_dir(path)
     run.journal.append("writes-held")  # and killed
-    assert store.hold_writes("docs", 0.5)
+    assert store.hold_writes("docs", 0.5, "")
     with live.open(url, "docs") as docs:
         start = time.monotonic()
         docs.delete(ids=["r1"])

@@ -7,6 +7,7 @@ suite (`tests/contract`) holds every adapter to the sentences below.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from reembed.manifest import Model, SwapKind
+from reembed.manifest import Layout, Model, SwapKind
 from reembed.records import Metric, Vectors
 
 
@@ -30,6 +31,8 @@ class CollectionInfo:
         metadata: the collection's own metadata, None without any.
         index: store-specific index settings, as `create` takes them.
         model: what the store recorded of the model, as manifest keys; None if nothing usable.
+        database: which database it is in, whatever name and address that goes by; empty where the
+            store cannot tell.
     """
 
     id: str
@@ -40,9 +43,38 @@ class CollectionInfo:
     metadata: dict[str, Any] | None = None
     index: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] | None = None
+    database: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """What a manifest says of its source besides the URL.
+
+    Attributes:
+        data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
+        layout: pgvector: how the table is laid out.
+        columns: pgvector: names of columns, by what they hold.
+    """
+
+    data_dir: Path | None = None
+    layout: Layout = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `plan` should tell about a collection that is to be moved.
+
+    Attributes:
+        notes: how it is laid out, and what its swap will do to what hangs on it.
+        blockers: why it cannot be swapped.
+    """
+
+    notes: tuple[str, ...] = ()
+    blockers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +150,10 @@ class Store(Protocol):
         """The collection of this object id, None if it is gone."""
         ...
 
+    def survey(self, id: str) -> Survey:
+        """What is to be said of a collection before it is moved."""
+        ...
+
     def check_name(self, name: str) -> None:
         """Raise PreflightError, saying why, if the store would refuse the name."""
         ...
@@ -169,11 +205,19 @@ class Store(Protocol):
         index: Mapping[str, Any],
         metadata: Mapping[str, Any] | None,
         model: Model,
+        like: str | None = None,
     ) -> CollectionInfo:
         """A new, empty collection that embeds query texts with `model` where the store can.
 
+        Args:
+            like: object id of a collection of this store whose shape (columns, constraints) it has.
+
         Raises PreflightError if the name is taken or illegal or a setting is unknown.
         """
+        ...
+
+    def build_index(self, id: str) -> None:
+        """Make the indexes that are better made when the records are there. Idempotent."""
         ...
 
     def add(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
@@ -197,9 +241,30 @@ class Store(Protocol):
         first."""
         ...
 
+    def snapshot(self) -> contextlib.AbstractContextManager[None]:
+        """What is listed and fetched in the block is as of one moment, where the store can do so."""
+        ...
+
+    def capture(self, id: str) -> None:
+        """Log writes to the collection from now on, where the store can be told to. Idempotent."""
+        ...
+
+    def release_capture(self, id: str) -> None:
+        """Remove every trace of `capture`, and of a move that was given up. Idempotent."""
+        ...
+
     def watermark(self, id: str) -> str | None:
-        """A value that differs after any write or delete, where the store can tell cheaply; None
-        where it cannot (then callers compare every record)."""
+        """A mark of this moment for `changed_since`; None where the store can give none."""
+        ...
+
+    def changed_since(self, id: str, mark: str) -> list[str] | None:
+        """Ids that may have been written or deleted since `watermark` gave the mark, and all that
+        were; None where the store cannot tell, so that every record must be compared."""
+        ...
+
+    def acknowledge(self, id: str) -> None:
+        """What `changed_since` last told of this collection has been carried, and need not be told
+        again."""
         ...
 
     def is_pointer(self, live: str) -> bool:
@@ -217,9 +282,17 @@ class Store(Protocol):
         """
         ...
 
-    def hold_writes(self, live: str, seconds: float) -> bool:
-        """Ask writers that open the live name through `reembed.live` to wait, for at most so long;
-        called again, from now on. False where they cannot be asked."""
+    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
+        """Let writers to the live name wait, for at most so long; called again, from now on. With a
+        pointer those are held that open it through `reembed.live`.
+
+        Args:
+            incoming: object id of the collection that is about to take the name.
+
+        Returns:
+            seconds in which a writer that came before the hold finishes its call; None where
+            writers cannot be held.
+        """
         ...
 
     def release_writes(self, live: str) -> None:
@@ -231,3 +304,32 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class SimpleStore:
+    """What a store does that neither logs writes nor reads snapshots, and indexes as it is filled."""
+
+    def survey(self, id: str) -> Survey:
+        return Survey()
+
+    def build_index(self, id: str) -> None:
+        return None
+
+    def snapshot(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def capture(self, id: str) -> None:
+        return None
+
+    def release_capture(self, id: str) -> None:
+        return None
+
+    def watermark(self, id: str) -> str | None:
+        return None
+
+    def changed_since(self, id: str, mark: str) -> list[str] | None:
+        """By watermark alone: nothing changed, or anything."""
+        return [] if self.watermark(id) == mark else None
+
+    def acknowledge(self, id: str) -> None:
+        return None

@@ -33,18 +33,22 @@ from reembed.stores import (
     chroma_sqlite,
     chroma_swap,
 )
-from reembed.stores.base import Capabilities, CollectionInfo, Exchange, Receipt
+from reembed.stores.base import (
+    Capabilities,
+    CollectionInfo,
+    Exchange,
+    Receipt,
+    SimpleStore,
+    StoreOptions,
+)
 from reembed.stores.chroma_client import mapped
 
 Where = Mapping[str, Any] | str | None
 QUERY_ROWS = 100
 
 
-def open_store(url: str, data_dir: Path | None = None) -> ChromaStore:
+def open_store(url: str, options: StoreOptions) -> ChromaStore:
     """Open Chroma behind `url`; see `registry.open_store`.
-
-    Args:
-        data_dir: the server's own directory, if this machine can reach it.
 
     Raises:
         CollectionNotFoundError: there is no database in the folder.
@@ -52,10 +56,10 @@ def open_store(url: str, data_dir: Path | None = None) -> ChromaStore:
             the server's.
         UnreachableError: nothing answers.
     """
-    return ChromaStore(url, data_dir)
+    return ChromaStore(url, options.data_dir)
 
 
-class ChromaStore:
+class ChromaStore(SimpleStore):
     """See `Store`. Threads may share one."""
 
     def __init__(self, url: str, data_dir: Path | None = None) -> None:
@@ -220,6 +224,7 @@ class ChromaStore:
         index: Mapping[str, Any],
         metadata: Mapping[str, Any] | None,
         model: Model,
+        like: str | None = None,
     ) -> CollectionInfo:
         """See `Store.create`. Chroma fixes the dimension at the first record, not here.
 
@@ -301,8 +306,9 @@ class ChromaStore:
             self._client, kind, exchange, self._merge_intruders, self._folder
         )
 
-    def hold_writes(self, live: str, seconds: float) -> bool:
-        return chroma_hold.hold(self._client, live, seconds)
+    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
+        held = chroma_hold.hold(self._client, live, seconds)
+        return chroma_hold.GRACE_SECONDS if held else None
 
     def release_writes(self, live: str) -> None:
         chroma_hold.release(self._client, live)

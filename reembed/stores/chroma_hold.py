@@ -17,6 +17,8 @@ from reembed.stores.chroma_client import mapped
 from reembed.stores.chroma_names import MAX_NAME, by_name, present
 
 KEY = "reembed:hold"
+GRACE_SECONDS = 0.3
+"""In which a writer that looked before the hold was on finishes its call."""
 LONGEST_SECONDS = 120.0
 """No writer waits longer, whatever its clock says."""
 _PAUSE_SECONDS = 0.02

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from reembed.errors import MissingExtraError, PreflightError
+from reembed.errors import ManifestError, MissingExtraError, PreflightError
+from reembed.manifest import Layout, Manifest
 from reembed.store_url import check_url
-from reembed.stores.base import Store
+from reembed.stores.base import Store, StoreOptions
 
 ADAPTERS = {
     "chroma": "reembed.stores.chroma",
     "chroma+http": "reembed.stores.chroma",
     "chroma+https": "reembed.stores.chroma",
     "chroma+cloud": "reembed.stores.chroma",
+    "postgresql": "reembed.stores.pgvector",
+    "postgres": "reembed.stores.pgvector",
 }
-"""URL scheme to the module whose `open_store(url, data_dir)` opens it."""
+"""URL scheme to the module whose `open_store(url, options)` opens it."""
 
-COMING = ("postgresql", "postgres", "qdrant", "qdrant+http", "qdrant+https", "lancedb", "milvus")
+COMING = ("qdrant", "qdrant+http", "qdrant+https", "lancedb", "milvus")
 """Schemes of the contract without an adapter yet; named so that the refusal is exact."""
 
 
-def open_store(url: str, data_dir: Path | None = None) -> Store:
+def open_store(
+    url: str,
+    data_dir: Path | None = None,
+    *,
+    layout: Layout = "auto",
+    columns: Mapping[Any, str] | None = None,
+) -> Store:
     """Open the store behind `url`.
 
     Args:
         data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
+        layout: pgvector: how the table is laid out.
+        columns: pgvector: names of columns, by what they hold.
 
     Raises:
-        ManifestError: the URL is no store URL.
+        ManifestError: the URL is no store URL, or its store has no layouts.
         PreflightError: no adapter for this store yet.
         MissingExtraError: the adapter's packages are not installed; names the extra.
         UnreachableError: nothing answers there.
@@ -40,6 +52,11 @@ def open_store(url: str, data_dir: Path | None = None) -> Store:
         raise PreflightError(
             f"{url}: {scheme} is not supported yet", f"Supported: {', '.join(sorted(ADAPTERS))}."
         )
+    if scheme not in ("postgresql", "postgres") and (layout != "auto" or columns):
+        raise ManifestError(
+            "source.layout and source.columns are for Postgres tables",
+            f"Leave them out: {scheme} has one layout.",
+        )
     module_name = ADAPTERS[scheme]
     try:
         module = importlib.import_module(module_name)
@@ -48,5 +65,14 @@ def open_store(url: str, data_dir: Path | None = None) -> Store:
         raise MissingExtraError(
             f"{scheme} needs the package {error.name}", f"pip install 'reembed-pipeline[{extra}]'"
         ) from error
-    opener: Callable[[str, Path | None], Store] = module.open_store
-    return opener(url, data_dir)
+    opener: Callable[[str, StoreOptions], Store] = module.open_store
+    return opener(url, StoreOptions(data_dir, layout, columns or {}))
+
+
+def open_source(manifest: Manifest) -> Store:
+    """The store of a manifest's source, told what the manifest says of it."""
+    source = manifest.source
+    return open_store(
+        source.url, Path(source.data_dir) if source.data_dir else None,
+        layout=source.layout, columns=source.columns,
+    )  # fmt: skip

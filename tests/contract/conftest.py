@@ -12,9 +12,5 @@ from tests.contract.stores import STORES
 @pytest.fixture(params=sorted(STORES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each store in turn, empty."""
-
-    def server():
-        return request.getfixturevalue("chroma_server")
-
-    with STORES[request.param](tmp_path, server) as opened:
+    with STORES[request.param](tmp_path, request.getfixturevalue) as opened:
         yield opened

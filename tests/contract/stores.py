@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import chromadb
 from chromadb.config import Settings
 
 from reembed.stores.base import Store
 from reembed.stores.registry import open_store
-from tests.servers.chroma_server import ChromaServer
 
 
 def new_chroma_folder(folder: Path) -> Path:
@@ -22,20 +22,27 @@ def new_chroma_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def _chroma_path(folder: Path, server: Callable[[], ChromaServer]) -> Iterator[Store]:
+def _chroma_path(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
     store = open_store(f"chroma:{new_chroma_folder(folder / 'db')}")
     yield store
     store.close()
 
 
 @contextmanager
-def _chroma_http(folder: Path, server: Callable[[], ChromaServer]) -> Iterator[Store]:
-    store = open_store(server().url)
+def _chroma_http(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
+    store = open_store(fixture("chroma_server").url)
     yield store
     for name in store.collections():
         store.drop(store.describe(name).id)
     store.close()
 
 
-STORES = {"chroma-path": _chroma_path, "chroma-http": _chroma_http}
-"""Name to a context manager `(empty folder, getter of a running Chroma server) -> empty Store`."""
+@contextmanager
+def _pgvector(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
+    store = open_store(fixture("postgres_url"))
+    yield store
+    store.close()
+
+
+STORES = {"chroma-path": _chroma_path, "chroma-http": _chroma_http, "pgvector": _pgvector}
+"""Name to a context manager `(empty folder, getter of a fixture's value) -> empty Store`."""

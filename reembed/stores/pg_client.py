@@ -1,0 +1,201 @@
+"""Connections to Postgres: settings that keep texts stable, errors mapped, the database's identity.
+
+Every connection of ours is named `reembed` and renders dates, intervals and numbers in one way,
+whatever the role's defaults are, so that a row has the same text on every day. Secrets stay with
+libpq (PGPASSWORD, PGPASSFILE, services); they are in no URL, so in no message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import errors, sql
+
+from reembed.errors import (
+    CollectionNotFoundError,
+    LockedError,
+    PreflightError,
+    ReembedError,
+    UnreachableError,
+)
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
+
+CONNECT_SECONDS = 10
+SETTINGS = {
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "client_encoding": "UTF8",
+    # A role's own limits are meant for applications, not for an export of an hour.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "30s",
+}
+"""Session settings. The first six decide how values are written as text."""
+
+_REFUSED = re.compile(
+    r"(password authentication failed|no password supplied|pg_hba\.conf|"
+    r"(role|database) .* does not exist|permission denied|certificate|SSL .*required|"
+    r"authentication failed|Peer authentication)",
+    re.IGNORECASE,
+)
+"""What a server says when it answers and says no; libpq gives no SQLSTATE while connecting."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Which database this is, whatever name and address it goes by.
+
+    Attributes:
+        system: `system_identifier` of the cluster; it is made anew with every initdb. "unknown"
+            where the role may not read it.
+        oid: of the database in it.
+        name: of the database.
+        role: that we are.
+        server: version as Postgres says it, e.g. "18.4".
+        extension: version of pgvector.
+    """
+
+    system: str
+    oid: int
+    name: str
+    role: str
+    server: str
+    extension: str
+
+    @property
+    def key(self) -> str:
+        """What every collection id of this database begins with."""
+        return f"{self.system}/{self.oid}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def connect(url: str) -> Connection:
+    """A connection in autocommit mode.
+
+    Raises:
+        UnreachableError: nothing answers there.
+        PreflightError: the server refuses the role, its password or the database.
+    """
+    try:
+        connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="reembed"
+        )
+    except psycopg.OperationalError as error:
+        raise _no_connection(url, error) from None
+    except psycopg.Error as error:
+        raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
+    with mapped(url):
+        for name, value in SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        # The type and its operators may be in a schema that is not on the role's path.
+        connection.execute(
+            "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting("
+            "'search_path'), ''), quote_ident(nspname)), false) FROM pg_extension "
+            "JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
+        )
+    return connection
+
+
+def _no_connection(url: str, error: psycopg.Error) -> ReembedError:
+    said = _first_line(error)
+    if _REFUSED.search(said):
+        return PreflightError(
+            f"{url}: the server answers and refuses: {said}",
+            "Check the role, the database's name and the password (PGPASSWORD or ~/.pgpass).",
+        )
+    return UnreachableError(f"{url}: cannot connect: {said}", "Is the server running there?")
+
+
+def identify(connection: Connection, url: str) -> Database:
+    """Which database this is. Raises PreflightError where pgvector is not installed in it."""
+    row = fetch_one(
+        connection,
+        "SELECT oid, datname, current_user, current_setting('server_version') FROM pg_database "
+        "WHERE datname = current_database()",
+    )
+    extension = fetch_one(
+        connection, "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+    )
+    if extension is None:
+        raise PreflightError(
+            f"{url}: the extension pgvector is not installed in the database {row and row[1]!r}",
+            "A database without it holds no vectors: is this the right one? Else run CREATE "
+            "EXTENSION vector in it.",
+        )
+    assert row is not None, "a connection has a database"
+    try:
+        system = fetch_one(connection, "SELECT system_identifier FROM pg_control_system()")
+    except errors.InsufficientPrivilege:
+        system = None
+    return Database(
+        str(system[0]) if system else "unknown", row[0], row[1], row[2],
+        str(row[3]).split()[0], extension[0],
+    )  # fmt: skip
+
+
+def fetch_one(
+    connection: Connection, query: Statement, parameters: Sequence[Any] = ()
+) -> tuple[Any, ...] | None:
+    """The first row, None without one."""
+    return connection.execute(query, parameters or None).fetchone()
+
+
+def fetch_all(
+    connection: Connection, query: Statement, parameters: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    """All rows."""
+    return connection.execute(query, parameters or None).fetchall()
+
+
+@contextlib.contextmanager
+def mapped(about: str) -> Iterator[None]:
+    """Turn Postgres's errors into ours.
+
+    Args:
+        about: URL or table, put before what the server says.
+    """
+    try:
+        yield
+    except errors.UndefinedTable as error:
+        raise CollectionNotFoundError(
+            f"{about}: {_first_line(error)}", "Somebody dropped or renamed it meanwhile."
+        ) from error
+    except errors.InsufficientPrivilege as error:
+        raise PreflightError(
+            f"{about}: {_first_line(error)}",
+            "Use a role that may do this (the table's owner can), or let it be granted.",
+        ) from error
+    except (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled) as error:
+        raise LockedError(
+            f"{about}: {_first_line(error)}: another session holds a lock on it",
+            "Run the same command again; pg_stat_activity shows who holds it.",
+        ) from error
+    except (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded) as error:
+        raise UnreachableError(
+            f"{about}: {_first_line(error)}", "Free some space on the server and run again."
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise UnreachableError(
+            f"{about}: the connection was lost: {_first_line(error)}",
+            "Run the same command again; it resumes.",
+        ) from error
+    except psycopg.Error as error:
+        raise PreflightError(f"{about}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    lines = str(primary or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
