@@ -14,10 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.errors import SourceChangedError
 from reembed.progress import Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
-from reembed.refusals import refuse_empty
+from reembed.refusals import refuse_emptied, refuse_empty, refuse_other
 from reembed.rundir import DELTA, RunDir, Shard, atomic_file, file_sha256
 from reembed.stores.base import CollectionInfo, Store
 
@@ -56,13 +55,9 @@ def take_census(
         SourceChangedError: the source's name leads to another collection than when the run began.
     """
     done = run.last("census")
-    if done is not None and done["source"]["id"] != source.id:
-        raise SourceChangedError(
-            f"{source.name!r} is another collection (id {source.id}) than the one that run "
-            f"{run.run_id} exported (id {done['source']['id']})",
-            "Somebody deleted, restored or swapped it. Check the store; to start over, move the "
-            f"run directory {run.path} away.",
-        )
+    if done is not None:
+        refuse_other(source, CollectionInfo(**done["source"]), run)
+        refuse_emptied(source, done["rows"] if where is None else 0)
     if done is not None and file_matches(run, done["sha256"]):
         return Census(source.id, done["rows"], done["watermark"])
 

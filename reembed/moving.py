@@ -22,9 +22,10 @@ from reembed.building import (
     way_back_of,
 )
 from reembed.clean import drop_old, drop_shadow
-from reembed.errors import PreflightError, SourceChangedError, UsageError
+from reembed.errors import CollectionNotFoundError, LockedError, PreflightError, UsageError
 from reembed.judging import check_deltas, require_verdict
 from reembed.load import shadow_id
+from reembed.refusals import refuse_other
 from reembed.results import (
     run_state,
     wrong_state,
@@ -52,6 +53,9 @@ from reembed.swap import (
 )
 from reembed.swapkind import CONFIG_GUARANTEE, SwapPlan, choose_kind, parked_name
 
+MOVE_TRIES = 5
+MOVE_PAUSE = 1.0
+"""Seconds in which others that were in the way of a move can go on."""
 STILL_WRITTEN = (
     "the old collection is still written to, through handles that were opened before the swap: "
     "open them anew, then carry the rest over with `reembed sweep`"
@@ -75,12 +79,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
         raise wrong_state(s.manifest.name, run, "cleaned")
     require_verdict(s)
     source = s.source_store.resolve(manifest.source.collection)
-    if source.id != s.source.id:
-        raise SourceChangedError(
-            f"{manifest.source.collection!r} leads to another collection (id {source.id}) than "
-            f"the one that was exported (id {s.source.id})",
-            "Somebody deleted, restored or swapped it; look at the store before going on.",
-        )
+    refuse_other(source, s.source, s.run)
     kind = choose_kind(s.source_store, manifest, source)
     if dry_run:
         return _outcome(s, "swap", False, kind)
@@ -90,12 +89,32 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     settle(s)
     caught_up = catch_up_source(s)
     run_before(manifest.swap.before, _hook_variables(s, "swap"))
-    with _hold_writes(s, kind, shadow_of(s)):
-        caught_up += catch_up_source(s)
-        if caught_up:
-            check_deltas(s)
-        _move(s, "swap", kind)
-        return replace(_finish_swap(s), caught_up=caught_up)
+    return _move_held(s, kind, caught_up)
+
+
+def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
+    """Catch up and move while writers wait, again if another session is in the way.
+
+    Args:
+        caught_up: records carried so far.
+    """
+    for tries_left in reversed(range(MOVE_TRIES)):
+        try:
+            with _hold_writes(s, kind, shadow_of(s)):
+                caught_up += catch_up_source(s)
+                if caught_up:
+                    check_deltas(s)
+                if pending_move(s.run) == "swap":
+                    finish_move(s.store, s.run, "swap")
+                else:
+                    _move(s, "swap", kind)
+                return replace(_finish_swap(s), caught_up=caught_up)
+        except LockedError:
+            if not tries_left:
+                raise
+            time.sleep(MOVE_PAUSE)
+            caught_up += catch_up_source(s)
+    raise AssertionError("the last try returns or raises")
 
 
 def _hold_writes(
@@ -116,6 +135,8 @@ def _finish_swap(s: Session) -> SwapResult:
     """What is left of a swap that was begun: move, sweep, hook, in a later call if need be."""
     run = s.run
     if pending_move(run) == "swap":
+        if _still_live(s):  # it did not get that far, and the application has written since
+            return _move_held(s, _swap_kind(s), 0)
         finish_move(s.store, run, "swap")
     settled = settle(s)
     kind = _swap_kind(s)
@@ -128,6 +149,14 @@ def _finish_swap(s: Session) -> SwapResult:
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
         conflicts=conflicts, messages=[*result.messages, *messages],
     )  # fmt: skip
+
+
+def _still_live(s: Session) -> bool:
+    """Whether the live name leads to the old collection; it may lead to none in a rename's gap."""
+    try:
+        return s.source_store.resolve(s.manifest.live).id == s.source.id
+    except CollectionNotFoundError:
+        return False
 
 
 def _swap_kind(s: Session) -> SwapPlan:
@@ -297,6 +326,10 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
         return _outcome(s, "clean", False)
     let_writes_go(s)
     done = _drop_old(s) if last_move(s.run) == "swap" else _drop_shadow(s)
+    s.source_store.release_capture(s.source.id)
+    shadow = shadow_id(s.run)
+    if shadow is not None and s.store.describe_id(shadow) is not None:
+        s.store.release_capture(shadow)
     s.run.journal.append("cleaned", what=done)
     return replace(_outcome(s, "clean", True), messages=[done])
 

@@ -162,9 +162,11 @@ class WayBack:
 
     def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
         """Ids changed in and deleted from the new collection since they were last carried."""
+        swapped = self.run.last("swap-done")
         found = find_difference(
-            self.new_store, self.new_id, None, self.ledger, include_quarantined=False
-        )
+            self.new_store, self.new_id, None, self.ledger, include_quarantined=False,
+            since=swapped["receipt"].get("mark") if swapped else None,
+        )  # fmt: skip
         merged = [id for stem in sorted(self.foreign) for id in sorted(self.ledger.current(stem))]
         ids = list(dict.fromkeys([*found.changed, *found.deleted, *merged, *known]))
         changed, deleted = list[str](), list[str]()

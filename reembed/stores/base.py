@@ -120,11 +120,14 @@ class Receipt:
         gap_seconds: how long the live name did not exist, measured; None where there is no gap.
         intruder: name of a collection that somebody made under the live name in the gap, moved
             aside so that its records can be merged; None without one.
+        mark: for `changed_since`, where the store logs writes to the incoming collection from the
+            very moment of the move; None where it does not.
     """
 
     kind: SwapKind
     gap_seconds: float | None = None
     intruder: str | None = None
+    mark: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -242,7 +245,7 @@ class Store(Protocol):
         ...
 
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
-        """What is listed and fetched in the block is as of one moment, where the store can do so."""
+        """What is listed and fetched in the block is as of one moment, where the store can."""
         ...
 
     def capture(self, id: str) -> None:
@@ -307,7 +310,7 @@ class Store(Protocol):
 
 
 class SimpleStore:
-    """What a store does that neither logs writes nor reads snapshots, and indexes as it is filled."""
+    """What a store does that logs no writes, reads no snapshots and indexes as it is filled."""
 
     def survey(self, id: str) -> Survey:
         return Survey()

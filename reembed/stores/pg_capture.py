@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from psycopg import errors, sql
 
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
-from reembed.stores.pg_layout import Table
+from reembed.stores.pg_table import Table
 
 TRIGGERS = ("zz_reembed_rows", "zz_reembed_truncate")
 """Fire last: triggers of one event run by name."""

@@ -1,20 +1,30 @@
 """The exchange of two tables' vector columns, for a table that must keep its place.
 
 The live table takes the shadow's vectors, and the shadow takes the live one's: after it, each table
-stands for the other one's collection, which its vector column's comment says (`stands_for`). Vectors
-are copied and the new index is built while writers wait and readers go on; readers wait only while
-the columns are renamed. Everything but an empty column made beforehand is one transaction.
+stands for the other one's collection, which its vector column's comment says (`stands_for`).
+Vectors are copied and the new index is built while writers wait and readers go on; readers wait
+only while the columns are renamed. Everything but an empty column made beforehand is one
+transaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from psycopg import sql
 
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
-from reembed.stores.pg_layout import COMING, Table
-from reembed.stores.pg_tables import read_note, write_note
+from reembed.stores.pg_layout import COMING, read_columns
+from reembed.stores.pg_table import Table
+from reembed.stores.pg_tables import (
+    VectorIndex,
+    create_vector_index,
+    read_note,
+    vector_index,
+    write_note,
+)
 
 
 def add_columns(connection: Connection, tables: Sequence[tuple[Table, Table]]) -> None:
@@ -62,8 +72,9 @@ def copy_vectors(connection: Connection, live: Table, other: Table) -> None:
         )  # fmt: skip
     for name, state in with_triggers:
         _set_trigger(connection, live, name, state)
-    for tail in _index_tails(connection, other, COMING):
-        connection.execute(sql.SQL("CREATE INDEX ON {}{}").format(live.identifier, sql.SQL(tail)))
+    index = index_of(connection, other)
+    if index is not None:
+        create_vector_index(connection, live, COMING, index)
 
 
 def rename_columns(connection: Connection, live: Table, other: Table) -> None:
@@ -72,42 +83,52 @@ def rename_columns(connection: Connection, live: Table, other: Table) -> None:
     Args:
         connection: the same transaction, which by now holds the readers, too.
     """
-    names = _index_names(connection, live)
+    left = index_of(connection, live)
     notes = [read_note(connection, table) for table in (live, other)]
-    stands_for = [note.pop("stands_for", table.oid) for note, table in
-                  zip(notes, (live, other), strict=True)]  # fmt: skip
-    for table, giver, note, stands in (
-        (live, other, notes[1], stands_for[1]), (other, live, notes[0], stands_for[0]),
-    ):  # fmt: skip
-        vector = sql.Identifier(table.vector)
-        required = table.column(table.vector).not_null and giver.column(giver.vector).not_null
-        statements = [
-            sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(table.identifier, vector),
-            sql.SQL("ALTER TABLE {} RENAME COLUMN {} TO {}").format(
-                table.identifier, sql.Identifier(COMING), vector
-            ),
-        ]
-        if required:
-            statements.append(
-                sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(table.identifier, vector)
+    stands_for = [
+        note.pop("stands_for", table.oid) for note, table in zip(notes, (live, other), strict=True)
+    ]
+    had = notes[1].pop("had_index", None)
+    name = had["name"] if had else left.name if left else f"{live.name}_{live.vector}_idx"
+    if left is not None:  # the vectors that go keep no index; what it was is noted for the way back
+        notes[0]["had_index"] = asdict(left)
+    _take_column(connection, live, other, notes[1], int(stands_for[1]))
+    _take_column(connection, other, live, notes[0], int(stands_for[0]))
+    made = vector_index(connection, replace(live, columns=read_columns(connection, live.oid)))
+    if made is not None and made.name != name:
+        connection.execute(
+            sql.SQL("ALTER INDEX {} RENAME TO {}").format(
+                sql.Identifier(live.schema, made.name), sql.Identifier(name)
             )
-        for statement in statements:
-            connection.execute(statement)
-        if stands != table.oid:
-            note = note | {"stands_for": stands}
-        _write_note_after(connection, table, note)
-    for old, new in zip(names, _index_names(connection, live), strict=False):
-        if old != new:
-            connection.execute(
-                sql.SQL("ALTER INDEX {} RENAME TO {}").format(
-                    sql.Identifier(live.schema, new), sql.Identifier(old)
-                )
-            )
+        )
 
 
-def _write_note_after(connection: Connection, table: Table, note: dict[str, object]) -> None:
-    if note:
-        write_note(connection, table, note)
+def _take_column(
+    connection: Connection, table: Table, giver: Table, note: dict[str, Any], stands: int
+) -> None:
+    """Let the copied column of a table take the place of its vectors."""
+    vector = sql.Identifier(table.vector)
+    statements = [
+        sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(table.identifier, vector),
+        sql.SQL("ALTER TABLE {} RENAME COLUMN {} TO {}").format(
+            table.identifier, sql.Identifier(COMING), vector
+        ),
+    ]
+    if table.column(table.vector).not_null and giver.column(giver.vector).not_null:
+        statements.append(
+            sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(table.identifier, vector)
+        )
+    for statement in statements:
+        connection.execute(statement)
+    renumbered = replace(table, columns=read_columns(connection, table.oid))
+    note = note | ({} if stands == table.oid else {"stands_for": stands})
+    write_note(connection, renumbered, note)
+
+
+def index_of(connection: Connection, table: Table) -> VectorIndex | None:
+    """The index that the table's vectors have, or had while they were live."""
+    had = read_note(connection, table).get("had_index")
+    return vector_index(connection, table) or (VectorIndex(**had) if had else None)
 
 
 def stands_for(connection: Connection, table: Table) -> int:
@@ -128,7 +149,7 @@ def standing_in(connection: Connection, oid: int) -> int:
 
 
 def _disable_triggers(connection: Connection, table: Table) -> list[tuple[str, str]]:
-    """Switch off the table's triggers, in this transaction that holds its writers: a copy of vectors
+    """Switch off the table's triggers, in this transaction that holds its writers: copying vectors
     is no write of the application's. Returns what was on, and how."""
     rows = fetch_all(
         connection,
@@ -148,30 +169,3 @@ def _set_trigger(connection: Connection, table: Table, name: str, state: str) ->
             table.identifier, sql.SQL(verb), sql.Identifier(name)
         )
     )  # fmt: skip
-
-
-def _index_tails(connection: Connection, table: Table, column: str) -> list[str]:
-    """Definitions of the indexes of the table's vector column, from USING on, for another column."""
-    rows = fetch_all(
-        connection,
-        "SELECT amname, opcname, coalesce(c.reloptions, '{}') FROM pg_index JOIN pg_class c ON "
-        "c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam JOIN pg_opclass o ON o.oid = "
-        "indclass[0] WHERE indrelid = %s AND amname IN ('hnsw', 'ivfflat') AND indkey[0] = %s",
-        [table.oid, table.column(table.vector).number],
-    )
-    return [
-        f" USING {method} ({column} {opclass})"
-        + (f" WITH ({', '.join(options)})" if options else "")
-        for method, opclass, options in rows
-    ]
-
-
-def _index_names(connection: Connection, table: Table) -> list[str]:
-    rows = fetch_all(
-        connection,
-        "SELECT c.relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid "
-        "= c.relam JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] WHERE indrelid "
-        "= %s AND amname IN ('hnsw', 'ivfflat') AND attname = %s ORDER BY c.relname",
-        [table.oid, table.vector],
-    )
-    return [row[0] for row in rows]

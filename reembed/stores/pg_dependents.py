@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reembed.stores.pg_client import Connection, fetch_all
-from reembed.stores.pg_layout import Table
+from reembed.stores.pg_table import Table
 
 _HELD_BY = """
 SELECT 'foreign key ' || conname || ' of ' || conrelid::regclass FROM pg_constraint

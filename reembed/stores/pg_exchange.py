@@ -13,7 +13,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
-from reembed.stores.pg_layout import Table
+from reembed.stores.pg_table import Table
 
 
 def exchange_names(
@@ -58,8 +58,8 @@ def _relation(connection: Connection, oid: int) -> sql.Identifier:
 def _exchange_constraints(connection: Connection, old: Table, new: Table) -> None:
     """Constraints of equal definition exchange their names; an index of one follows."""
     query = (
-        "SELECT conname, contype::text || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid "
-        "= %s AND contype IN ('p', 'u', 'c', 'n') ORDER BY conname"
+        "SELECT conname, contype::text || pg_get_constraintdef(oid) FROM pg_constraint WHERE "
+        "conrelid = %s AND contype IN ('p', 'u', 'c', 'n') ORDER BY conname"
     )
     pairs = _pairs(fetch_all(connection, query, [old.oid]), fetch_all(connection, query, [new.oid]))
     for number, (name, other) in enumerate(pairs):
@@ -80,8 +80,8 @@ def _exchange_constraints(connection: Connection, old: Table, new: Table) -> Non
 
 def _exchange_indexes(connection: Connection, old: Table, new: Table) -> None:
     query = (
-        "SELECT c.relname, CASE WHEN amname IN ('hnsw', 'ivfflat') THEN 'vector' ELSE indisunique::text "
-        "|| regexp_replace(pg_get_indexdef(indexrelid), '^.*? USING ', '') END FROM pg_index JOIN "
+        "SELECT c.relname, CASE WHEN amname IN ('hnsw', 'ivfflat') THEN 'vector' ELSE "
+        "indisunique::text || regexp_replace(pg_get_indexdef(indexrelid), '^.*? USING ', '') END FROM pg_index JOIN "
         "pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam WHERE indrelid = %s AND "
         "NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', "
         "'u', 'x')) ORDER BY c.relname"
@@ -95,6 +95,23 @@ def _exchange_indexes(connection: Connection, old: Table, new: Table) -> None:
                     sql.Identifier(old.schema, before), sql.Identifier(after)
                 )
             )
+    matched = {other for _, other in pairs}
+    for name, _ in fetch_all(connection, query, [new.oid]):
+        if name in matched or not name.startswith(f"{new.name}_"):
+            continue
+        wanted = old.name + name.removeprefix(new.name)
+        if fetch_one(
+            connection,
+            "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = "
+            "%s AND relname = %s",
+            [old.schema, wanted],
+        ):
+            continue
+        connection.execute(
+            sql.SQL("ALTER INDEX {} RENAME TO {}").format(
+                sql.Identifier(old.schema, name), sql.Identifier(wanted)
+            )
+        )
 
 
 def _pairs(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

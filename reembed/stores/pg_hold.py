@@ -14,7 +14,7 @@ from psycopg import errors, sql
 
 from reembed.errors import LockedError
 from reembed.stores.pg_client import Connection, connect, fetch_all, mapped
-from reembed.stores.pg_layout import Table
+from reembed.stores.pg_table import Table
 
 LOCK_TRIES = 40
 SHORT = "250ms"
@@ -104,7 +104,7 @@ class Hold:
         if old:
             named = "; ".join(sorted(old.values())[:5])
             raise LockedError(
-                f"transactions that began before the new table was full would see it empty: {named}",
+                f"transactions older than the new table's rows would see it empty: {named}",
                 "Nothing was moved. Let them end, then run the same command again.",
             )
 

@@ -9,21 +9,22 @@ byte, or, where a row has more columns than that, an object of all of them by co
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
-from psycopg import sql
+from dataclasses import replace
+from typing import TypeAlias
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.manifest import Layout
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
+from reembed.stores.pg_table import Column, Table
 
 VECTOR_TYPES = ("vector", "halfvec")
 TEXT_TYPES = ("text", "varchar", "bpchar", "citext")
 JSON_TYPES = ("json", "jsonb")
 TEXT_NAMES = ("document", "content", "text", "body", "chunk", "page_content", "data", "memory")
 """Names that a text column has, the likeliest first, where a table has several."""
+Found: TypeAlias = tuple[int, str, str]
+"""Oid, schema and name of a table."""
 ENTITIES = "_entities"
 """What mem0 calls the second table of a unit, after the first one's name."""
 ENTITY_PREFIX = "entities/"
@@ -51,128 +52,13 @@ LANGCHAIN_V2 = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-        type: name of its base type.
-        typmod: `atttypmod`; of a vector its dimensions, -1 where it is not typed.
-        written: its type as SQL writes it.
-        generated: whether Postgres computes it, so that it cannot be written.
-    """
-
-    name: str
-    number: int
-    type: str
-    typmod: int
-    written: str
-    not_null: bool
-    generated: bool
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a vector column, as a set of records.
-
-    Attributes:
-        columns: all of them, in order.
-        id, vector: names of the columns.
-        text: the column that is the document; None where there is none, or `text_sql` says it.
-        metadata: the JSON column; None without one.
-        uri: the column that is the uri; only tables that reembed made have one.
-        layout: as found.
-        text_sql: an expression for the document, where it is no column.
-        prefix: put before ids.
-    """
-
-    oid: int
-    schema: str
-    name: str
-    columns: tuple[Column, ...]
-    id: str
-    vector: str
-    text: str | None
-    metadata: str | None
-    uri: str | None
-    layout: Layout
-    text_sql: str | None = None
-    prefix: str = ""
-
-    @property
-    def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.name)
-
-    @property
-    def label(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    def column(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
-
-    @property
-    def others(self) -> list[Column]:
-        """Columns that are neither id, text, metadata, uri nor the vector, and can be written."""
-        known = {self.id, self.vector, self.text, self.metadata, self.uri}
-        return [c for c in self.columns if c.name not in known and not c.generated]
-
-    @property
-    def composite(self) -> bool:
-        """Whether metadata is an object of several columns."""
-        return bool(self.others)
-
-    @property
-    def dimensions(self) -> int | None:
-        """Of the vector column's type; None where it takes vectors of any length."""
-        typmod = self.column(self.vector).typmod
-        return typmod if typmod > 0 else None
-
-    # As SQL
-
-    def document_expression(self) -> sql.Composable:
-        if self.text_sql is not None:
-            return sql.SQL(self.text_sql)
-        if self.text is None:
-            return sql.SQL("NULL::text")
-        return sql.SQL("{}::text").format(sql.Identifier(self.text))
-
-    def metadata_expression(self) -> sql.Composable:
-        """JSON text; `null` for SQL's null, ` null` for JSON's."""
-        if not self.composite:
-            if self.metadata is None:
-                return sql.SQL("'null'::text")
-            return sql.SQL(
-                "CASE WHEN {0} IS NULL THEN 'null' WHEN {0}::text = 'null' THEN ' null' "
-                "ELSE {0}::text END"
-            ).format(sql.Identifier(self.metadata))
-        names = [self.metadata] if self.metadata else []
-        names += [column.name for column in self.others]
-        parts = [
-            sql.SQL("{} || coalesce(to_json({})::text, 'null')").format(
-                sql.Literal(f"{'{' if i == 0 else ','}{_json_key(name)}:"), sql.Identifier(name)
-            )
-            for i, name in enumerate(names)
-        ]
-        return sql.SQL("{} || '}}'").format(sql.SQL(" || ").join(parts))
-
-    def uri_expression(self) -> sql.Composable:
-        return sql.SQL("{}::text").format(sql.Identifier(self.uri)) if self.uri else sql.SQL("NULL")
-
-
-def _json_key(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)
-
-
-# Finding
-
-
 def split_name(name: str) -> tuple[str | None, str]:
     """`schema.table` or `table`."""
     schema, dot, table = name.partition(".")
     return (schema, table) if dot else (None, name)
 
 
-def find_table(connection: Connection, name: str) -> tuple[int, str, str] | None:
+def find_table(connection: Connection, name: str) -> Found | None:
     """Oid, schema and name of a table; without a schema, as the role's search path finds it."""
     schema, table = split_name(name)
     row = None
@@ -193,7 +79,7 @@ def find_table(connection: Connection, name: str) -> tuple[int, str, str] | None
     )
 
 
-def vector_tables(connection: Connection) -> list[tuple[int, str, str]]:
+def vector_tables(connection: Connection) -> list[Found]:
     """Oid, schema and name of every table with a vector column that is no system's."""
     return fetch_all(
         connection,
@@ -220,7 +106,7 @@ def read_columns(connection: Connection, oid: int) -> tuple[Column, ...]:
 
 def read_table(
     connection: Connection,
-    found: tuple[int, str, str],
+    found: Found,
     layout: Layout = "auto",
     named: Mapping[str, str] | None = None,
 ) -> Table:
@@ -338,7 +224,7 @@ def _key(connection: Connection, table: Table) -> str:
 
 
 def read_parts(
-    connection: Connection, found: tuple[int, str, str], layout: Layout,
+    connection: Connection, found: Found, layout: Layout,
     named: Mapping[str, str] | None = None,
 ) -> list[Table]:  # fmt: skip
     """The tables that move together: one, or mem0's two."""
@@ -352,7 +238,7 @@ def read_parts(
     return [table, replace(entities, prefix=ENTITY_PREFIX)]
 
 
-def table_by_oid(connection: Connection, oid: int) -> tuple[int, str, str] | None:
+def table_by_oid(connection: Connection, oid: int) -> Found | None:
     """Oid, schema and name of the table of this oid."""
     return fetch_one(
         connection,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,8 @@ from psycopg import errors, sql
 from reembed.errors import PreflightError
 from reembed.records import NO_METADATA, SHARD_ROWS, Vectors, export_batch, vectors_to_list_array
 from reembed.stores.pg_client import Connection, mapped
-from reembed.stores.pg_layout import JSON_TYPES, TEXT_TYPES, Table
+from reembed.stores.pg_layout import JSON_TYPES, TEXT_TYPES
+from reembed.stores.pg_table import Table
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -94,7 +95,7 @@ def _where(where: str | None) -> sql.Composable:
 
 
 def _fields(
-    copy: Iterator[bytes | bytearray | memoryview], width: int
+    copy: Iterable[bytes | bytearray | memoryview], width: int
 ) -> Iterator[list[memoryview | None]]:
     """The fields of each row; libpq hands out one row a chunk, the first behind a header."""
     start = len(HEADER)
@@ -177,7 +178,8 @@ def _direct(
     if table.composite or table.column(table.vector).type not in ("vector", "halfvec"):
         return None
     wanted: list[tuple[str | None, str]] = [
-        (table.id, "id"), (table.text, "document"), (table.metadata, "metadata"), (table.uri, "uri"),
+        (table.id, "id"), (table.text, "document"), (table.metadata, "metadata"),
+        (table.uri, "uri"),
     ]  # fmt: skip
     names, encoders = [], []
     for name, source in wanted:
@@ -331,10 +333,10 @@ def _refusals(table: Table, records: pa.RecordBatch, vectors: Vectors) -> Iterat
 
 def _culprit(table: Table, records: pa.RecordBatch, vectors: Vectors) -> str | None:
     """Id of the first record that cannot be held for a reason that can be seen from here."""
+    half = table.column(table.vector).type == "halfvec"
     with np.errstate(over="ignore"):
-        finite = np.isfinite(
-            vectors.astype(np.float16) if table.column(table.vector).type == "halfvec" else vectors
-        ).all(axis=1)
+        held = vectors.astype(np.float16) if half else vectors
+    finite = np.isfinite(held).all(axis=1).tolist()
     encode = _ENCODERS.get(table.column(table.id).type)
     for row in range(records.num_rows):
         fields = [

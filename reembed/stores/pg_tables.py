@@ -18,7 +18,7 @@ from psycopg import sql
 from reembed.errors import PreflightError
 from reembed.records import Metric
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
-from reembed.stores.pg_layout import Table
+from reembed.stores.pg_table import Table
 
 MOST_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 """Dimensions that an HNSW or IVFFlat index of a type can have (pgvector's README)."""
@@ -107,8 +107,7 @@ def check_index(index: Mapping[str, Any]) -> None:
 
 
 def column_type(dimensions: int, source: str, index: Mapping[str, Any]) -> str:
-    """vector or halfvec for vectors of so many dimensions: halfvec where nothing else can be
-    indexed.
+    """The type of column for vectors of so many dimensions: halfvec where vector has no index.
 
     Raises:
         PreflightError: no column or index takes so many.
@@ -191,13 +190,15 @@ def _copy_relation(connection: Connection, table: Table, name: str) -> None:
 
 
 def write_note(connection: Connection, table: Table, note: Mapping[str, Any]) -> None:
-    """Keep a note (model, collection metadata) as the vector column's comment."""
+    """Keep a note (model, collection metadata) as the vector column's comment. `comment` is what
+    its owner had written there, which stands alone where there is nothing else to note."""
+    own = note.get("comment")
+    text = own if set(note) <= {"comment"} else NOTE + json.dumps(note, sort_keys=True)
     connection.execute(
         sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
-            table.identifier, sql.Identifier(table.vector),
-            sql.Literal(NOTE + json.dumps(note, sort_keys=True)),
+            table.identifier, sql.Identifier(table.vector), sql.Literal(text)
         )
-    )  # fmt: skip
+    )
 
 
 def read_note(connection: Connection, table: Table) -> dict[str, Any]:
@@ -206,8 +207,10 @@ def read_note(connection: Connection, table: Table) -> dict[str, Any]:
         connection, "SELECT col_description(%s, %s)", [table.oid, table.column(table.vector).number]
     )
     text = row[0] if row else None
-    if not text or not text.startswith(NOTE):
+    if not text:
         return {}
+    if not text.startswith(NOTE):
+        return {"comment": text}
     try:
         note = json.loads(text.removeprefix(NOTE))
     except ValueError:
@@ -238,7 +241,10 @@ def make_indexes(
             if not of_vector and (unique, tail) not in present:
                 made.append(_create_index(connection, shadow, unique, sql.SQL(tail)))
         if vector_index(connection, shadow) is None and index.get("type", "hnsw") != "none":
-            made.append(_create_index(connection, shadow, False, _of_vector(shadow, metric, index)))
+            method = index.get("type", "hnsw")
+            settings = {key: int(index[key]) for key in SETTINGS[method] if key in index}
+            wanted = VectorIndex("", method, metric, settings)
+            made.append(create_vector_index(connection, shadow, shadow.vector, wanted))
         connection.execute(sql.SQL("ANALYZE {}").format(shadow.identifier))
     return made
 
@@ -267,14 +273,21 @@ def _definitions(connection: Connection, oid: int) -> list[tuple[bool, str, bool
     )
 
 
-def _of_vector(shadow: Table, metric: Metric, index: Mapping[str, Any]) -> sql.Composed:
-    """The definition of a vector index, from USING on."""
-    column = shadow.column(shadow.vector)
-    method = index.get("type", "hnsw")
-    settings = {key: index[key] for key in SETTINGS[method] if key in index}
-    pairs = ", ".join(f"{key} = {int(value)}" for key, value in settings.items())
-    return sql.SQL(" USING {} ({} {}){}").format(
-        sql.SQL(method), sql.Identifier(shadow.vector),
-        sql.SQL(f"{column.type}_{OPERATOR_CLASSES[metric]}"),
+def create_vector_index(
+    connection: Connection, table: Table, column: str, index: VectorIndex
+) -> str:
+    """Make an index of a column of vectors. Returns the statement."""
+    row = fetch_one(
+        connection,
+        "SELECT typname FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %s "
+        "AND attname = %s",
+        [table.oid, column],
+    )
+    assert row is not None, "the column is there"
+    pairs = ", ".join(f"{key} = {value}" for key, value in index.settings.items())
+    tail = sql.SQL(" USING {} ({} {}){}").format(
+        sql.SQL(index.method), sql.Identifier(column),
+        sql.SQL(f"{row[0]}_{OPERATOR_CLASSES[index.metric]}"),
         sql.SQL(f" WITH ({pairs})" if pairs else ""),
     )  # fmt: skip
+    return _create_index(connection, table, False, tail)

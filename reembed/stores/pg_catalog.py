@@ -1,0 +1,161 @@
+"""Which tables a database holds, and which of them a collection is.
+
+A collection's object id is `<cluster>/<database oid>/<table oid>`: it says which database it is in,
+so that the same name in another one, freshly made, is never taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+
+from psycopg import sql
+
+from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.stores import pg_columns, pg_tables
+from reembed.stores.base import CollectionInfo, StoreOptions
+from reembed.stores.pg_client import (
+    Connection,
+    Database,
+    connect,
+    fetch_all,
+    fetch_one,
+    identify,
+    mapped,
+)
+from reembed.stores.pg_layout import (
+    ENTITIES,
+    Found,
+    find_table,
+    missing_table,
+    read_parts,
+    table_by_oid,
+    vector_tables,
+)
+from reembed.stores.pg_table import Table
+
+SAMPLE = 200
+"""Rows looked at for the dimensions of a column that is not typed."""
+
+
+class Catalog:
+    """A database's tables as collections.
+
+    Args:
+        options: `layout` and `columns` of the source.
+    """
+
+    def __init__(self, url: str, options: StoreOptions) -> None:
+        self.url = url
+        self._options = options
+        self._connection = connect(url)
+
+    @property
+    def main(self) -> Connection:
+        """A connection in autocommit mode, opened again where it was lost."""
+        if self._connection.closed or self._connection.broken:
+            self._connection = connect(self.url)
+        return self._connection
+
+    @cached_property
+    def database(self) -> Database:
+        """Which database this is."""
+        return identify(self.main, self.url)
+
+    def collections(self) -> list[str]:
+        with mapped(self.url):
+            found = vector_tables(self.main)
+            units = {(schema, f"{name}{ENTITIES}") for _, schema, name in found
+                     if self._is_unit((_, schema, name))}  # fmt: skip
+            return sorted(self.display(one) for one in found if (one[1], one[2]) not in units)
+
+    def _is_unit(self, found: Found) -> bool:
+        with contextlib.suppress(PreflightError):
+            return len(read_parts(self.main, found, "auto")) > 1
+        return False
+
+    def display(self, found: Found) -> str:
+        """The name as the role's search path finds it, with the schema where it does not."""
+        oid, schema, name = found
+        row = fetch_one(self.main, "SELECT pg_table_is_visible(%s)", [oid])
+        return name if row and row[0] else f"{schema}.{name}"
+
+    def describe(self, name: str) -> CollectionInfo:
+        with mapped(self.url):
+            found = find_table(self.main, name)
+            if found is None:
+                raise missing_table(name, self.url, self.collections())
+            return self.describe_found(found)
+
+    def describe_found(self, found: Found) -> CollectionInfo:
+        parts = self.parts(found)
+        main = parts[0]
+        note = pg_tables.read_note(self.main, main)
+        index = pg_tables.vector_index(self.main, main)
+        settings = index.to_dict() if index else note.get("index", {"type": "none"})
+        return CollectionInfo(
+            id=f"{self.database.key}/{note.get('stands_for', main.oid)}",
+            name=self.display(found),
+            count=sum(self.count_of(part) for part in parts),
+            dimensions=self._dimensions(main),
+            metric=index.metric if index else note.get("metric", "cosine"),
+            metadata=note.get("metadata"),
+            index=settings,
+            model=note.get("model"),
+            database=self.database.to_dict(),
+        )
+
+    def count_of(self, table: Table) -> int:
+        row = fetch_one(self.main, sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
+        return int(row[0]) if row else 0
+
+    def _dimensions(self, table: Table) -> int | None:
+        """Of the column's type, or of the vectors in it."""
+        if table.dimensions is not None:
+            return table.dimensions
+        rows = fetch_all(
+            self.main,
+            sql.SQL(
+                "SELECT DISTINCT vector_dims({0}) FROM (SELECT {0} FROM {1} WHERE {0} IS NOT NULL "
+                "LIMIT {2})"
+            ).format(sql.Identifier(table.vector), table.identifier, sql.Literal(SAMPLE)),
+        )
+        if len(rows) > 1:
+            found = " and ".join(str(row[0]) for row in sorted(rows))
+            raise PreflightError(
+                f"{table.label} holds vectors of {found} dimensions, so of several models",
+                "Move one of them at a time into a table of its own.",
+            )
+        return int(rows[0][0]) if rows else None
+
+    def parts(self, found: Found) -> list[Table]:
+        return read_parts(self.main, found, self._options.layout, self._options.columns)
+
+    def found(self, id: str) -> Found | None:
+        """The table that holds the collection of this id; None if it is gone, or if the id is of
+        another database."""
+        key, _, oid = id.rpartition("/")
+        if key != self.database.key or not oid.isdigit():
+            return None
+        return table_by_oid(self.main, pg_columns.standing_in(self.main, int(oid)))
+
+    def tables(self, id: str) -> list[Table]:
+        with mapped(self.url):
+            found = self.found(id)
+            if found is None:
+                raise CollectionNotFoundError(
+                    f"{self.url}: there is no table with the id {id}",
+                    "Somebody dropped it, or this is another database than it was in "
+                    f"({self.database.name!r} of the cluster {self.database.system}).",
+                )
+            return self.parts(found)
+
+    def tables_of_name(self, name: str) -> list[Table]:
+        """The tables of the collection of this name. Raises CollectionNotFoundError."""
+        found = find_table(self.main, name)
+        if found is None:
+            raise missing_table(name, self.url, self.collections())
+        return self.parts(found)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,119 @@
+"""Making the tables of a new collection, and their indexes when they are full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from reembed.errors import PreflightError
+from reembed.manifest import Model
+from reembed.records import Metric
+from reembed.stores import pg_tables
+from reembed.stores.pg_catalog import Catalog
+from reembed.stores.pg_client import fetch_one, mapped
+from reembed.stores.pg_layout import (
+    ENTITIES,
+    check_identifier,
+    find_table,
+    read_parts,
+    split_name,
+    table_by_oid,
+)
+from reembed.stores.pg_table import Table
+
+
+class ShadowMaker:
+    """Makes tables in one database."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def create(
+        self, name: str, dimensions: int, metric: Metric, index: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None, model: Model, like: str | None,
+    ) -> str:  # fmt: skip
+        """Make the tables of a collection; see `Store.create`. Returns its name with its schema."""
+        catalog = self._catalog
+        tables = catalog.tables(like) if like else []
+        schema, bare = split_name(name)
+        with mapped(catalog.url):
+            if find_table(catalog.main, name) is not None:
+                raise PreflightError(f"{catalog.url}: the name {name!r} is taken")
+            schema = schema or (tables[0].schema if tables else None) or self._default_schema()
+            with catalog.main.transaction():
+                self._create(schema, bare, dimensions, metric, index, metadata, model, tables)
+        return f"{schema}.{bare}"
+
+    def _create(
+        self, schema: str, name: str, dimensions: int, metric: Metric, index: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None, model: Model, tables: Sequence[Table],
+    ) -> None:  # fmt: skip
+        note = {
+            "model": model.to_dict(), "metric": metric,
+            "index": dict(index) or {"type": "hnsw"}, "metadata": metadata,
+        }  # fmt: skip
+        if not tables:
+            type = pg_tables.column_type(dimensions, "vector", index)
+            pg_tables.create_plain(self._catalog.main, schema, name, type, dimensions)
+            found = find_table(self._catalog.main, f"{schema}.{name}")
+            assert found is not None, "it has just been made"
+            pg_tables.write_note(
+                self._catalog.main, read_parts(self._catalog.main, found, "auto")[0], note
+            )
+            return
+        for table in tables:
+            self._create_part(table, name, dimensions, index, note)
+
+    def _create_part(
+        self, table: Table, name: str, dimensions: int, index: Mapping[str, Any],
+        note: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """A shadow of one table of a unit, with what is needed to index it later."""
+        own = f"{name}{ENTITIES}" if table.prefix else name
+        check_identifier(own)
+        type = pg_tables.column_type(dimensions, table.column(table.vector).type, index)
+        pg_tables.create_like(self._catalog.main, table, own, type, dimensions)
+        found = find_table(self._catalog.main, f"{table.schema}.{own}")
+        assert found is not None, "it has just been made"
+        shadow = replace(table, oid=found[0], name=own)
+        comment = pg_tables.read_note(self._catalog.main, table).get("comment")
+        kept = {"comment": comment} if comment else {}
+        pg_tables.write_note(self._catalog.main, shadow, {**note, **kept, "like": table.oid})
+
+    def _default_schema(self) -> str:
+        row = fetch_one(self._catalog.main, "SELECT current_schema()")
+        if not row or row[0] is None:
+            raise PreflightError(
+                f"{self._catalog.url}: no schema of the role's search path exists",
+                "Name the table with its schema: schema.table.",
+            )
+        return str(row[0])
+
+    def build_index(self, id: str) -> None:
+        """Make the indexes that are better made when the records are there."""
+        for table in self._catalog.tables(id):
+            note = pg_tables.read_note(self._catalog.main, table)
+            found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
+            like = self._catalog.parts(found)[0] if found else None
+            with mapped(table.label):
+                pg_tables.make_indexes(
+                    self._catalog.main,
+                    table,
+                    like,
+                    note.get("metric", "cosine"),
+                    note.get("index", {}),
+                )
+
+    def with_entities(self, main: Table) -> list[Table]:
+        """A unit whose second table the application has made since."""
+        note = pg_tables.read_note(self._catalog.main, main)
+        source = table_by_oid(self._catalog.main, int(note.get("like", 0)))
+        parts = self._catalog.parts(source) if source else []
+        if len(parts) < 2:
+            return [main]
+        with mapped(main.label), self._catalog.main.transaction():
+            dimensions = main.dimensions or 0
+            like = {key: value for key, value in note.items() if key != "like"}
+            self._create_part(parts[1], main.name, dimensions, note.get("index", {}), like)
+        return self._catalog.parts((main.oid, main.schema, main.name))

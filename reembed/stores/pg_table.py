@@ -1,0 +1,122 @@
+"""A table with a vector column, as a set of records: its columns and what they hold, as SQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from reembed.manifest import Layout
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        type: name of its base type.
+        typmod: `atttypmod`; of a vector its dimensions, -1 where it is not typed.
+        written: its type as SQL writes it.
+        generated: whether Postgres computes it, so that it cannot be written.
+    """
+
+    name: str
+    number: int
+    type: str
+    typmod: int
+    written: str
+    not_null: bool
+    generated: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a vector column, as a set of records.
+
+    Attributes:
+        columns: all of them, in order.
+        id, vector: names of the columns.
+        text: the column that is the document; None where there is none, or `text_sql` says it.
+        metadata: the JSON column; None without one.
+        uri: the column that is the uri; only tables that reembed made have one.
+        layout: as found.
+        text_sql: an expression for the document, where it is no column.
+        prefix: put before ids.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    id: str
+    vector: str
+    text: str | None
+    metadata: str | None
+    uri: str | None
+    layout: Layout
+    text_sql: str | None = None
+    prefix: str = ""
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def others(self) -> list[Column]:
+        """Columns that are neither id, text, metadata, uri nor the vector, and can be written."""
+        known = {self.id, self.vector, self.text, self.metadata, self.uri}
+        return [c for c in self.columns if c.name not in known and not c.generated]
+
+    @property
+    def composite(self) -> bool:
+        """Whether metadata is an object of several columns."""
+        return bool(self.others)
+
+    @property
+    def dimensions(self) -> int | None:
+        """Of the vector column's type; None where it takes vectors of any length."""
+        typmod = self.column(self.vector).typmod
+        return typmod if typmod > 0 else None
+
+    # As SQL
+
+    def document_expression(self) -> sql.Composable:
+        if self.text_sql is not None:
+            return sql.SQL(self.text_sql)
+        if self.text is None:
+            return sql.SQL("NULL::text")
+        return sql.SQL("{}::text").format(sql.Identifier(self.text))
+
+    def metadata_expression(self) -> sql.Composable:
+        """JSON text; `null` for SQL's null, ` null` for JSON's."""
+        if not self.composite:
+            if self.metadata is None:
+                return sql.SQL("'null'::text")
+            return sql.SQL(
+                "CASE WHEN {0} IS NULL THEN 'null' WHEN {0}::text = 'null' THEN ' null' "
+                "ELSE {0}::text END"
+            ).format(sql.Identifier(self.metadata))
+        names = [self.metadata] if self.metadata else []
+        names += [column.name for column in self.others]
+        parts = [
+            sql.SQL("{} || coalesce(to_json({})::text, 'null')").format(
+                sql.Literal(f"{'{' if i == 0 else ','}{_json_key(name)}:"), sql.Identifier(name)
+            )
+            for i, name in enumerate(names)
+        ]
+        return sql.SQL("{} || '}}'").format(sql.SQL(" || ").join(parts))
+
+    def uri_expression(self) -> sql.Composable:
+        return sql.SQL("{}::text").format(sql.Identifier(self.uri)) if self.uri else sql.SQL("NULL")
+
+
+def _json_key(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
