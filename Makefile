@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CLIENTS := $(VENV)/clients/.installed
 PYTEST_ARGS ?=
 
 .PHONY: help demo test soak bench bench-sabotage lint format lock clean
@@ -18,13 +19,13 @@ help:
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
-	@echo "make lock    resolve the newest dependencies into requirements.lock"
+	@echo "make lock    resolve the newest dependencies into both requirements.lock files"
 	@echo "make clean   remove what these targets made, except .venv"
 
 demo: $(INSTALLED)
 	@$(BIN)/python manifests/demo.py
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(CLIENTS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # What each prints ends in a line that counts failures; docs/soak.md says how to tell one trial again.
@@ -64,17 +65,28 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The applications that tests/clients runs, apart from reembed, whose dependencies they would hold back.
+$(CLIENTS): tests/clients/requirements.lock | $(INSTALLED)
+	@echo "Installing the applications of tests/clients into $(VENV)/clients. This takes a minute, once."
+	@$(BIN)/python -m venv --clear $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
 # Hashes come from PyPI alone, whatever indexes this machine is set to use. The markers that uv repeats on every line
 # are what pyproject.toml's `environments` says; without them an unknown Python fails instead of installing nothing.
 UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(VENV)/lock/bin/uv
 MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_platform == 'linux')
+LOCK := --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
+LOCKS := requirements.lock tests/clients/requirements.lock
 lock:
 	@test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet 'uv>=0.9'; }
-	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector --universal --python-version 3.11 \
-	  --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.lock.new
-	@{ echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r requirements.lock"; \
-	  sed "s/ $(MARKERS)//" requirements.lock.new; } > requirements.lock && rm requirements.lock.new
-	@! grep -nE '://|^-|[ =]/' requirements.lock || { echo "requirements.lock names a host or a path" >&2; exit 1; }
+	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector $(LOCK) -o requirements.lock.new
+	$(UV) pip compile tests/clients/requirements.in $(LOCK) -o tests/clients/requirements.lock.new
+	@for lock in $(LOCKS); do \
+	  { echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r $$lock"; \
+	    sed "s/ $(MARKERS)//" $$lock.new; } > $$lock && rm $$lock.new || exit 1; \
+	done
+	@! grep -nE '://|^-|[ =]/' $(LOCKS) || { echo "a lock names a host or a path" >&2; exit 1; }
 
 clean:
 	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -27,10 +27,10 @@ def declared() -> list[Requirement]:
     return [Requirement(text) for group in groups for text in group]
 
 
-def locked() -> dict[str, set[str]]:
+def locked(lock: str = LOCK) -> dict[str, set[str]]:
     """Locked versions by distribution; some have one for each of several Pythons."""
     found: dict[str, set[str]] = {}
-    for name, number in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", LOCK, re.MULTILINE):
+    for name, number in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, re.MULTILINE):
         found.setdefault(canonicalize_name(name), set()).add(number)
     return found
 
@@ -68,10 +68,24 @@ def test_what_is_declared_is_locked_in_its_range(requirement: Requirement) -> No
     assert all(requirement.specifier.contains(number) for number in locked()[name])
 
 
-def test_every_locked_line_has_a_hash_and_none_a_place() -> None:
-    entries = re.split(r"\n(?=[a-zA-Z])", LOCK)[1:]
-    assert all("--hash=sha256:" in entry for entry in entries)
-    assert not re.search(r"://|--(extra-)?index-url|--find-links|(^|[\s@=])/", LOCK)
+@pytest.mark.parametrize("path", ["requirements.lock", "tests/clients/requirements.lock"])
+def test_every_locked_line_has_a_hash_and_none_a_place(path: str) -> None:
+    lock = (ROOT / path).read_text("utf-8")
+    entries = re.split(r"\n(?=[a-zA-Z])", lock)[1:]
+    assert entries and all("--hash=sha256:" in entry for entry in entries)
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|(^|[\s@=])/", lock)
+
+
+def test_the_clients_lock_holds_what_its_input_asks_for() -> None:
+    folder = ROOT / "tests" / "clients"
+    lines = (folder / "requirements.in").read_text("utf-8").splitlines()
+    wanted = [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
+    found = locked((folder / "requirements.lock").read_text("utf-8"))
+    assert len(wanted) >= 3
+    for requirement in wanted:
+        versions = found.get(canonicalize_name(requirement.name))
+        assert versions, f"{requirement.name} is not in the clients' lock: run `make lock`"
+        assert all(requirement.specifier.contains(number) for number in versions)
 
 
 def test_torch_is_not_locked() -> None:
