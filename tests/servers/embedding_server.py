@@ -9,6 +9,8 @@ faults.
 
 As a process of its own: `python -m tests.servers.embedding_server --behaviour ollama` prints its
 port; GET /stats gives its counts, POST /faults takes a list of faults (JSON) for what comes next.
+With `widths` (or `--widths`) it gives vectors as wide as a named model's, made from the same real
+ones, so what is near stays near.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ import struct
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +37,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 NATIVE = 256
+REAL_WIDTHS = {"text-embedding-3-small": 1536, "nomic-embed-text": 768}
+"""The dimensions of the models whose names an application's own configuration holds."""
 
 
 class WordLlama:
@@ -61,6 +66,15 @@ class WordLlama:
 @functools.cache
 def _model() -> WordLlama:
     return WordLlama()
+
+
+@functools.cache
+def _widening(name: str, width: int) -> np.ndarray:
+    """(NATIVE, width) float32 with orthonormal rows, another for every name: it keeps all angles,
+    and makes two models' vectors nothing to each other."""
+    chance = np.random.default_rng(zlib.crc32(name.encode()))
+    columns, _ = np.linalg.qr(chance.standard_normal((width, NATIVE)))
+    return np.asarray(columns.T, np.float32)
 
 
 @dataclass(frozen=True)
@@ -141,11 +155,14 @@ class EmbeddingServer:
         digest: str = "0a109f422b47e3a30ba2b10eca18548e944e8a23073ee3f3e947efcf3c45e59f",
         headers: dict[str, str] | None = None,
         requests_per_window: tuple[int, float] | None = None,
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         self.behaviour = behaviour
         self.faults: Faults = faults
         self.api_key = api_key
-        self.models = models
+        self.widths = dict(widths or {})
+        """Dimensions by model name without its tag; NATIVE for others."""
+        self.models = (*models, *(name for name in self.widths if f"{name}:latest" not in models))
         self.version = version
         self.digest = digest
         self.headers = headers or {}
@@ -198,6 +215,18 @@ class EmbeddingServer:
     def openai_url(self) -> str:
         return f"{self.url}/v1"
 
+    def width(self, body: dict[str, Any]) -> int:
+        """The dimensions of the model that a request names."""
+        return self.widths.get(_untagged(body), NATIVE)
+
+    def vector(self, ids: Sequence[int], body: dict[str, Any], dimensions: int) -> np.ndarray:
+        """(dimensions,) float32 of length one by the model that a request names."""
+        width = self.width(body)
+        if width == NATIVE:
+            return self._model.vector(ids, dimensions)
+        wide = self._model.vector(ids) @ _widening(_untagged(body), width)
+        return np.asarray(wide[:dimensions] / np.linalg.norm(wide[:dimensions]))
+
     def fault(self, texts: list[str], body: dict[str, Any]) -> Fault | None:
         with self._lock:
             number = len(self.requests)
@@ -212,6 +241,10 @@ class EmbeddingServer:
             if callable(self.faults):
                 return self.faults(number, texts)
             return self.faults[number] if number < len(self.faults) else None
+
+
+def _untagged(body: dict[str, Any]) -> str:
+    return str(body.get("model", "")).partition(":")[0]
 
 
 class _Http(ThreadingHTTPServer):
@@ -342,7 +375,7 @@ class _Handler(BaseHTTPRequestHandler):
                            f"{behaviour.batch_limit} items after validation"}]})  # fmt: skip
         if behaviour.empty_text == "400" and "" in texts:
             raise _openai_error(400, "'$.input' is invalid: an input may not be empty.")
-        dimensions = NATIVE
+        dimensions = width = self.owner.width(body)
         if body.get("dimensions"):
             if behaviour.dimensions == "refused":
                 raise _openai_error(
@@ -351,8 +384,8 @@ class _Handler(BaseHTTPRequestHandler):
                     "dimensions will lead to poor results.",
                 )
             if behaviour.dimensions == "honoured":
-                dimensions = min(NATIVE, body["dimensions"])
-        vectors, tokens = self._embed(texts, dimensions, behaviour.too_long)
+                dimensions = min(width, body["dimensions"])
+        vectors, tokens = self._embed(texts, body, dimensions, behaviour.too_long)
         usage = {
             "tokens": tokens, "characters": sum(map(len, texts)), "texts": len(texts), "none": 0,
         }[behaviour.usage]  # fmt: skip
@@ -385,8 +418,9 @@ class _Handler(BaseHTTPRequestHandler):
         if texts == [""]:
             return {"model": body["model"], "embeddings": []}
         cuts = body.get("truncate", True) or self.owner.behaviour.too_long == "cut_always"
-        dimensions = min(NATIVE, body.get("dimensions") or NATIVE)
-        vectors, tokens = self._embed(texts, dimensions, "cut" if cuts else "ollama")
+        width = self.owner.width(body)
+        dimensions = min(width, body.get("dimensions") or width)
+        vectors, tokens = self._embed(texts, body, dimensions, "cut" if cuts else "ollama")
         answer = {
             "model": body["model"],
             "embeddings": [vector.tolist() for vector in self._spoil(vectors, fault)],
@@ -415,7 +449,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionResetError
         return fault
 
-    def _embed(self, texts: list[str], dimensions: int, too_long: str) -> tuple[np.ndarray, int]:
+    def _embed(
+        self, texts: list[str], body: dict[str, Any], dimensions: int, too_long: str
+    ) -> tuple[np.ndarray, int]:
         most = self.owner.behaviour.max_tokens
         rows, total = [], 0
         for text in texts:
@@ -441,7 +477,7 @@ class _Handler(BaseHTTPRequestHandler):
                     raise refusals[too_long]
                 ids = ids[:most]
             total += len(ids)
-            rows.append(self.owner._model.vector(ids, dimensions))
+            rows.append(self.owner.vector(ids, body, dimensions))
         vectors = np.stack(rows)
         vectors[:, 0] += self.owner.shift
         return vectors, total
@@ -500,11 +536,15 @@ def main() -> None:
     parser.add_argument("--dimensions", choices=("honoured", "ignored", "refused"))
     parser.add_argument("--slow", type=float, default=0.0, help="seconds a request takes")
     parser.add_argument("--api-key")
+    parser.add_argument(
+        "--widths", action="store_true", help="as wide as the models of REAL_WIDTHS"
+    )
     arguments = parser.parse_args()
     behaviour = BEHAVIOURS[arguments.behaviour]
     if arguments.dimensions:
         behaviour = replace(behaviour, dimensions=arguments.dimensions)
-    server = EmbeddingServer(behaviour, api_key=arguments.api_key)
+    widths = REAL_WIDTHS if arguments.widths else None
+    server = EmbeddingServer(behaviour, api_key=arguments.api_key, widths=widths)
     server.slow = arguments.slow
     server.start(arguments.port)
     print(server.port, flush=True)
