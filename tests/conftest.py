@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.incident import Incident, write_incident
 from tests.helpers import Calls, Command, chroma, plain_collection
 from tests.servers.chroma_server import ChromaServer
 from tests.servers.chroma_server import chroma_server as run_chroma_server
+from tests.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
 from tests.servers.postgres_server import PostgresServer, postgres_server
 
 
@@ -32,6 +34,30 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """The URL of an empty database with the extension `vector`."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Iterator[EmbeddingServer]:
+    """Serves text-embedding-3-small (1536 dimensions) by OpenAI's API and nomic-embed-text (768) by
+    Ollama's."""
+    with EmbeddingServer(OPENAI, widths=REAL_WIDTHS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _incident(
+    postgres: PostgresServer, embedder: EmbeddingServer, tmp_path_factory: pytest.TempPathFactory
+) -> Incident:
+    return write_incident(postgres, embedder.url, tmp_path_factory.mktemp("incident"))
+
+
+@pytest.fixture
+def incident(_incident: Incident, postgres: PostgresServer, tmp_path: Path) -> Iterator[Incident]:
+    """1,968 memories of mem0, in a database of the test's own; the first use takes half a minute.
+    A test that takes it is marked `needs_clients`."""
+    copy = _incident.copy(postgres, tmp_path)
+    yield copy
+    postgres.drop_database(copy.database)
 
 
 @pytest.fixture

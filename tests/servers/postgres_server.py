@@ -59,10 +59,11 @@ class PostgresServer:
         """A libpq URL, which psycopg, SQLAlchemy and asyncpg read alike."""
         return f"postgresql://{quote(role)}@/{quote(database)}?host={quote(str(self.folder))}"
 
-    def new_database(self, name: str | None = None) -> str:
-        """Make an empty database with the extension `vector`; its name."""
+    def new_database(self, name: str | None = None, template: str = TEMPLATE) -> str:
+        """Make a database: an empty one with the extension `vector`, or a copy of another one that
+        nobody is connected to. Its name."""
         name = name or f"test_{os.getpid()}_{next(self._numbers)}"
-        self._run("CREATE DATABASE {} TEMPLATE {}", name, TEMPLATE)
+        self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
         return name
 
     def drop_database(self, name: str) -> None:

@@ -1,0 +1,26 @@
+"""How an application of this folder talks: a JSON request a line in, a JSON reply a line out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Operation = Callable[..., Any]
+
+
+def serve(operations: Mapping[str, Operation]) -> None:
+    """Answer `{"op": NAME, ...arguments}` with `{"result": ...}`, or with the error's type and
+    message, until stdin ends. What libraries print goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = {"result": operations[request.pop("op")](**request)}
+        except Exception as error:
+            reply = {"error": type(error).__name__, "message": str(error)}
+        replies.write(json.dumps(reply, default=str) + "\n")
+        replies.flush()
