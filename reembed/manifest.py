@@ -137,6 +137,7 @@ class Manifest(Section):
         """What decides a run's records and vectors. A run directory belongs to one identity;
         `embed`, `verify` and `swap` may change between two calls of the same run."""
         dump = self.to_dict()
+        del dump["source"]["mem0"]  # says how the application is set up, not what is moved
         return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
             "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
         }
@@ -178,6 +179,9 @@ def _resolve(data: dict[str, Any], base_dir: Path) -> dict[str, Any]:
             data[section]["url"] = resolve_url(data[section]["url"], base_dir)
     if data["source"]["data_dir"]:
         data["source"]["data_dir"] = absolute(data["source"]["data_dir"], base_dir)
+    files = data["source"]["mem0"] or {}
+    for key, path in files.items():
+        files[key] = path and absolute(path, base_dir)
     for key in ("queries", "qrels"):
         if data["verify"][key]:
             data["verify"][key] = absolute(data["verify"][key], base_dir)

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from reembed.records import Metric
 
@@ -98,6 +98,15 @@ class Model(Section):
 Columns = dict[Literal["id", "text", "metadata", "embedding"], str]
 
 
+class Mem0Files(Section):
+    """What mem0 keeps beside its tables; both are only read."""
+
+    config: str | None = None
+    """the dictionary given to Memory.from_config, in a .json, .yaml or .py file"""
+    history: str | None = None
+    """its SQLite file; default: what config says"""
+
+
 class Source(Section):
     """The live collection."""
 
@@ -109,12 +118,24 @@ class Source(Section):
     """pgvector only: how the table is laid out"""
     columns: Columns = Field(default_factory=dict)
     """pgvector only: the columns that hold id, text, metadata and embedding; default: found"""
+    mem0: Mem0Files | None = None
+    """layout mem0 only: files of the application, to tell whether they fit the tables"""
     data_dir: str | None = None
     """Chroma over HTTP: the server's own directory, if this machine can reach it"""
     where: dict[str, Any] | str | None = None
     """the store's own filter, for a partial migration"""
     model: Model | None = None
     """the model that made the source; default: what the store recorded"""
+
+    @field_validator("mem0")
+    @classmethod
+    def _is_read(cls, value: Mem0Files | None, info: ValidationInfo) -> Mem0Files | None:
+        """Refuse files that nothing would read."""
+        if value is not None and info.data.get("layout") != "mem0":
+            raise ValueError("is for layout: mem0, which source.layout has to say")
+        if value is not None and value.config is None and value.history is None:
+            raise ValueError("names no file: config, history or both")
+        return value
 
 
 class Target(Section):

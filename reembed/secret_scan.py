@@ -49,14 +49,17 @@ def redacted(text: str) -> str:
     return text
 
 
+def is_secret(key: str, text: str) -> bool:
+    """Whether a text, found under this key or being the key itself, looks like a key or a
+    password."""
+    known = any(re.search(pattern, text) for pattern in (*SECRET_PATTERNS, *_IN_PLACE))
+    return known or (text != key and _KEY.search(key) is not None)
+
+
 def refuse_secrets(data: Any, origin: str) -> None:
     """Raise ManifestError, without repeating it, if any value looks like a key or a password."""
     for path, text in _texts(data):
-        key = path[-1] if path else ""
-        if (
-            any(re.search(pattern, text) for pattern in (*SECRET_PATTERNS, *_IN_PLACE))
-            or (text != key and _KEY.search(key))
-        ):  # fmt: skip
+        if is_secret(path[-1] if path else "", text):
             where = redacted(".".join(path))
             raise ManifestError(
                 f"{origin}: {where} looks like a secret, and manifests are shared", _HINT

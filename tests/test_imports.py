@@ -22,6 +22,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("yaml_reader",),
     ("manifest_sections", "manifest_errors"),
     ("manifest", "rundir", "quality"),
+    ("mem0",),
     ("stores.base", "embedders.base", "engines.base"),
     ("embedders", "engines"),
     ("stores",),
@@ -38,7 +39,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("migration",),
     ("cli",),
 )
-TOGETHER = {"quality", "stores", "embedders", "engines", "report"}
+TOGETHER = {"quality", "mem0", "stores", "embedders", "engines", "report"}
 """Packages, whose files may import each other. Stages are no package: they never do."""
 
 STORE_ADAPTERS = {"chroma", "pgvector"}

@@ -409,6 +409,14 @@ class TestValues:
         key = next(iter(changes)).replace("__", ".")
         assert f"m.yaml: {key}: " in refusal(load, **changes)
 
+    def test_files_of_mem0_want_its_layout(self, load: Load) -> None:
+        files = {"config": "mem0.json"}
+        for changes in ({}, {"source__layout": "table"}):
+            said = refusal(load, source__mem0=files, **changes)
+            assert "m.yaml: source.mem0: is for layout: mem0" in said
+        assert "names no file" in refusal(load, source__mem0={}, source__layout="mem0")
+        assert "Did you mean 'config'?" in refusal(load, source__mem0={"confg": "x"})
+
     def test_integers_pass_for_numbers(self, load: Load) -> None:
         assert load(verify__margin=0).verify.margin == 0
 
@@ -498,6 +506,12 @@ class TestPaths:
         provider = "sentence-transformers"
         assert load(model={"provider": provider, "name": name}).model.name == name
 
+    def test_files_of_mem0_are_found_from_the_manifest(self, load: Load, tmp_path: Path) -> None:
+        files = {"config": "app/mem0.yaml"}
+        mem0 = load(source__layout="mem0", source__mem0=files).source.mem0
+        assert mem0 is not None
+        assert (mem0.config, mem0.history) == (str(tmp_path / "app/mem0.yaml"), None)
+
     def test_no_path_at_all(self, load: Load) -> None:
         assert "is no usable path" in refusal(load, source__url="chroma:~nobody-here/db")
 
@@ -533,10 +547,17 @@ class TestIdentity:
             {"verify__sample": 200},
             {"swap__accept_window": True},
             {"model__api_key_env": "OTHER"},
+            {"source__mem0": None},
         ],
     )
     def test_stays_with_what_does_not(self, load: Load, changes: dict[str, Any]) -> None:
         assert load(**changes).identity() == load().identity()
+
+    def test_files_of_the_application_may_change_under_a_run(self, load: Load) -> None:
+        plain = load(source__layout="mem0").identity()
+        assert "mem0" not in plain["source"], "run directories of older versions know no such key"
+        files = {"config": "mem0.json", "history": "history.db"}
+        assert load(source__layout="mem0", source__mem0=files).identity() == plain
 
     def test_model_hash_does_not_change_between_versions(self) -> None:
         """Paid-for vectors are kept under this hash."""
