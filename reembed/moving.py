@@ -25,6 +25,7 @@ from reembed.clean import drop_old, drop_shadow
 from reembed.errors import CollectionNotFoundError, LockedError, PreflightError, UsageError
 from reembed.judging import check_deltas, require_verdict
 from reembed.load import shadow_id
+from reembed.mem0_plan import application_config, prepare
 from reembed.refusals import refuse_other
 from reembed.results import (
     run_state,
@@ -56,6 +57,7 @@ from reembed.swapkind import CONFIG_GUARANTEE, SwapPlan, choose_kind, parked_nam
 MOVE_TRIES = 5
 MOVE_PAUSE = 1.0
 """Seconds in which others that were in the way of a move can go on."""
+DEPLOY = "deploy {} to the application now: until then its searches ask with the old model"
 STILL_WRITTEN = (
     "the old collection is still written to, through handles that were opened before the swap: "
     "open them anew, then carry the rest over with `reembed sweep`"
@@ -83,6 +85,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     kind = choose_kind(s.source_store, manifest, source)
     if dry_run:
         return _outcome(s, "swap", False, kind)
+    prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
     if last_move(run) == "rollback":
         resync_shadow(s)
@@ -143,7 +146,9 @@ def _finish_swap(s: Session) -> SwapResult:
     receipt = Receipt(**run.events("swap-done")[-1]["receipt"])
     result = _sweep_after(s, receipt)
     conflicts = sorted({*settled, *result.conflicts})
-    messages = run_after(s.manifest.swap.after, _hook_variables(s, "swap"))
+    config = application_config(s.manifest, run.path, "swap")
+    messages = [] if config is None else [DEPLOY.format(config)]
+    messages += run_after(s.manifest.swap.after, _hook_variables(s, "swap"))
     run.journal.append("swap-finished", swept=result.swept)
     return replace(
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
@@ -310,7 +315,9 @@ def _sweep_back(s: Session) -> SwapResult:
 def _hook_variables(s: Session, action: str) -> dict[str, str]:
     shadow = str(s.run.events("shadow-created")[-1]["name"])
     parked = parked_name(s.manifest.live, s.run.run_id)
-    return hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
+    variables = hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
+    config = application_config(s.manifest, s.run.path, action)
+    return variables | ({} if config is None else {"APPLICATION_CONFIG": str(config)})
 
 
 def clean_run(s: Session, dry_run: bool) -> SwapResult:

@@ -19,6 +19,7 @@ import numpy as np
 from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
+from reembed.mem0_plan import compare_history, examine
 from reembed.records import Metric
 from reembed.refusals import name_taken, refuse_empty
 from reembed.rundir import new_run_id
@@ -76,7 +77,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do."""
+    """What a run would do.
+
+    Attributes:
+        application_config: the application's configuration to deploy with the swap, where reembed
+            knows how to write it.
+    """
 
     name: str
     source: CollectionInfo
@@ -88,6 +94,7 @@ class Plan:
     estimate: Estimate
     swap: SwapPlan | None
     executes: list[str]
+    application_config: str | None = None
     warnings: list[Problem] = field(default_factory=list)
     blockers: list[Problem] = field(default_factory=list)
 
@@ -137,6 +144,7 @@ def make_plan(
     records = source.count
     if where is not None:
         records = sum(len(page) for page in source_store.list_ids(source.id, where))
+    history = compare_history(manifest, source, source_store)
     refuse_empty(source, where, records)
     embedder.check_reachable()
     dimensions = embedder.dimensions
@@ -162,10 +170,13 @@ def make_plan(
     }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
     warnings.append(_application_warning(source, dimensions, swap))
+    mem0 = examine(manifest, source, dimensions)
+    warnings += [Problem(text) for text in history]
+    blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
     return Plan(
         manifest.name, source, manifest.target_url, target, dimensions,
         manifest.target.metric or source.metric, records, estimate, swap, manifest.executes(),
-        warnings, blockers,
+        mem0.changed_config, warnings, blockers,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from reembed.embedders.registry import open_embedder
 from reembed.errors import ReembedError
 from reembed.ledger import Ledger
 from reembed.manifest import Manifest, Model
+from reembed.mem0_plan import old_model
 from reembed.progress import Progress
 from reembed.rundir import RunDir
 from reembed.stores.base import CollectionInfo, Store
@@ -160,7 +161,7 @@ class Session:
 
     def _open_old_embedder(self) -> Embedder | None:
         manifest = self.manifest
-        model = manifest.source.model
+        model = manifest.source.model or old_model(manifest)
         if model is None and self.source.model is not None:
             model = Model.model_validate(self.source.model)
         if model is None:

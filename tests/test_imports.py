@@ -26,7 +26,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("stores.base", "embedders.base", "engines.base"),
     ("embedders", "engines"),
     ("stores",),
-    ("ledger", "vector_cache", "refusals", "swapkind", "leftovers"),
+    ("ledger", "vector_cache", "refusals", "mem0_plan", "swapkind", "leftovers"),
     ("difference", "corpus"),
     ("questions",),
     ("searches",),

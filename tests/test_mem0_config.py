@@ -22,7 +22,6 @@ from reembed.mem0 import (
     changed_config,
     check,
     living_memories,
-    missing_from_table,
     read_config,
     refuse_fresh_database,
 )
@@ -370,21 +369,21 @@ class TestHistory:
         )  # fmt: skip
         before = path.read_bytes()
         assert living_memories(path) == ["a", "c", "d"]
-        assert missing_from_table(path, ["a", "x"]) == ["c", "d"]
-        assert missing_from_table(path, {"a", "b", "c", "d"}) == []
         assert path.read_bytes() == before
 
     def test_a_few_missing_are_drift_and_most_are_another_database(self, tmp_path: Path) -> None:
         ids = [f"m{number}" for number in range(10)]
         path = history(tmp_path / "history.db", [(id, "ADD") for id in ids])
-        assert refuse_fresh_database(path, ids, "memories") == []
-        assert refuse_fresh_database(path, ids[:5], "memories") == ids[5:]
-        said = refusal(lambda: refuse_fresh_database(path, ids[:4], "memories"))
+        refuse_fresh_database(path, ids, [], "memories", 10)
+        refuse_fresh_database(path, ids, ids[5:], "memories", 5)
+        said = refusal(lambda: refuse_fresh_database(path, ids, ids[4:], "memories", 4))
         assert "10 living memories" in said and "6 of them" in said and "holds 4" in said
         assert "fresh database" in said
 
     def test_an_empty_history_says_nothing(self, tmp_path: Path) -> None:
-        assert refuse_fresh_database(history(tmp_path / "h.db", []), [], "memories") == []
+        path = history(tmp_path / "h.db", [])
+        assert living_memories(path) == []
+        refuse_fresh_database(path, [], [], "memories", 0)
 
     def test_what_is_no_history(self, tmp_path: Path) -> None:
         (tmp_path / "text.db").write_text("not a database, but long enough to be read as one" * 20)
@@ -427,8 +426,12 @@ class TestWithMem0:
     ) -> None:
         with psycopg.connect(incident.url(postgres)) as connection:
             ids = [str(id) for (id,) in connection.execute(f"SELECT id FROM {COLLECTION}")]
-        assert len(living_memories(incident.history)) == sum(NAMESPACES.values()) == len(ids)
-        assert refuse_fresh_database(incident.history, ids, COLLECTION) == []
+        living = living_memories(incident.history)
+        assert sorted(living) == sorted(ids)
+        assert len(living) == sum(NAMESPACES.values())
+        refuse_fresh_database(incident.history, living, [], COLLECTION, len(ids))
         assert not set(incident.deleted) & set(living_memories(incident.history))
-        said = refusal(lambda: refuse_fresh_database(incident.history, [], COLLECTION))
+        said = refusal(
+            lambda: refuse_fresh_database(incident.history, living, living, COLLECTION, 0)
+        )
         assert "1,968 living memories, and 1,968 of them" in said

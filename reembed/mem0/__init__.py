@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from reembed.mem0.change import changed_config
 from reembed.mem0.config import Mem0Config, check, read_config
-from reembed.mem0.history import living_memories, missing_from_table, refuse_fresh_database
+from reembed.mem0.history import living_memories, refuse_fresh_database
 
 __all__ = [
     "Mem0Config",
     "changed_config",
     "check",
     "living_memories",
-    "missing_from_table",
     "read_config",
     "refuse_fresh_database",
 ]

@@ -7,7 +7,7 @@ fresh one still answers `history` while every search finds nothing. That is how 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -38,29 +38,25 @@ def living_memories(history_db: Path) -> list[str]:
     return [memory_id for memory_id, event, _ in rows if memory_id and event != "DELETE"]
 
 
-def missing_from_table(history_db: Path, ids: Collection[str]) -> list[str]:
-    """The history's living memories that are not among `ids`, the table's, sorted. Raises
-    PreflightError as `living_memories` does."""
-    there = ids if isinstance(ids, set | frozenset) else set(ids)
-    return [memory_id for memory_id in living_memories(history_db) if memory_id not in there]
+def refuse_fresh_database(
+    history_db: Path, living: Sequence[str], missing: Sequence[str], table: str, held: int
+) -> None:
+    """Refuse a table that lacks more than LOST_SHARE of the memories that live.
 
-
-def refuse_fresh_database(history_db: Path, ids: Collection[str], table: str) -> list[str]:
-    """What `missing_from_table` gives, unless it is more than LOST_SHARE of what lives.
+    Args:
+        living: what `living_memories` gave.
+        missing: those of them that the table lacks.
+        held: records that the table holds.
 
     Raises:
-        PreflightError: most memories of the history are not in the table: it is a fresh database,
-            or another one.
+        PreflightError: it is a fresh database, or another one.
     """
-    missing = missing_from_table(history_db, ids)
-    living = len(living_memories(history_db)) if missing else 0
-    if len(missing) > LOST_SHARE * living:
+    if len(missing) > LOST_SHARE * len(living):
         raise PreflightError(
-            f"{history_db} knows {living:,} living memories, and {len(missing):,} of them are not "
-            f"in the table {table}, which holds {len(ids):,}: mem0 was pointed to a fresh "
+            f"{history_db} knows {len(living):,} living memories, and {len(missing):,} of them are "
+            f"not in the table {table}, which holds {held:,}: mem0 was pointed to a fresh "
             "database, or to another one. Its search, get and get_all find nothing there and "
             "raise no error, while history goes on answering",
             "Find the database that holds the memories (its host, dbname and collection_name), and "
             "name that one in source.url; what mem0 wrote since is in this table.",
         )
-    return missing

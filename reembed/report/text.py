@@ -36,6 +36,9 @@ def plan_text(plan: Plan) -> RenderableType:
         table.add_row("executes", command)
     lines = [_problem("warning", "yellow", problem) for problem in plan.warnings]
     lines += [_problem("blocked", "bold red", problem) for problem in plan.blockers]
+    if plan.application_config is not None:
+        lines.append(Text("the configuration to deploy with the swap:", "bold"))
+        lines.append(Text(plan.application_config.rstrip()))
     if plan.ok:
         lines.append(Text("nothing stands in the way", "green"))
     return Group(table, *lines)
