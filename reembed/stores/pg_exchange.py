@@ -82,9 +82,9 @@ def _exchange_indexes(connection: Connection, old: Table, new: Table) -> None:
     query = (
         "SELECT c.relname, CASE WHEN amname IN ('hnsw', 'ivfflat') THEN 'vector' ELSE "
         "indisunique::text || regexp_replace(pg_get_indexdef(indexrelid), '^.*? USING ', '') END "
-        "FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam WHERE indrelid = %s AND "
-        "NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', "
-        "'u', 'x')) ORDER BY c.relname"
+        "FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam "
+        "WHERE indrelid = %s AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid "
+        "AND contype IN ('p', 'u', 'x')) ORDER BY c.relname"
     )
     pairs = _pairs(fetch_all(connection, query, [old.oid]), fetch_all(connection, query, [new.oid]))
     for number, (name, other) in enumerate(pairs):

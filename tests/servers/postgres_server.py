@@ -66,6 +66,10 @@ class PostgresServer:
         self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
         return name
 
+    def rename_database(self, name: str, new: str) -> None:
+        """Rename a database that nobody is connected to."""
+        self._run("ALTER DATABASE {} RENAME TO {}", name, new)
+
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is still connected to it."""
         self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
