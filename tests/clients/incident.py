@@ -32,7 +32,7 @@ from tests.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
 from tests.servers.postgres_server import PostgresServer, postgres_server
 
 NAMESPACES = {"research": 678, "operations": 1243, "family": 33, "travel": 14}
-BY_MEM0 = 100
+BY_MEM0 = 60
 USER = "owner"
 COLLECTION = "memories"
 
