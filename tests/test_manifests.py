@@ -22,7 +22,7 @@ def test_each_scenario_has_a_manifest() -> None:
         "openai-1536",
         "ollama-nomic-768",
         "chroma-server",
-        "pgvector-mem0",
+        "mem0-openai-to-nomic",
         "nightly",
     }
 
@@ -64,8 +64,3 @@ def test_every_key_is_described_for_editors() -> None:
         if "description" not in value and "$ref" not in value and "anyOf" not in value
     ]
     assert not silent
-
-
-def test_manifest_of_a_scenario_to_come_says_so() -> None:
-    text = (FOLDER / "pgvector-mem0.yaml").read_text("utf-8")
-    assert "NOT SUPPORTED YET" in text

@@ -17,6 +17,7 @@ from reembed.mem0 import changed_config, read_config
 from reembed.migration import Migration
 from tests.clients.driver import Application, ApplicationError, application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, USER, Incident, mem0_config
+from tests.helpers import ROOT
 from tests.servers.embedding_server import EmbeddingServer
 from tests.servers.postgres_server import PostgresServer
 
@@ -30,7 +31,11 @@ def manifest(
     incident: Incident, postgres: PostgresServer, embedder: EmbeddingServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Path]:  # fmt: skip
-    """Writes a manifest, with mem0's configuration beside it."""
+    """Writes a manifest, with mem0's configuration beside it and the hook of the shipped one."""
+    shipped = Manifest.load(ROOT / "manifests" / "mem0-openai-to-nomic.yaml").swap.after or ""
+    hook, _, start = shipped.partition(" && ")
+    assert start == "systemctl start my-agent"
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     url = incident.url(postgres)
     config = tmp_path / "mem0.json"
@@ -54,6 +59,7 @@ def manifest(
                 "base_url": embedder.url,
             } | model,
             "verify": {"sample": 200},
+            "swap": {"after": hook},
         }  # fmt: skip
         path = tmp_path / "m.yaml"
         path.write_text(yaml.safe_dump(data))
@@ -82,14 +88,18 @@ def test_there_and_back_with_the_paired_configuration(
 ) -> None:
     url = incident.url(postgres)
     path = manifest()
-    old = json.loads((tmp_path / "mem0.json").read_text())
+    in_use = tmp_path / "mem0.json"
+    old = json.loads(in_use.read_text())
     new = json.loads(changed_config(read_config(tmp_path / "mem0.json"), Manifest.load(path).model))
+    (tmp_path / "mem0-rollback.json").write_text(json.dumps(old))
+    (tmp_path / "mem0-swap.json").write_text(json.dumps(new))
     tables = COLLECTION, f"{COLLECTION}_entities"
     before = [payloads(url, table) for table in tables]
     migration = Migration(Manifest.load(path))
     result = migration.run()
     assert result.verdict is not None and result.verdict.passed
     migration.swap()
+    assert json.loads(in_use.read_text()) == new
     assert [payloads(url, table) for table in tables] == before
 
     with application("mem0_app", tmp_path) as mem0:
@@ -109,6 +119,7 @@ def test_there_and_back_with_the_paired_configuration(
         mem0("close")
 
     migration.rollback()
+    assert json.loads(in_use.read_text()) == old
     with application("mem0_app", tmp_path) as mem0:
         mem0("open", config=old, entities=True)
         assert counts(mem0) == NAMESPACES, "one was added and one deleted"
