@@ -13,7 +13,6 @@ import yaml
 
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest
-from reembed.mem0 import changed_config, read_config
 from reembed.migration import Migration
 from tests.clients.driver import Application, ApplicationError, application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, USER, Incident, mem0_config
@@ -23,6 +22,7 @@ from tests.servers.postgres_server import PostgresServer
 
 pytestmark = needs_clients
 
+DEPLOYED = "/etc/my-agent/mem0.json"
 SCOPE = {"user_id": USER, "agent_id": "research"}
 
 
@@ -34,8 +34,8 @@ def manifest(
     """Writes a manifest, with mem0's configuration beside it and the hook of the shipped one."""
     shipped = Manifest.load(ROOT / "manifests" / "mem0-openai-to-nomic.yaml").swap.after or ""
     hook, _, start = shipped.partition(" && ")
-    assert start == "systemctl start my-agent"
-    monkeypatch.chdir(tmp_path)
+    assert start == "systemctl start my-agent" and DEPLOYED in hook
+    hook = hook.replace(DEPLOYED, str(tmp_path / "deployed.json"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     url = incident.url(postgres)
     config = tmp_path / "mem0.json"
@@ -49,10 +49,6 @@ def manifest(
                 "collection": COLLECTION,
                 "layout": "mem0",
                 "mem0": files or {"config": "mem0.json"},
-                "model": {
-                    "provider": "openai", "name": "text-embedding-3-small", "dimensions": 1536,
-                    "base_url": embedder.openai_url,
-                },
             },
             "model": {
                 "provider": "ollama", "name": "nomic-embed-text", "dimensions": 768,
@@ -88,18 +84,16 @@ def test_there_and_back_with_the_paired_configuration(
 ) -> None:
     url = incident.url(postgres)
     path = manifest()
-    in_use = tmp_path / "mem0.json"
-    old = json.loads(in_use.read_text())
-    new = json.loads(changed_config(read_config(tmp_path / "mem0.json"), Manifest.load(path).model))
-    (tmp_path / "mem0-rollback.json").write_text(json.dumps(old))
-    (tmp_path / "mem0-swap.json").write_text(json.dumps(new))
+    old = json.loads((tmp_path / "mem0.json").read_text())
+    deployed = tmp_path / "deployed.json"
     tables = COLLECTION, f"{COLLECTION}_entities"
     before = [payloads(url, table) for table in tables]
     migration = Migration(Manifest.load(path))
     result = migration.run()
     assert result.verdict is not None and result.verdict.passed
     migration.swap()
-    assert json.loads(in_use.read_text()) == new
+    new = json.loads(deployed.read_text())
+    assert new["embedder"]["provider"] == "ollama"
     assert [payloads(url, table) for table in tables] == before
 
     with application("mem0_app", tmp_path) as mem0:
@@ -119,7 +113,7 @@ def test_there_and_back_with_the_paired_configuration(
         mem0("close")
 
     migration.rollback()
-    assert json.loads(in_use.read_text()) == old
+    assert json.loads(deployed.read_text()) == old
     with application("mem0_app", tmp_path) as mem0:
         mem0("open", config=old, entities=True)
         assert counts(mem0) == NAMESPACES, "one was added and one deleted"
@@ -145,17 +139,20 @@ def test_a_configuration_that_does_not_fit_is_refused_before_anything_is_done(
     manifest: Callable[..., Path], incident: Incident, postgres: PostgresServer,
     embedder: EmbeddingServer, tmp_path: Path,
 ) -> None:  # fmt: skip
-    path = manifest()
-    prefixed = Migration(Manifest.load(manifest(query_prefix="search_query: "))).plan()
-    assert any("sends its texts and queries as they are" in p.message for p in prefixed.blockers)
     url = incident.url(postgres)
-    changed = mem0_config(url, embedder.url, incident.history, "ollama")
-    (tmp_path / "mem0.json").write_text(json.dumps(changed))
-    with pytest.raises(PreflightError, match="gives vectors of 768 dimensions"):
-        Migration(Manifest.load(path)).plan()
-    changed = mem0_config(url, embedder.url, incident.history)
-    changed["vector_store"]["config"]["collection_name"] = "others"
-    (tmp_path / "mem0.json").write_text(json.dumps(changed))
-    with pytest.raises(PreflightError, match="collection_name is 'others'"):
-        Migration(Manifest.load(path)).plan()
+    fitting = mem0_config(url, embedder.url, incident.history)
+    narrow = mem0_config(url, embedder.url, incident.history, "ollama")
+    other = mem0_config(url, embedder.url, incident.history)
+    other["vector_store"]["config"]["collection_name"] = "others"
+
+    def blockers(config: dict[str, Any], **model: Any) -> str:
+        (tmp_path / "mem0.json").write_text(json.dumps(config))
+        plan = Migration(Manifest.load(manifest(**model))).plan()
+        return " ".join(problem.message for problem in plan.blockers)
+
+    assert blockers(fitting) == ""
+    assert "gives vectors of 768 dimensions" in blockers(narrow)
+    assert "reads the collection 'others'" in blockers(other)
+    prefixed = blockers(fitting, query_prefix="search_query: ")
+    assert "sends its texts and queries as they are" in prefixed
     assert not (tmp_path / ".reembed").exists()
