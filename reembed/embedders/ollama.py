@@ -197,7 +197,7 @@ class OllamaProvider:
             return [
                 f"{self._family} was trained with prefixes and loses much without them: set "
                 'model.document_prefix to "search_document: " and model.query_prefix to '
-                '"search_query: ".'
+                '"search_query: ", unless the application itself sends none, as mem0 does.'
             ]
         return []
 
