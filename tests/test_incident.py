@@ -72,13 +72,13 @@ class Scene:
     def rows(self, table: str = COLLECTION) -> Rows:
         """Id to the payload's text, as Postgres writes it."""
         with psycopg.connect(self.url) as connection:
-            found = connection.execute(f"SELECT id::text, payload::text FROM {table}")  # type: ignore[arg-type]
+            found = connection.execute(f"SELECT id::text, payload::text FROM {table}")
             return dict(found.fetchall())
 
     def dimensions(self) -> set[int]:
         with psycopg.connect(self.url) as connection:
             found = connection.execute(
-                f"SELECT vector_dims(vector) FROM {COLLECTION} UNION "  # type: ignore[arg-type]
+                f"SELECT vector_dims(vector) FROM {COLLECTION} UNION "
                 f"SELECT vector_dims(vector) FROM {COLLECTION}_entities"
             )
             return {row[0] for row in found}
@@ -314,7 +314,7 @@ def test_a_restored_and_an_emptied_table_are_refused(scene: Scene) -> None:
     scene.migration().run()
     with psycopg.connect(scene.url, autocommit=True) as connection:
         connection.execute(
-            f"CREATE TABLE other (LIKE {COLLECTION} INCLUDING ALL);"  # type: ignore[arg-type]
+            f"CREATE TABLE other (LIKE {COLLECTION} INCLUDING ALL);"
             f"INSERT INTO other SELECT * FROM {COLLECTION} LIMIT 1900;"
             f"ALTER TABLE {COLLECTION} RENAME TO own; ALTER TABLE other RENAME TO {COLLECTION}"
         )
@@ -322,7 +322,7 @@ def test_a_restored_and_an_emptied_table_are_refused(scene: Scene) -> None:
             said = refusal(scene, step)
             assert "another collection" in said and "look at the store" in said
         connection.execute(
-            f"DROP TABLE {COLLECTION}; ALTER TABLE own RENAME TO {COLLECTION};"  # type: ignore[arg-type]
+            f"DROP TABLE {COLLECTION}; ALTER TABLE own RENAME TO {COLLECTION};"
             f"TRUNCATE {COLLECTION}, {COLLECTION}_entities"
         )
         assert "is empty, and it had" in refusal(scene, "run")

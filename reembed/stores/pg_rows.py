@@ -336,7 +336,7 @@ def _culprit(table: Table, records: pa.RecordBatch, vectors: Vectors) -> str | N
     half = table.column(table.vector).type == "halfvec"
     with np.errstate(over="ignore"):
         held = vectors.astype(np.float16) if half else vectors
-    finite: list[bool] = list(np.isfinite(held).all(axis=1))
+    finite = [bool(np.isfinite(vector).all()) for vector in held]
     encode = _ENCODERS.get(table.column(table.id).type)
     for row in range(records.num_rows):
         fields = [
