@@ -175,7 +175,17 @@ class WayBack:
             for id, (before, _) in self._carried(part, known).items():
                 if now.get(id) != before:
                     (changed if id in now else deleted).append(id)
-        return changed, deleted
+        return self._unlike(changed), deleted
+
+    def _unlike(self, changed: list[str]) -> list[str]:
+        """Of the ids changed in the new collection, those that are not the same in the old one: a
+        quarantined row that a table kept, or one that was written to both."""
+        unlike: list[str] = []
+        for part in chunked(changed, SHARD_ROWS):
+            new = _hashes(self.new_store, self.new_id, part)
+            old = _hashes(self.old_store, self.old_id, part)
+            unlike += [id for id in part if new.get(id) != old.get(id)]
+        return unlike
 
     def _carried(self, ids: Iterable[str], known: dict[str, Hashes]) -> dict[str, Hashes]:
         """The hashes these ids had in both collections when they were last equal."""

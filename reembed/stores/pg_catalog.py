@@ -11,7 +11,7 @@ from functools import cached_property
 
 from psycopg import sql
 
-from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.stores import pg_columns, pg_tables
 from reembed.stores.base import CollectionInfo, StoreOptions
 from reembed.stores.pg_client import (
@@ -52,9 +52,23 @@ class Catalog:
 
     @property
     def main(self) -> Connection:
-        """A connection in autocommit mode, opened again where it was lost."""
+        """A connection in autocommit mode, opened again where it was lost.
+
+        Raises:
+            SourceChangedError: another database answers by now.
+        """
         if self._connection.closed or self._connection.broken:
-            self._connection = connect(self.url)
+            connection = connect(self.url)
+            before: Database | None = self.__dict__.get("database")
+            now = identify(connection, self.url) if before else None
+            if before is not None and now is not None and now.key != before.key:
+                connection.close()
+                raise SourceChangedError(
+                    f"{self.url}: after the connection was lost, another database answers (cluster "
+                    f"{now.system}, was {before.system})",
+                    "Somebody made it anew or moved the address; nothing was written to it.",
+                )
+            self._connection = connection
         return self._connection
 
     @cached_property
@@ -65,9 +79,8 @@ class Catalog:
     def collections(self) -> list[str]:
         with mapped(self.url):
             found = vector_tables(self.main)
-            units = {(schema, f"{name}{ENTITIES}") for _, schema, name in found
-                     if self._is_unit((_, schema, name))}  # fmt: skip
-            return sorted(self.display(one) for one in found if (one[1], one[2]) not in units)
+            seconds = {(one[1], f"{one[2]}{ENTITIES}") for one in found if self._is_unit(one)}
+            return sorted(self.display(one) for one in found if one[1:] not in seconds)
 
     def _is_unit(self, found: Found) -> bool:
         with contextlib.suppress(PreflightError):

@@ -63,6 +63,7 @@ def copy_vectors(connection: Connection, live: Table, other: Table) -> None:
         connection: in a transaction that holds the writers of both.
     """
     with_triggers = _disable_triggers(connection, live)
+    _add_missing_rows(connection, live, other)
     for table, giver in ((live, other), (other, live)):
         connection.execute(
             sql.SQL("UPDATE {} t SET {} = s.{} FROM {} s WHERE t.{} = s.{}").format(
@@ -75,6 +76,29 @@ def copy_vectors(connection: Connection, live: Table, other: Table) -> None:
     index = index_of(connection, other)
     if index is not None:
         create_vector_index(connection, live, COMING, index)
+
+
+def _add_missing_rows(connection: Connection, live: Table, other: Table) -> None:
+    """Give the other table the rows that it lacks, with no vector of its own: those in quarantine,
+    whose old vectors would be lost for the way back."""
+    names = [column.name for column in live.columns
+             if not column.generated and column.name != live.vector]  # fmt: skip
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    if other.column(other.vector).not_null:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ALTER {} DROP NOT NULL").format(
+                other.identifier, sql.Identifier(other.vector)
+            )
+        )
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {other} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {live} "
+            "l WHERE NOT EXISTS (SELECT FROM {other} o WHERE o.{id} = l.{id})"
+        ).format(
+            other=other.identifier, live=live.identifier, columns=columns,
+            id=sql.Identifier(live.id),
+        )
+    )  # fmt: skip
 
 
 def rename_columns(connection: Connection, live: Table, other: Table) -> None:
