@@ -14,14 +14,16 @@ from reembed.difference import (
     compared_until,
     find_difference,
 )
-from reembed.embed import embed, write_quarantine
+from reembed.embed import embed, not_embedded, write_quarantine
 from reembed.engines.local import LocalEngine
-from reembed.errors import PreflightError, UsageError
+from reembed.errors import BudgetError, PreflightError, UsageError
+from reembed.estimate import tokens_left, verify_tokens
 from reembed.export import export, export_delta, take_census
 from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync, shadow_id
 from reembed.plan import Plan, index_settings, make_plan, target_name
 from reembed.rollback import CARRIED_FILE, WayBack
 from reembed.session import Session
+from reembed.spending import cost
 from reembed.swap import (
     catch_up,
     last_move,
@@ -33,7 +35,9 @@ Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
 def plan_run(s: Session, own_shadow: str | None) -> Plan:
     """Stage 0 with what the session has open; `own_shadow` is this run's, if there is one."""
-    return make_plan(s.manifest, s.source_store, s.store, s.embedder, own_shadow)
+    return make_plan(
+        s.manifest, s.source_store, s.store, s.embedder, s.spending, s.paid_for, own_shadow
+    )
 
 
 def run_stages(s: Session, until: Stage) -> None:
@@ -44,7 +48,7 @@ def run_stages(s: Session, until: Stage) -> None:
     with s.source_store.snapshot():
         census = take_census(s.source_store, source, where, s.run)
         with _timed(s, "export"):
-            export(s.source_store, census, where, s.run, s.progress)
+            export(s.source_store, census, where, s.run, s.progress, s.pause.wait)
     if until == "export":
         return
     with _timed(s, "embed"):
@@ -66,13 +70,44 @@ def _timed(s: Session, stage: Stage) -> Iterator[None]:
 
 
 def embed_shards(s: Session) -> None:
-    """Stage 2 for every export shard that is not embedded, then ledger and quarantine."""
-    embed(
-        s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
-        s.progress,
-    )  # fmt: skip
+    """Stage 2 for every export shard that is not embedded, then ledger and quarantine.
+
+    Raises:
+        BudgetError: a cap is reached; says how much more is needed.
+    """
+    try:
+        embed(
+            s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
+            s.progress, s.pause.wait,
+        )  # fmt: skip
+    except BudgetError as error:  # what was in flight has ended, so what is left can be told
+        raise budget_stop(
+            s, max(error.tokens, _needed(s)), "embedding and verifying the rest"
+        ) from None
     s.ledger.fold()
     write_quarantine(s.run, s.ledger)
+
+
+def _needed(s: Session) -> int:
+    """About how many tokens the rest of the run takes."""
+    exports = s.run.shards("export")
+    todo = not_embedded(s.run, exports)
+    left, each = tokens_left(
+        todo, s.run, s.template, s.embedder, lambda hashes: set(s.cache.get(hashes))
+    )
+    records = sum(shard.rows for shard in exports.values())
+    return left + verify_tokens(each, records, s.manifest.verify.sample)
+
+
+def budget_stop(s: Session, needed: int, what: str) -> BudgetError:
+    """The error that ends a call at the budget; journalled, for the report.
+
+    Args:
+        needed: tokens that `what` takes.
+    """
+    spent = s.spending.spent
+    s.run.journal.append("budget-reached", tokens=spent.tokens, usd=spent.usd, needed=needed)
+    return s.spending.refusal(cost(needed, s.embedder.price), what)
 
 
 def load_shadow(s: Session) -> None:
@@ -88,7 +123,7 @@ def load_shadow(s: Session) -> None:
         like=s.source.id if manifest.target_url == manifest.source.url else None,
     )  # fmt: skip
     load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
-         s.progress)  # fmt: skip
+         s.progress, s.pause.wait)  # fmt: skip
     s.store.build_index(shadow.id)
 
 

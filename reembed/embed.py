@@ -9,7 +9,7 @@ reason. Two shards are in work at a time, so that the model is not idle at the e
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from reembed.embedders.embedder import Embedder
 from reembed.engines.base import Engine
+from reembed.guards import Wait, no_wait
 from reembed.ledger import Ledger
 from reembed.progress import Counter, Progress
 from reembed.records import (
@@ -171,10 +172,15 @@ def embed(
     cache: VectorCache,
     engine: Engine,
     progress: Progress,
+    wait: Wait = no_wait,
 ) -> dict[str, Shard]:
-    """Embed every export shard whose embed shard is not there whole. Returns all by stem."""
+    """Embed every export shard whose embed shard is not there whole. Returns all by stem.
+
+    Raises:
+        BudgetError: a cap is reached. As after any other error, what is paid for is in the cache.
+    """
     shards = run.shards(STAGE)
-    todo = [s for s in export_shards.values() if not _is_done(s, shards.get(s.stem), run)]
+    todo = not_embedded(run, export_shards)
     for shard in todo:
         if shard.stem in shards:
             progress.note(
@@ -183,10 +189,23 @@ def embed(
     total = sum(shard.rows for shard in export_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
         work = Embedding(run, embedder, template, cache, counter)
-        made = engine.map(work.shard, todo, workers=SHARDS_IN_WORK, stop=embedder.cancel)
+        begun = _each(todo, wait)
+        made = engine.map(work.shard, begun, workers=SHARDS_IN_WORK, stop=embedder.cancel)
         for shard in made:
             shards[shard.stem] = shard
     return {stem: shards[stem] for stem in export_shards}
+
+
+def _each(shards: Sequence[Shard], wait: Wait) -> Iterator[Shard]:
+    for shard in shards:
+        wait()
+        yield shard
+
+
+def not_embedded(run: RunDir, export_shards: dict[str, Shard]) -> list[Shard]:
+    """The export shards whose embed shard is not there whole, in order."""
+    shards = run.shards(STAGE)
+    return [s for s in export_shards.values() if not _is_done(s, shards.get(s.stem), run)]
 
 
 def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:

@@ -50,7 +50,8 @@ class GateError(ReembedError):
 
 
 class RefusedError(ReembedError):
-    """The input cannot be migrated as it stands; nothing was changed."""
+    """It cannot begin or go on as it stands: the input, a setting or a limit of the user's is in
+    the way. The live name was not moved, and what was done is kept."""
 
     exit_code = 5
     kind = "refused"
@@ -102,6 +103,28 @@ class SourceChangedError(PreflightError):
     """The source is no longer the collection that the run exported."""
 
     kind = "source-changed"
+
+
+class BudgetError(PreflightError):
+    """The next request would cost more than `embed.max_cost` or `embed.max_tokens_total` allow.
+
+    Refused, not out of reach: waiting changes nothing, somebody has to raise the cap.
+
+    Args:
+        tokens: what the request, or the texts that belong together, would have taken.
+    """
+
+    kind = "budget"
+
+    def __init__(self, message: str, hint: str = "", *, tokens: int = 0) -> None:
+        super().__init__(message, hint)
+        self.tokens = tokens
+
+
+class HeldError(PreflightError):
+    """A `hold` file says that the live name must not move now."""
+
+    kind = "held"
 
 
 class LockedError(ReembedError):

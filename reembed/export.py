@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reembed.guards import Wait, no_wait
 from reembed.progress import Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.refusals import refuse_emptied, refuse_empty, refuse_other
@@ -91,6 +92,7 @@ def export(
     where: Mapping[str, Any] | str | None,
     run: RunDir,
     progress: Progress,
+    wait: Wait = no_wait,
 ) -> dict[str, Shard]:
     """Write every export shard that is not there whole. Returns all of them by stem.
 
@@ -109,6 +111,7 @@ def export(
                 continue
             if stem in shards:
                 progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
+            wait()
             ids = ids_file.read_row_group(number).column("id").to_pylist()
             shards[stem] = export_shard(store, census.source_id, ids, where, run, stem)
             counter.update(len(ids))

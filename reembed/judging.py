@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from reembed.building import both_ids, shadow_of
+from reembed.building import both_ids, budget_stop, shadow_of
 from reembed.difference import (
     find_late,
     without_conflicts,
 )
-from reembed.errors import GateError, PreflightError
+from reembed.errors import BudgetError, GateError, PreflightError
 from reembed.quality.verdict import Gate, Verdict
 from reembed.report.write import write_report
 from reembed.results import (
@@ -33,10 +34,17 @@ UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
 
 
 def verify_run(s: Session) -> Verdict:
-    """Check every gate, write the verdict and the report, and journal it."""
+    """Check every gate, write the verdict and the report, and journal it.
+
+    Raises:
+        BudgetError: what a gate asks the model would pass a cap. There is no verdict then.
+    """
     _ = s.fingerprint  # the model must still be the one that embedded
     spent = s.meter()
-    verdict = _verification(s).verdict(s.progress)
+    try:
+        verdict = _verification(s).verdict(s.progress)
+    except BudgetError as error:
+        raise budget_stop(s, error.tokens, "verifying") from None
     if last_move(s.run) == "swap":
         verdict = replace(verdict, gates=(*verdict.gates, _late_gate(s)))
     data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
@@ -62,7 +70,7 @@ def _verification(s: Session) -> Verification:
         target_metric=manifest.target.metric or s.source.metric, template=s.template,
         embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
         ledger=s.ledger, settings=manifest.verify, source_store=s.source_store,
-        source_id=s.source.id,
+        source_id=s.source.id, wait=s.pause.wait,
     )  # fmt: skip
 
 
@@ -107,7 +115,16 @@ def require_verdict(s: Session) -> None:
 
 
 def check_deltas(s: Session) -> None:
-    """The integrity gate on what was caught up with since the verdict."""
+    """The integrity gate on the deltas, if some came after the verdict: in this call, or in an
+    earlier one that a hold, a hook or a kill stopped before the move."""
+    after = False
+    for event in s.run.events("verdict", "shard"):
+        if event["event"] == "verdict":
+            after = False
+        elif event["stage"] == "embed" and Path(event["name"]).name.startswith(DELTA):
+            after = True
+    if not after:
+        return
     verification = _verification(s)
     deltas = [stem for stem in verification.embeds if stem.startswith(DELTA)]
     gate: Gate = verification.integrity(s.progress, deltas)

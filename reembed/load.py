@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from reembed.difference import find_difference
 from reembed.errors import SourceChangedError
+from reembed.guards import Wait, no_wait
 from reembed.ledger import Ledger
 from reembed.manifest import Model
 from reembed.progress import Progress
@@ -97,6 +98,7 @@ def load(
     ledger: Ledger,
     run: RunDir,
     progress: Progress,
+    wait: Wait = no_wait,
 ) -> None:
     """Load every shard that is not journalled as loaded, in order."""
     todo = not_loaded(run, embed_shards)
@@ -105,6 +107,7 @@ def load(
     total = sum(shard.rows for shard in embed_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
         for shard in todo:
+            wait()
             stem = shard.stem
             replacing = stem.startswith(DELTA) or stem in remade
             load_shard(store, shadow, export_shards[stem], shard, ledger, run, replacing=replacing)

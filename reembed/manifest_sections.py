@@ -152,7 +152,7 @@ class Target(Section):
 
 
 class Embed(Section):
-    """How fast the model is called."""
+    """How fast the model is called, and what a run may spend on it."""
 
     engine: Literal["local"] = "local"
     """where shards are worked on"""
@@ -162,6 +162,10 @@ class Embed(Section):
     """upper bound on requests"""
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """upper bound on tokens"""
+    max_cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """US dollars that a run may spend over all its calls, at the listed price; stops before more"""
+    max_tokens_total: Annotated[int, Field(ge=1)] | None = None
+    """tokens that a run may send over all its calls; stops before more"""
     cache: bool = True
     """keep paid vectors across runs, by text and model fingerprint"""
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from reembed.building import Stage, plan_run, run_stages, source_difference
 from reembed.errors import PreflightError, UsageError
+from reembed.guards import guard_messages
 from reembed.judging import UNLOADED, verify_run, verify_slice
 from reembed.leftovers import remove_leftovers
 from reembed.load import shadow_id
@@ -31,6 +32,7 @@ from reembed.results import (
 )
 from reembed.rundir import Lease, RunDir
 from reembed.session import Session
+from reembed.spending import read_spent
 from reembed.swap import (
     SwapResult,
     last_move,
@@ -56,7 +58,7 @@ class Migration:
     def plan(self) -> Plan:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
-        with self._session(run) as s:
+        with self._session(run, writes=False) as s:
             plan = plan_run(s, shadow_id(run) if run else None)
         if run is None or last_move(run) != "swap":
             return plan
@@ -97,10 +99,11 @@ class Migration:
                 if until == "plan":
                     return self.status()
                 s.create_run()
-            run_stages(s, until)
-            if until not in ("verify", "swap"):
-                return self._result(s.run)
-            verdict = verify_run(s)
+            with s.pause.obeyed():
+                run_stages(s, until)
+                if until not in ("verify", "swap"):
+                    return self._result(s.run)
+                verdict = verify_run(s)
             if not (swap or until == "swap") or not verdict.passed:
                 return self._result(s.run, verdict=verdict)
             swapped = self._reported(s.run, swap_run(s, dry_run=False))
@@ -156,12 +159,14 @@ class Migration:
             return self._reported(s.run, clean_run(s, dry_run))
 
     def status(self) -> RunResult:
-        """Where the newest run stands."""
-        run = RunDir.latest(self.manifest.state_dir)
+        """Where the newest run stands, and which guards are in force."""
+        run, state_dir = RunDir.latest(self.manifest.state_dir), self.manifest.state_dir
         if run is None:
-            path = str(self.manifest.state_dir)
-            return RunResult(self.manifest.name, "", path, "created", messages=["no run yet"])
-        return self._result(run)
+            messages = ["no run yet", *guard_messages(state_dir)]
+            return RunResult(self.manifest.name, "", str(state_dir), "created", messages=messages)
+        spent = read_spent(run.path)
+        told = [f"spent so far: {spent}"] if spent.tokens else []
+        return self._result(run, messages=[*told, *guard_messages(state_dir)])
 
     def report(self) -> Report:
         """What the newest run did and found, from its run directory alone."""
@@ -187,8 +192,8 @@ class Migration:
             return replace(result, messages=[*result.messages, told])
         return result
 
-    def _session(self, run: RunDir | None) -> Session:
-        return Session(self.manifest, run, self.progress)
+    def _session(self, run: RunDir | None, *, writes: bool = True) -> Session:
+        return Session(self.manifest, run, self.progress, writes=writes)
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from reembed.building import (
 )
 from reembed.clean import drop_old, drop_shadow
 from reembed.errors import CollectionNotFoundError, LockedError, PreflightError, UsageError
+from reembed.guards import guard_messages, refuse_held
 from reembed.judging import check_deltas, require_verdict
 from reembed.load import shadow_id
 from reembed.mem0_plan import application_config, prepare
@@ -84,13 +85,15 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     refuse_other(source, s.source, s.run)
     kind = choose_kind(s.source_store, manifest, source)
     if dry_run:
-        return _outcome(s, "swap", False, kind)
+        messages = guard_messages(manifest.state_dir)
+        return replace(_outcome(s, "swap", False, kind), messages=messages)
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
     if last_move(run) == "rollback":
         resync_shadow(s)
     settle(s)
     caught_up = catch_up_source(s)
+    refuse_held(manifest.state_dir)
     run_before(manifest.swap.before, _hook_variables(s, "swap"))
     return _move_held(s, kind, caught_up)
 
@@ -105,8 +108,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
         try:
             with _hold_writes(s, kind, shadow_of(s)):
                 caught_up += catch_up_source(s)
-                if caught_up:
-                    check_deltas(s)
+                check_deltas(s)
                 if pending_move(s.run) == "swap":
                     finish_move(s.store, s.run, "swap")
                 else:
@@ -135,8 +137,12 @@ def let_writes_go(s: Session) -> None:
 
 
 def _finish_swap(s: Session) -> SwapResult:
-    """What is left of a swap that was begun: move, sweep, hook, in a later call if need be."""
+    """What is left of a swap that was begun: move, sweep, hook, in a later call if need be.
+
+    Neither a hold nor a budget stops it any more: half a move is worse than either.
+    """
     run = s.run
+    s.spending.lift()
     if pending_move(run) == "swap":
         if _still_live(s):  # it did not get that far, and the application has written since
             return _move_held(s, _swap_kind(s), 0)
@@ -239,6 +245,7 @@ def _config_change(s: Session) -> str:
 
 def sweep_run(s: Session) -> SwapResult:
     """Carry what handles opened before a move wrote to the collection that is not live now."""
+    s.spending.lift()  # the live collection lacks these writes
     let_writes_go(s)
     state = run_state(s.run)
     if shadow_was_live(s.run) and state != "cleaned":
@@ -251,7 +258,11 @@ def sweep_run(s: Session) -> SwapResult:
 
 
 def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
-    """Carry back what was written since, and move the live name to the old collection."""
+    """Carry back what was written since, and move the live name to the old collection.
+
+    It is the emergency exit: no hold, no pause and no budget stops it.
+    """
+    s.spending.lift()
     if last_move(s.run) == "rollback" and not (pending_move(s.run) or rollback_unfinished(s.run)):
         already = _outcome(s, "rollback", True)
         return replace(already, messages=["it is rolled back already"])

@@ -8,34 +8,28 @@ work is a blocker with a way out; what is worth knowing is a warning.
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, RefusedError
+from reembed.estimate import Estimate, Known, make_estimate, timed
+from reembed.guards import guard_messages
 from reembed.manifest import Manifest
 from reembed.mem0_plan import compare_history, examine
 from reembed.records import Metric
 from reembed.refusals import name_taken, refuse_empty
 from reembed.rundir import new_run_id
+from reembed.spending import Budget, Spending, cost
 from reembed.stores.base import CollectionInfo, Store
 from reembed.swapkind import SwapPlan, choose_kind, parked_name
-from reembed.template import TextTemplate
 
 NO_EXCHANGE = (
     "swap.kind: config builds the new collection beside it and leaves the change to the application"
 )
-SAMPLE = 500
-TIMED_TEXTS = 32
 DISK_RESERVE = 0.10
 """Share of a disk's free space that a run must leave."""
-CHROMA_TEXT_FACTOR = 5
-"""Bytes in chroma.sqlite3 for each byte of text: the text, its trigram index, and the queue."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +38,6 @@ class Problem:
 
     message: str
     hint: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run will take, from a sample.
-
-    Attributes:
-        sampled: records in the sample.
-        tokens: of all texts together.
-        exact_tokens: whether the model's own tokenizer counted.
-        without_text: share of records that the template gives no text for.
-        too_long: share of records longer than the model takes.
-        usd: at the listed price; None where unknown or free.
-        price_as_of: day of that price.
-        seconds: to embed everything, from the speed of a few texts; None where nothing was timed.
-        state_bytes: for the run directory, cache included.
-        store_bytes: for the shadow, where the store is on this machine.
-    """
-
-    sampled: int
-    tokens: int
-    exact_tokens: bool
-    without_text: float
-    too_long: float
-    usd: float | None
-    price_as_of: str | None
-    seconds: float | None
-    state_bytes: int
-    store_bytes: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +57,7 @@ class Plan:
     metric: Metric
     records: int
     estimate: Estimate
+    budget: Budget
     swap: SwapPlan | None
     executes: list[str]
     application_config: str | None = None
@@ -127,11 +93,13 @@ def index_settings(manifest: Manifest, source: CollectionInfo) -> dict[str, Any]
 
 def make_plan(
     manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
-    own_shadow: str | None = None,
+    spending: Spending, known: Known, own_shadow: str | None = None,
 ) -> Plan:  # fmt: skip
     """Look at everything a run depends on.
 
     Args:
+        spending: what this run has spent already, and its caps.
+        known: tells which texts need not be paid for.
         own_shadow: object id of this run's shadow, if it exists already.
 
     Raises:
@@ -163,7 +131,15 @@ def make_plan(
     blockers += _index_blockers(manifest, source, target_store)
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store, manifest.live)
-    estimate, warnings = _estimate(manifest, source_store, source, records, embedder, target_store)
+    estimate, sampled = make_estimate(
+        manifest, source_store, source, records, embedder, target_store, known
+    )
+    over = _budget_blockers(manifest, spending, estimate, embedder)
+    if not over:  # else not even the texts that are timed are to be paid for
+        estimate = replace(estimate, seconds=timed(embedder, sampled, estimate.new_tokens))
+    blockers += over
+    warnings = _content_warnings(manifest, estimate, embedder.limits.max_tokens)
+    warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {
         *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes,
@@ -175,8 +151,8 @@ def make_plan(
     blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
     return Plan(
         manifest.name, source, manifest.target_url, target, dimensions,
-        manifest.target.metric or source.metric, records, estimate, swap, manifest.executes(),
-        mem0.changed_config, warnings, blockers,
+        manifest.target.metric or source.metric, records, estimate, spending.budget(), swap,
+        manifest.executes(), mem0.changed_config, warnings, blockers,
     )  # fmt: skip
 
 
@@ -217,48 +193,6 @@ def _live_blockers(store: Store, live: str) -> list[Problem]:
     return []
 
 
-def _estimate(
-    manifest: Manifest, store: Store, source: CollectionInfo, records: int, embedder: Embedder,
-    target_store: Store,
-) -> tuple[Estimate, list[Problem]]:  # fmt: skip
-    template = TextTemplate(manifest.text)
-    page = next(iter(store.list_ids(source.id, manifest.source.where)), None)
-    ids = page.to_pylist() if page is not None else []
-    ids = ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]
-    rows = store.fetch(source.id, ids, vectors=False, where=manifest.source.where)
-    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
-    texts = template.texts(*columns)
-    usable = [text for text in texts if text.strip()]
-    counts = embedder.count_tokens(usable) if usable else np.zeros(0, np.int32)
-    limit = embedder.limits.max_tokens
-    sampled = max(1, len(texts))
-    too_long = int((counts > limit).sum()) / sampled if limit else 0.0
-    tokens = round(float(counts.sum()) / sampled * records)
-    price = embedder.price
-    bytes_per_record = sum(
-        len(str(value).encode()) for column in columns for value in column if value
-    )
-    text_bytes = round(bytes_per_record / sampled * records)
-    new_vectors = records * embedder.dimensions * 4
-    estimate = Estimate(
-        sampled=len(texts),
-        tokens=tokens,
-        exact_tokens=embedder.exact_tokens,
-        without_text=(len(texts) - len(usable)) / sampled,
-        too_long=too_long,
-        usd=tokens * price.usd_per_million_tokens / 1e6 if price else None,
-        price_as_of=price.as_of if price else None,
-        seconds=_timed(embedder, usable, counts, tokens),
-        state_bytes=text_bytes + records * (source.dimensions or 0) * 4 + 2 * new_vectors,
-        store_bytes=(
-            CHROMA_TEXT_FACTOR * text_bytes + 2 * new_vectors
-            if target_store.capabilities.local_path
-            else 0
-        ),
-    )
-    return estimate, _content_warnings(manifest, estimate, limit)
-
-
 def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None) -> list[Problem]:
     warnings = []
     if estimate.without_text:
@@ -285,19 +219,21 @@ def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None)
     return warnings
 
 
-def _timed(
-    embedder: Embedder, texts: Sequence[str], counts: np.ndarray[Any, Any], total_tokens: int
-) -> float | None:
-    """Seconds for `total_tokens`, from the time that a few texts take."""
-    chosen = [row for row in range(len(texts)) if counts[row] <= 2 * np.median(counts)][
-        :TIMED_TEXTS
-    ]
-    tokens = int(counts[chosen].sum())
-    if not tokens:
-        return None
-    start = time.perf_counter()
-    embedder.embed_documents([texts[row] for row in chosen])
-    return (time.perf_counter() - start) / tokens * total_tokens
+def _budget_blockers(
+    manifest: Manifest, spending: Spending, estimate: Estimate, embedder: Embedder
+) -> list[Problem]:
+    unpriced = spending.unpriced(manifest.model, embedder.price)
+    if unpriced:
+        return [Problem(unpriced.message, unpriced.hint)]
+    needed = cost(estimate.new_tokens + estimate.verify_tokens, embedder.price)
+    if not spending.exceeded(needed):
+        return []
+    refusal = spending.refusal(needed, "embedding and verifying")
+    counted = "" if estimate.exact_tokens else (
+        " Tokens are estimated from above here: a tokenizer (model.options.tokenizer, where the "
+        "provider takes one) counts them exactly."
+    )  # fmt: skip
+    return [Problem(refusal.message, f"Raise the cap, or move less (source.where).{counted}")]
 
 
 def _disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:

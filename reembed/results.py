@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from reembed.errors import GateError, ReembedError, UsageError
+from reembed.guards import guard_messages
 from reembed.ledger import Ledger
 from reembed.quality.verdict import Verdict
 from reembed.rundir import RunDir
+from reembed.spending import Spent, read_spent
 from reembed.swap import SwapResult
 
 VERDICT_FILE = "verdict.json"
@@ -41,6 +43,7 @@ class RunResult:
         verdict: of the newest verification.
         swap: what the swap did, where this call swapped.
         messages: what the user should know.
+        spent: on models, over all calls of the run.
         unchanged: with `if_changed`: nothing had changed, so nothing was done.
     """
 
@@ -54,6 +57,7 @@ class RunResult:
     verdict: Verdict | None = None
     swap: SwapResult | None = None
     messages: list[str] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
     unchanged: bool = False
 
     @property
@@ -79,7 +83,7 @@ class RunResult:
             "name": self.name, "run": self.run, "path": self.path, "state": self.state,
             "next": self.next, "exported": self.exported, "quarantined": self.quarantined,
             "loaded": self.loaded, "exit_code": self.exit_code, "unchanged": self.unchanged,
-            "messages": self.messages,
+            "messages": self.messages, "spent": asdict(self.spent),
             "verdict": self.verdict.to_dict() if self.verdict else None,
             "swap": self.swap.to_dict() if self.swap else None,
         }  # fmt: skip
@@ -133,7 +137,7 @@ def run_result(name: str, run: RunDir, **fields: Any) -> RunResult:
     fields.setdefault("verdict", read_verdict(run))
     return RunResult(
         name, run.run_id, str(run.path), state, exported=total, quarantined=quarantined,
-        loaded=total - quarantined if in_store else 0, **fields,
+        loaded=total - quarantined if in_store else 0, spent=read_spent(run.path), **fields,
     )  # fmt: skip
 
 
@@ -141,8 +145,12 @@ def all_results(state: Path) -> list[RunResult]:
     """The newest run of every migration in a state directory, by name."""
     if not state.is_dir():
         return []
-    runs = [(path.name, RunDir.latest(path)) for path in sorted(state.iterdir()) if path.is_dir()]
-    return [run_result(name, run) for name, run in runs if run is not None]
+    runs = [(path, RunDir.latest(path)) for path in sorted(state.iterdir()) if path.is_dir()]
+    return [
+        run_result(path.name, run, messages=guard_messages(path))
+        for path, run in runs
+        if run is not None
+    ]
 
 
 def wrong_state(name: str, run: RunDir, state: State, *wanted: State) -> UsageError:

@@ -17,7 +17,7 @@ import numpy as np
 
 from reembed.corpus import Corpus
 from reembed.embedders.embedder import Embedder
-from reembed.errors import ReembedError
+from reembed.errors import BudgetError, ReembedError
 from reembed.manifest import Verify
 from reembed.quality.findings import SAMPLES
 from reembed.quality.groups import group_table
@@ -112,6 +112,8 @@ class Searches:
             if note.startswith("not"):
                 return None, note
             return self.old_embedder.embed_queries(texts), note
+        except BudgetError:  # no fault of the old model's
+            raise
         except ReembedError as error:
             return None, f"the old model cannot be called ({error})"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +20,17 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ReembedError
+from reembed.guards import Pause
 from reembed.ledger import Ledger
 from reembed.manifest import Manifest, Model
 from reembed.mem0_plan import old_model
 from reembed.progress import Progress
 from reembed.rundir import RunDir
+from reembed.spending import Spending
 from reembed.stores.base import CollectionInfo, Store
 from reembed.stores.registry import open_source, open_store
 from reembed.template import TextTemplate
-from reembed.vector_cache import VectorCache
+from reembed.vector_cache import VectorCache, known_hashes
 
 
 class Session:
@@ -36,13 +38,18 @@ class Session:
 
     Args:
         run: the run to work on; None for a plan without one.
+        writes: False for a plan, which writes nothing into the run's books either.
     """
 
-    def __init__(self, manifest: Manifest, run: RunDir | None, progress: Progress) -> None:
+    def __init__(
+        self, manifest: Manifest, run: RunDir | None, progress: Progress, *, writes: bool = True
+    ) -> None:
         self.manifest = manifest
         self.progress = progress
         self._run = run
         self.old_model_note = ""
+        self.pause = Pause(manifest.state_dir, progress.note)
+        self._writes = writes
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -72,6 +79,7 @@ class Session:
         """Begin a run; everything after writes into its directory."""
         manifest = self.manifest
         self._run = RunDir.create(manifest.state_dir, manifest.to_yaml(), manifest.identity())
+        self.spending.keep_in(self._run.path)
 
     @cached_property
     def source_store(self) -> Store:
@@ -89,10 +97,20 @@ class Session:
         return store
 
     @cached_property
+    def spending(self) -> Spending:
+        """The run's books, with what earlier calls of it have spent."""
+        run = self._run.path if self._run else None
+        return self._closing.enter_context(Spending(run, self.manifest.embed, writes=self._writes))
+
+    @cached_property
     def embedder(self) -> Embedder:
+        return self._closing.enter_context(self._open_embedder(self.manifest.model))
+
+    def _open_embedder(self, model: Model) -> Embedder:
+        """An embedder that obeys the run's guards."""
         manifest = self.manifest
-        return self._closing.enter_context(
-            open_embedder(manifest.model, manifest.embed, manifest.base_dir)
+        return open_embedder(
+            model, manifest.embed, manifest.base_dir, spending=self.spending, pause=self.pause
         )
 
     @cached_property
@@ -106,12 +124,27 @@ class Session:
     @cached_property
     def cache(self) -> VectorCache:
         """Shared by all runs of the state directory, or this run's own, by `embed.cache`."""
-        key = self.fingerprint.key
-        if self.manifest.embed.cache:
-            path = Path(self.manifest.state) / "cache" / f"{key}.sqlite"
-        else:
-            path = self.run.path / f"cache-{key[:16]}.sqlite"
+        path = self._cache_path(self.fingerprint.key)
         return self._closing.enter_context(VectorCache(path, self.embedder.dimensions))
+
+    @property
+    def _shared_caches(self) -> Path:
+        return Path(self.manifest.state) / "cache"
+
+    def _cache_path(self, key: str) -> Path:
+        if self.manifest.embed.cache:
+            return self._shared_caches / f"{key}.sqlite"
+        return self.run.path / f"cache-{key[:16]}.sqlite"
+
+    def paid_for(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Which of these texts have a vector in the cache. Writes nothing, and asks for no vector.
+
+        Raises:
+            as `Embedder.check_reachable`.
+        """
+        if not self.begun and not (self.manifest.embed.cache and self._shared_caches.is_dir()):
+            return set()
+        return known_hashes(self._cache_path(self.embedder.cache_key()), hashes)
 
     @cached_property
     def old_cache(self) -> VectorCache:
@@ -126,7 +159,11 @@ class Session:
 
         Raises:
             ModelChangedError: the model gives other vectors than then.
+            PreflightError: its cost is to be capped, and its price is not known.
         """
+        unpriced = self.spending.unpriced(self.manifest.model, self.embedder.price)
+        if unpriced:
+            raise unpriced
         event = self.run.last("fingerprint")
         if event is None:
             fingerprint = self.embedder.fingerprint()
@@ -169,7 +206,7 @@ class Session:
                 "the old model is unknown (the store recorded none, and source.model is not given)"
             )
             return None
-        embedder = open_embedder(model, manifest.embed, manifest.base_dir)
+        embedder = self._open_embedder(model)
         self._closing.enter_context(embedder)
         if embedder.dimensions != self.source.dimensions:
             self.old_model_note = (

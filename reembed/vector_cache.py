@@ -129,5 +129,25 @@ class VectorCache:
         self.close()
 
 
+def known_hashes(path: Path, hashes: Sequence[bytes]) -> set[bytes]:
+    """Which of these text hashes a cache file knows, for an estimate: looks without writing, and
+    knows nothing where the file is not there or cannot be read now."""
+    if not path.is_file():
+        return set()
+    # Reading makes side files, unless SQLite is told that nobody writes; those who do have one.
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    found: set[bytes] = set()
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db,
+    ):
+        for start in range(0, len(hashes), SQL_VARIABLES):
+            keys = hashes[start : start + SQL_VARIABLES]
+            marks = ",".join("?" * len(keys))
+            query = f"SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({marks})"  # noqa: S608
+            found.update(key for (key,) in db.execute(query, keys))
+    return found
+
+
 def _checksum(key: bytes, tokens: int, blob: bytes) -> int:
     return zlib.crc32(blob, zlib.crc32(key, tokens))

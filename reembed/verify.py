@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from reembed.corpus import Corpus
 from reembed.embedders.embedder import Embedder
 from reembed.errors import UsageError
+from reembed.guards import Wait, no_wait
 from reembed.ledger import Ledger
 from reembed.manifest import Verify
 from reembed.progress import Progress
@@ -62,6 +63,7 @@ class Verification:
         old_model_note: why not.
         source_store: where the old collection lives, to measure its latency; None to leave it out.
         source_id: its object id.
+        wait: called before each shard.
     """
 
     run: RunDir
@@ -77,6 +79,7 @@ class Verification:
     settings: Verify
     source_store: Store | None = None
     source_id: str = ""
+    wait: Wait = no_wait
 
     def __post_init__(self) -> None:
         self.corpus = Corpus(self.run, self.ledger, self.template)
@@ -129,6 +132,7 @@ class Verification:
             TwinFinder() as finder,
         ):
             for stem, part in chosen:
+                self.wait()
                 self._check_shard(stem, part, finder, findings)
                 counter.update(len(part))
             twins = self._check_twins(finder, findings)

@@ -92,14 +92,20 @@ class TransientError(Exception):
     Attributes:
         retry_after: seconds the provider asked to wait, None if it said nothing.
         rate_limited: the provider said that requests come too fast.
+        unpaid: the provider said that it did not do the work, so it costs nothing.
     """
 
     def __init__(
-        self, message: str, retry_after: float | None = None, rate_limited: bool = False
+        self,
+        message: str,
+        retry_after: float | None = None,
+        rate_limited: bool = False,
+        unpaid: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.rate_limited = rate_limited
+        self.unpaid = unpaid or rate_limited
 
 
 class RejectedInputError(Exception):

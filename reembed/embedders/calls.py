@@ -47,11 +47,18 @@ class Call:
     """
 
     def __init__(
-        self, texts: int, dimensions: int, query: bool, normalize: bool, stats: Stats
+        self,
+        texts: int,
+        dimensions: int,
+        query: bool,
+        normalize: bool,
+        stats: Stats,
+        capped: bool = True,
     ) -> None:
         self.result = Embedded(np.zeros((texts, dimensions), np.float32), np.zeros(texts, np.int32))
         self.cancelled = threading.Event()
         self.query = query
+        self.capped = capped
         self._normalize = normalize
         self._stats = stats
         self._running = 0

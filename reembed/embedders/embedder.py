@@ -22,7 +22,7 @@ from reembed.embedders.base import (
 )
 from reembed.embedders.batching import Piece, pack
 from reembed.embedders.calls import Call, Embedded, OnBatch
-from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
+from reembed.embedders.fingerprint import PROBES, Fingerprint, compare, fingerprint_key
 from reembed.embedders.fitting import Fitter
 from reembed.embedders.outcome import Stats
 from reembed.embedders.ratelimit import Throttle
@@ -33,8 +33,10 @@ from reembed.errors import (
     InputTooLongError,
     ProviderRefusedError,
 )
+from reembed.guards import Pause
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
+from reembed.spending import Spending
 
 
 class Embedder:
@@ -44,6 +46,9 @@ class Embedder:
         provider: closed with the embedder.
         settings: concurrency and rate limits.
         retry: how patient requests are.
+        spending: the books that requests are counted in, with the caps that stop them. What is
+            sent to know the model (one sentence, the probes) is counted and not stopped.
+        pause: while it lasts, no request leaves.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class Embedder:
         model: Model,
         settings: Embed | None = None,
         retry: RetryPolicy | None = None,
+        spending: Spending | None = None,
+        pause: Pause | None = None,
     ) -> None:
         settings = settings or Embed()
         self.model = model
@@ -71,12 +78,15 @@ class Embedder:
         throttle = Throttle(
             self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait
         )
+        self._account = (spending or Spending()).account(provider.price)
         self._sender = Sender(
             provider,
             throttle,
             policy,
             where=self._where,
             on_too_long=model.on_too_long,
+            account=self._account,
+            pause=pause,
         )
         self._contact_lock = threading.Lock()
         self._calls: set[Call] = set()
@@ -161,6 +171,8 @@ class Embedder:
                 are not passed. If it raises, the call ends with that error.
 
         Raises:
+            BudgetError: a cap is reached. Without `on_batch`, where nothing would be kept of a
+                part, nothing was sent then.
             UnreachableError, BadVectorsError, ProviderRefusedError: before that, every finished
                 request has been passed to `on_batch`.
         """
@@ -171,6 +183,7 @@ class Embedder:
 
         Raises:
             InputTooLongError, ProviderRefusedError: a query was rejected.
+            BudgetError: they would pass a cap; nothing was sent.
             UnreachableError, BadVectorsError: as `embed_documents`.
         """
         embedded = self._embed(texts, self.model.query_prefix, True, None)
@@ -199,10 +212,16 @@ class Embedder:
         prefix = self.model.query_prefix if query else self.model.document_prefix
         fitter = self._fitter()  # a model of few tokens gets the beginning of a long probe
         texts = [fitter.shortened(text, prefix) for text in texts]
-        embedded = self._embed(texts, prefix, query, None)
+        embedded = self._embed(texts, prefix, query, None, capped=False)
         for rejection in embedded.rejected.values():
             raise ProviderRefusedError(f"{self._where} refuses a probe text: {rejection.detail}")
         return embedded.vectors
+
+    def cache_key(self) -> str:
+        """`Fingerprint.key` without the probes, so without paying for them. Raises as
+        `check_reachable`."""
+        version = self._provider.version()
+        return fingerprint_key(self.model.settings_sha256(), self._contacted(), version.digest)
 
     def verify_fingerprint(self, old: Fingerprint) -> list[str]:
         """What changed without moving a vector, such as the server's version; usually nothing.
@@ -243,13 +262,21 @@ class Embedder:
         return Fitter(self._provider, self.limits, self.model.on_too_long, counted, self.stats)
 
     def _embed(
-        self, texts: Sequence[str], prefix: str, query: bool, on_batch: OnBatch | None
+        self,
+        texts: Sequence[str],
+        prefix: str,
+        query: bool,
+        on_batch: OnBatch | None,
+        *,
+        capped: bool = True,
     ) -> Embedded:
         if not texts:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
-        call = Call(len(texts), dimensions, query, self._normalize, self.stats)
+        call = Call(len(texts), dimensions, query, self._normalize, self.stats, capped)
         pieces = self._fitter().pieces(texts, prefix, call.reject)
+        if capped and on_batch is None:
+            self._account.require(sum(piece.tokens for piece in pieces))
         batches = pack(pieces, self.limits, self._workers)
         with self._calls_lock:
             self._calls.add(call)

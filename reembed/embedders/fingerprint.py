@@ -61,8 +61,7 @@ class Fingerprint:
 
         Not over the probe vectors, which wobble by 1e-4 from call to call.
         """
-        parts = json.dumps([self.settings_sha256, self.dimensions, self.digest])
-        return hashlib.sha256(parts.encode()).hexdigest()
+        return fingerprint_key(self.settings_sha256, self.dimensions, self.digest)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe; `from_dict` is its inverse. Vectors are base64 of little-endian float32."""
@@ -88,6 +87,12 @@ class Fingerprint:
             digest=data["digest"],
             details=data["details"],
         )
+
+
+def fingerprint_key(settings_sha256: str, dimensions: int, digest: str) -> str:
+    """See `Fingerprint.key`."""
+    parts = json.dumps([settings_sha256, dimensions, digest])
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def compare(old: Fingerprint, new: Fingerprint) -> list[str]:

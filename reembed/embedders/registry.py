@@ -12,7 +12,9 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.options import Options
 from reembed.embedders.retry import RetryPolicy
 from reembed.errors import MissingExtraError
+from reembed.guards import Pause
 from reembed.manifest import Embed, Model
+from reembed.spending import Spending
 
 PROVIDERS = {
     "openai": "reembed.embedders.openai",
@@ -54,6 +56,8 @@ def open_embedder(
     settings: Embed | None = None,
     base_dir: Path | None = None,
     retry: RetryPolicy | None = None,
+    spending: Spending | None = None,
+    pause: Pause | None = None,
 ) -> Embedder:
     """The embedder of `model`, to be closed after use. Nothing is asked of a server yet.
 
@@ -61,6 +65,7 @@ def open_embedder(
         settings: the manifest's `embed`: concurrency and rate limits.
         base_dir: as in `open_provider`.
         retry: how patient requests are; default: `model.options`, else 8 tries in 15 minutes.
+        spending, pause: see `Embedder`.
 
     Raises:
         as `open_provider`.
@@ -69,4 +74,4 @@ def open_embedder(
         retry = RetryPolicy() if model.provider == "chroma" else RetryPolicy.from_options(
             Options(model)
         )  # fmt: skip
-    return Embedder(open_provider(model, base_dir), model, settings, retry)
+    return Embedder(open_provider(model, base_dir), model, settings, retry, spending, pause)

@@ -11,6 +11,7 @@ import numpy as np
 
 from reembed.embedders.base import Answer, Provider, RejectedInputError, TransientError
 from reembed.embedders.batching import Piece, beginning, cut
+from reembed.embedders.billing import billed
 from reembed.embedders.checks import (
     CONTROL_TEXT,
     check_answer,
@@ -21,7 +22,9 @@ from reembed.embedders.outcome import Rejection, Stats
 from reembed.embedders.ratelimit import Cancelled, Throttle
 from reembed.embedders.retry import BadAnswer, RetryPolicy, with_retries
 from reembed.errors import BadVectorsError, ProviderRefusedError, UnreachableError
+from reembed.guards import Pause
 from reembed.records import Vectors
+from reembed.spending import Account
 
 SHORTER = 0.7
 """Share of its tokens that a text keeps when the provider says it is still too long."""
@@ -33,6 +36,7 @@ class Receiver(Protocol):
 
     cancelled: threading.Event
     query: bool
+    capped: bool
 
     def deliver(self, pieces: Sequence[Piece], vectors: Vectors) -> None: ...
 
@@ -46,6 +50,8 @@ class Sender:
     Args:
         where: names provider, model and address, for messages.
         on_too_long: the model's setting.
+        account: where every request is counted, and refused if it would pass a cap.
+        pause: while it lasts, no request leaves.
     """
 
     def __init__(
@@ -55,12 +61,16 @@ class Sender:
         policy: RetryPolicy,
         where: str,
         on_too_long: Literal["fail", "truncate", "mean"],
+        account: Account,
+        pause: Pause | None = None,
     ) -> None:
         self._provider = provider
         self._throttle = throttle
         self._policy = policy
         self._where = where
         self._on_too_long = on_too_long
+        self._account = account
+        self._pause = pause
         self.max_tokens: int | None = None
         self.dimensions: int | None = None
         self.stats = Stats()
@@ -185,7 +195,7 @@ class Sender:
     def _ask(self, batch: Sequence[Piece], call: Receiver) -> Answer:
         texts = [piece.text for piece in batch]
         tokens = sum(piece.tokens for piece in batch)
-        answer = self._request(texts, call.cancelled, call.query, tokens)
+        answer = self._request(texts, call.cancelled, call.query, tokens, capped=call.capped)
         if batch[0].alone:
             self._judge_count(answer)
         return answer
@@ -202,22 +212,39 @@ class Sender:
             )
 
     def _request(
-        self, texts: Sequence[str], cancelled: threading.Event, query: bool, tokens: int = 0
+        self,
+        texts: Sequence[str],
+        cancelled: threading.Event,
+        query: bool,
+        tokens: int | None = None,
+        *,
+        capped: bool = False,
     ) -> Answer:
         """One request until it is answered well.
 
+        Args:
+            tokens: of the texts, where they are counted already.
+            capped: a budget may stop it; else it is only counted.
+
         Raises:
+            BudgetError: it would pass a cap.
             RejectedInputError, ProviderRefusedError: as the provider.
             BadRowsError: some vectors stay bad.
             UnreachableError, BadVectorsError: the retries are used up.
             Cancelled: `cancelled` was set.
         """
         last: list[Answer] = []
+        size = int(self._provider.count_tokens(texts).sum()) if tokens is None else tokens
 
         def once() -> Answer:
+            if self._pause:
+                self._pause.wait(cancelled)
             if cancelled.is_set():
                 raise Cancelled
-            with self._throttle.slot(tokens, cancelled) as waited:
+            with (
+                self._throttle.slot(size, cancelled) as waited,
+                billed(self._account, size, cancelled, capped=capped) as bill,
+            ):
                 self.stats.add(requests=1, seconds_waiting=waited)
                 try:
                     answer = self._provider.embed(texts, query=query)
@@ -225,12 +252,13 @@ class Sender:
                     if error.rate_limited or error.retry_after:
                         self._throttle.limited(error.retry_after)
                     raise
+                bill.settle(answer.tokens if self.trusts_count else None)
             last[:] = [answer]
             self.stats.add(reported_tokens=answer.tokens or 0)
             check_answer(texts, answer, self.dimensions)
             if self.trusts_count:
                 check_untruncated(texts, answer)
-            self._throttle.succeeded(answer.rate, tokens)
+            self._throttle.succeeded(answer.rate, size)
             self._answered = True
             return answer
 

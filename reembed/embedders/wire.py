@@ -21,6 +21,9 @@ from reembed.errors import ProviderRefusedError
 CONNECT_SECONDS = 10.0
 TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 """With 5xx: what may pass. 409 as in the openai client, 425 is RFC 8470's "too early"."""
+UNPAID_STATUSES = frozenset({409, 425, 429, 500, 503, 529})
+"""What says that the work was not done. 408, 502 and 504 come from somebody who stopped waiting for
+it, so it may have been."""
 CONTENT_STATUSES = frozenset({400, 413, 422})
 """The texts are to blame, or too many of them: infinity says 422 to 2,049 texts."""
 
@@ -99,7 +102,9 @@ def failure(
     if status in CONTENT_STATUSES or (status == 500 and _LLAMA_TOO_LONG.search(words)):
         return RejectedInputError(said, too_long=too_long)
     if status in TRANSIENT_STATUSES or status >= 500:
-        return TransientError(said, retry_after(headers), rate_limited=status == 429)
+        return TransientError(
+            said, retry_after(headers), rate_limited=status == 429, unpaid=status in UNPAID_STATUSES
+        )
     if status in (401, 403):
         return ProviderRefusedError(
             f"{where}: the key is refused ({said})", f"The key is taken from {key_variable}."

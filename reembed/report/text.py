@@ -23,9 +23,13 @@ def plan_text(plan: Plan) -> RenderableType:
     table.add_row("target", f"{plan.target}: {plan.dimensions} dimensions, {plan.metric}")
     table.add_row("store", plan.target_url)
     about = "" if estimate.exact_tokens else "at most about "
-    table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records")
+    paid = max(0, estimate.tokens - estimate.new_tokens)
+    told = f"; about {paid:,} of them are paid for already" if paid else ""
+    table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
     if estimate.usd is not None:
         table.add_row("cost", f"${estimate.usd:,.4f} at the price of {estimate.price_as_of}")
+    if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:
+        table.add_row("budget", str(plan.budget))
     if estimate.seconds is not None:
         table.add_row("time", f"about {human_time(estimate.seconds)} to embed")
     table.add_row("disk", f"{human_bytes(estimate.state_bytes)} for the run, "

@@ -108,6 +108,8 @@ def _words(event: Event) -> str:
             return f"census of {source['name']!r}: {event['rows']:,} records"
         case "stage-done":
             return f"{event['stage']} done in {human_seconds(float(event['seconds']))}"
+        case "budget-reached":
+            return f"stopped at the budget, with {event['tokens']:,} tokens spent"
         case "shadow-created":
             return f"shadow {event['name']!r} made"
         case "caught-up":
