@@ -105,7 +105,7 @@ def check_shards(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kill", "at"), points({"journal": 13, "torn": 13, "fsync": 45, "add": 3}, 1, 5)
+    ("kill", "at"), points({"journal": 18, "torn": 18, "fsync": 61, "add": 3}, 1, 5)
 )
 def test_killed_before_the_swap(prepared: Prepared, kill: str, at: int) -> None:
     prepared.restore("new")
@@ -134,7 +134,7 @@ def test_killed_before_the_swap(prepared: Prepared, kill: str, at: int) -> None:
         assert vectors_of(shadow, ["r5"])[0] == pytest.approx(vector_of("new", sentence(5)))
 
 
-@pytest.mark.parametrize(("kill", "at"), points({"journal": 8, "torn": 8, "fsync": 30}, 2, 4))
+@pytest.mark.parametrize(("kill", "at"), points({"journal": 11, "torn": 11, "fsync": 26}, 2, 4))
 def test_killed_in_the_swap(prepared: Prepared, kill: str, at: int) -> None:
     prepared.restore("verified")
     with chroma(prepared.folder / "db") as client:
@@ -154,7 +154,7 @@ def test_killed_in_the_swap(prepared: Prepared, kill: str, at: int) -> None:
     check_shards(prepared)
 
 
-@pytest.mark.parametrize(("kill", "at"), points({"journal": 3, "torn": 3, "fsync": 10}, 3, 4))
+@pytest.mark.parametrize(("kill", "at"), points({"journal": 7, "torn": 7, "fsync": 20}, 3, 4))
 def test_killed_in_the_rollback(prepared: Prepared, kill: str, at: int) -> None:
     prepared.restore("swapped")
     with chroma(prepared.folder / "db") as client:
