@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import reembed.live  # noqa: F401  (an application that opens a migrated collection imports it)
 from reembed.errors import GateError, PreflightError
 from tests.crash import outcome, work
 from tests.helpers import (
