@@ -100,8 +100,10 @@ def test_every_command_prints_one_document_its_python_twin_returns(
     run = document("run", path)
     assert (run["state"], run["next"], run["exit_code"]) == ("verified", "reembed swap", 0)
     again = migration(path).run().to_dict()
-    same(run, again, "verdict")
-    same(document("verify", path), migration(path).verify().to_dict(), "verdict")
+    same(run, again, "verdict", "spent")
+    assert 0 < run["spent"]["tokens"] < again["spent"]["tokens"], "a verification asks again"
+    verified = document("verify", path)
+    same(verified, migration(path).verify().to_dict(), "verdict", "spent")
     same(document("status", path), migration(path).status().to_dict())
     for name in ("swap", "rollback", "clean"):
         if name != "clean":
