@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,18 @@ def guard(path: Path, name: str, reason: str = "") -> Path:
     return folder / name
 
 
-def begin(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def begun(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, which does not outlive the block."""
+    process = subprocess.Popen(
         [*REEMBED, *map(str, arguments), "--json"], env=os.environ.copy(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -99,7 +106,7 @@ def cached(path: Path) -> int:
 
 
 def test_a_pause_stops_requests_and_going_on_finishes(path: Path, server: EmbeddingServer) -> None:
-    with begin("run", path) as process:
+    with begun("run", path) as process:
         wait_for(lambda: embedded(server) > 60)
         file = guard(path, PAUSE_FILE, "the provider is at its limit\nsecond line")
         time.sleep(1)  # what is in flight ends
@@ -131,7 +138,7 @@ def test_a_signal_ends_a_paused_run(
 ) -> None:
     if when == "export":
         file = guard(path, PAUSE_FILE)
-    with begin("run", path) as process:
+    with begun("run", path) as process:
         if when == "embed":
             wait_for(lambda: embedded(server) > 60)
             file = guard(path, PAUSE_FILE)
