@@ -14,6 +14,7 @@ from reembed.difference import (
     compared_until,
     find_difference,
 )
+from reembed.disk import remove
 from reembed.embed import embed, not_embedded, write_quarantine
 from reembed.engines.local import LocalEngine
 from reembed.errors import BudgetError, PreflightError, UsageError
@@ -132,7 +133,7 @@ def resync_shadow(s: Session) -> None:
     if shadow_was_live(s.run):
         refuse_late(s)
         s.run.journal.append("resync-begun")
-        (s.run.path / CARRIED_FILE).unlink(missing_ok=True)
+        remove(s.run.path / CARRIED_FILE)
     shards = s.run.shards("export"), s.run.shards("embed")
     resync(s.store, shadow_of(s), *shards, s.ledger, s.run)
 

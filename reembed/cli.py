@@ -6,7 +6,7 @@ errors go to stderr. What a command did not manage is its exit code (see `reembe
 
 from __future__ import annotations
 
-import json
+import contextlib
 import signal
 import sys
 import traceback
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 import reembed
-from reembed.errors import InterruptedRunError, ReembedError, UsageError
+from reembed.disk import write_atomic, write_output
+from reembed.errors import InterruptedRunError, OutputError, ReembedError, UsageError
 from reembed.manifest import Manifest, json_schema
+from reembed.output import say, say_json, show
 from reembed.progress import TerminalProgress
-from reembed.rundir import write_atomic, write_errors
 
 app = typer.Typer(
     help="Move a live vector collection from one embedding model to another, safely.",
@@ -45,7 +46,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
 ) -> None:
     if version:
-        print(reembed.__version__)
+        say(reembed.__version__)
         raise typer.Exit
 
 
@@ -67,14 +68,13 @@ def init(
         raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
     found = discover(url, collection, output.parent if output else None)
     if output is not None:
-        with write_errors(output):
-            output.write_text(found.to_yaml(), "utf-8")
+        write_output(output, found.to_yaml())
     if as_json:
-        _print_json(found.to_dict())
+        say_json(found.to_dict())
     elif output is None:
-        print(found.to_yaml(), end="")
+        say(found.to_yaml(), end="")
     else:
-        print(f"wrote {output}; next: choose its model, then `reembed plan {output}`")
+        say(f"wrote {output}; next: choose its model, then `reembed plan {output}`")
 
 
 @app.command()
@@ -85,9 +85,9 @@ def plan(manifest: ManifestPath, as_json: Json = False) -> None:
     made = _migration(manifest).plan()
     refusal = None if made.ok else made.refusal()
     if as_json:
-        _print_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
+        say_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
     else:
-        _print(plan_text(made))
+        show(plan_text(made))
     raise typer.Exit(refusal.exit_code if refusal else 0)
 
 
@@ -181,12 +181,12 @@ def status(
         return
     results = all_results(Path(".reembed"))
     if as_json:
-        _print_json({"migrations": [result.to_dict() for result in results]})
+        say_json({"migrations": [result.to_dict() for result in results]})
         return
     for result in results:
-        _print(result_text(result))
+        show(result_text(result))
     if not results:
-        print("no runs in ./.reembed")
+        say("no runs in ./.reembed")
 
 
 @app.command()
@@ -212,14 +212,13 @@ def report(
     elif output is not None:
         if not output.parent.is_dir():
             raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
-        with write_errors(output):
-            output.write_text(found.to_html(), "utf-8")
+        write_output(output, found.to_html())
     if as_json:
-        _print_json(found.to_dict())
+        say_json(found.to_dict())
     elif markdown:
-        print(found.to_markdown(), end="")
+        say(found.to_markdown(), end="")
     else:
-        print(output)
+        say(str(output))
 
 
 @app.command()
@@ -245,7 +244,7 @@ def compare(
 @app.command()
 def schema(as_json: Json = False) -> None:
     """Print the manifest's JSON Schema."""
-    _print_json(json_schema())
+    say_json(json_schema())
 
 
 def _migration(path: Path) -> Any:
@@ -262,17 +261,9 @@ def _moved(result: Any, as_json: bool) -> None:
 
 def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
     if as_json:
-        _print_json(result.to_dict())
+        say_json(result.to_dict())
     else:
-        _print(render(result))
-
-
-def _print(what: RenderableType) -> None:
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(what)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=2))
+        show(render(result))
 
 
 def main() -> NoReturn:
@@ -311,10 +302,11 @@ def _interrupted() -> InterruptedRunError:
 
 
 def _fail(error: ReembedError) -> int:
-    if "--json" in sys.argv[1:]:
-        _print_json({"error": error.to_dict()})
-    else:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+    if "--json" in sys.argv[1:] and not isinstance(error, OutputError):
+        with contextlib.suppress(OutputError):
+            say_json({"error": error.to_dict()})
+            return error.exit_code
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
     return error.exit_code

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reembed.disk import atomic_file, remove
 from reembed.embedders.embedder import Embedder
 from reembed.engines.base import Engine
 from reembed.guards import Wait, no_wait
@@ -30,7 +31,7 @@ from reembed.records import (
     text_hash,
     vectors_to_fixed_array,
 )
-from reembed.rundir import RunDir, Shard, atomic_file
+from reembed.rundir import RunDir, Shard
 from reembed.template import TextTemplate
 from reembed.vector_cache import VectorCache
 
@@ -126,7 +127,7 @@ class Embedding:
     def _write_quarantine(self, stem: str, records: pa.Table, reasons: dict[int, Reason]) -> None:
         path = self.run.path / QUARANTINE_DIR / f"{stem}.parquet"
         if not reasons:
-            path.unlink(missing_ok=True)
+            remove(path)
             return
         rows = records.take(list(reasons))
         table = pa.table(

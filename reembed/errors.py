@@ -127,6 +127,12 @@ class HeldError(PreflightError):
     kind = "held"
 
 
+class OutputError(PreflightError):
+    """The result cannot be written to stdout. What the command did is done."""
+
+    kind = "output"
+
+
 class LockedError(ReembedError):
     """Another run holds the lease."""
 

@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reembed.disk import atomic_file, file_sha256
 from reembed.guards import Wait, no_wait
 from reembed.progress import Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.refusals import refuse_emptied, refuse_empty, refuse_other
-from reembed.rundir import DELTA, RunDir, Shard, atomic_file, file_sha256
+from reembed.rundir import DELTA, RunDir, Shard
 from reembed.stores.base import CollectionInfo, Store
 
 STAGE = "export"

@@ -12,6 +12,7 @@ from reembed.difference import (
     find_late,
     without_conflicts,
 )
+from reembed.disk import write_atomic
 from reembed.errors import BudgetError, GateError, PreflightError
 from reembed.quality.verdict import Gate, Verdict
 from reembed.report.write import write_report
@@ -22,7 +23,7 @@ from reembed.results import (
     read_verdict,
     run_state,
 )
-from reembed.rundir import DELTA, write_atomic
+from reembed.rundir import DELTA
 from reembed.session import Session
 from reembed.swap import (
     last_move,

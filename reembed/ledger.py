@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from reembed.disk import remove, sqlite_errors, write_errors
 from reembed.records import SHARD_ROWS
-from reembed.rundir import RunDir, Shard, write_errors
+from reembed.rundir import RunDir, Shard
 
 FILE = "ledger.sqlite"
 SQL_VARIABLES = 500
@@ -38,7 +39,12 @@ class Entry(NamedTuple):
 
 
 class Ledger:
-    """The ledger of a run, brought up to its journal when opened."""
+    """The ledger of a run, brought up to its journal when opened.
+
+    Raises:
+        PreflightError: its file cannot be written, or the disk is full; from every method.
+        UnreachableError: another process holds it for long; from every method.
+    """
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
@@ -47,29 +53,38 @@ class Ledger:
         with write_errors(self._path):
             self._path.touch(mode=0o600, exist_ok=True)
         try:
-            self._db = self._open()
-            self.fold()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
-                raise
-            self._db.close()
-            for suffix in ("", "-wal", "-shm"):  # damaged: it is only an index over the shards
-                self._path.with_name(FILE + suffix).unlink(missing_ok=True)
-            self._db = self._open()
-            self.fold()
+            self._open()
+        except sqlite3.DatabaseError:  # damaged: it is only an index over the shards
+            for suffix in ("", "-wal", "-shm"):
+                remove(self._path.with_name(FILE + suffix))
+            self._open()
 
-    def _open(self) -> sqlite3.Connection:
-        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")  # it is rebuilt from the shards if lost
-        self._db.executescript(SCHEMA)
-        return self._db
+    def _open(self) -> None:
+        with self._errors():
+            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+        try:
+            with self._errors():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                # If it is lost, the shards give it again.
+                self._db.execute("PRAGMA synchronous = OFF")
+                self._db.executescript(SCHEMA)
+            self.fold()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return sqlite_errors(self._path)
 
     def fold(self) -> None:
         """Take in shards journalled since; start over if one of those taken in was made again.
 
         Safe beside another process that does the same, as `status` does during a run.
         """
+        with self._errors():
+            self._fold()
+
+    def _fold(self) -> None:
         exported = self._run.shards("export")
         embedded = self._run.shards("embed")
         ready = {
@@ -96,7 +111,8 @@ class Ledger:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite has ended it itself where the disk is full
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
@@ -127,9 +143,10 @@ class Ledger:
 
     def counts(self) -> tuple[int, int]:
         """Records in all, and how many of them are quarantined."""
-        total, quarantined = self._db.execute(
-            "SELECT count(*), coalesce(sum(quarantined), 0) FROM records"
-        ).fetchone()
+        with self._errors():
+            total, quarantined = self._db.execute(
+                "SELECT count(*), coalesce(sum(quarantined), 0) FROM records"
+            ).fetchone()
         return total, quarantined
 
     def lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
@@ -138,43 +155,43 @@ class Ledger:
         for start in range(0, len(ids), SQL_VARIABLES):
             part = ids[start : start + SQL_VARIABLES]
             marks = ",".join("?" * len(part))
-            for id, row, shard, quarantined in self._db.execute(
-                f"SELECT id, row_sha256, shard, quarantined FROM records WHERE id IN ({marks})",  # noqa: S608
-                part,
-            ):
-                found[id] = Entry(row, shard, bool(quarantined))
+            with self._errors():
+                rows = self._db.execute(
+                    f"SELECT id, row_sha256, shard, quarantined FROM records WHERE id IN ({marks})",  # noqa: S608
+                    part,
+                ).fetchall()
+            found |= {id: Entry(row, shard, bool(out)) for id, row, shard, out in rows}
         return found
 
     def current(self, stem: str) -> set[str]:
         """Ids that this shard speaks for and that are not in quarantine."""
-        return {
-            id
-            for (id,) in self._db.execute(
-                "SELECT id FROM records WHERE shard = ? AND NOT quarantined", (stem,)
-            )
-        }
+        query = "SELECT id FROM records WHERE shard = ? AND NOT quarantined"
+        with self._errors():
+            return {id for (id,) in self._db.execute(query, (stem,))}
 
     def begin_scan(self) -> None:
         """Begin to mark records as seen, for `unseen`."""
-        (self._scan,) = self._db.execute(
-            "SELECT coalesce(max(scan), 0) + 1 FROM records"
-        ).fetchone()
+        with self._errors():
+            (self._scan,) = self._db.execute(
+                "SELECT coalesce(max(scan), 0) + 1 FROM records"
+            ).fetchone()
 
     def mark_seen(self, ids: Sequence[str]) -> None:
         """Mark records as seen in this scan."""
-        with self._transaction():
+        with self._errors(), self._transaction():
             self._db.executemany(
                 "UPDATE records SET scan = ? WHERE id = ?", ((self._scan, id) for id in ids)
             )
 
     def unseen(self, *, include_quarantined: bool = True) -> Iterator[list[str]]:
         """Pages of ids that were not marked since `begin_scan`."""
-        cursor = self._db.execute(
-            "SELECT id FROM records WHERE scan <> ? AND (? OR NOT quarantined)",
-            (self._scan, include_quarantined),
-        )
-        while page := cursor.fetchmany(SHARD_ROWS):
-            yield [id for (id,) in page]
+        with self._errors():
+            cursor = self._db.execute(
+                "SELECT id FROM records WHERE scan <> ? AND (? OR NOT quarantined)",
+                (self._scan, include_quarantined),
+            )
+            while page := cursor.fetchmany(SHARD_ROWS):
+                yield [id for (id,) in page]
 
     def close(self) -> None:
         self._db.close()

@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from reembed.rundir import RunDir, write_errors
+from reembed.disk import write_errors
+from reembed.rundir import RunDir
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 _RUN_ID = re.compile(r"\d{8}t\d{6}-[0-9a-f]{4}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reembed.disk import atomic_file
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest, Model
 from reembed.mem0 import (
@@ -20,7 +21,6 @@ from reembed.mem0 import (
     refuse_fresh_database,
 )
 from reembed.records import SHARD_ROWS, chunked
-from reembed.rundir import atomic_file
 from reembed.stores.base import CollectionInfo, Store
 
 FEW = 5

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reembed.difference import find_difference, foreign_stems, refuse_collapse
+from reembed.disk import atomic_file
 from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import Ledger
@@ -28,7 +29,7 @@ from reembed.records import (
     list_array_to_vectors,
     text_hash,
 )
-from reembed.rundir import RunDir, atomic_file
+from reembed.rundir import RunDir
 from reembed.stores.base import Store
 from reembed.template import TextTemplate
 from reembed.vector_cache import VectorCache

@@ -1,4 +1,4 @@
-"""The run directory: journal, shards, lease, atomic writes.
+"""The run directory: journal, shards, lease.
 
 `<state>/<name>/<run id>/` holds everything a run knows. The journal is append-only JSON lines,
 fsynced line by line; the state of a run is a fold over it, so that a run killed anywhere is resumed
@@ -9,9 +9,7 @@ its rows and SHA-256; what is not in the journal does not exist.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -20,16 +18,22 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reembed.disk import (
+    PRIVATE_FILE,
+    atomic_file,
+    file_sha256,
+    fsync_dir,
+    make_private_dir,
+    write_atomic,
+    write_errors,
+)
 from reembed.errors import LockedError, ManifestError, PreflightError
 
-PRIVATE_FILE = 0o600
-PRIVATE_DIR = 0o700
-_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 DELTA = "delta-"
 """How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
 
@@ -64,77 +68,6 @@ class Shard:
 def new_run_id() -> str:
     """A run id that sorts by time and is legal in collection names: `20261121t134502-3f9a`."""
     return time.strftime("%Y%m%dt%H%M%S", time.gmtime()) + "-" + secrets.token_hex(2)
-
-
-@contextlib.contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a read-only directory into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PreflightError(
-                f"{path}: no space left on the device",
-                "Free some space, or point `state` at another disk, and run it again: "
-                "a run resumes.",
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise PreflightError(
-                f"{path}: cannot be written: {error.strerror}",
-                "Give this user the right to write there, or point `state` elsewhere.",
-            ) from error
-        if error.errno in _IN_THE_WAY:
-            raise PreflightError(
-                f"{path}: cannot be written: {error.strerror}",
-                "Move what is in the way, or point `state` elsewhere.",
-            ) from error
-        raise
-
-
-def fsync_dir(path: Path) -> None:
-    """Make a rename in `path` durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def make_private_dir(path: Path) -> None:
-    """Create `path`, readable by this user alone, and its parents."""
-    with write_errors(path):
-        path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` whole and durable, or not at all."""
-    make_private_dir(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with write_errors(path):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            fsync_dir(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole and durable, or not at all."""
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Journal:
@@ -226,14 +159,20 @@ class Lease:
                 "Wait until it ends, or stop it; running again then resumes where it was.",
             ) from None
         owner = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %z')}"
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, owner.encode() + b"\n", 0)
+        try:
+            with write_errors(self.path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, owner.encode() + b"\n", 0)
+        except BaseException:
+            os.close(fd)  # and with it the lock, or nobody could have it while this process lives
+            raise
         self._fd = fd
 
     def release(self) -> None:
         """Give the lease back. Does nothing if it is not held."""
         if self._fd is not None:
-            os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):  # a name left in it claims nothing: the lock counts
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = None
 
@@ -265,7 +204,8 @@ class RunDir:
         """A new run directory; its first journal line makes it exist."""
         run = cls(state_dir / new_run_id())
         make_private_dir(run.path)
-        fsync_dir(state_dir)
+        with write_errors(state_dir):
+            fsync_dir(state_dir)
         write_atomic(run.path / "manifest.yaml", manifest_yaml.encode())
         run.journal.append("run-created", run=run.run_id, identity=identity)
         return run

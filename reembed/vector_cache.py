@@ -22,9 +22,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from reembed.errors import PreflightError, UnreachableError
+from reembed.disk import make_private_dir, sqlite_errors, write_errors
+from reembed.errors import PreflightError
 from reembed.records import Vectors
-from reembed.rundir import make_private_dir, write_errors
 
 SQL_VARIABLES = 500
 """Keys in one SELECT; SQLite's own limit was 999 for a long time."""
@@ -45,7 +45,7 @@ class VectorCache:
         dimensions: of every vector in it.
 
     Raises:
-        PreflightError: the file is damaged, or the disk is full.
+        PreflightError: the file is damaged or cannot be written, or the disk is full.
         UnreachableError: another process holds it for long.
     """
 
@@ -56,7 +56,10 @@ class VectorCache:
         make_private_dir(path.parent)
         with write_errors(path):
             path.touch(mode=0o600, exist_ok=True)
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
+        with self._errors():
+            self._db = sqlite3.connect(
+                path, check_same_thread=False, isolation_level=None, timeout=60
+            )
         try:
             with self._errors():
                 self._db.execute("PRAGMA journal_mode = WAL")
@@ -102,17 +105,8 @@ class VectorCache:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                raise PreflightError(
-                    f"{self._path}: no space left on the device",
-                    "Free some space and run the same command again: it resumes.",
-                ) from error
-            raise UnreachableError(
-                f"{self._path}: {error}",
-                "Another run may be using it; run the same command again to resume.",
-            ) from error
+            with sqlite_errors(self._path):
+                yield
         except sqlite3.DatabaseError as error:
             raise PreflightError(
                 f"{self._path}: the cache of paid vectors is damaged: {error}",

@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "reembed"
 
 RANKS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("records", "template", "secret_scan", "store_url", "progress", "hooks", "guards"),
-    ("yaml_reader",),
+    ("disk", "records", "template", "secret_scan", "store_url", "progress", "hooks", "guards"),
+    ("yaml_reader", "output"),
     ("manifest_sections", "manifest_errors"),
     ("manifest", "rundir", "quality"),
     ("mem0",),

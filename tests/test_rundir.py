@@ -22,10 +22,7 @@ from reembed.rundir import (
     Journal,
     Lease,
     RunDir,
-    atomic_file,
     new_run_id,
-    write_atomic,
-    write_errors,
 )
 
 IDENTITY = {
@@ -147,56 +144,6 @@ class TestJournal:
         numbers = [event["n"] for event in journal.read()]
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > reported
-
-
-class TestAtomicFile:
-    def test_appears_whole(self, tmp_path: Path) -> None:
-        path = tmp_path / "new" / "x"
-        with atomic_file(path) as file:
-            file.write(b"data")
-            assert not path.exists()
-        assert path.read_bytes() == b"data"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-
-    def test_failure_leaves_the_old_and_no_rest(self, tmp_path: Path) -> None:
-        path = tmp_path / "x"
-        write_atomic(path, b"old")
-        with pytest.raises(RuntimeError), atomic_file(path) as file:
-            file.write(b"half")
-            raise RuntimeError
-        assert path.read_bytes() == b"old"
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_replaces(self, tmp_path: Path) -> None:
-        write_atomic(tmp_path / "x", b"old")
-        write_atomic(tmp_path / "x", b"new")
-        assert (tmp_path / "x").read_bytes() == b"new"
-
-    @pytest.mark.parametrize(
-        ("number", "says"),
-        [
-            (errno.ENOSPC, "no space left"),
-            (errno.EDQUOT, "no space left"),
-            (errno.EROFS, "cannot be written"),
-            (errno.EACCES, "cannot be written"),
-        ],
-    )
-    def test_disk_errors_say_what_to_do(self, tmp_path: Path, number: int, says: str) -> None:
-        with pytest.raises(PreflightError, match=says) as caught, atomic_file(tmp_path / "x"):
-            raise OSError(number, os.strerror(number))
-        assert "state" in caught.value.hint
-        assert list(tmp_path.iterdir()) == []
-
-    def test_file_where_a_directory_should_be(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        for path in (tmp_path / "file" / "x", tmp_path / "file" / "y" / "z"):
-            with pytest.raises(PreflightError, match="cannot be written"):
-                write_atomic(path, b"")
-
-    def test_other_errors_are_left_alone(self, tmp_path: Path) -> None:
-        with pytest.raises(ConnectionResetError), write_errors(tmp_path):
-            raise ConnectionResetError(errno.ECONNRESET, "reset")
 
 
 HOLD = """

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
+from reembed.disk import TEMPORARY, sqlite_errors
 from reembed.records import Vectors
 
 HASH_BYTES = 16
 CACHE_KIB = 65_536
+INSERT = "INSERT INTO seen VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET records = records + 1"
 
 
 class Twins(NamedTuple):
@@ -33,6 +36,9 @@ class TwinFinder:
     """Collects vectors with the hashes of their texts; see `twins`.
 
     Kept in a private temporary SQLite database, which moves to disk when it outgrows its cache.
+
+    Raises:
+        PreflightError: there is no room for it in the temporary directory; from every method.
     """
 
     def __init__(self) -> None:
@@ -47,27 +53,28 @@ class TwinFinder:
 
     def add(self, ids: Sequence[str], texts: Sequence[bytes], vectors: Vectors) -> None:
         """Take in records: ids, hashes of their texts, vectors `(n, d) float32`."""
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "INSERT INTO seen VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET records = records + 1",
-            (
-                (hashlib.blake2b(vector, digest_size=HASH_BYTES).digest(), text[:HASH_BYTES], id)
-                for id, text, vector in zip(ids, texts, vectors, strict=True)
-            ),
+        rows = (
+            (hashlib.blake2b(vector, digest_size=HASH_BYTES).digest(), text[:HASH_BYTES], id)
+            for id, text, vector in zip(ids, texts, vectors, strict=True)
         )
-        self._db.execute("COMMIT")
+        with _errors():
+            self._db.execute("BEGIN")
+            self._db.executemany(INSERT, rows)
+            self._db.execute("COMMIT")
 
     def twins(self, texts_each: int = 3) -> Iterator[Twins]:
         """Every vector that stands for more than one text, those of most records first."""
-        groups = self._db.execute(
-            "SELECT vector, sum(records) FROM seen GROUP BY vector HAVING count(*) > 1 "
-            "ORDER BY sum(records) DESC, vector"
-        )
-        for vector, records in groups:
-            ids = self._db.execute(
-                "SELECT id FROM seen WHERE vector = ? ORDER BY text LIMIT ?", (vector, texts_each)
+        with _errors():
+            groups = self._db.execute(
+                "SELECT vector, sum(records) FROM seen GROUP BY vector HAVING count(*) > 1 "
+                "ORDER BY sum(records) DESC, vector"
             )
-            yield Twins(records, tuple(id for (id,) in ids))
+            for vector, records in groups:
+                ids = self._db.execute(
+                    "SELECT id FROM seen WHERE vector = ? ORDER BY text LIMIT ?",
+                    (vector, texts_each),
+                )
+                yield Twins(records, tuple(id for (id,) in ids))
 
     def close(self) -> None:
         self._db.close()
@@ -77,3 +84,7 @@ class TwinFinder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _errors() -> AbstractContextManager[None]:
+    return sqlite_errors("the temporary directory of SQLite (TMPDIR, else /var/tmp)", TEMPORARY)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reembed.disk import write_atomic
 from reembed.report.data import Report, read_report
-from reembed.rundir import RunDir, write_atomic
+from reembed.rundir import RunDir
 
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.md"

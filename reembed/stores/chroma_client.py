@@ -41,6 +41,8 @@ ANSWER_SECONDS = 300.0
 the server compacts, hence minutes here, not seconds."""
 
 _AGAIN = "Run again to resume."
+_ON_DISK = ("compact", "purging logs", "apply logs", "disk I/O error")
+"""Words of Chroma's errors in writing its own files; the cause is not among them."""
 REFUSALS = (
     InvalidArgumentError,
     InvalidDimensionException,
@@ -248,10 +250,28 @@ def mapped(where: str) -> Iterator[None]:
     except ChromaError as error:
         if "already exists" in str(error):
             raise PreflightError(f"{where}: {error}") from error
-        raise UnreachableError(f"{where}: Chroma failed: {error}", _AGAIN) from error
+        raise _failure(where, error) from error
     except BaseException as error:
         # The client raises bare Exception for an answer that is not Chroma's (a proxy's page), and
         # its Rust part a PanicException, which is no Exception at all.
         if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
-        raise UnreachableError(f"{where}: Chroma failed: {error}", _AGAIN) from error
+        raise _failure(where, error) from error
+
+
+def _failure(where: str, error: BaseException) -> ReembedError:
+    """What a failure of Chroma's own comes from, as far as its words tell."""
+    told = f"{where}: Chroma failed: {error}"
+    if "disk is full" in str(error):
+        return PreflightError(
+            told, "Free some space where Chroma's database is, and run the same command again."
+        )
+    if "readonly database" in str(error):
+        return PreflightError(
+            told, "Give the user that Chroma runs as the right to write to its database."
+        )
+    if any(word in str(error) for word in _ON_DISK):
+        return UnreachableError(
+            told, f"The disk of Chroma's database may be full: see that it has room. {_AGAIN}"
+        )
+    return UnreachableError(told, _AGAIN)

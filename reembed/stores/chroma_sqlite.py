@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from reembed.disk import TEMPORARY, sqlite_errors, temporary_folder
 from reembed.errors import CollectionNotFoundError, PreflightError, UnreachableError
 from reembed.records import SHARD_ROWS
 
 FILE = "chroma.sqlite3"
+INSTEAD = "copy the database to another disk and point the manifest there"
 BUSY_SECONDS = 60.0
 """How long to wait for Chroma's own writers."""
 
@@ -40,8 +41,9 @@ def writing(folder: Path) -> Iterator[sqlite3.Connection]:
     """One transaction that holds SQLite's write lock from its start, committed at the end.
 
     Raises:
-        PreflightError: the file's format is not known to the installed chromadb.
-        UnreachableError: the lock is not to be had, or the file cannot be written.
+        PreflightError: the file's format is not known to the installed chromadb, the disk is full,
+            or the file may not be written.
+        UnreachableError: the lock is not to be had.
     """
     with _connection(folder, "rw") as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -58,11 +60,12 @@ def writing(folder: Path) -> Iterator[sqlite3.Connection]:
 def _connection(folder: Path, mode: str) -> Iterator[sqlite3.Connection]:
     uri = f"file:{quote(str(folder / FILE))}?mode={mode}"
     try:
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            yield connection
-        finally:
-            connection.close()
+        with sqlite_errors(folder / FILE, INSTEAD):
+            connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                yield connection
+            finally:
+                connection.close()
     except sqlite3.Error as error:
         raise UnreachableError(
             f"{folder / FILE}: {error}",
@@ -127,11 +130,18 @@ def known_migrations() -> frozenset[tuple[str, int]]:
     database in a temporary folder is the only one to ask."""
     import chromadb
     from chromadb.config import Settings
+    from chromadb.errors import ChromaError
 
-    with tempfile.TemporaryDirectory(prefix="reembed-") as folder:
-        client: Any = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
+    with temporary_folder() as folder:
+        try:
+            client: Any = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
+        except ChromaError as error:
+            raise PreflightError(
+                f"{folder}: Chroma cannot make a database there: {error}",
+                f"Free some space, or {TEMPORARY}.",
+            ) from error
         client.close()
-        with reading(Path(folder)) as connection:
+        with reading(folder) as connection:
             rows = connection.execute("SELECT dir, version FROM migrations").fetchall()
     return frozenset((str(part), int(version)) for part, version in rows)
 

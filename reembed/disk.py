@@ -1,0 +1,205 @@
+"""Writing to disk: whole and durable or not at all, and an error that names the path if it fails.
+
+Every file that reembed writes goes through here, or through a block of `write_errors` or
+`sqlite_errors`; `tests/test_disk_faults.py` makes each of them fail in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from reembed.errors import PreflightError, UnreachableError
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIR = 0o700
+STATE = "point `state` at another disk"
+TEMPORARY = "set TMPDIR to a folder on another disk"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+_FAILING = (errno.EIO, errno.EFBIG, errno.ESTALE, errno.ENXIO, errno.ENODEV)
+
+
+@contextlib.contextmanager
+def write_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
+    """Turn a full disk, a read-only directory or a failing disk into an error that says what to do.
+
+    Args:
+        instead: what the user can do in place of freeing space or giving rights.
+
+    Raises:
+        PreflightError: the file cannot be written; running again resumes.
+    """
+    try:
+        yield
+    except OSError as error:
+        refusal = _refusal(path, error, instead)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _refusal(path: Path | str, error: OSError, instead: str) -> PreflightError | None:
+    """None for an error that says nothing of the disk."""
+    if error.errno in _FULL:
+        return full(path, instead)
+    cannot = f"{path}: cannot be written: {error.strerror}"
+    if error.errno in _FORBIDDEN:
+        return PreflightError(cannot, f"Give this user the right to write there, or {instead}.")
+    if error.errno in _IN_THE_WAY:
+        return PreflightError(cannot, f"Move what is in the way, or {instead}.")
+    if error.errno in _FAILING:
+        return PreflightError(
+            cannot,
+            f"Look at the disk and its limits (`dmesg`, `ulimit -f`), or {instead}, and run the "
+            "same command again: it resumes.",
+        )
+    return None
+
+
+def full(path: Path | str, instead: str = STATE) -> PreflightError:
+    """The error of a full disk."""
+    return PreflightError(
+        f"{path}: no space left on the device",
+        f"Free some space, or {instead}, and run the same command again: it resumes.",
+    )
+
+
+_SQLITE_FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
+    """`write_errors` for a SQLite file. A damaged file is left to the caller.
+
+    Raises:
+        PreflightError: the disk is full or fails, or the file may not be written.
+        UnreachableError: another process holds its lock.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise full(path, instead) from error
+        if code in _SQLITE_FORBIDDEN:
+            raise PreflightError(
+                f"{path}: {error}",
+                f"Give this user the right to write there, or {instead}.",
+            ) from error
+        if code == sqlite3.SQLITE_IOERR:
+            raise PreflightError(
+                f"{path}: {error}",
+                f"The disk is full or fails: free some space, look at it, or {instead}, and run "
+                "the same command again: it resumes.",
+            ) from error
+        raise UnreachableError(
+            f"{path}: {error}",
+            "Another process may be using it; run the same command again to resume.",
+        ) from error
+
+
+def fsync_dir(path: Path) -> None:
+    """Make a rename in `path` durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_private_dir(path: Path) -> None:
+    """Create `path`, readable by this user alone, and its parents."""
+    with write_errors(path):
+        path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; one that is not there is fine."""
+    with write_errors(path):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` whole and durable, or not at all.
+
+    It and the directories made for it are for this user alone.
+    """
+    make_private_dir(path.parent)
+    with write_errors(path), _replacing(path, PRIVATE_FILE) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_dir(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error tells more
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole and durable, or not at all."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file that a user asked for with `-o`: whole or not at all, with ordinary rights.
+
+    What is there and is no plain file, such as /dev/stdout, is written into and not replaced.
+
+    Raises:
+        PreflightError: it cannot be written.
+    """
+    data = text.encode()
+    with write_errors(path, "choose another file with -o"):
+        path = path.resolve()  # a link stays one
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            path.write_bytes(data)
+            return
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+        with _replacing(path, mode) as file:
+            file.write(data)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the system's temporary directory, removed at the end. Raises PreflightError."""
+    try:
+        where = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # it tries each by writing a file
+        raise PreflightError(
+            f"there is no temporary directory to write to: {error.strerror}",
+            f"Free some space, or {TEMPORARY}.",
+        ) from error
+    with (
+        write_errors(where, TEMPORARY),
+        tempfile.TemporaryDirectory(prefix="reembed-", ignore_cleanup_errors=True) as folder,
+    ):
+        yield Path(folder)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
