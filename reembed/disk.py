@@ -136,8 +136,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     It and the directories made for it are for this user alone.
     """
     make_private_dir(path.parent)
-    with write_errors(path), _replacing(path, PRIVATE_FILE) as file:
-        yield file
+    with write_errors(path):
+        with _replacing(path, PRIVATE_FILE) as file:
+            yield file
+        fsync_dir(path.parent)
 
 
 @contextlib.contextmanager
@@ -150,7 +152,6 @@ def _replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        fsync_dir(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error tells more
             temporary.unlink(missing_ok=True)
