@@ -38,6 +38,8 @@ soak: $(INSTALLED)
 	$(SOAK_WRITERS) --http --kind rename
 	$(SOAK_WRITERS) --http --kind pointer
 	$(SOAK_WRITERS) --http --kind rename --without-catch-up
+	$(BIN)/python -m tests.soak.full_disk --trials 40 || test $$? -eq 2  # 2: no disk can be mounted here
+	REEMBED_STORIES=300 $(BIN)/python -m pytest tests/test_stories.py --timeout 0
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.pipeline

@@ -60,13 +60,9 @@ def main() -> int:
 
 def in_a_namespace() -> int:
     """Run this again where a tmpfs can be mounted without anybody else seeing it."""
-    unshare = (
-        ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    )
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*unshare, "true"], check=False).returncode
-    ):
+    unshare = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
+    found = shutil.which("unshare")
+    if found is None or subprocess.run([*unshare, "true"], check=False).returncode:
         print("no disk can be mounted here: it takes Linux, and root or user namespaces")
         return 2
     with tempfile.TemporaryDirectory() as folder:
