@@ -46,6 +46,19 @@ def third_party_imports() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"reembed"}
 
 
+def test_every_test_that_the_faults_name_exists() -> None:
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::([\w:]+)`", (ROOT / "docs/faults.md").read_text("utf-8")
+    )
+    assert len(named) > 50
+    for path, name in named:
+        found: list[ast.stmt] = ast.parse((ROOT / path).read_bytes()).body
+        for part in name.split("::"):
+            inside = [one for one in found if getattr(one, "name", None) == part]
+            assert inside, f"{path} has no {name}"
+            found = getattr(inside[0], "body", [])
+
+
 def test_what_is_imported_is_declared() -> None:
     """A package that only comes along with another may be gone with its next version."""
     names = {canonicalize_name(requirement.name) for requirement in declared()}
