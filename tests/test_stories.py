@@ -175,7 +175,7 @@ class Stories(RuleBasedStateMachine):
 
     # The commands
 
-    @rule(action=st.sampled_from([*ACTIONS, "run", "run --swap", "swap"]))
+    @rule(action=st.sampled_from(["swap", "run", "run --swap", *ACTIONS]))
     def command(self, action: str) -> None:
         expected = self.refusal_of(action)
         try:
