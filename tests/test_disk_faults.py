@@ -94,7 +94,7 @@ class Story:
         for module in (reembed.difference, reembed.export, reembed.load, reembed.rollback):
             monkeypatch.setattr(module, "SHARD_ROWS", SHARD)
         monkeypatch.setattr("reembed.embed.SHARDS_IN_WORK", 1)  # or the order is left to chance
-        monkeypatch.setattr("reembed.swap.HOLD_GRACE", 0.0)
+        monkeypatch.setattr("reembed.stores.chroma_hold.GRACE_SECONDS", 0.0)
         self.folder = folder
         self.command = command
         self.paid: Counter[tuple[str, str]] = Counter()

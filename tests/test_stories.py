@@ -310,7 +310,7 @@ def expected_records(model: dict[str, tuple[str, int]]) -> Records:
 
 @pytest.mark.slow
 def test_the_live_name_holds_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reembed.swap.HOLD_GRACE", 0.0)
+    monkeypatch.setattr("reembed.stores.chroma_hold.GRACE_SECONDS", 0.0)
     run_state_machine_as_test(
         Stories,
         settings=settings(
