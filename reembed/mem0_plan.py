@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reembed.disk import atomic_file
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest, Model
 from reembed.mem0 import (
@@ -124,8 +123,7 @@ def prepare(
     if found.changed_config is None:
         return None
     path = folder / f"{CONFIG_FILE}{found.suffix}"
-    with atomic_file(path) as file:
-        file.write(found.changed_config.encode())
+    write_atomic(path, found.changed_config.encode())
     return path
 
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from reembed.disk import PRIVATE_FILE, write_errors
 from reembed.embedders.base import Price
 from reembed.errors import BudgetError, PreflightError
 from reembed.manifest import Embed, Model
-from reembed.rundir import PRIVATE_FILE, write_errors
 
 SPENDING_FILE = "spending.jsonl"
 TICK = 0.2
