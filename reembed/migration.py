@@ -1,8 +1,9 @@
 """The state machine: one migration, from its manifest to a swapped name and back.
 
 Every public method is a command of the same name, and what it returns has a `to_dict()` that is the
-command's `--json` document. Each takes the lease, opens a `Session`, takes its steps in the order
-in which they stand here, and journals how far it came.
+command's `--json` document. Each takes the lease on the state directory, opens a `Session`, takes
+the lease on the live name if it will write, goes through its steps in the order in which they stand
+here, and journals how far it came.
 """
 
 from __future__ import annotations
@@ -79,18 +80,20 @@ class Migration:
             ReembedError: see `reembed.errors`; running again resumes.
         """
         with self._lease(), self._session(self._current_run()) as s:
+            if s.begun and _is_done(s.run):
+                return self._result(s.run, messages=["this migration is done"], unchanged=True)
+            if s.begun or until != "plan":
+                s.take_lease()
             if s.begun:
                 let_writes_go(s)
-                state = run_state(s.run)
                 if pending_move(s.run) == "rollback":
                     done = rollback_run(s, dry_run=False, accept_loss=False)
                     return self._result(s.run, swap=done, messages=["finished the rollback"])
                 if pending_move(s.run) or swap_unfinished(s.run):
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
-                if state in ("swapped", "cleaned"):
-                    return self._result(s.run, messages=["this migration is done"], unchanged=True)
-                if if_changed and state == "verified" and not source_difference(s):
+                verified = run_state(s.run) == "verified"
+                if if_changed and verified and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
                 plan = plan_run(s, None)
@@ -125,6 +128,7 @@ class Migration:
                 )
             if state == "cleaned":
                 raise wrong_state(self.manifest.name, s.run, state)
+            s.take_lease()
             if slice is not None:
                 return self._result(s.run, verdict=verify_slice(s, slice))
             return self._result(s.run, verdict=verify_run(s))
@@ -136,11 +140,14 @@ class Migration:
             GateError: there is no verdict yet, or it does not pass.
         """
         with self._lease(), self._session(self._require_run()) as s:
+            if not dry_run:
+                s.take_lease()
             return self._reported(s.run, swap_run(s, dry_run))
 
     def sweep(self) -> SwapResult:
         """Carry writes that landed in the collection that is not live since the name moved."""
         with self._lease(), self._session(self._require_run()) as s:
+            s.take_lease()
             return sweep_run(s)
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
@@ -151,11 +158,15 @@ class Migration:
         """
         states: tuple[State, ...] = ("swapped", "rolling back", "rolled back")
         with self._lease(), self._session(self._require_run(*states)) as s:
+            if not dry_run:
+                s.take_lease()
             return self._reported(s.run, rollback_run(s, dry_run, accept_loss))
 
     def clean(self, *, dry_run: bool = False) -> SwapResult:
         """Delete the collection that is not live: the old one after a swap, else the shadow."""
         with self._lease(), self._session(self._require_run()) as s:
+            if not dry_run and run_state(s.run) != "cleaned":
+                s.take_lease()
             return self._reported(s.run, clean_run(s, dry_run))
 
     def status(self) -> RunResult:
@@ -233,3 +244,9 @@ class Migration:
 
     def _result(self, run: RunDir, **fields: object) -> RunResult:
         return run_result(self.manifest.name, run, **fields)
+
+
+def _is_done(run: RunDir) -> bool:
+    """Whether `run` has nothing left to do."""
+    moving = pending_move(run) or swap_unfinished(run)
+    return not moving and run_state(run) in ("swapped", "cleaned")

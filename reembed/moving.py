@@ -85,7 +85,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     refuse_other(source, s.source, s.run)
     kind = choose_kind(s.source_store, manifest, source)
     if dry_run:
-        messages = guard_messages(manifest.state_dir)
+        messages = [*guard_messages(manifest.state_dir), *_open_in_others(s)]
         return replace(_outcome(s, "swap", False, kind), messages=messages)
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
@@ -158,7 +158,7 @@ def _finish_swap(s: Session) -> SwapResult:
     run.journal.append("swap-finished", swept=result.swept)
     return replace(
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
-        conflicts=conflicts, messages=[*result.messages, *messages],
+        conflicts=conflicts, messages=[*result.messages, *messages, *_open_in_others(s)],
     )  # fmt: skip
 
 
@@ -168,6 +168,18 @@ def _still_live(s: Session) -> bool:
         return s.source_store.resolve(s.manifest.live).id == s.source.id
     except CollectionNotFoundError:
         return False
+
+
+def _open_in_others(s: Session) -> list[str]:
+    """Which other processes have a store open that takes one writer, and what that means."""
+    others = s.source_store.capabilities.open_in
+    if not others:
+        return []
+    return [
+        f"open in other processes now: {', '.join(others)}. If they write while a run does, "
+        "vectors are lost without an error; and handles that they opened before a swap stay on the "
+        "old collection until they open the name again"
+    ]
 
 
 def _swap_kind(s: Session) -> SwapPlan:

@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.registry import open_embedder
-from reembed.errors import ReembedError
+from reembed.errors import PreflightError, ReembedError
 from reembed.guards import Pause
+from reembed.lease import LeasedProgress, StoreLease, leased
 from reembed.ledger import Ledger
 from reembed.manifest import Manifest, Model
 from reembed.mem0_plan import old_model
@@ -50,6 +51,8 @@ class Session:
         self.old_model_note = ""
         self.pause = Pause(manifest.state_dir, progress.note)
         self._writes = writes
+        self._lease: StoreLease | None = None
+        self._unleased = False
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -80,21 +83,57 @@ class Session:
         manifest = self.manifest
         self._run = RunDir.create(manifest.state_dir, manifest.to_yaml(), manifest.identity())
         self.spending.keep_in(self._run.path)
+        if self._lease is not None:
+            self._lease.work_on(self._run.run_id)
+
+    def take_lease(self) -> None:
+        """Claim the live name in its store until the end of the session, for the right to write.
+
+        A source that cannot be written to keeps no lease. Where the target is another store, the
+        run goes on without one, with a warning: no name moves then.
+
+        Raises:
+            LockedError: another run is at work on this live name.
+        """
+        manifest, store = self.manifest, self.source_store
+        run = self._run.run_id if self._run else ""
+        lease = StoreLease(store, manifest.live, manifest.name, run, self.progress.note)
+        try:
+            lease.acquire()
+        except PreflightError as error:
+            if manifest.target_url == manifest.source.url:
+                raise
+            self._unleased = True
+            self.progress.note(
+                f"the source's store keeps no lease ({error.message}): runs of other machines or "
+                "state directories are not locked out"
+            )
+            return
+        self._lease = lease
+        self._closing.callback(lease.release)
+        self.progress = LeasedProgress(self.progress, lease.refuse_lost)
+
+    def _check_lease(self, now: bool) -> None:
+        """Raise LockedError before a write if the lease is lost."""
+        if self._lease is not None:
+            self._lease.check(now=now)
+        elif not self._unleased:
+            raise AssertionError("a command that writes takes the lease first")
 
     @cached_property
     def source_store(self) -> Store:
         store = open_source(self.manifest)
         self._closing.callback(store.close)
-        return store
+        return leased(store, self._check_lease)
 
     @cached_property
     def store(self) -> Store:
-        """The target's store."""
+        """The target's store. Like the source's, it is written to under the lease alone."""
         if self.manifest.target_url == self.manifest.source.url:
             return self.source_store
         store = open_store(self.manifest.target_url)
         self._closing.callback(store.close)
-        return store
+        return leased(store, self._check_lease)
 
     @cached_property
     def spending(self) -> Spending:

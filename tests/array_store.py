@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -83,6 +84,8 @@ class ArrayStore(SimpleStore):
     def __init__(self) -> None:
         self.url = "chroma:in-memory"
         self.held: dict[str, Collection] = {}
+        self._claims: dict[str, str] = {}
+        self._claiming = threading.Lock()
 
     def clone(self) -> ArrayStore:
         """A copy whose records can be changed without changing these."""
@@ -209,6 +212,27 @@ class ArrayStore(SimpleStore):
         return None
 
     def release_writes(self, live: str) -> None: ...
+
+    def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
+        with self._claiming:
+            standing = self._claims.get(live)
+            if standing in (None, over, claim):
+                self._claims[live] = claim
+                return None
+            return standing
+
+    def renew(self, live: str, claim: str, renewed: str) -> str | None:
+        with self._claiming:
+            standing = self._claims.get(live, "")
+            if standing not in (claim, renewed):
+                return standing
+            self._claims[live] = renewed
+            return None
+
+    def unclaim(self, live: str, claim: str) -> None:
+        with self._claiming:
+            if self._claims.get(live) == claim:
+                del self._claims[live]
 
     def drop(self, id: str) -> None:
         self.held.pop(id, None)

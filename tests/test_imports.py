@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "reembed"
 
 RANKS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("disk", "records", "template", "secret_scan", "store_url", "progress", "hooks", "guards"),
+    ("disk", "records", "template", "secret_scan", "store_url", "progress", "hooks", "guards", "owner"),
     ("yaml_reader", "output"),
     ("manifest_sections", "manifest_errors"),
     ("manifest", "rundir", "quality"),
@@ -27,7 +27,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("spending",),
     ("embedders", "engines"),
     ("stores",),
-    ("ledger", "vector_cache", "refusals", "mem0_plan", "swapkind", "leftovers"),
+    ("ledger", "vector_cache", "refusals", "mem0_plan", "swapkind", "leftovers", "lease"),
     ("difference", "corpus", "estimate"),
     ("questions",),
     ("searches",),

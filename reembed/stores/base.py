@@ -85,11 +85,14 @@ class Capabilities:
         swap_kinds: the kinds it can do, and what each guarantees, in its own words.
         local_path: the directory whose disk the shadow fills, None if it is not on this machine.
         notes: what `plan` should tell the user about this store.
+        open_in: other processes that have a store open that takes one writer, e.g.
+            `pid 123 (python app.py)`; those that can be seen.
     """
 
     swap_kinds: Mapping[SwapKind, str]
     local_path: Path | None = None
     notes: tuple[str, ...] = ()
+    open_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -300,6 +303,35 @@ class Store(Protocol):
 
     def release_writes(self, live: str) -> None:
         """Let held writers go on. Fine if none are held."""
+        ...
+
+    def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
+        """Claim a live name: compare-and-set, also among processes on several machines.
+
+        A claim is a text that the store keeps beside the name, and does not understand. There need
+        be no collection of the name, and `collections` lists no claims.
+
+        Args:
+            over: take the name over from exactly this claim; None only takes it if nobody has it.
+
+        Returns None if `claim` stands now, else the claim that stands and was left as it is.
+
+        Raises:
+            PreflightError: the store refuses to keep a claim: no right to write, or what it would
+                be kept in is somebody else's.
+        """
+        ...
+
+    def renew(self, live: str, claim: str, renewed: str) -> str | None:
+        """Set `renewed` in place of exactly `claim`, of which it is impossible that another process
+        is told at the same time that it has taken it over.
+
+        Returns None if `renewed` stands now, else the claim that stands, empty if there is none.
+        """
+        ...
+
+    def unclaim(self, live: str, claim: str) -> None:
+        """Free the live name of exactly this claim; if another stands, or none, that is fine."""
         ...
 
     def drop(self, id: str) -> None:

@@ -25,6 +25,7 @@ from reembed.stores import (
     chroma_function,
     chroma_ghosts,
     chroma_hold,
+    chroma_lease,
     chroma_metric,
     chroma_names,
     chroma_pointer,
@@ -42,6 +43,7 @@ from reembed.stores.base import (
     StoreOptions,
 )
 from reembed.stores.chroma_client import mapped
+from reembed.stores.processes import Holders, holders
 
 Where = Mapping[str, Any] | str | None
 QUERY_ROWS = 100
@@ -81,7 +83,7 @@ class ChromaStore(SimpleStore):
         # file is relied on only where a process is seen that has it open. (A transaction needs no
         # such proof: it asks the server afterwards.)
         self._file = self._folder
-        if self._path is None and self._folder and not chroma_sqlite.holders(self._folder):
+        if self._path is None and self._folder and not holders(self._folder).processes:
             self._file = None
         with mapped(url):
             self._max_rows = max(1, self._client.get_max_batch_size())
@@ -93,11 +95,13 @@ class ChromaStore(SimpleStore):
         kinds: dict[SwapKind, str] = dict(chroma_swap.GUARANTEES)
         if self._folder is None:
             del kinds["transaction"]
-        notes = chroma_reach.notes(self._path, self._folder)
-        return Capabilities(kinds, self._folder, notes)
+        others = holders(self._path) if self._path else Holders({})
+        notes = chroma_reach.notes(self._path, self._folder, others)
+        return Capabilities(kinds, self._folder, notes, others.lines())
 
     def collections(self) -> list[str]:
-        return chroma_names.all_names(self._client)
+        every = chroma_names.list_all(self._client)
+        return sorted({one.name for one in every if not chroma_lease.is_claim(one)})
 
     def _named(self, name: str) -> Collection | None:
         return chroma_names.by_name(self._client, name)
@@ -312,6 +316,15 @@ class ChromaStore(SimpleStore):
 
     def release_writes(self, live: str) -> None:
         chroma_hold.release(self._client, live)
+
+    def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
+        return chroma_lease.claim(self._client, live, claim, over)
+
+    def renew(self, live: str, claim: str, renewed: str) -> str | None:
+        return chroma_lease.renew(self._client, live, claim, renewed)
+
+    def unclaim(self, live: str, claim: str) -> None:
+        chroma_lease.unclaim(self._client, live, claim)
 
     def _merge_intruders(self, names: list[str]) -> str | None:
         """An application can make the live name more than once in a gap; a receipt names one

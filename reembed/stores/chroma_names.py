@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 from uuid import UUID
 
@@ -87,14 +87,18 @@ def free_name(client: ClientAPI, name: str) -> str:
     return free
 
 
-def all_names(client: ClientAPI) -> list[str]:
-    """Names of all collections, sorted."""
-    names: set[str] = set()
+def list_all(client: ClientAPI) -> Iterator[Collection]:
+    """All collections, page by page."""
     page, size = 0, 300
     while True:
         with mapped("collections"):
             found = client.list_collections(limit=size, offset=page * size)
-        names.update(collection.name for collection in found)
+        yield from found
         if len(found) < size:
-            return sorted(names)
+            return
         page += 1
+
+
+def all_names(client: ClientAPI) -> list[str]:
+    """Names of all collections, sorted."""
+    return sorted({collection.name for collection in list_all(client)})

@@ -9,6 +9,8 @@ from chromadb.api import ClientAPI
 
 from reembed.errors import PreflightError
 from reembed.stores import chroma_names, chroma_sqlite
+from reembed.stores.chroma_lease import is_claim
+from reembed.stores.processes import Holders
 
 
 def verified(folder: Path, client: ClientAPI, url: str) -> Path:
@@ -22,7 +24,10 @@ def verified(folder: Path, client: ClientAPI, url: str) -> Path:
         raise PreflightError(f"source.data_dir: {folder} has no {chroma_sqlite.FILE}")
     named: Any = client
     there = chroma_sqlite.collection_names(folder, named.tenant, named.database)
-    same = sorted(there.values()) == chroma_names.all_names(client)
+    # Claims come and go between the two looks.
+    seen = {str(one.id): one.name for one in chroma_names.list_all(client) if not is_claim(one)}
+    there = {id: name for id, name in there.items() if id in seen or "__lease" not in name}
+    same = sorted(there.values()) == sorted(seen.values())
     id, name = next(iter(there.items()), ("", ""))
     if not same or not there or chroma_names.holder(client, name) != id:
         raise PreflightError(
@@ -33,27 +38,36 @@ def verified(folder: Path, client: ClientAPI, url: str) -> Path:
     return folder.resolve()
 
 
-def notes(path: Path | None, folder: Path | None) -> tuple[str, ...]:
+def notes(path: Path | None, folder: Path | None, others: Holders) -> tuple[str, ...]:
     """What `plan` should tell of this store.
 
     Args:
         path: of a local database, None for a server.
         folder: where chroma.sqlite3 is at hand, None where it is not.
+        others: processes that have the database open.
     """
     found = ["Chroma 1.x has no access control of its own: whoever reaches it may write."]
     if path is not None:
-        found.append(
-            "Only one process at a time may write to a local Chroma collection: two lose vectors "
-            "without an error."
-        )
-        others = chroma_sqlite.holders(path)
-        if others:
-            found.append(
-                f"Open in other processes now: {', '.join(map(str, others))}. Searching is fine; "
-                "they must not write while a run loads or sweeps."
-            )
+        found.append(_one_writer(others))
     elif folder is None:
         found.append(
             "With source.data_dir (the server's own directory) the swap could be one transaction."
         )
     return tuple(found)
+
+
+def _one_writer(others: Holders) -> str:
+    rule = (
+        "Only one process at a time may write to a local Chroma collection: two lose vectors "
+        "without an error."
+    )
+    if others.processes:
+        rule += (
+            f" Open in other processes now: {others}. Searching is fine; they must not write while "
+            "a run loads, swaps or sweeps: stop them, or serve the folder with `chroma run`."
+        )
+    else:
+        rule += " No other process is seen to have it open now."
+    if others.unseen:
+        rule += f" ({others.unseen[0].upper()}{others.unseen[1:]}.)"
+    return rule

@@ -7,7 +7,6 @@ opens a connection, does one short thing and closes it.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -247,18 +246,3 @@ def _metadata_segment(folder: Path, id: str) -> str:
     if row is None:
         raise CollectionNotFoundError(f"{folder}: the collection {id} is gone")
     return str(row[0])
-
-
-def holders(folder: Path) -> list[int]:
-    """Other processes that have the database open, as far as /proc shows them to this user."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) == os.getpid():
-            continue
-        try:
-            links = [str(link.readlink()) for link in (process / "fd").iterdir()]
-        except OSError:  # another user's process, or one that has just ended
-            continue
-        if str(folder / FILE) in links:
-            found.add(int(process.name))
-    return sorted(found)
