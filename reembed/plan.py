@@ -78,6 +78,13 @@ class Plan:
         return PreflightError(first.message + more, first.hint)
 
 
+LEASE_IN_SOURCE = Problem(
+    "the lease is kept beside the live name, in the source's store; if that may not be written to, "
+    "the run goes on without one, with a warning",
+    "Then see to it that no other machine or state directory migrates the same collection.",
+)
+
+
 def target_name(manifest: Manifest, store: Store, dimensions: int) -> str:
     """The shadow's name: target.collection, or `<collection>__<model>-<dimensions>`."""
     return manifest.target.collection or store.default_target(
@@ -149,6 +156,8 @@ def make_plan(
     mem0 = examine(manifest, source, dimensions)
     warnings += [Problem(text) for text in history]
     blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
+    if manifest.target_url != manifest.source.url:
+        warnings.append(LEASE_IN_SOURCE)
     return Plan(
         manifest.name, source, manifest.target_url, target, dimensions,
         manifest.target.metric or source.metric, records, estimate, spending.budget(), swap,

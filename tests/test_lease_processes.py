@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from reembed.errors import PreflightError
 from tests.helpers import (
     Command,
     chroma_at,
@@ -183,3 +185,57 @@ def test_who_stood_still_before_the_move_does_not_move(tmp_path: Path, served_ur
     assert "lease" in result["error"]["message"]
     assert names_in(served_url) == before, "the live name leads where the other run moved it"
     assert not run_dir(frozen).events("swap-done")
+
+
+def test_a_source_that_keeps_no_lease_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    """It may only be read: with another target the run goes on, else it is refused."""
+    source, target = (f"chroma:{tmp_path / name}" for name in ("source", "target"))
+    for where, count in ((source, 40), (target, 0)):
+        with chroma_at(where) as client:
+            plain_collection(client, NAME, count)
+    path = manifest(
+        tmp_path / "away", source, target__url=target, swap__kind="config", verify__margin=0.5
+    )
+    warnings = " ".join(problem.message for problem in migration(path).plan().warnings)
+    assert "the lease is kept beside the live name" in warnings
+    monkeypatch.setattr("reembed.stores.chroma.ChromaStore.claim", _refused)
+    outcome = command("run", path, "--until", "load", "--json")
+    assert outcome.code == 0, outcome.out
+    assert "keeps no lease (access refused)" in outcome.err
+    assert f"{NAME}-away" in names_in(target)
+    here = manifest(tmp_path / "here", source)
+    outcome = command("run", here, "--json")
+    assert outcome.code == 5
+    assert outcome.json["error"]["message"] == "access refused"
+
+
+def _refused(*_: object) -> None:
+    raise PreflightError("access refused")
+
+
+def test_somebody_elses_collection_is_no_lease(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    with chroma_at(f"chroma:{database}") as client:
+        plain_collection(client, "docs__lease", 2)
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    outcome = command("run", path, "--json")
+    assert outcome.code == 5
+    assert "docs__lease" in outcome.json["error"]["message"]
+    assert "Rename" in outcome.json["error"]["hint"]
+    assert names_in(f"chroma:{database}").keys() == {"docs", "docs__lease"}
+
+
+def test_what_a_killed_takeover_left_is_removed(tmp_path: Path, database: Path) -> None:
+    url = f"chroma:{database}"
+    with chroma_at(url) as client:
+        left = client.create_collection(
+            "left", metadata={"reembed:lease": 1, "claim": "dead"}, embedding_function=None
+        )
+        left.modify(name=f"docs__lease-{left.id}")
+        client.create_collection(f"docs__lease-{uuid4()}", embedding_function=None)
+    path = write_manifest(tmp_path, url)
+    migration(path).run(until="export")
+    assert len([name for name in names_in(url) if "__lease" in name]) == 1, "somebody's own stays"

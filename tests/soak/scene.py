@@ -200,10 +200,13 @@ def look(folder: Path, url: str) -> Look:
     id = run.run_id if run else "?"
     collections: dict[str, Any] = {}
     vectors: dict[str, dict[str, Any]] = {}
+    leftovers = [str(path.relative_to(folder)) for path in state.rglob("*.tmp")]
     with chroma_at(url) as client:
         for found in client.list_collections():
             found = client.get_collection(found.name, embedding_function=None)
             name = found.name.replace(id, "RUN")
+            if "__lease" in name or "__hold" in name:
+                leftovers.append(f"{name} in the store")
             if name == "docs__pointer":
                 collections[name] = str((found.metadata or {}).get("target")).replace(id, "RUN")
                 continue
@@ -218,7 +221,6 @@ def look(folder: Path, url: str) -> Look:
                     vectors[name]["index answers"] = np.full(2, len(near["ids"][0]), np.float32)
     verdict = run.path / "verdict.json" if run else folder / "none"
     gates = json.loads(verdict.read_text())["gates"] if verdict.exists() else []
-    leftovers = [str(path.relative_to(folder)) for path in state.rglob("*.tmp")]
     lease = state / "lease"
     if lease.exists() and lease.stat().st_size:
         leftovers.append(f"lease of {lease.read_text().strip()}")
