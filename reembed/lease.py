@@ -176,7 +176,12 @@ class StoreLease:
 
 # What a run does under a lease
 
-WRITES = frozenset({"add", "replace", "delete", "hold_writes", "release_writes"})
+WRITES = frozenset(
+    {
+        "acknowledge", "add", "build_index", "capture", "delete", "hold_writes", "release_capture",
+        "release_writes", "replace",
+    }
+)  # fmt: skip
 MOVES = frozenset({"create", "exchange", "drop"})
 """Writes before which the store itself is asked whose the lease is."""
 

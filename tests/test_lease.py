@@ -26,7 +26,7 @@ from tests.array_store import ArrayStore
 READS = {
     "capabilities", "check_index", "check_name", "check_where", "close", "collections", "count",
     "default_target", "describe", "describe_id", "fetch", "is_pointer", "list_ids", "query",
-    "resolve", "watermark", "claim", "renew", "unclaim",
+    "resolve", "watermark", "claim", "renew", "unclaim", "survey", "snapshot", "changed_since",
 }  # fmt: skip
 
 

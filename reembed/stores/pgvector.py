@@ -39,6 +39,7 @@ from reembed.stores.pg_layout import (
     check_identifier,
     split_name,
 )
+from reembed.stores.pg_lease import Claims
 from reembed.stores.pg_move import Mover
 from reembed.stores.pg_records import Records
 from reembed.stores.pg_shadow import ShadowMaker
@@ -67,6 +68,7 @@ class PgVectorStore:
         self._mover = Mover(self._catalog)
         self._shadows = ShadowMaker(self._catalog)
         self._records = Records(self._catalog, self._shadows)
+        self._claims = Claims(url)
         self._touched: dict[str, list[tuple[Table, list[int]]]] = {}
 
     def identify(self) -> None:
@@ -274,8 +276,20 @@ class PgVectorStore:
         self._mover.exchange(exchange)
         return Receipt("transaction", mark=self.watermark(exchange.incoming_id))
 
+    # Claims
+
+    def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
+        return self._claims.claim(live, claim, over)
+
+    def renew(self, live: str, claim: str, renewed: str) -> str | None:
+        return self._claims.renew(live, claim, renewed)
+
+    def unclaim(self, live: str, claim: str) -> None:
+        self._claims.unclaim(live, claim)
+
     def close(self) -> None:
         self._mover.release()
+        self._claims.close()
         self._catalog.close()
 
 

@@ -29,9 +29,7 @@ def claims(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "array":
         yield ArrayStore()
         return
-    with STORES[request.param](
-        tmp_path, lambda: request.getfixturevalue("chroma_server")
-    ) as opened:
+    with STORES[request.param](tmp_path, request.getfixturevalue) as opened:
         yield opened
 
 
