@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from uuid import uuid4
 import pytest
 
 from reembed.errors import PreflightError
+from reembed.owner import Owner
 from tests.helpers import (
     Command,
     chroma_at,
@@ -239,3 +241,21 @@ def test_what_a_killed_takeover_left_is_removed(tmp_path: Path, database: Path) 
     path = write_manifest(tmp_path, url)
     migration(path).run(until="export")
     assert len([name for name in names_in(url) if "__lease" in name]) == 1, "somebody's own stays"
+
+
+@pytest.mark.parametrize("standing", [True, False])
+def test_a_takeover_that_was_killed_is_followed_too(
+    tmp_path: Path, database: Path, standing: bool
+) -> None:
+    """Before or after the old claim was removed."""
+    url = f"chroma:{database}"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = replace(Owner.this_process("dead"), pid=process.pid)
+    with chroma_at(url) as client:
+        for place in ("docs__lease-next", "docs__lease") if standing else ("docs__lease-next",):
+            claim = replace(dead, token=place).to_text()
+            metadata: Any = {"reembed:lease": 1, "claim": claim}
+            client.create_collection(place, metadata=metadata, embedding_function=None)
+    migration(write_manifest(tmp_path, url)).run(until="export")
+    assert names_in(url).keys() == {"docs"}

@@ -1,12 +1,12 @@
 """The claim on a live name: a small empty collection whose metadata holds the claim's text.
 
 Chroma has no compare-and-set, but it never gives one name to two collections, and it renames by
-object id. So a claim begins with a collection that is made under the name, and ends with just that
-collection being renamed out of the way; its text is then read again, and if its owner has renewed
-it meanwhile it gets the name back. An owner renews by object id and then looks whether the name
-still leads there. Of a renewal and a takeover at the same time, at most one succeeds: for both, the
-takeover would have to read the text before it was renewed and the owner find the name before it was
-taken, and each does the one thing first that the other looks for last.
+object id. A claim is the collection of the name `<live>__lease`. Who takes one over first makes
+`<live>__lease-next`, which only one can; then reads the old claim again, and only if it has not
+been renewed renames that very collection out of the way, and its own to the name. An owner renews
+by object id, and then looks that nobody is taking over and that the name still leads there. Of a
+takeover and a renewal at the same time at most one succeeds: the takeover is announced before the
+claim is read, and the claim is changed before announcements are looked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TypeVar
 
 from chromadb.api import ClientAPI
@@ -24,6 +24,7 @@ from chromadb.api.models.Collection import Collection
 from reembed.errors import (
     CollectionNotFoundError,
     PreflightError,
+    ReembedError,
     UnreachableError,
 )
 from reembed.stores import chroma_names
@@ -36,7 +37,11 @@ _TEXT = "claim"
 _ASIDE = re.compile(r"-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What follows the name while a claim is being removed: the collection's object id."""
 _ROOM = MAX_NAME - 37
-_TRIES = 20
+_NEXT = "-next"
+"""What follows the name of a claim that is about to take the other one's place."""
+_UNIQUE = "UNIQUE constraint"
+"""What Chroma says of a name that is taken."""
+_TRIES = 40
 _PAUSE_SECONDS = 0.02
 
 Result = TypeVar("Result")
@@ -59,6 +64,12 @@ def claim(client: ClientAPI, live: str, text: str, over: str | None) -> str | No
     """See `Store.claim`."""
     name = name_of(live)
     for _ in range(_TRIES):
+        coming = _coming(client, name, (text, over))
+        if coming is not None:  # a takeover that was killed, or stands still
+            if _text(coming) not in (text, over):
+                return _text(coming)
+            _remove(client, coming, name)
+            continue
         found = _by_name(client, name)
         if found is None:
             if _make(client, name, text):
@@ -70,13 +81,37 @@ def claim(client: ClientAPI, live: str, text: str, over: str | None) -> str | No
             return None
         if standing != over:
             return standing
-        _remove(client, found, name, over)
+        if _make(client, name + _NEXT, text) and _take_over(client, found, name, text):
+            _remove_asides(client, name)
+            return None
     raise UnreachableError(f"{name} comes and goes", "Run again to resume.")
+
+
+def _take_over(client: ClientAPI, old: Collection, name: str, text: str) -> bool:
+    """What follows the announcement of a takeover; False if it was withdrawn."""
+    mine = _by_name(client, name + _NEXT)
+    if mine is None or _text(mine) != text:
+        return False
+    now = _by_name(client, name)
+    if now is not None:
+        if now.id != old.id or _text(now) != _text(old):  # it has been renewed meanwhile
+            _remove(client, mine, name)
+            return False
+        _remove(client, now, name)
+    try:
+        _again(lambda: chroma_names.modify_name(mine, name))
+    except (CollectionNotFoundError, PreflightError, UnreachableError) as error:
+        if not isinstance(error, CollectionNotFoundError) and not _taken(error):
+            raise
+        _remove(client, mine, name)  # a third process has claimed the free name
+        return False
+    return True
 
 
 def renew(client: ClientAPI, live: str, text: str, renewed: str) -> str | None:
     """See `Store.renew`."""
-    found = _by_name(client, name_of(live))
+    name = name_of(live)
+    found = _by_name(client, name)
     if found is None:
         return ""
     standing = _text(found)
@@ -84,17 +119,33 @@ def renew(client: ClientAPI, live: str, text: str, renewed: str) -> str | None:
         return standing
     with contextlib.suppress(CollectionNotFoundError):  # taken over just now
         _again(lambda: _modify(found, _metadata(renewed)))
-    now = _by_name(client, name_of(live))
+    coming = _coming(client, name)
+    if coming is not None:
+        return _text(coming)
+    now = _by_name(client, name)
     if now is None:
         return ""
     return None if now.id == found.id else _text(now)
 
 
+def _coming(client: ClientAPI, name: str, known: Container[str | None] = ()) -> Collection | None:
+    """The announcement of a takeover that is not over within a moment; at once a `known` one."""
+    found = None
+    for _ in range(_TRIES):
+        found = _by_name(client, name + _NEXT)
+        if found is None or _text(found) in known:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    return found
+
+
 def unclaim(client: ClientAPI, live: str, text: str) -> None:
     """See `Store.unclaim`."""
-    found = _by_name(client, name_of(live))
-    if found is not None and is_claim(found) and _text(found) == text:
-        _remove(client, found, name_of(live), text)
+    name = name_of(live)
+    for place in (name + _NEXT, name):
+        found = _by_name(client, place)
+        if found is not None and is_claim(found) and _text(found) == text:
+            _remove(client, found, name)
 
 
 def _make(client: ClientAPI, name: str, text: str) -> bool:
@@ -107,10 +158,14 @@ def _make(client: ClientAPI, name: str, text: str) -> bool:
     try:
         _again(make)
     except PreflightError as error:
-        if "already exists" not in error.message:
+        if not _taken(error):
             raise
         return False
     return True
+
+
+def _taken(error: ReembedError) -> bool:
+    return "already exists" in error.message or _UNIQUE in error.message
 
 
 def _metadata(text: str) -> dict[str, str | int]:
@@ -127,24 +182,12 @@ def _text(collection: Collection) -> str:
     return str(metadata.get(_TEXT, ""))
 
 
-def _remove(client: ClientAPI, found: Collection, name: str, text: str) -> None:
-    """Remove this very collection, unless its claim has been renewed since it was read."""
-    id = str(found.id)
-    aside = f"{name}-{id}"
-    try:
+def _remove(client: ClientAPI, found: Collection, name: str) -> None:
+    """Remove this very collection. Chroma deletes by name, so it first gets one of its own."""
+    aside = f"{name}-{found.id}"
+    with contextlib.suppress(CollectionNotFoundError):  # another process has removed it
         _again(lambda: chroma_names.modify_name(found, aside))
-    except CollectionNotFoundError:  # another process has removed it
-        return
-    now = _again(lambda: chroma_names.by_id(client, id))
-    if now is None:
-        return
-    if _text(now) == text:
         _delete(client, aside)
-        return
-    try:
-        _again(lambda: chroma_names.modify_name(now, name))
-    except (CollectionNotFoundError, PreflightError):  # a third process has claimed the name
-        _delete(client, aside)  # the owner will find out
 
 
 def _remove_asides(client: ClientAPI, name: str) -> None:
@@ -175,7 +218,7 @@ def _again(call: Callable[[], Result]) -> Result:
         try:
             return call()
         except UnreachableError as error:
-            if not left or "Chroma failed" not in error.message:
+            if not left or _UNIQUE in error.message or "Chroma failed" not in error.message:
                 raise
             time.sleep(_PAUSE_SECONDS)
     raise AssertionError("the last try returns or raises")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
@@ -18,7 +19,8 @@ from tests.contract.records import MODEL, simple, vectors
 from tests.contract.stores import STORES
 
 RACERS = 4
-ROUNDS = 6
+ROUNDS = int(os.environ.get("REEMBED_TEST_RACES", "8"))
+"""The races are run long with 300."""
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["reembed.migration", "reembed.stores.chroma"])
 
