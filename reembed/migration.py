@@ -81,6 +81,7 @@ class Migration:
         """
         with self._lease(), self._session(self._current_run()) as s:
             if s.begun and _is_done(s.run):
+                s.remove_dead_lease()
                 return self._result(s.run, messages=["this migration is done"], unchanged=True)
             if s.begun or until != "plan":
                 s.take_lease()
@@ -165,7 +166,9 @@ class Migration:
     def clean(self, *, dry_run: bool = False) -> SwapResult:
         """Delete the collection that is not live: the old one after a swap, else the shadow."""
         with self._lease(), self._session(self._require_run()) as s:
-            if not dry_run and run_state(s.run) != "cleaned":
+            if not dry_run and run_state(s.run) == "cleaned":
+                s.remove_dead_lease()
+            elif not dry_run:
                 s.take_lease()
             return self._reported(s.run, clean_run(s, dry_run))
 

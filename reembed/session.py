@@ -19,7 +19,12 @@ from pydantic import ValidationError
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.registry import open_embedder
-from reembed.errors import PreflightError, ReembedError
+from reembed.errors import (
+    LockedError,
+    PreflightError,
+    ReembedError,
+    UnreachableError,
+)
 from reembed.guards import Pause
 from reembed.lease import LeasedProgress, StoreLease, leased
 from reembed.ledger import Ledger
@@ -112,6 +117,12 @@ class Session:
         self._lease = lease
         self._closing.callback(lease.release)
         self.progress = LeasedProgress(self.progress, lease.refuse_lost)
+
+    def remove_dead_lease(self) -> None:
+        """For a command with nothing left to do: remove the lease of one that was killed when all
+        but giving it back was done. Another run's stays, and a store out of reach is left alone."""
+        with contextlib.suppress(LockedError, UnreachableError, PreflightError):
+            self.take_lease()
 
     def _check_lease(self, now: bool) -> None:
         """Raise LockedError before a write if the lease is lost."""

@@ -18,7 +18,17 @@ PACKAGE = Path(__file__).resolve().parent.parent / "reembed"
 
 RANKS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("disk", "records", "template", "secret_scan", "store_url", "progress", "hooks", "guards", "owner"),
+    (
+        "disk",
+        "records",
+        "template",
+        "secret_scan",
+        "store_url",
+        "progress",
+        "hooks",
+        "guards",
+        "owner",
+    ),
     ("yaml_reader", "output"),
     ("manifest_sections", "manifest_errors"),
     ("manifest", "rundir", "quality"),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 
 from reembed.errors import PreflightError
 from reembed.owner import Owner
+from reembed.stores.registry import open_store
 from tests.helpers import (
     Command,
     chroma_at,
@@ -259,3 +260,26 @@ def test_a_takeover_that_was_killed_is_followed_too(
             client.create_collection(place, metadata=metadata, embedding_function=None)
     migration(write_manifest(tmp_path, url)).run(until="export")
     assert names_in(url).keys() == {"docs"}
+
+
+def test_a_command_with_nothing_left_to_do_removes_a_dead_lease(
+    tmp_path: Path, database: Path
+) -> None:
+    """Killed when all was done but giving the lease back."""
+    url = f"chroma:{database}"
+    path = write_manifest(tmp_path, url, swap__keep_old="0d", verify__margin=0.5)
+    assert migration(path).run(swap=True).state == "swapped"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = replace(Owner.this_process("move"), pid=process.pid).to_text()
+    alive = Owner.this_process("another").to_text()
+    for step in ("run", "clean"):
+        for claim, left in ((dead, False), (alive, True)):
+            if step == "clean" and run_dir(path).last("cleaned") is None:
+                migration(path).clean()
+            with closing(open_store(url)) as store:
+                assert store.claim("docs", claim) is None
+            getattr(migration(path), step)()
+            assert ("docs__lease" in names_in(url)) == left
+            with closing(open_store(url)) as store:
+                store.unclaim("docs", claim)
