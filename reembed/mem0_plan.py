@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reembed.disk import write_atomic
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest, Model
 from reembed.mem0 import (
