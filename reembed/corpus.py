@@ -6,7 +6,6 @@ which one speaks for it, and everything here passes over the others.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,13 @@ import pyarrow as pa
 
 from reembed.ledger import Ledger
 from reembed.quality.search import Block
-from reembed.records import Vectors, bad_rows, fixed_array_to_vectors, list_array_to_vectors
+from reembed.records import (
+    Vectors,
+    bad_rows,
+    fixed_array_to_vectors,
+    list_array_to_vectors,
+    metadata_object,
+)
 from reembed.rundir import RunDir, Shard
 from reembed.template import TextTemplate
 
@@ -122,7 +127,7 @@ class Corpus:
         exports = self._run.read_shard(self.exports[stem], FIELDS)
         exports = _in_order(exports, keys.column("id").to_pylist())
         return {
-            id: Record(key, text, json.loads(metadata) or {})
+            id: Record(key, text, metadata_object(metadata))
             for id, key, text, metadata in zip(
                 keys.column("id").to_pylist(), keys.column("text_sha256").to_pylist(),
                 self._texts(exports), exports.column("metadata").to_pylist(), strict=True,

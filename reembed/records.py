@@ -78,6 +78,12 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
     )
 
 
+def metadata_object(text: str) -> dict[str, Any]:
+    """Metadata text, parsed; empty where it is no JSON object, as a store's own JSON may be."""
+    parsed = json.loads(text)
+    return parsed if isinstance(parsed, dict) else {}
+
+
 def _frame(value: str | None) -> bytes:
     """A length-prefixed field; null has a length that no string can have."""
     if value is None:

@@ -1,7 +1,8 @@
 """The text template: which text of a record is embedded.
 
 `{document}`, `{id}`, `{uri}` and `{metadata.KEY}` are replaced; `{{` and `}}` are literal braces.
-What a record lacks is replaced by nothing. This is no format string: nothing else is evaluated.
+KEY may lead into objects: `{metadata.author.name}`, unless there is a key `author.name`. What a
+record lacks is replaced by nothing. This is no format string: nothing else is evaluated.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ class TextTemplate:
                 f"unknown field {{{name}}}; known: {{document}}, {{id}}, {{uri}}, {{metadata.KEY}}"
             )
         self.uses_metadata = True
-        return lambda id, document, metadata, uri: _plain((metadata or {}).get(key))
+        return lambda id, document, metadata, uri: _plain(look_up(metadata, key))
 
     def render(self, id: str, document: str | None, metadata: Any, uri: str | None) -> str:
-        """The text of one record; `metadata` is its parsed JSON or None.
+        """The text of one record; `metadata` is its parsed JSON, of which only an object has keys.
 
         Nothing at all where every field used is blank, so that a template's fixed words never
         stand for a record without text.
@@ -88,6 +89,18 @@ class TextTemplate:
 
 def _no_metadata(text: str) -> None:
     return None
+
+
+def look_up(metadata: Any, key: str) -> Any:
+    """The value of a key, None without one. A key with dots that is not there as it stands is
+    looked up step by step: `a.b` is then `b` in the object `a`."""
+    if not isinstance(metadata, dict):
+        return None
+    if key in metadata:
+        return metadata[key]
+    dots = (place for place, letter in enumerate(key) if letter == ".")
+    steps = (look_up(metadata.get(key[:dot]), key[dot + 1 :]) for dot in dots)
+    return next((found for found in steps if found is not None), None)
 
 
 def _plain(value: Any) -> str:

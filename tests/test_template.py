@@ -53,6 +53,41 @@ def test_renders(template: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("author.name", "Ada"),
+        ("author.born.year", "1815"),
+        ("author", '{"name": "Ada", "born": {"year": 1815}, "x.y": "z"}'),
+        ("author.x.y", "z"),
+        ("a.b", "as it stands"),
+        ("a.c", "a step"),
+        ("a.b.c", "dots in both"),
+        ("a.absent", ""),
+        ("absent.name", ""),
+        ("tags.0", ""),
+        ("a.b.c.d", ""),
+        ("author.", ""),
+        (".name", ""),
+    ],
+)
+def test_a_key_with_dots_is_looked_up_as_it_stands_and_then_step_by_step(
+    key: str, expected: str
+) -> None:
+    metadata = {
+        "author": {"name": "Ada", "born": {"year": 1815}, "x.y": "z"},
+        "a.b": "as it stands",
+        "a": {"b": "behind it", "c": "a step", "b.c": "dots in both"},
+        "tags": ["x"],
+    }
+    assert render(f"<{{metadata.{key}}}>{{id}}", metadata=metadata) == f"<{expected}>a"
+
+
+@pytest.mark.parametrize("metadata", [None, [], ["title"], "title", 1.5, True])
+def test_metadata_that_is_no_object_has_no_keys(metadata: object) -> None:
+    assert render("{metadata.title}|{document}", metadata=metadata) == "|text"
+
+
+@pytest.mark.parametrize(
     "template", ["{document.__class__}", "{0}", "{}", "{metadata}", "{metadata.}"]
 )
 def test_refuses_unknown_fields_and_names_the_known(template: str) -> None:
