@@ -28,7 +28,7 @@ from reembed.records import (
     chunked,
     fixed_array_to_vectors,
 )
-from reembed.refusals import name_taken
+from reembed.refusals import existing, name_taken
 from reembed.rundir import DELTA, RunDir, Shard
 from reembed.stores.base import CollectionInfo, Store
 
@@ -75,8 +75,8 @@ def ensure_shadow(
             )
         return info
     intended = any(event["name"] == name for event in run.events("shadow-intent"))
-    if name in store.collections():
-        info = store.describe(name)
+    info = existing(store, name)
+    if info is not None:
         if not intended or info.count:
             raise name_taken(name)
     else:

@@ -191,7 +191,7 @@ def _swap_kind(s: Session) -> SwapPlan:
 
 def _move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Receipt:
     old_id, new_id = both_ids(s)
-    parked = parked_name(s.manifest.live, s.run.run_id)
+    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
     if action == "swap":
         model = s.manifest.model.to_dict()
         exchange = Exchange(s.manifest.live, new_id, old_id, parked, model)
@@ -337,7 +337,7 @@ def _sweep_back(s: Session) -> SwapResult:
 
 def _hook_variables(s: Session, action: str) -> dict[str, str]:
     shadow = str(s.run.events("shadow-created")[-1]["name"])
-    parked = parked_name(s.manifest.live, s.run.run_id)
+    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
     variables = hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
     config = application_config(s.manifest, s.run.path, action)
     return variables | ({} if config is None else {"APPLICATION_CONFIG": str(config)})
@@ -395,7 +395,7 @@ def _outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) 
     """What an action did or, as a dry run, would do."""
     shadow = s.run.last("shadow-created")
     name = str(shadow["name"]) if shadow else ""
-    parked = parked_name(s.manifest.live, s.run.run_id)
+    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
     back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
     other = name if back else parked
     if (

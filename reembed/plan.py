@@ -19,7 +19,7 @@ from reembed.guards import guard_messages
 from reembed.manifest import Manifest
 from reembed.mem0_plan import compare_history, examine
 from reembed.records import Metric
-from reembed.refusals import name_taken, refuse_empty
+from reembed.refusals import existing, name_taken, refuse_empty
 from reembed.rundir import new_run_id
 from reembed.spending import Budget, Spending, cost
 from reembed.stores.base import CollectionInfo, Store
@@ -135,9 +135,10 @@ def make_plan(
     if swap is not None and swap.kind != "config":
         blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
     blockers += _target_blockers(manifest, source, target_store, target, own_shadow)
-    blockers += _index_blockers(manifest, source, target_store)
+    made, refused = _shadow_notes(manifest, source, target_store, dimensions)
+    blockers += refused
     if swap is not None and swap.kind != "config":
-        blockers += _live_blockers(source_store, manifest.live)
+        blockers += _live_blockers(source_store, source, manifest.live)
     estimate, sampled = make_estimate(
         manifest, source_store, source, records, embedder, target_store, known
     )
@@ -149,7 +150,7 @@ def make_plan(
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {
-        *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes,
+        *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes, *made,
     }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
     warnings.append(_application_warning(source, dimensions, swap))
@@ -169,34 +170,44 @@ def _target_blockers(
     manifest: Manifest, source: CollectionInfo, store: Store, target: str, own_shadow: str | None
 ) -> list[Problem]:
     try:
-        store.check_name(target)
         same_store = manifest.target_url == manifest.source.url
-        if same_store and target in (source.name, manifest.source.collection, manifest.live):
+        store.check_name(target, source.id if same_store else None)
+        there = existing(store, target)
+        if same_store and (
+            target in (source.name, manifest.source.collection, manifest.live)
+            or (there is not None and there.id == source.id)
+        ):
             raise PreflightError(
                 f"the target collection {target!r} is the source itself",
                 "The shadow is built beside the live collection: leave target.collection out, or "
                 "choose another name. The live name moves to it at the swap.",
             )
-        if target in store.collections() and store.describe(target).id != own_shadow:
+        if there is not None and there.id != own_shadow:
             raise name_taken(target)
     except RefusedError as error:
         return [Problem(error.message, error.hint)]
     return []
 
 
-def _index_blockers(manifest: Manifest, source: CollectionInfo, store: Store) -> list[Problem]:
+def _shadow_notes(
+    manifest: Manifest, source: CollectionInfo, store: Store, dimensions: int
+) -> tuple[list[str], list[Problem]]:
+    """What the store says of the shadow that it will make, or why it will not."""
+    index = index_settings(manifest, source)
+    like = source.id if manifest.target_url == manifest.source.url else None
     try:
-        store.check_index(index_settings(manifest, source), manifest.target.metric or source.metric)
+        store.check_index(index, manifest.target.metric or source.metric)
+        return store.check_shadow(like, dimensions, index), []
     except RefusedError as error:
-        return [Problem(error.message, error.hint)]
-    return []
+        return [], [Problem(error.message, error.hint)]
 
 
-def _live_blockers(store: Store, live: str) -> list[Problem]:
+def _live_blockers(store: Store, source: CollectionInfo, live: str) -> list[Problem]:
     """The live name must be legal, and leave room for what the old collection will be called."""
     try:
         store.check_name(live)
-        store.check_name(parked_name(live, "x" * len(new_run_id())))
+        parked = store.fit_name(parked_name(live, "x" * len(new_run_id())))
+        store.check_name(parked, source.id)
     except RefusedError as error:
         return [Problem(f"swap.live: {error.message}", error.hint or "Choose another live name.")]
     return []

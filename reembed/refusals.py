@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.rundir import RunDir
-from reembed.stores.base import CollectionInfo
+from reembed.stores.base import CollectionInfo, Store
+
+
+def existing(store: Store, name: str) -> CollectionInfo | None:
+    """The collection of this name, None without one."""
+    try:
+        return store.describe(name)
+    except CollectionNotFoundError:
+        return None
 
 
 def refuse_empty(

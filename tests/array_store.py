@@ -110,7 +110,7 @@ class ArrayStore(SimpleStore):
         held = self.held.get(id)
         return replace(held.info, count=len(held.rows)) if held else None
 
-    def check_name(self, name: str) -> None: ...
+    def check_name(self, name: str, beside: str | None = None) -> None: ...
 
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
         return f"{collection}__{model}-{dimensions}"

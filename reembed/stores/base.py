@@ -33,6 +33,7 @@ class CollectionInfo:
         model: what the store recorded of the model, as manifest keys; None if nothing usable.
         database: which database it is in, whatever name and address that goes by; empty where the
             store cannot tell.
+        layout: pgvector: how the table is laid out; empty where a store has one layout.
     """
 
     id: str
@@ -44,6 +45,7 @@ class CollectionInfo:
     index: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] | None = None
     database: dict[str, Any] = field(default_factory=dict)
+    layout: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -160,12 +162,28 @@ class Store(Protocol):
         """What is to be said of a collection before it is moved."""
         ...
 
-    def check_name(self, name: str) -> None:
-        """Raise PreflightError, saying why, if the store would refuse the name."""
+    def check_name(self, name: str, beside: str | None = None) -> None:
+        """Raise PreflightError, saying why, if the store would refuse the name.
+
+        Args:
+            beside: object id of the collection with which this one is to exchange names.
+        """
+        ...
+
+    def fit_name(self, name: str) -> str:
+        """A name that was made up, shortened where the store allows no such long ones."""
         ...
 
     def check_index(self, index: Mapping[str, Any], metric: Metric) -> None:
         """Raise PreflightError, saying why, if `create` would refuse these index settings."""
+        ...
+
+    def check_shadow(
+        self, like: str | None, dimensions: int, index: Mapping[str, Any]
+    ) -> list[str]:
+        """What `plan` should say of a collection that is made like another one of this store, with
+        vectors of so many dimensions. Raises PreflightError, saying why, if `create` would refuse.
+        """
         ...
 
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
@@ -346,6 +364,14 @@ class SimpleStore:
 
     def survey(self, id: str) -> Survey:
         return Survey()
+
+    def fit_name(self, name: str) -> str:
+        return name
+
+    def check_shadow(
+        self, like: str | None, dimensions: int, index: Mapping[str, Any]
+    ) -> list[str]:
+        return []
 
     def build_index(self, id: str) -> None:
         return None

@@ -142,7 +142,7 @@ class ChromaStore(SimpleStore):
             model=chroma_function.model_of(function),
         )
 
-    def check_name(self, name: str) -> None:
+    def check_name(self, name: str, beside: str | None = None) -> None:
         chroma_names.check_name(name)
 
     def check_index(self, index: Mapping[str, Any], metric: Metric) -> None:

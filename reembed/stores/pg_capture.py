@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from psycopg import errors, sql
 
-from reembed.stores.pg_client import Connection, fetch_all, fetch_one
+from reembed.stores.pg_client import Connection, beside_parameters, fetch_all, fetch_one
 from reembed.stores.pg_table import Table
 
 TRIGGERS = ("zz_reembed_rows", "zz_reembed_truncate")
@@ -178,7 +178,7 @@ def forget(connection: Connection, table: Table, entries: list[int]) -> None:
     if entries:
         connection.execute(
             sql.SQL("DELETE FROM {} WHERE seq = ANY (%s)").format(
-                sql.Identifier(table.schema, _log_name(table.oid))
+                beside_parameters(sql.Identifier(table.schema, _log_name(table.oid)))
             ),
             [entries],
         )

@@ -12,7 +12,7 @@ from functools import cached_property
 from psycopg import sql
 
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
-from reembed.stores import pg_columns, pg_tables
+from reembed.stores import pg_columns, pg_indexes, pg_tables
 from reembed.stores.base import CollectionInfo, StoreOptions
 from reembed.stores.pg_client import (
     Connection,
@@ -23,15 +23,8 @@ from reembed.stores.pg_client import (
     identify,
     mapped,
 )
-from reembed.stores.pg_layout import (
-    ENTITIES,
-    Found,
-    find_table,
-    missing_table,
-    read_parts,
-    table_by_oid,
-    vector_tables,
-)
+from reembed.stores.pg_layout import read_parts, table_by_oid, vector_tables
+from reembed.stores.pg_names import ENTITIES, Found, find_table, missing_table
 from reembed.stores.pg_table import Table
 
 SAMPLE = 200
@@ -89,9 +82,8 @@ class Catalog:
 
     def display(self, found: Found) -> str:
         """The name as the role's search path finds it, with the schema where it does not."""
-        oid, schema, name = found
-        row = fetch_one(self.main, "SELECT pg_table_is_visible(%s)", [oid])
-        return name if row and row[0] else f"{schema}.{name}"
+        _, schema, name = found
+        return name if find_table(self.main, name) == found else f"{schema}.{name}"
 
     def describe(self, name: str) -> CollectionInfo:
         with mapped(self.url):
@@ -104,7 +96,7 @@ class Catalog:
         parts = self.parts(found)
         main = parts[0]
         note = pg_tables.read_note(self.main, main)
-        index = pg_tables.vector_index(self.main, main)
+        index = pg_indexes.vector_index(self.main, main)
         settings = index.to_dict() if index else note.get("index", {"type": "none"})
         return CollectionInfo(
             id=f"{self.database.key}/{note.get('stands_for', main.oid)}",
@@ -116,6 +108,7 @@ class Catalog:
             index=settings,
             model=note.get("model"),
             database=self.database.to_dict(),
+            layout=main.layout,
         )
 
     def count_of(self, table: Table) -> int:

@@ -159,6 +159,11 @@ def fetch_all(
     return connection.execute(query, parameters or None).fetchall()
 
 
+def beside_parameters(identifier: sql.Identifier) -> sql.SQL:
+    """An identifier for a statement that takes parameters, where a `%` of its own would be one."""
+    return sql.SQL(identifier.as_string(None).replace("%", "%%"))
+
+
 @contextlib.contextmanager
 def mapped(about: str) -> Iterator[None]:
     """Turn Postgres's errors into ours.

@@ -16,15 +16,10 @@ from typing import Any
 from psycopg import sql
 
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
+from reembed.stores.pg_indexes import VectorIndex, create_vector_index, vector_index
 from reembed.stores.pg_layout import COMING, read_columns
 from reembed.stores.pg_table import Table
-from reembed.stores.pg_tables import (
-    VectorIndex,
-    create_vector_index,
-    read_note,
-    vector_index,
-    write_note,
-)
+from reembed.stores.pg_tables import read_note, write_note
 
 
 def add_columns(connection: Connection, tables: Sequence[tuple[Table, Table]]) -> None:

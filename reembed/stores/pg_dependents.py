@@ -35,7 +35,7 @@ UNION ALL SELECT 'publication ' || pubname FROM pg_publication_rel
 UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = %(oid)s
 """
 
-_FORBIDDEN = """
+_FORBIDDEN = r"""
 SELECT 'is a partition or inherits from ' || inhparent::regclass FROM pg_inherits
   WHERE inhrelid = %(oid)s
 UNION ALL SELECT 'is inherited by ' || inhrelid::regclass FROM pg_inherits WHERE inhparent = %(oid)s
@@ -45,6 +45,15 @@ UNION ALL SELECT 'belongs to the extension ' || extname FROM pg_depend
 UNION ALL SELECT 'is the type of a column of ' || attrelid::regclass FROM pg_attribute
   JOIN pg_class c ON c.oid = %(oid)s JOIN pg_type t ON t.oid = c.reltype
   WHERE atttypid IN (t.oid, t.typarray) AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'its check ' || conname || ' reads the vector column' FROM pg_constraint k
+  JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+  WHERE conrelid = %(oid)s AND contype = 'c' AND d.refobjid = %(oid)s
+  AND d.refobjsubid = %(column)s AND pg_get_constraintdef(k.oid) !~ 'IS NOT NULL\)\)$'
+UNION ALL SELECT 'its column ' || attname || ' is computed from the vector column' FROM pg_attrdef f
+  JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+  JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+  WHERE adrelid = %(oid)s AND attgenerated <> '' AND d.refobjid = %(oid)s
+  AND d.refobjsubid = %(column)s AND adnum <> %(column)s
 """
 
 _OF_THE_VECTOR = """

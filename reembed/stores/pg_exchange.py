@@ -1,6 +1,7 @@
 """The move of a live name in Postgres: one transaction that exchanges two tables.
 
-Leaf tables exchange their names, and those of their indexes, constraints and sequences, so that
+Leaf tables exchange their names, and those of their indexes, constraints, statistics objects and
+sequences, so that
 every name the application or its migrations know still means the same thing. Tables that something
 hangs on keep their place and exchange their vector columns (`pg_columns`).
 """
@@ -13,7 +14,15 @@ from dataclasses import replace
 from psycopg import sql
 
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
+from reembed.stores.pg_indexes import definitions
+from reembed.stores.pg_pairs import constraint_pairs, index_pairs, statistics_pairs
 from reembed.stores.pg_table import Table
+
+CONSTRAINT = sql.SQL("ALTER TABLE {table} RENAME CONSTRAINT {name} TO {to}")
+INDEX = sql.SQL("ALTER INDEX {schema}.{name} RENAME TO {to}")
+SEQUENCE = sql.SQL("ALTER SEQUENCE {schema}.{name} RENAME TO {to}")
+STATISTICS = sql.SQL("ALTER STATISTICS {schema}.{name} RENAME TO {to}")
+"""What renames a thing of a table's."""
 
 
 def exchange_names(
@@ -32,8 +41,9 @@ def exchange_names(
         rename_table(connection, new, between.name)  # it may have the parked name: going back
         rename_table(connection, old, name)
         rename_table(connection, between, live)
-        _exchange_constraints(connection, old, new)
+        _exchange(connection, CONSTRAINT, old, new, constraint_pairs(connection, old, new))
         _exchange_indexes(connection, old, new)
+        _exchange(connection, STATISTICS, old, new, statistics_pairs(connection, old, new))
         _hand_over_sequences(connection, old, new)
 
 
@@ -55,48 +65,36 @@ def _relation(connection: Connection, oid: int) -> sql.Identifier:
     return sql.Identifier(*row)
 
 
-def _exchange_constraints(connection: Connection, old: Table, new: Table) -> None:
-    """Constraints of equal definition exchange their names; an index of one follows."""
-    query = (
-        "SELECT conname, contype::text || pg_get_constraintdef(oid) FROM pg_constraint WHERE "
-        "conrelid = %s AND contype IN ('p', 'u', 'c', 'n') ORDER BY conname"
-    )
-    pairs = _pairs(fetch_all(connection, query, [old.oid]), fetch_all(connection, query, [new.oid]))
+def _exchange(
+    connection: Connection, rename: sql.SQL, old: Table, new: Table,
+    pairs: Sequence[tuple[str, str]],
+) -> None:  # fmt: skip
+    """Exchange names of things, by a third one.
+
+    Args:
+        rename: one of the statements above.
+        pairs: a name that is the old table's, and the one that is the new table's.
+    """
     for number, (name, other) in enumerate(pairs):
-        if name == other:
-            continue
         between = f"reembed_{old.oid}_{number}"
         for table, before, after in (
-            (old, name, between),
-            (new, other, name),
-            (old, between, other),
-        ):
-            connection.execute(
-                sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
-                    _relation(connection, table.oid), sql.Identifier(before), sql.Identifier(after)
-                )
-            )
+            (old, name, between), (new, other, name), (old, between, other),
+        ):  # fmt: skip
+            if name != other:
+                connection.execute(
+                    rename.format(
+                        table=_relation(connection, table.oid),
+                        schema=sql.Identifier(table.schema), name=sql.Identifier(before),
+                        to=sql.Identifier(after),
+                    )
+                )  # fmt: skip
 
 
 def _exchange_indexes(connection: Connection, old: Table, new: Table) -> None:
-    query = (
-        "SELECT c.relname, CASE WHEN amname IN ('hnsw', 'ivfflat') THEN 'vector' ELSE "
-        "indisunique::text || regexp_replace(pg_get_indexdef(indexrelid), '^.*? USING ', '') END "
-        "FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam "
-        "WHERE indrelid = %s AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid "
-        "AND contype IN ('p', 'u', 'x')) ORDER BY c.relname"
-    )
-    pairs = _pairs(fetch_all(connection, query, [old.oid]), fetch_all(connection, query, [new.oid]))
-    for number, (name, other) in enumerate(pairs):
-        between = f"reembed_{old.oid}_{number}"
-        for before, after in ((name, between), (other, name), (between, other)):
-            connection.execute(
-                sql.SQL("ALTER INDEX {} RENAME TO {}").format(
-                    sql.Identifier(old.schema, before), sql.Identifier(after)
-                )
-            )
+    pairs = index_pairs(connection, old, new)
+    _exchange(connection, INDEX, old, new, pairs)
     matched = {other for _, other in pairs}
-    for name, _ in fetch_all(connection, query, [new.oid]):
+    for name in (one.name for one in definitions(connection, new)):
         if name in matched or not name.startswith(f"{new.name}_"):
             continue
         wanted = old.name + name.removeprefix(new.name)
@@ -112,16 +110,6 @@ def _exchange_indexes(connection: Connection, old: Table, new: Table) -> None:
                 sql.Identifier(old.schema, name), sql.Identifier(wanted)
             )
         )
-
-
-def _pairs(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Names of things of equal definition, old and new."""
-    waiting: dict[str, list[str]] = {}
-    for name, definition in new:
-        waiting.setdefault(definition, []).append(name)
-    return [
-        (name, waiting[definition].pop(0)) for name, definition in old if waiting.get(definition)
-    ]
 
 
 def _hand_over_sequences(connection: Connection, old: Table, new: Table) -> None:
@@ -145,14 +133,19 @@ def _hand_over_sequences(connection: Connection, old: Table, new: Table) -> None
             continue
         other = fetch_one(
             connection,
-            "SELECT objid FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = "
-            "refobjsubid WHERE classid = 'pg_class'::regclass AND refclassid = "
-            "'pg_class'::regclass AND refobjid = %s AND attname = %s AND deptype = 'i'",
-            [new.oid, column],
+            "SELECT objid, s.relname, o.relname FROM pg_depend JOIN pg_attribute ON attrelid = "
+            "refobjid AND attnum = refobjsubid JOIN pg_class s ON s.oid = objid JOIN pg_class o ON "
+            "o.oid = %s WHERE "
+            "classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = "
+            "%s AND attname = %s AND deptype = 'i'",
+            [sequence, new.oid, column],
         )
-        if other is not None:
-            connection.execute(
-                sql.SQL("SELECT setval({}, last_value, is_called) FROM {}").format(
-                    sql.Literal(other[0]), _relation(connection, sequence)
-                )
+        if other is None:
+            continue
+        oid, its_name, name = other
+        connection.execute(
+            sql.SQL("SELECT setval({}::oid::regclass, last_value, is_called) FROM {}").format(
+                sql.Literal(oid), _relation(connection, sequence)
             )
+        )
+        _exchange(connection, SEQUENCE, old, new, [(name, its_name)])

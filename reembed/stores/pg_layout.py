@@ -1,32 +1,26 @@
 """How a table holds records: which column is the id, the text, the metadata and the vector.
 
 A layout is found by the columns of a table and may be named in the manifest (`source.layout`,
-`source.columns`). Metadata is JSON text: that of the one JSON column as the table holds it, byte by
-byte, or, where a row has more columns than that, an object of all of them by column name, which
-`json_populate_record` turns back into the same values.
+`source.columns`). What a row holds besides is its metadata (`pg_metadata`).
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
-from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.errors import PreflightError
 from reembed.manifest import Layout
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
+from reembed.stores.pg_metadata import JSON_TYPES
+from reembed.stores.pg_names import ENTITIES, Found, find_table
 from reembed.stores.pg_table import Column, Table
 
 VECTOR_TYPES = ("vector", "halfvec")
 TEXT_TYPES = ("text", "varchar", "bpchar", "citext")
-JSON_TYPES = ("json", "jsonb")
 TEXT_NAMES = ("document", "content", "text", "body", "chunk", "page_content", "data", "memory")
-"""Names that a text column has, the likeliest first, where a table has several."""
-Found: TypeAlias = tuple[int, str, str]
-"""Oid, schema and name of a table."""
-ENTITIES = "_entities"
-"""What mem0 calls the second table of a unit, after the first one's name."""
+"""Names that tell a text column where a table has several."""
+VECTOR_NAMES = ("embedding", "vector", "embeddings")
 ENTITY_PREFIX = "entities/"
 """Put before the ids of a unit's second table, so that ids of a unit are unique."""
 
@@ -50,33 +44,6 @@ LANGCHAIN_V2 = {
     "id": "langchain_id", "text": "content", "embedding": "embedding",
     "metadata": "langchain_metadata",
 }  # fmt: skip
-
-
-def split_name(name: str) -> tuple[str | None, str]:
-    """`schema.table` or `table`."""
-    schema, dot, table = name.partition(".")
-    return (schema, table) if dot else (None, name)
-
-
-def find_table(connection: Connection, name: str) -> Found | None:
-    """Oid, schema and name of a table; without a schema, as the role's search path finds it."""
-    schema, table = split_name(name)
-    row = None
-    if schema is not None:
-        row = fetch_one(
-            connection,
-            "SELECT c.oid, nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
-            "relnamespace WHERE nspname = %s AND relname = %s AND relkind IN ('r', 'p', 'v', 'm', "
-            "'f')",
-            [schema, table],
-        )
-    return row or fetch_one(
-        connection,
-        "SELECT c.oid, nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
-        "relnamespace WHERE relname = %s AND pg_table_is_visible(c.oid) AND relkind IN "
-        "('r', 'p', 'v', 'm', 'f')",
-        [name],
-    )
 
 
 def vector_tables(connection: Connection) -> list[Found]:
@@ -121,8 +88,9 @@ def read_table(
             the message names the columns.
     """
     oid, schema, name = found
-    columns = read_columns(connection, oid)
     label = f"{schema}.{name}"
+    _require_table(connection, oid, label)
+    columns = read_columns(connection, oid)
     vectors = [c.name for c in columns if c.type in VECTOR_TYPES]
     if not vectors:
         raise PreflightError(
@@ -145,8 +113,21 @@ def read_table(
             "source.layout at auto, or set it to table and name source.columns.",
         )
     if table is None or named:
-        table = _plain(connection, base, named or {})
-    return replace(table, layout=found_layout if not named else "table")
+        return _plain(connection, base, named or {})
+    if table.id not in _keys(connection, base):
+        raise _no_key(base, table.id)
+    return replace(table, layout=found_layout)
+
+
+def _require_table(connection: Connection, oid: int, label: str) -> None:
+    row = fetch_one(connection, "SELECT relkind::text FROM pg_class WHERE oid = %s", [oid])
+    what = {"p": "a partitioned table", "v": "a view", "m": "a materialized view",
+            "f": "a foreign table"}.get(row[0] if row else "r")  # fmt: skip
+    if what is not None:
+        raise PreflightError(
+            f"{label} is {what}, and reembed moves ordinary tables",
+            "Name the table that holds the rows.",
+        )
 
 
 def _known_layout(base: Table, wanted: Layout) -> tuple[Layout, Table | None]:
@@ -174,53 +155,89 @@ def _known_layout(base: Table, wanted: Layout) -> tuple[Layout, Table | None]:
 
 
 def _plain(connection: Connection, base: Table, named: Mapping[str, str]) -> Table:
+    _check_types(base, named)
     columns = {c.name: c for c in base.columns}
     vectors = [c.name for c in base.columns if c.type in VECTOR_TYPES]
-    vector = named.get("embedding") or _only(
-        base, vectors, "embedding", "columns hold vectors", ("embedding", "vector", "embeddings")
-    )
-    id = named.get("id") or _key(connection, base)
+    vector = named.get("embedding") or _one(base, vectors, "embedding", VECTOR_NAMES)
+    keys = _keys(connection, base)
+    if not keys or named.get("id", keys[0]) not in keys:
+        raise _no_key(base, named.get("id"))
+    id = named.get("id") or keys[0]
     texts = [
         c.name for c in base.columns if c.type in TEXT_TYPES and c.name != id and not c.generated
     ]
-    preferred = [name for name in TEXT_NAMES if name in texts]
-    text = named.get("text") or next(iter(preferred), texts[0] if len(texts) == 1 else None)
-    jsons = [c.name for c in base.columns if c.type in JSON_TYPES]
-    preferred = [name for name in ("metadata", "meta", "payload") if name in jsons]
-    metadata = named.get("metadata") or next(iter(preferred), jsons[0] if len(jsons) == 1 else None)
     ours = set(columns) == {"id", "document", "metadata", "uri", "embedding"}
     uri = "uri" if ours and columns["uri"].type == "text" else None
+    texts = [name for name in texts if name != uri]
+    text = named.get("text") or (_one(base, texts, "text", TEXT_NAMES) if texts else None)
+    jsons = [c.name for c in base.columns if c.type in JSON_TYPES and c.name != text]
+    preferred = [name for name in ("metadata", "meta", "payload") if name in jsons]
+    metadata = named.get("metadata") or next(iter(preferred), jsons[0] if len(jsons) == 1 else None)
     return replace(base, id=id, vector=vector, text=text, metadata=metadata, uri=uri)
 
 
-def _only(table: Table, names: list[str], key: str, what: str, preferred: tuple[str, ...]) -> str:
-    if len(names) == 1:
-        return names[0]
+def _one(table: Table, names: list[str], key: str, preferred: Sequence[str]) -> str:
+    """The only column, or the only one of a usual name. Nothing is guessed among several."""
     known = [name for name in preferred if name in names]
-    if len(known) == 1:
-        return known[0]
+    for found in (names, known):
+        if len(found) == 1:
+            return found[0]
+    what = {"embedding": "hold vectors", "text": "may be the text"}[key]
     raise PreflightError(
-        f"{len(names)} {what} in {table.label}: {', '.join(names)}",
-        f"Say which one with source.columns: {{{key}: NAME}}.",
+        f"{len(names)} columns of {table.label} {what}: {', '.join(names)}",
+        f"Say which one with source.columns: {{{key}: {(known or names)[0]}}}.",
     )
 
 
-def _key(connection: Connection, table: Table) -> str:
-    """The one column that tells rows apart: the primary key, or a unique one without nulls."""
+def _check_types(table: Table, named: Mapping[str, str]) -> None:
+    """Refuse named columns that cannot be what they are named for."""
+    wanted = {"embedding": VECTOR_TYPES, "metadata": JSON_TYPES}
+    for key, name in named.items():
+        column = table.column(name)
+        if key in wanted and column.type not in wanted[key]:
+            raise PreflightError(
+                f"source.columns: {key} is the column {name!r} of {table.label}, of the type "
+                f"{column.written}",
+                f"It must be of type {' or '.join(wanted[key])}.",
+            )
+        if column.generated:
+            raise PreflightError(
+                f"source.columns: {key} is the column {name!r} of {table.label}, which Postgres "
+                "computes",
+                "Name a column that can be written.",
+            )
+    twice = [name for name in named.values() if [*named.values()].count(name) > 1]
+    if twice:
+        raise PreflightError(
+            f"source.columns names {twice[0]!r} for two things", "Each holds one of them."
+        )
+
+
+def _keys(connection: Connection, table: Table) -> list[str]:
+    """Columns that tell rows apart by themselves: the primary key first, then unique ones without
+    nulls."""
     rows = fetch_all(
         connection,
-        "SELECT attname, indisprimary FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND "
-        "attnum = indkey[0] WHERE indrelid = %s AND indisunique AND indnkeyatts = 1 AND indpred "
-        "IS NULL AND indexprs IS NULL AND indimmediate AND attnotnull ORDER BY indisprimary DESC, "
-        "attnum",
+        "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND "
+        "attnum = indkey[0] WHERE indrelid = %s AND indisunique AND indisvalid AND indnkeyatts = 1 "
+        "AND indpred IS NULL AND indexprs IS NULL AND indimmediate AND attnotnull ORDER BY "
+        "indisprimary DESC, attnum",
         [table.oid],
     )
-    if not rows:
-        raise PreflightError(
-            f"{table.label} has no primary key of one column, nor another unique one without nulls",
-            "Add one (ALTER TABLE ... ADD COLUMN ... GENERATED ALWAYS AS IDENTITY PRIMARY KEY).",
+    return [row[0] for row in rows]
+
+
+def _no_key(table: Table, named: str | None) -> PreflightError:
+    if named is not None:
+        return PreflightError(
+            f"the column {named!r} of {table.label} does not tell rows apart: it is not unique "
+            "and without nulls",
+            "Make it the primary key or name another column (source.columns: {id: NAME}).",
         )
-    return str(rows[0][0])
+    return PreflightError(
+        f"{table.label} has no primary key of one column, nor another unique one without nulls",
+        "Add one (ALTER TABLE ... ADD COLUMN ... GENERATED ALWAYS AS IDENTITY PRIMARY KEY).",
+    )
 
 
 def read_parts(
@@ -246,29 +263,3 @@ def table_by_oid(connection: Connection, oid: int) -> Found | None:
         "relnamespace WHERE c.oid = %s AND relkind = 'r'",
         [oid],
     )
-
-
-def missing_table(name: str, url: str, known: list[str]) -> CollectionNotFoundError:
-    """The refusal of a name that is no table, naming those that are."""
-    close = difflib.get_close_matches(name, known, n=1)
-    listed = ", ".join(known[:20]) or "none"
-    return CollectionNotFoundError(
-        f"{url} has no table {name!r}; tables with vectors: {listed}",
-        f"Did you mean {close[0]!r}?" if close else "",
-    )
-
-
-def check_identifier(name: str) -> None:
-    """Raise PreflightError, saying why, where Postgres would refuse or cut the name."""
-    _, table = split_name(name)
-    size = len(table.encode())
-    if not table or "/" in table or table != table.strip() or "\x00" in name:
-        raise PreflightError(
-            f"{name[:80]!r} is no usable table name",
-            "Use letters, digits and underscores, as schema.table where need be.",
-        )
-    if size > 63:
-        raise PreflightError(
-            f"{name[:80]!r} is {size} bytes long, and Postgres cuts names at 63",
-            "Choose a shorter one.",
-        )

@@ -12,8 +12,8 @@ from typing import Any, LiteralString
 from psycopg import errors, sql
 
 from reembed.errors import UnreachableError
-from reembed.stores.pg_client import Connection, connect, fetch_one, mapped
-from reembed.stores.pg_layout import find_table, split_name
+from reembed.stores.pg_client import Connection, beside_parameters, connect, mapped
+from reembed.stores.pg_names import find_table, place_for
 
 TABLE = "reembed_lease"
 _TRIES = 20
@@ -102,11 +102,7 @@ class Claims:
         found = find_table(self._connection, live)
         if found is not None:
             return found[1], found[2]
-        schema, name = split_name(live)
-        if schema is None:
-            row = fetch_one(self._connection, "SELECT current_schema()")
-            schema = str(row[0]) if row and row[0] is not None else "public"
-        return schema, name
+        return place_for(self._connection, live)
 
     def _row(self, query: LiteralString, live: str, **values: Any) -> tuple[Any, ...] | None:
         statement, parameters = self._statement(query, live, values)
@@ -122,5 +118,8 @@ class Claims:
         if live not in self._places:
             self._places[live] = self._place(live)  # one claim stays one row, whatever moves
         schema, name = self._places[live]
-        statement = sql.SQL(query).format(table=sql.Identifier(schema, TABLE))
-        return statement, {"live": name, **values} if "%(" in query else None
+        table = sql.Identifier(schema, TABLE)
+        if "%(" not in query:
+            return sql.SQL(query).format(table=table), None
+        statement = sql.SQL(query).format(table=beside_parameters(table))
+        return statement, {"live": name, **values}

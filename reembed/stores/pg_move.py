@@ -13,7 +13,7 @@ from reembed.stores.pg_client import mapped
 from reembed.stores.pg_dependents import dependents
 from reembed.stores.pg_exchange import exchange_names, rename_table
 from reembed.stores.pg_hold import Hold
-from reembed.stores.pg_layout import ENTITIES, check_identifier, find_table, split_name
+from reembed.stores.pg_names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.pg_table import Table
 
 ALONE_SECONDS = 60.0
@@ -51,8 +51,6 @@ class Mover:
 
     def exchange(self, exchange: Exchange) -> None:
         """See `Store.exchange`."""
-        check_identifier(exchange.live)
-        check_identifier(exchange.parked)
         incoming = self._incoming(exchange)
         if incoming is None:
             return
@@ -60,8 +58,8 @@ class Mover:
             main = self._catalog.main
             with mapped(self._catalog.url), main.transaction():
                 for table in incoming:
-                    ending = ENTITIES if table.prefix else ""
-                    rename_table(main, table, split_name(exchange.live)[1] + ending)
+                    _, bare = place_for(main, exchange.live, table.schema)
+                    rename_table(main, table, f"{bare}{ENTITIES}" if table.prefix else bare)
             return
         alone = self._hold is None
         if alone:
@@ -114,7 +112,7 @@ class Mover:
                 "Run the same command again: it is carried then.",
             )
         by_name = self._by_name(outgoing, incoming)
-        _, bare = split_name(exchange.parked)
+        _, bare = place_for(self._catalog.main, exchange.parked, outgoing[0].schema)
         parked = [f"{bare}{ENTITIES}" if table.prefix else bare for table in outgoing]
         with mapped(self._catalog.url):
             if by_name:

@@ -13,9 +13,16 @@ import pyarrow as pa
 from psycopg import sql
 
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors
-from reembed.stores import pg_tables
+from reembed.stores import pg_indexes
 from reembed.stores.pg_catalog import Catalog
-from reembed.stores.pg_client import Connection, connect, fetch_all, fetch_one, mapped
+from reembed.stores.pg_client import (
+    Connection,
+    beside_parameters,
+    connect,
+    fetch_all,
+    fetch_one,
+    mapped,
+)
 from reembed.stores.pg_layout import ENTITY_PREFIX
 from reembed.stores.pg_rows import copy_ids, copy_rows, write_rows
 from reembed.stores.pg_shadow import ShadowMaker
@@ -124,9 +131,10 @@ class Records:
                     "SELECT {id}::text, {vector} {operator} %s::{type} AS distance FROM {table} "
                     "WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
                 ).format(
-                    id=sql.Identifier(table.id), vector=sql.Identifier(table.vector),
-                    operator=sql.SQL(pg_tables.OPERATORS[metric]), type=sql.SQL(type),
-                    table=table.identifier, k=sql.Literal(k),
+                    id=beside_parameters(sql.Identifier(table.id)),
+                    vector=beside_parameters(sql.Identifier(table.vector)),
+                    operator=sql.SQL(pg_indexes.OPERATORS[metric]), type=sql.SQL(type),
+                    table=beside_parameters(table.identifier), k=sql.Literal(k),
                 )  # fmt: skip
                 for answer, vector in zip(answers, vectors, strict=True):
                     text = "[" + ",".join(map(repr, vector.tolist())) + "]"

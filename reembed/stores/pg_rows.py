@@ -2,7 +2,7 @@
 
 Out: every column but the vector is read as the text that Postgres gives it, so one parser serves
 every type. In: a table of simple columns (mem0's, or id, text, JSON, vector) is written directly;
-any other goes through a temporary table and `json_populate_record`. The format is that of the COPY
+any other goes through a temporary table (`pg_metadata`). The format is that of the COPY
 documentation (PostgreSQL 18, "Binary Format"), a vector's that of pgvector's `vector_recv`.
 """
 
@@ -12,6 +12,7 @@ import contextlib
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import LiteralString
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +20,15 @@ from psycopg import errors, sql
 
 from reembed.errors import PreflightError
 from reembed.records import NO_METADATA, SHARD_ROWS, Vectors, export_batch, vectors_to_list_array
+from reembed.stores import pg_metadata
 from reembed.stores.pg_client import Connection, mapped
-from reembed.stores.pg_layout import JSON_TYPES, TEXT_TYPES
+from reembed.stores.pg_layout import TEXT_TYPES
+from reembed.stores.pg_metadata import BLANKS, JSON_TYPES
 from reembed.stores.pg_table import Table
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
 NULL = struct.pack(">i", -1)
-JSON_NULL = " null"
-"""JSON's null as metadata text, told apart from SQL's by a blank."""
 BUFFER = 1 << 20
 """Bytes written to the server at once."""
 
@@ -68,10 +69,10 @@ def copy_rows(
         "{id} = ANY ({ids}::{type}[]){where}) TO STDOUT (FORMAT BINARY)"
     ).format(
         id=sql.Identifier(table.id), document=table.document_expression(),
-        metadata=table.metadata_expression(), uri=table.uri_expression(),
+        metadata=pg_metadata.to_text(table), uri=table.uri_expression(),
         vector=vector if vectors else sql.SQL("NULL"), table=table.identifier,
         ids=sql.Literal(list(ids)), type=id_type,
-        where=sql.SQL(" AND ({})").format(sql.SQL(where)) if where else sql.SQL(""),
+        where=_where(where, "AND"),
     )  # fmt: skip
     names: list[str] = []
     documents: list[str | None] = []
@@ -88,10 +89,9 @@ def copy_rows(
     return export_batch(names, documents, metadatas, uris, _embeddings(embeddings))
 
 
-def _where(where: str | None) -> sql.Composable:
-    if not where:
-        return sql.SQL("")
-    return sql.SQL(" WHERE ({})").format(sql.SQL(where))
+def _where(where: str | None, word: LiteralString = "WHERE") -> sql.Composable:
+    """The condition on a line of its own, since it may end in a comment."""
+    return sql.SQL(f" {word} ({{}}\n)").format(sql.SQL(where)) if where else sql.SQL("")
 
 
 def _fields(
@@ -207,8 +207,9 @@ def _encode_text(value: str | None) -> bytes:
 def _encode_json(value: str | None) -> bytes:
     if value is None or value == NO_METADATA:
         return NULL
-    return _framed(value.removeprefix(" ").encode("utf-8") if value == JSON_NULL
-                   else value.encode("utf-8"))  # fmt: skip
+    if value[0] == " " and value.strip(BLANKS) == "null":  # JSON's null, see `pg_metadata.to_text`
+        value = value[1:]
+    return _framed(value.encode("utf-8"))
 
 
 def _encode_jsonb(value: str | None) -> bytes:
@@ -271,20 +272,9 @@ def _write_staged(
         if name is not None:
             names.append(name)
             values.append(sql.SQL("s.{}::{}").format(sql.SQL(column), _written(table, name)))
-    if table.composite:
-        rest = ([table.metadata] if table.metadata else []) + [c.name for c in table.others]
-        names += rest
-        values += [sql.SQL("p.{}").format(sql.Identifier(name)) for name in rest]
-    elif table.metadata is not None:
-        names.append(table.metadata)
-        values.append(
-            sql.SQL("CASE s.metadata WHEN 'null' THEN NULL ELSE s.metadata::{} END").format(
-                _written(table, table.metadata)
-            )
-        )
-    populate = sql.SQL(
-        " CROSS JOIN LATERAL json_populate_record(NULL::{}, s.metadata::json) p"
-    ).format(table.identifier)
+    join, held = pg_metadata.from_text(table, sql.SQL("s.metadata"))
+    names += held
+    values += held.values()
     with connection.transaction():
         connection.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS reembed_stage (id text, document text, metadata "
@@ -301,7 +291,7 @@ def _write_staged(
                 "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM reembed_stage s{}"
             ).format(
                 table.identifier, sql.SQL(", ").join(map(sql.Identifier, names)),
-                sql.SQL(", ").join(values), populate if table.composite else sql.SQL(""),
+                sql.SQL(", ").join(values), join,
             )
         )  # fmt: skip
 

@@ -9,17 +9,11 @@ from typing import Any
 from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.records import Metric
-from reembed.stores import pg_tables
+from reembed.stores import pg_indexes, pg_pairs, pg_tables
 from reembed.stores.pg_catalog import Catalog
-from reembed.stores.pg_client import fetch_one, mapped
-from reembed.stores.pg_layout import (
-    ENTITIES,
-    check_identifier,
-    find_table,
-    read_parts,
-    split_name,
-    table_by_oid,
-)
+from reembed.stores.pg_client import mapped
+from reembed.stores.pg_layout import read_parts, table_by_oid
+from reembed.stores.pg_names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.pg_table import Table
 
 
@@ -36,11 +30,10 @@ class ShadowMaker:
         """Make the tables of a collection; see `Store.create`. Returns its name with its schema."""
         catalog = self._catalog
         tables = catalog.tables(like) if like else []
-        schema, bare = split_name(name)
         with mapped(catalog.url):
-            if find_table(catalog.main, name) is not None:
+            schema, bare = place_for(catalog.main, name, tables[0].schema if tables else None)
+            if find_table(catalog.main, f"{schema}.{bare}") is not None:
                 raise PreflightError(f"{catalog.url}: the name {name!r} is taken")
-            schema = schema or (tables[0].schema if tables else None) or self._default_schema()
             with catalog.main.transaction():
                 self._create(schema, bare, dimensions, metric, index, metadata, model, tables)
         return f"{schema}.{bare}"
@@ -54,7 +47,7 @@ class ShadowMaker:
             "index": dict(index) or {"type": "hnsw"}, "metadata": metadata,
         }  # fmt: skip
         if not tables:
-            type = pg_tables.column_type(dimensions, "vector", index)
+            type = pg_indexes.column_type(dimensions, "vector", index)
             pg_tables.create_plain(self._catalog.main, schema, name, type, dimensions)
             found = find_table(self._catalog.main, f"{schema}.{name}")
             assert found is not None, "it has just been made"
@@ -63,7 +56,20 @@ class ShadowMaker:
             )
             return
         for table in tables:
-            self._create_part(table, name, dimensions, index, note)
+            self._create_part(
+                table, name, dimensions, index, self._own_index(tables[0], table, note)
+            )
+
+    def _own_index(self, main: Table, table: Table, note: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A unit's second table keeps an index of its own kind, or none, unless the manifest asks
+        for another one than the first table has."""
+        first, own = (pg_indexes.vector_index(self._catalog.main, one) for one in (main, table))
+        asked = (first.metric, first.to_dict()) if first else (note["metric"], {"type": "none"})
+        if (note["metric"], note["index"]) != asked:
+            return note
+        if own is None:
+            return {**note, "index": {"type": "none"}}
+        return {**note, "metric": own.metric, "index": own.to_dict()}
 
     def _create_part(
         self, table: Table, name: str, dimensions: int, index: Mapping[str, Any],
@@ -72,7 +78,7 @@ class ShadowMaker:
         """A shadow of one table of a unit, with what is needed to index it later."""
         own = f"{name}{ENTITIES}" if table.prefix else name
         check_identifier(own)
-        type = pg_tables.column_type(dimensions, table.column(table.vector).type, index)
+        type = pg_indexes.column_type(dimensions, table.column(table.vector).type, index)
         pg_tables.create_like(self._catalog.main, table, own, type, dimensions)
         found = find_table(self._catalog.main, f"{table.schema}.{own}")
         assert found is not None, "it has just been made"
@@ -81,15 +87,6 @@ class ShadowMaker:
         kept = {"comment": comment} if comment else {}
         pg_tables.write_note(self._catalog.main, shadow, {**note, **kept, "like": table.oid})
 
-    def _default_schema(self) -> str:
-        row = fetch_one(self._catalog.main, "SELECT current_schema()")
-        if not row or row[0] is None:
-            raise PreflightError(
-                f"{self._catalog.url}: no schema of the role's search path exists",
-                "Name the table with its schema: schema.table.",
-            )
-        return str(row[0])
-
     def build_index(self, id: str) -> None:
         """Make the indexes that are better made when the records are there."""
         for table in self._catalog.tables(id):
@@ -97,13 +94,15 @@ class ShadowMaker:
             found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
             like = self._catalog.parts(found)[0] if found else None
             with mapped(table.label):
-                pg_tables.make_indexes(
+                pg_indexes.make_indexes(
                     self._catalog.main,
                     table,
                     like,
                     note.get("metric", "cosine"),
                     note.get("index", {}),
                 )
+                if like is not None:
+                    pg_pairs.copy_comments(self._catalog.main, like, table)
 
     def with_entities(self, main: Table) -> list[Table]:
         """A unit whose second table the application has made since."""
@@ -115,5 +114,6 @@ class ShadowMaker:
         with mapped(main.label), self._catalog.main.transaction():
             dimensions = main.dimensions or 0
             like = {key: value for key, value in note.items() if key != "like"}
+            like = dict(self._own_index(parts[0], parts[1], like))
             self._create_part(parts[1], main.name, dimensions, note.get("index", {}), like)
         return self._catalog.parts((main.oid, main.schema, main.name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -95,28 +94,5 @@ class Table:
             return sql.SQL("NULL::text")
         return sql.SQL("{}::text").format(sql.Identifier(self.text))
 
-    def metadata_expression(self) -> sql.Composable:
-        """JSON text; `null` for SQL's null, ` null` for JSON's."""
-        if not self.composite:
-            if self.metadata is None:
-                return sql.SQL("'null'::text")
-            return sql.SQL(
-                "CASE WHEN {0} IS NULL THEN 'null' WHEN {0}::text = 'null' THEN ' null' "
-                "ELSE {0}::text END"
-            ).format(sql.Identifier(self.metadata))
-        names = [self.metadata] if self.metadata else []
-        names += [column.name for column in self.others]
-        parts = [
-            sql.SQL("{} || coalesce(to_json({})::text, 'null')").format(
-                sql.Literal(f"{'{' if i == 0 else ','}{_json_key(name)}:"), sql.Identifier(name)
-            )
-            for i, name in enumerate(names)
-        ]
-        return sql.SQL("{} || '}}'").format(sql.SQL(" || ").join(parts))
-
     def uri_expression(self) -> sql.Composable:
         return sql.SQL("{}::text").format(sql.Identifier(self.uri)) if self.uri else sql.SQL("NULL")
-
-
-def _json_key(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)

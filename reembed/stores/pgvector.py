@@ -19,7 +19,7 @@ from psycopg import sql
 from reembed.errors import PreflightError
 from reembed.manifest import Model, SwapKind
 from reembed.records import Metric, Vectors
-from reembed.stores import pg_capture, pg_columns, pg_tables
+from reembed.stores import pg_capture, pg_columns, pg_indexes
 from reembed.stores.base import (
     Capabilities,
     CollectionInfo,
@@ -34,13 +34,9 @@ from reembed.stores.pg_client import (
     mapped,
 )
 from reembed.stores.pg_dependents import dependents
-from reembed.stores.pg_layout import (
-    ENTITIES,
-    check_identifier,
-    split_name,
-)
 from reembed.stores.pg_lease import Claims
 from reembed.stores.pg_move import Mover
+from reembed.stores.pg_names import check_identifier, fitted, place_for
 from reembed.stores.pg_records import Records
 from reembed.stores.pg_shadow import ShadowMaker
 from reembed.stores.pg_table import Table
@@ -52,7 +48,8 @@ GUARANTEE = (
     "of the move, and transactions on an older snapshot are waited for"
 )
 WORD = re.compile(r"[^A-Za-z0-9_-]+")
-IDENTIFIER_BYTES = 63
+MODEL_BYTES = 24
+"""Of the 63 that a name can have, those that say the model."""
 
 
 class PgVectorStore:
@@ -138,11 +135,41 @@ class PgVectorStore:
         )
         return bool(row and row[0])
 
-    def check_name(self, name: str) -> None:
-        check_identifier(name)
+    def check_name(self, name: str, beside: str | None = None) -> None:
+        with mapped(self.url):
+            found = self._catalog.found(beside) if beside else None
+            _, table = place_for(self._catalog.main, name, found[1] if found else None)
+        check_identifier(table)
+
+    def fit_name(self, name: str) -> str:
+        with mapped(self.url):
+            _, table = place_for(self._catalog.main, name)
+        return name.removesuffix(table) + fitted(table)
 
     def check_index(self, index: Mapping[str, Any], metric: Metric) -> None:
-        pg_tables.check_index(index)
+        pg_indexes.check_index(index)
+
+    def check_shadow(
+        self, like: str | None, dimensions: int, index: Mapping[str, Any]
+    ) -> list[str]:
+        notes = []
+        for table in self._catalog.tables(like) if like else []:
+            type = table.column(table.vector).type
+            made = pg_indexes.column_type(dimensions, type, index)
+            if made != type:
+                notes.append(
+                    f"{table.label}: the new vectors are of type {made}({dimensions}), the old "
+                    f"ones of type {type}: "
+                    + (
+                        "16-bit floats, since an index of 32-bit ones "
+                        f"takes {pg_indexes.MOST_DIMENSIONS['vector']:,} dimensions at most"
+                        if made == "halfvec"
+                        else "32-bit floats"
+                    )
+                )
+        if like is None:
+            pg_indexes.column_type(dimensions, "vector", index)
+        return notes
 
     def check_where(self, where: Where) -> None:
         if where is not None and not isinstance(where, str):
@@ -152,14 +179,11 @@ class PgVectorStore:
             )
 
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
-        schema, table = split_name(collection)
         word = WORD.sub("-", model).strip("-") or "model"
-        ending = f"-{dimensions}"
-        room = IDENTIFIER_BYTES - len(ENTITIES) - len(f"{table}__".encode()) - len(ending)
-        if len(word) > room:
+        if len(word) > MODEL_BYTES:
             digest = hashlib.sha256(model.encode()).hexdigest()[:6]
-            word = f"{word[: max(0, room - 7)]}-{digest}".lstrip("-")
-        return f"{schema}.{table}__{word}{ending}" if schema else f"{table}__{word}{ending}"
+            word = f"{word[: MODEL_BYTES - 7]}-{digest}"
+        return self.fit_name(f"{collection}__{word}-{dimensions}")
 
     def count(self, id: str) -> int:
         tables = self._catalog.tables(id)
