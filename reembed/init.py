@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from reembed.errors import PreflightError, UsageError
 from reembed.store_url import resolve_url
-from reembed.stores.base import CollectionInfo
+from reembed.stores.base import CollectionInfo, Store
 from reembed.stores.registry import open_store
 
 HEADER = """\
@@ -35,18 +35,21 @@ class Discovery:
 
     Attributes:
         url: as given.
-        collections: every collection of the store.
+        collections: every collection of the store that can be moved.
         manifest: for the chosen one.
+        refused: collections that cannot be moved as they are, with the reason.
     """
 
     url: str
     collections: list[CollectionInfo]
     manifest: dict[str, Any]
+    refused: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "url": self.url,
             "collections": [info.to_dict() for info in self.collections],
+            "refused": self.refused,
             "manifest": self.manifest,
         }
 
@@ -56,10 +59,7 @@ class Discovery:
             info for info in self.collections
             if info.name == self.manifest["source"]["collection"]
         )  # fmt: skip
-        found = (
-            f"# Found: {chosen.count:,} records, {chosen.dimensions} dimensions, {chosen.metric}; "
-            f"model {_model_text(chosen)}.\n"
-        )
+        found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}.\n"
         return HEADER + found + yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
 
 
@@ -81,13 +81,19 @@ def discover(
     """
     store = open_store(resolve_url(url, Path.cwd()))
     try:
-        infos = [store.describe(name) for name in store.collections()]
-        if not infos:
+        infos, refused = _describe_all(store)
+        if collection is None and len(infos) + len(refused) == 1 and refused:
+            store.describe(*refused)  # raises, with the way out
+        if not infos and not refused:
             raise PreflightError(f"{url}: holds no collection", "Check the path or the database.")
-        if collection is None and len(infos) > 1:
-            names = ", ".join(f"{info.name} ({info.count:,})" for info in infos)
+        if collection is None and len(infos) + len(refused) > 1:
+            names = ", ".join(
+                [f"{info.name} ({_described(info)})" for info in infos]
+                + [f"{name} (not as it is: {why})" for name, why in refused.items()]
+            )
             raise UsageError(
-                f"{url}: holds {len(infos)} collections", f"Choose with --collection: {names}."
+                f"{url}: holds {len(infos) + len(refused)} collections",
+                f"Choose with --collection: {names}.",
             )
         chosen = store.describe(collection or infos[0].name)
     finally:
@@ -95,11 +101,30 @@ def discover(
     source: dict[str, Any] = {
         "url": _seen_from(Path(folder or "."), url), "collection": chosen.name,
     }  # fmt: skip
+    if chosen.layout not in ("", "table"):
+        source["layout"] = chosen.layout
     if chosen.model is None:
         source["model"] = None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
     manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": EXAMPLE_MODEL}
-    return Discovery(url, infos, manifest)
+    return Discovery(url, infos, manifest, refused)
+
+
+def _describe_all(store: Store) -> tuple[list[CollectionInfo], dict[str, str]]:
+    """Every collection, and why those that are refused cannot be described."""
+    infos, refused = [], {}
+    for name in store.collections():
+        try:
+            infos.append(store.describe(name))
+        except PreflightError as error:
+            refused[name] = error.message
+    return infos, refused
+
+
+def _described(info: CollectionInfo) -> str:
+    layout = [f"layout {info.layout}"] if info.layout else []
+    dimensions = f"{info.dimensions} dimensions" if info.dimensions else "no vectors yet"
+    return ", ".join([f"{info.count:,} records", *layout, dimensions, info.metric])
 
 
 def _seen_from(folder: Path, url: str) -> str:
