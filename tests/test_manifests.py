@@ -23,6 +23,7 @@ def test_each_scenario_has_a_manifest() -> None:
         "ollama-nomic-768",
         "chroma-server",
         "mem0-openai-to-nomic",
+        "pgvector-table",
         "nightly",
     }
 
