@@ -2,21 +2,23 @@
 
 First a census fixes which records the run is about: the ids, in one Parquet file, in the order of
 the shards to come. Then each shard is a function of its slice of ids, so that export can stop and
-go on anywhere. What is written to the source later is caught up with before the swap.
+go on anywhere. While one shard is written, the next is fetched. What is written to the source later
+is caught up with before the swap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reembed.disk import atomic_file, file_sha256
 from reembed.guards import Wait, no_wait
-from reembed.progress import Progress
+from reembed.progress import Counter, Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.refusals import refuse_emptied, refuse_empty, refuse_other
 from reembed.rundir import DELTA, RunDir, Shard
@@ -106,6 +108,7 @@ def export(
     with (
         progress.stage(STAGE, census.rows, done) as counter,
         pq.ParquetFile(run.path / IDS_FILE) as ids_file,
+        _Writer(run, shards, counter) as writer,
     ):
         for number, stem in enumerate(census.stems):
             if stem in whole:
@@ -114,8 +117,7 @@ def export(
                 progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
             wait()
             ids = ids_file.read_row_group(number).column("id").to_pylist()
-            shards[stem] = export_shard(store, census.source_id, ids, where, run, stem)
-            counter.update(len(ids))
+            writer.write(stem, _fetch(store, census.source_id, ids, where), len(ids))
     for stem, shard in shards.items():
         if stem.startswith(DELTA) and stem not in whole:
             progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
@@ -142,9 +144,52 @@ def export_shard(
         deleted: ids that the source no longer has; journalled with the shard, for catch-up.
         foreign: whether `source_id` is not the run's source.
     """
-    batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
-    table = pa.Table.from_batches([batch])
+    table = _fetch(store, source_id, ids, where)
     return run.write_shard(STAGE, stem, table, deleted=deleted, foreign=foreign)
+
+
+def _fetch(
+    store: Store, source_id: str, ids: Sequence[str], where: Mapping[str, Any] | str | None
+) -> pa.Table:
+    batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
+    return pa.Table.from_batches([batch])
+
+
+class _Writer:
+    """Writes and journals shards in the order given, in a thread of its own, while the next is
+    fetched; one waits at most. Stores are asked by the caller's thread alone.
+
+    Args:
+        shards: each shard goes there when it is journalled.
+    """
+
+    def __init__(self, run: RunDir, shards: dict[str, Shard], counter: Counter) -> None:
+        self._run, self._shards, self._counter = run, shards, counter
+        self._thread = ThreadPoolExecutor(1, "export")
+        self._pending: tuple[Future[Shard], int] | None = None
+
+    def write(self, stem: str, table: pa.Table, asked: int) -> None:
+        """Begin to write a shard of so many ids asked for. Raises what the one before raised."""
+        self.finish()
+        self._pending = self._thread.submit(self._run.write_shard, STAGE, stem, table), asked
+
+    def finish(self) -> None:
+        """Wait until the shard in work is journalled."""
+        if self._pending is not None:
+            (future, asked), self._pending = self._pending, None
+            shard = future.result()
+            self._shards[shard.stem] = shard
+            self._counter.update(asked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self._thread.shutdown()
 
 
 def export_delta(

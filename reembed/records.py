@@ -11,11 +11,13 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 Metric: TypeAlias = Literal["cosine", "l2", "ip"]
@@ -102,11 +104,36 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
+def row_hashes(ids: pa.Array, documents: pa.Array, metadatas: pa.Array, uris: pa.Array) -> pa.Array:
+    """`row_hash` of each row of four text columns, as `binary(32)`."""
+    frames: list[pa.Array] = []
+    for column in (ids, documents, metadatas, uris):
+        lengths = pc.binary_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
+        frames += [_wide(lengths.astype(">i8")), column.cast(pa.large_binary()).fill_null(b"")]
+    joined = pc.binary_join_element_wise(*frames, pa.scalar(b"", pa.large_binary()))
+    edges = np.frombuffer(joined.buffers()[1], np.int64, len(joined) + 1).tolist()
+    data = memoryview(joined.buffers()[2] or b"")
+    digests = [hashlib.sha256(data[start:end]).digest() for start, end in pairwise(edges)]
+    return pa.Array.from_buffers(
+        pa.binary(32), len(digests), [None, pa.py_buffer(b"".join(digests))]
+    )
+
+
+def _wide(numbers: npt.NDArray[np.int64]) -> pa.Array:
+    """Eight bytes each, as `large_binary`."""
+    edges = np.arange(0, 8 * len(numbers) + 1, 8, dtype=np.int64)
+    buffers = [None, pa.py_buffer(edges), pa.py_buffer(numbers.tobytes())]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(numbers), buffers)
+
+
+Texts: TypeAlias = Sequence[str | None] | pa.Array
+
+
 def export_batch(
-    ids: Sequence[str],
-    documents: Sequence[str | None],
-    metadatas: Sequence[str],
-    uris: Sequence[str | None],
+    ids: Sequence[str] | pa.Array,
+    documents: Texts,
+    metadatas: Sequence[str] | pa.Array,
+    uris: Texts,
     embeddings: pa.Array | None = None,
 ) -> pa.RecordBatch:
     """Columns as a record batch of `EXPORT_SCHEMA`, with the row hashes computed.
@@ -114,21 +141,17 @@ def export_batch(
     Args:
         metadatas: JSON text of each record, `null` where it has none.
         embeddings: old vectors as `list<float32>`, null where one is missing; None for none at all.
+
+    Raises:
+        ValueError: the columns are of unequal length.
     """
-    hashes = [row_hash(*row) for row in zip(ids, documents, metadatas, uris, strict=True)]
+    texts = [
+        column.cast(field.type) if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for column, field in zip((ids, documents, metadatas, uris), EXPORT_SCHEMA, strict=False)
+    ]
     if embeddings is None:
         embeddings = pa.nulls(len(ids), pa.list_(pa.float32()))
-    return pa.record_batch(
-        [
-            pa.array(ids, pa.string()),
-            pa.array(documents, pa.large_string()),
-            pa.array(metadatas, pa.large_string()),
-            pa.array(uris, pa.string()),
-            embeddings,
-            pa.array(hashes, pa.binary(32)),
-        ],
-        schema=EXPORT_SCHEMA,
-    )
+    return pa.record_batch([*texts, embeddings, row_hashes(*texts)], schema=EXPORT_SCHEMA)
 
 
 def vectors_to_list_array(vectors: Vectors) -> pa.Array:

@@ -264,7 +264,7 @@ class RunDir:
         name = f"{stage}/{stem}.parquet"
         path = self.path / name
         with atomic_file(path) as file:
-            pq.write_table(table, file, compression="zstd", compression_level=1)
+            pq.write_table(table, file, **_encoding(table.schema))
         shard = Shard(name, table.num_rows, file_sha256(path), source, tuple(deleted), foreign)
         self.journal.append("shard", stage=stage, **asdict(shard))
         return shard
@@ -288,10 +288,30 @@ class RunDir:
 
     def read_shard(self, shard: Shard, columns: Iterable[str] | None = None) -> pa.Table:
         """Read a shard that `is_whole` vouched for."""
-        return pq.read_table(
-            self.path / shard.name, columns=list(columns) if columns is not None else None,
-            memory_map=False, partitioning=None,
-        )  # fmt: skip
+        with pq.ParquetFile(self.path / shard.name) as file:
+            if columns is None:
+                return file.read()
+            wanted = list(columns)
+            return file.read(wanted).select(wanted)
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """How a shard's columns are written. Hashes and the values of vectors stand as they are: zstd
+    takes 7 % off floats and a dictionary nothing, in more time than all else takes together."""
+    compression = {}
+    for field in schema:
+        vector = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
+        plain = vector or pa.types.is_fixed_size_binary(field.type)
+        name = f"{field.name}.list.element" if vector else field.name
+        compression[name] = "none" if plain else "zstd"
+    texts = [name for name, codec in compression.items() if codec != "none"]
+    return {
+        "compression": compression,
+        "compression_level": dict.fromkeys(texts, 1),
+        "use_dictionary": False,
+        "write_statistics": texts,
+        "write_batch_size": 1 << 16,
+    }
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

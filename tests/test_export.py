@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reembed import export as stage
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.errors import PreflightError, SourceChangedError, UnreachableError
 from reembed.export import Census, export, export_delta, take_census
 from reembed.progress import Progress
 from reembed.records import EXPORT_SCHEMA
@@ -77,6 +77,51 @@ def test_a_finished_export_is_left_alone(store: Store, run: RunDir, small: None)
     assert take_census(store, store.describe("docs"), None, run) == census
     export(store, census, None, run, Progress())
     assert run.journal.path.read_bytes() == journal
+
+
+def test_a_shard_that_cannot_be_written_ends_the_export(
+    store: Store, run: RunDir, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written while the next is fetched, and no later one is begun."""
+    written: list[str] = []
+    write = RunDir.write_shard
+
+    def full(self: RunDir, stage: str, stem: str, *args: Any, **given: Any) -> Any:
+        written.append(stem)
+        if stem == "shard-00001":
+            raise PreflightError("no space left on the device")
+        return write(self, stage, stem, *args, **given)
+
+    census = census_of(store, run)
+    monkeypatch.setattr(RunDir, "write_shard", full)
+    with pytest.raises(PreflightError, match="no space left"):
+        export(store, census, None, run, Progress())
+    assert written == ["shard-00000", "shard-00001"]
+    assert list(run.shards("export")) == ["shard-00000"]
+    monkeypatch.setattr(RunDir, "write_shard", write)
+    export(store, census, None, run, Progress())
+    assert sorted(exported(run)) == sorted(f"r{n}" for n in range(40))
+
+
+def test_a_shard_in_work_is_finished_when_the_next_cannot_be_fetched(
+    store: Store, run: RunDir, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    census = census_of(store, run)
+    fetch = type(store).fetch
+    calls: list[int] = []
+
+    def lost(self: Store, *args: Any, **given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise UnreachableError("the connection was lost")
+        return fetch(self, *args, **given)
+
+    monkeypatch.setattr(type(store), "fetch", lost)
+    with pytest.raises(UnreachableError):
+        export(store, census, None, run, Progress())
+    shards = run.shards("export")
+    assert list(shards) == ["shard-00000"]
+    assert run.is_whole(shards["shard-00000"])
 
 
 def test_a_damaged_shard_alone_is_exported_again(store: Store, run: RunDir, small: None) -> None:

@@ -24,6 +24,7 @@ from reembed.records import (
     list_array_to_vectors,
     metadata_text,
     row_hash,
+    row_hashes,
     unit,
     vectors_to_fixed_array,
     vectors_to_list_array,
@@ -85,6 +86,21 @@ class TestRowHash:
         assert base != row_hash(id, document, "null", uri + "x")
 
 
+class TestRowHashes:
+    @given(
+        st.lists(st.tuples(st.text(), st.none() | st.text(), st.text(), st.none() | st.text())),
+        st.integers(0, 3),
+    )
+    def test_are_those_of_each_row(
+        self, rows: list[tuple[str, str | None, str, str | None]], skipped: int
+    ) -> None:
+        columns = [pa.array([row[i] for row in rows], EXPORT_SCHEMA.field(i).type).slice(skipped)
+                   for i in range(4)]  # fmt: skip
+        hashes = row_hashes(*columns)
+        assert hashes.type == EXPORT_SCHEMA.field("row_sha256").type
+        assert hashes.to_pylist() == [row_hash(*row) for row in rows[skipped:]]
+
+
 class TestExportBatch:
     def test_has_the_schema_and_the_hashes(self) -> None:
         batch = export_batch(
@@ -109,7 +125,7 @@ class TestExportBatch:
         assert export_batch([], [], [], []).schema == EXPORT_SCHEMA
 
     def test_columns_of_unequal_length_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(ValueError, match="same length"):
             export_batch(["a", "b"], ["t"], ["null"], [None])
 
     def test_survives_parquet(self, tmp_path: object) -> None:

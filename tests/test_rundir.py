@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reembed.errors import LockedError, ManifestError, PreflightError
+from reembed.records import export_batch, vectors_to_fixed_array, vectors_to_list_array
 from reembed.rundir import (
     Journal,
     Lease,
@@ -282,6 +285,31 @@ class TestShards:
         assert run.read_shard(shard, ["n"]).column_names == ["n"]
         assert run.shards("export") == {"shard-00000": shard}
         assert run.shards("embed") == {}
+
+    def test_texts_are_compressed_and_what_does_not_compress_is_not(self, run: RunDir) -> None:
+        batch = export_batch(
+            ["a"] * 1000, ["text"] * 1000, ["null"] * 1000, [None] * 1000,
+            vectors_to_list_array(np.ones((1000, 8), np.float32)),
+        )  # fmt: skip
+        fixed = pa.table({"embedding": vectors_to_fixed_array(np.ones((1000, 8), np.float32))})
+        codecs = {}
+        for name, written in (("a", pa.Table.from_batches([batch])), ("b", fixed)):
+            shard = run.write_shard("export", name, written)
+            assert run.read_shard(shard).equals(written)
+            group = pq.ParquetFile(run.path / shard.name).metadata.row_group(0)
+            for place in range(group.num_columns):
+                column = group.column(place)
+                assert not column.has_dictionary_page
+                codecs[name, column.path_in_schema] = column.compression
+        assert codecs == {
+            ("a", "id"): "ZSTD", ("a", "document"): "ZSTD", ("a", "metadata"): "ZSTD",
+            ("a", "uri"): "ZSTD", ("a", "embedding.list.element"): "UNCOMPRESSED",
+            ("a", "row_sha256"): "UNCOMPRESSED", ("b", "embedding.list.element"): "UNCOMPRESSED",
+        }  # fmt: skip
+
+    def test_columns_come_in_the_order_asked_for(self, run: RunDir) -> None:
+        shard = run.write_shard("export", "a", pa.table({"a": [1], "b": [2]}))
+        assert run.read_shard(shard, ["b", "a"]).column_names == ["b", "a"]
 
     def test_same_table_same_bytes(self, run: RunDir) -> None:
         one = run.write_shard("export", "a", table(1000))
