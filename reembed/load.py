@@ -3,12 +3,15 @@
 The shadow is made once and known by its object id from then on. A shard is added whole, then
 journalled; adding it again after a crash changes nothing. A delta, or a shard that was made again,
 replaces instead: what it no longer holds is deleted, and no older version of a record shines
-through.
+through. While one shard is written, the next is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,6 @@ from reembed.ledger import Ledger
 from reembed.manifest import Model
 from reembed.progress import Progress
 from reembed.records import (
-    EXPORT_SCHEMA,
     SHARD_ROWS,
     Metric,
     Vectors,
@@ -33,6 +35,7 @@ from reembed.rundir import DELTA, RunDir, Shard
 from reembed.stores.base import CollectionInfo, Store
 
 STAGE = "load"
+RECORD_COLUMNS = ("id", "document", "metadata", "uri", "row_sha256")
 LIVE_ROWS = 50
 """Rows written to a live collection between two looks at what the application has written there."""
 
@@ -105,12 +108,15 @@ def load(
     loaded = {event["stem"] for event in run.events("loaded")}
     remade = [s.stem for s in todo if s.stem in loaded]
     total = sum(shard.rows for shard in embed_shards.values())
-    with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
-        for shard in todo:
+    with (
+        progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter,
+        contextlib.closing(_read_ahead(run, export_shards, todo)) as read,
+    ):
+        for shard, rows in read:
             wait()
             stem = shard.stem
             replacing = stem.startswith(DELTA) or stem in remade
-            load_shard(store, shadow, export_shards[stem], shard, ledger, run, replacing=replacing)
+            load_shard(store, shadow, export_shards[stem], rows, ledger, replacing=replacing)
             run.journal.append("loaded", stem=stem, sha256=shard.sha256)
             counter.update(shard.rows)
     if remade:
@@ -121,6 +127,36 @@ def not_loaded(run: RunDir, embed_shards: Mapping[str, Shard]) -> list[Shard]:
     """The embed shards that are not journalled as loaded, in order."""
     loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
     return [shard for shard in embed_shards.values() if loaded.get(shard.stem) != shard.sha256]
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """What an export and an embed shard of one stem hold: RECORD_COLUMNS of its records, and
+    the ids and vectors of those that were embedded, in the same order."""
+
+    records: pa.Table
+    embedded: pa.Table
+
+
+def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
+    """Read what loading needs of two shards; old vectors are no part of it."""
+    return ShardRows(
+        run.read_shard(export, RECORD_COLUMNS), run.read_shard(embed, ["id", "embedding"])
+    )
+
+
+def _read_ahead(
+    run: RunDir, export_shards: Mapping[str, Shard], embeds: Sequence[Shard]
+) -> Generator[tuple[Shard, ShardRows], None, None]:
+    """Each embed shard with its rows; the next one's are read in a thread meanwhile."""
+    with ThreadPoolExecutor(1, "load") as thread:
+        ahead: Future[ShardRows] | None = None
+        for number, shard in enumerate(embeds):
+            rows = ahead.result() if ahead else read_rows(run, export_shards[shard.stem], shard)
+            for following in embeds[number + 1 : number + 2]:
+                export = export_shards[following.stem]
+                ahead = thread.submit(read_rows, run, export, following)
+            yield shard, rows
 
 
 def load_into_live(
@@ -145,7 +181,8 @@ def load_into_live(
     left: list[str] = []
     for shard in not_loaded(run, embed_shards):
         export = export_shards[shard.stem]
-        rows = run.read_shard(export, ["id", "row_sha256"]).to_pydict()
+        held = read_rows(run, export, shard)
+        rows = held.records.select(["id", "row_sha256"]).to_pydict()
         wanted = dict(zip(rows["id"], rows["row_sha256"], strict=True))
         before = _rows_before(run, export_shards, export.stem, {*wanted, *export.deleted})
         for ids in chunked([*wanted, *export.deleted], LIVE_ROWS):
@@ -156,7 +193,7 @@ def load_into_live(
             if not resumed:  # the application has deleted it
                 newer |= {id for id in ids if id in wanted and id in before and id not in now}
             only = set(ids).difference(newer)
-            load_shard(store, live, export, shard, ledger, run, replacing=True, only=only)
+            load_shard(store, live, export, held, ledger, replacing=True, only=only)
             left += sorted(newer)
         run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
     return left
@@ -193,9 +230,8 @@ def load_shard(
     store: Store,
     shadow: str,
     export: Shard,
-    embed: Shard,
+    rows: ShardRows,
     ledger: Ledger,
-    run: RunDir,
     *,
     replacing: bool,
     only: Collection[str] | None = None,
@@ -208,16 +244,16 @@ def load_shard(
     if only is not None:
         current = current.intersection(only)
     if not replacing:
-        _write_rows(store.add, shadow, export, embed, current, run)
+        _write_rows(store.add, shadow, rows, current)
         return
-    exported = run.read_shard(export, ["id"]).column("id").to_pylist()
+    exported = rows.records.column("id").to_pylist()
     known = ledger.lookup([*exported, *export.deleted])
     gone = [id for id in export.deleted if id not in known]
     gone += [id for id in exported if id in known and known[id].shard == export.stem
              and known[id].quarantined]  # fmt: skip
     for ids in chunked([id for id in gone if only is None or id in only], SHARD_ROWS):
         store.delete(shadow, ids)
-    _write_rows(store.replace, shadow, export, embed, current, run)
+    _write_rows(store.replace, shadow, rows, current)
 
 
 def resync(
@@ -244,30 +280,29 @@ def resync(
     for page in chunked(strays, SHARD_ROWS):
         store.delete(shadow, page)
     for stem, members in wanted.items():
-        _write_rows(store.replace, shadow, export_shards[stem], embed_shards[stem], members, run)
+        rows = read_rows(run, export_shards[stem], embed_shards[stem])
+        _write_rows(store.replace, shadow, rows, members)
     return len(ids)
 
 
 def _write_rows(
     write: Callable[[str, pa.RecordBatch, Vectors], None],
     shadow: str,
-    export: Shard,
-    embed: Shard,
+    rows: ShardRows,
     ids: set[str],
-    run: RunDir,
 ) -> None:
     """Write the records of these ids of one shard, with their vectors."""
-    table = run.read_shard(embed, ["id", "embedding"])
-    embedded = table.column("id").to_pylist()
+    embedded = rows.embedded.column("id").to_pylist()
     mask = np.fromiter((id in ids for id in embedded), bool, len(embedded))
-    if mask.any():
-        batch = _rows(run.read_shard(export), ids.intersection(embedded))
-        write(shadow, batch, fixed_array_to_vectors(table.column("embedding"))[mask])
-
-
-def _rows(records: pa.Table, ids: set[str]) -> pa.RecordBatch:
-    """The rows of these ids as one record batch, in the shard's order."""
-    mask = pa.array([id in ids for id in records.column("id").to_pylist()], pa.bool_())
-    table = records.filter(mask).combine_chunks()
-    batches = table.to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
+    if not mask.any():
+        return
+    vectors = fixed_array_to_vectors(rows.embedded.column("embedding"))
+    records = rows.records
+    if not mask.all():
+        vectors = vectors[mask]
+    if not mask.all() or len(records) > len(embedded):
+        kept = ids.intersection(embedded)
+        listed = records.column("id").to_pylist()
+        records = records.filter(pa.array([id in kept for id in listed], pa.bool_()))
+    (batch,) = records.combine_chunks().to_batches()
+    write(shadow, batch, vectors)

@@ -249,6 +249,9 @@ class Store(Protocol):
 
         Idempotent for records that are already there with the same content; it never changes one
         that is there (use `replace`).
+
+        Args:
+            records: `EXPORT_SCHEMA`, of which the old vectors may be missing.
         """
         ...
 
