@@ -7,11 +7,14 @@ so that the same name in another one, freshly made, is never taken for it.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from psycopg import sql
 
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.records import Metric
 from reembed.stores import pg_columns, pg_indexes, pg_tables
 from reembed.stores.base import CollectionInfo, StoreOptions
 from reembed.stores.pg_client import (
@@ -103,13 +106,18 @@ class Catalog:
             name=self.display(found),
             count=sum(self.count_of(part) for part in parts),
             dimensions=self._dimensions(main),
-            metric=index.metric if index else note.get("metric", "cosine"),
+            metric=_metric(index, note),
             metadata=note.get("metadata"),
             index=settings,
             model=note.get("model"),
             database=self.database.to_dict(),
             layout=main.layout,
         )
+
+    def metric_of(self, table: Table) -> Metric:
+        """The metric of the vector column's index, else the one it was made for."""
+        index = pg_indexes.vector_index(self.main, table)
+        return _metric(index, {} if index else pg_tables.read_note(self.main, table))
 
     def count_of(self, table: Table) -> int:
         row = fetch_one(self.main, sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
@@ -165,3 +173,8 @@ class Catalog:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _metric(index: pg_indexes.VectorIndex | None, note: Mapping[str, Any]) -> Metric:
+    metric: Metric = index.metric if index else note.get("metric", "cosine")
+    return metric

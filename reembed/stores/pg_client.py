@@ -39,6 +39,7 @@ SETTINGS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "30s",
+    "temp_buffers": "64MB",  # a shard that goes through a temporary table stays in memory
 }
 """Session settings. The first six decide how values are written as text."""
 
@@ -97,8 +98,11 @@ def connect(url: str) -> Connection:
     except psycopg.Error as error:
         raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
     with mapped(url):
-        for name, value in SETTINGS.items():
-            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        connection.execute(
+            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) s "
+            "(name, value)",
+            [list(SETTINGS), list(SETTINGS.values())],
+        )
         # The type and its operators may be in a schema that is not on the role's path.
         connection.execute(
             "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting("

@@ -12,13 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
+from reembed.records import NO_METADATA
 from reembed.stores.pg_table import Column, Table
 
 JSON_TYPES = ("json", "jsonb")
 BLANKS = " \t\n\r"
 """What JSON allows around a value."""
+JSON_NULL = f"^[{BLANKS}]*null[{BLANKS}]*$"
+"""JSON's null. As metadata text it has one more blank in front, which tells it from SQL's."""
 SCALARS = frozenset(
     "bool int2 int4 int8 numeric float4 float8 text varchar bpchar uuid".split()  # noqa: SIM905
 )
@@ -27,15 +32,30 @@ ARRAYS = frozenset(f"_{type}" for type in SCALARS)
 
 
 def to_text(table: Table) -> sql.Composable:
-    """JSON text; `null` for SQL's null, and with one more blank in front for JSON's."""
+    """JSON text, before `of_texts`."""
     if table.composite:
         return _object([table.column(table.metadata)] if table.metadata else [], table.others)
     if table.metadata is None:
         return sql.SQL("'null'::text")
-    return sql.SQL(
-        "CASE WHEN {0} IS NULL THEN 'null' WHEN btrim({0}::text, {1}) = 'null' THEN ' ' || "
-        "{0}::text ELSE {0}::text END"
-    ).format(sql.Identifier(table.metadata), sql.Literal(BLANKS))
+    return sql.SQL("{}::text").format(sql.Identifier(table.metadata))
+
+
+def of_texts(table: Table, texts: pa.Array) -> pa.Array:
+    """What `to_text` gave as metadata: `null` for SQL's null, and with one more blank in front for
+    JSON's. Done here rather than by Postgres, which would write each JSON out three times."""
+    if table.composite:
+        return texts
+    nulls = pc.match_substring_regex(texts, JSON_NULL)
+    if pc.any(nulls).as_py():
+        texts = pc.if_else(nulls, prefixed(" ", texts), texts)
+    return texts.fill_null(NO_METADATA)
+
+
+def prefixed(prefix: str, texts: pa.Array) -> pa.Array:
+    """Texts with something put before each."""
+    return pc.binary_join_element_wise(
+        pa.scalar(prefix, texts.type), texts, pa.scalar("", texts.type)
+    )
 
 
 def _object(metadata: Sequence[Column], others: Sequence[Column]) -> sql.Composable:

@@ -6,12 +6,13 @@ A collection of mem0's has two tables; the ids of the second begin with `entitie
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
-from psycopg import sql
+from psycopg import errors, sql
 
+from reembed.errors import PreflightError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors
 from reembed.stores import pg_indexes
 from reembed.stores.pg_catalog import Catalog
@@ -23,22 +24,32 @@ from reembed.stores.pg_client import (
     fetch_one,
     mapped,
 )
+from reembed.stores.pg_encode import VectorDumper
+from reembed.stores.pg_ids import any_of, usable
 from reembed.stores.pg_layout import ENTITY_PREFIX
-from reembed.stores.pg_rows import copy_ids, copy_rows, write_rows
+from reembed.stores.pg_rows import copy_rows, read_ids, write_rows
 from reembed.stores.pg_shadow import ShadowMaker
 from reembed.stores.pg_table import Table
 
-_ID_FORMS = {
-    "uuid": re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"),
-    "int2": re.compile(r"-?\d{1,5}"), "int4": re.compile(r"-?\d{1,10}"),
-    "int8": re.compile(r"-?\d{1,19}"),
-}  # fmt: skip
+
+def _rows(
+    table: Table, names: Sequence[str], rows: Sequence[int], records: pa.RecordBatch,
+    vectors: Vectors,
+) -> tuple[pa.RecordBatch, Vectors]:  # fmt: skip
+    """Those rows with their ids in the table; all of them are not copied."""
+    if list(rows) != list(range(len(records))):
+        places = pa.array(rows, pa.int64())
+        records, vectors = records.take(places), vectors[places.to_numpy()]
+    if table.prefix:
+        records = records.set_column(0, EXPORT_SCHEMA.field("id"), pa.array(names, pa.string()))
+    return records, vectors
 
 
-def _is_id(table: Table, name: str) -> bool:
-    """Whether this can be an id of the table at all: Postgres refuses a whole statement for one."""
-    form = _ID_FORMS.get(table.column(table.id).type)
-    return "\x00" not in name and (form is None or form.fullmatch(name) is not None)
+def _is_duplicate(error: BaseException | None) -> bool:
+    """Whether it comes of a row that breaks a unique constraint, such as the primary key."""
+    while error is not None and not isinstance(error, errors.UniqueViolation):
+        error = error.__cause__
+    return error is not None
 
 
 class Records:
@@ -67,15 +78,15 @@ class Records:
         tables = self._catalog.tables(id)
         connection = connect(self._catalog.url)  # of its own: the caller reads between two pages
         try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             if self._reader is not None:
                 shared = fetch_one(self._reader, "SELECT pg_export_snapshot()")
                 assert shared is not None, "a snapshot can be shared"
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 connection.execute(
                     sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(shared[0]))
                 )
             for table in tables:
-                yield from copy_ids(connection, table, where)
+                yield from read_ids(connection, table, where)
         finally:
             connection.close()
 
@@ -85,10 +96,10 @@ class Records:
         """See `Store.fetch`."""
         batches = []
         for table, names in self._split(self._catalog.tables(id), ids):
-            usable = [name for name in names if _is_id(table, name)]
-            if usable:
+            wanted = usable(table, names)
+            if wanted:
                 batches.append(
-                    copy_rows(self._reader or self._catalog.main, table, usable, where, vectors)
+                    copy_rows(self._reader or self._catalog.main, table, wanted, where, vectors)
                 )
         if not batches:
             return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
@@ -114,10 +125,9 @@ class Records:
     def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
         """See `Store.query`."""
         tables = self._catalog.tables(id)
-        metric = self._catalog.describe_found(
-            (tables[0].oid, tables[0].schema, tables[0].name)
-        ).metric
+        metric = self._catalog.metric_of(tables[0])
         answers: list[list[tuple[float, str]]] = [[] for _ in vectors]
+        self._catalog.main.adapters.register_dumper(np.ndarray, VectorDumper)
         with mapped(tables[0].label), self._catalog.main.transaction():
             # The index's list of candidates is never shorter than what is asked for.
             self._catalog.main.execute(
@@ -128,17 +138,17 @@ class Records:
             for table in tables:
                 type = table.column(table.vector).type
                 query = sql.SQL(
-                    "SELECT {id}::text, {vector} {operator} %s::{type} AS distance FROM {table} "
-                    "WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
+                    "SELECT {id}::text, {vector} {operator} %b::vector{type} AS distance "
+                    "FROM {table} WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
                 ).format(
                     id=beside_parameters(sql.Identifier(table.id)),
                     vector=beside_parameters(sql.Identifier(table.vector)),
-                    operator=sql.SQL(pg_indexes.OPERATORS[metric]), type=sql.SQL(type),
+                    operator=sql.SQL(pg_indexes.OPERATORS[metric]),
+                    type=sql.SQL("" if type == "vector" else f"::{type}"),
                     table=beside_parameters(table.identifier), k=sql.Literal(k),
                 )  # fmt: skip
                 for answer, vector in zip(answers, vectors, strict=True):
-                    text = "[" + ",".join(map(repr, vector.tolist())) + "]"
-                    rows = self._catalog.main.execute(query, [text], prepare=True).fetchall()
+                    rows = self._catalog.main.execute(query, [vector], prepare=True).fetchall()
                     answer.extend((row[1], table.prefix + row[0]) for row in rows)
         return [[one for _, one in sorted(answer)[:k]] for answer in answers]
 
@@ -151,30 +161,35 @@ class Records:
         place = {one: row for row, one in enumerate(ids)}
         with mapped(tables[0].label), self._catalog.main.transaction():
             for table, names in self._split(tables, ids):
-                if not names:
-                    continue
                 if replacing:
                     self._delete(table, names)
-                else:
-                    there = self._present(table, names)
-                    names = [name for name in names if name not in there]
-                rows = pa.array([place[table.prefix + name] for name in names], pa.int64())
-                part = records.take(rows)
-                if table.prefix:
-                    part = part.set_column(
-                        0, EXPORT_SCHEMA.field("id"), pa.array(names, pa.string())
-                    )
-                write_rows(self._catalog.main, table, part, vectors[rows.to_numpy()])
+                rows = [place[table.prefix + name] for name in names]
+                self._insert(table, names, rows, records, vectors)
+
+    def _insert(
+        self, table: Table, names: Sequence[str], rows: Sequence[int], records: pa.RecordBatch,
+        vectors: Vectors,
+    ) -> None:  # fmt: skip
+        """Insert those rows of a batch, but for records that are there. That any are is rare (a
+        load that was killed), so it is looked at only when Postgres refuses one for it."""
+        part = _rows(table, names, rows, records, vectors)
+        try:
+            write_rows(self._catalog.main, table, *part)
+        except PreflightError as error:
+            there = self._present(table, names) if _is_duplicate(error) else set()
+            if not there:
+                raise
+            new = [at for at, name in enumerate(names) if name not in there]
+            kept = [names[at] for at in new], [rows[at] for at in new]
+            write_rows(self._catalog.main, table, *_rows(table, *kept, records, vectors))
 
     def _present(self, table: Table, names: Sequence[str]) -> set[str]:
         rows = fetch_all(
             self._catalog.main,
-            sql.SQL("SELECT {0}::text FROM {1} WHERE {0} = ANY ({2}::{3}[])").format(
-                sql.Identifier(table.id), table.identifier,
-                sql.Literal([name for name in names if _is_id(table, name)]),
-                sql.SQL(table.column(table.id).written),
+            sql.SQL("SELECT {}::text FROM {} WHERE {}").format(
+                sql.Identifier(table.id), table.identifier, any_of(table, usable(table, names))
             ),
-        )  # fmt: skip
+        )
         return {row[0] for row in rows}
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
@@ -186,11 +201,8 @@ class Records:
                     self._delete(table, names)
 
     def _delete(self, table: Table, names: Sequence[str]) -> None:
-        usable = [name for name in names if _is_id(table, name)]
-        if usable:
+        wanted = usable(table, names)
+        if wanted:
             self._catalog.main.execute(
-                sql.SQL("DELETE FROM {} WHERE {} = ANY ({}::{}[])").format(
-                    table.identifier, sql.Identifier(table.id), sql.Literal(usable),
-                    sql.SQL(table.column(table.id).written),
-                )
-            )  # fmt: skip
+                sql.SQL("DELETE FROM {} WHERE {}").format(table.identifier, any_of(table, wanted))
+            )

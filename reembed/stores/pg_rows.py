@@ -9,9 +9,7 @@ documentation (PostgreSQL 18, "Binary Format"), a vector's that of pgvector's `v
 from __future__ import annotations
 
 import contextlib
-import struct
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import LiteralString
 
 import numpy as np
@@ -19,126 +17,76 @@ import pyarrow as pa
 from psycopg import errors, sql
 
 from reembed.errors import PreflightError
-from reembed.records import NO_METADATA, SHARD_ROWS, Vectors, export_batch, vectors_to_list_array
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors, export_batch
 from reembed.stores import pg_metadata
 from reembed.stores.pg_client import Connection, mapped
+from reembed.stores.pg_encode import ENCODERS, Encoder, encode_rows
+from reembed.stores.pg_ids import any_of
 from reembed.stores.pg_layout import TEXT_TYPES
-from reembed.stores.pg_metadata import BLANKS, JSON_TYPES
+from reembed.stores.pg_metadata import JSON_TYPES, prefixed
+from reembed.stores.pg_parse import HEADER, TRAILER, Block, VectorColumn, each_block
 from reembed.stores.pg_table import Table
 
-HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-TRAILER = struct.pack(">h", -1)
-NULL = struct.pack(">i", -1)
-BUFFER = 1 << 20
-"""Bytes written to the server at once."""
-
-_length = struct.Struct(">i")
-_count = struct.Struct(">h")
-Encoder = Callable[[str], bytes]
+SEND_BYTES = 1 << 21
+"""Bytes of rows that are encoded at once."""
+TEXT_BYTES = 1024
+"""A row's texts, roughly."""
 
 
 # Out
 
 
-def copy_ids(connection: Connection, table: Table, where: str | None) -> Iterator[pa.Array]:
-    """Ids of all (matching) rows in pages of at most SHARD_ROWS, as they lie on disk."""
-    query = sql.SQL("COPY (SELECT {}::text FROM {}{}) TO STDOUT (FORMAT BINARY)").format(
+def read_ids(connection: Connection, table: Table, where: str | None) -> Iterator[pa.Array]:
+    """Ids of all (matching) rows in pages of SHARD_ROWS, as they lie on disk; within a transaction.
+    A cursor gives small rows with less ado than COPY, which sends each as a message."""
+    query = sql.SQL("SELECT {}::text FROM {}{}").format(
         sql.Identifier(table.id), table.identifier, _where(where)
     )
-    page: list[str] = []
-    with mapped(table.label), connection.cursor() as cursor, cursor.copy(query) as copy:
-        for (id,) in _fields(copy, 1):
-            page.append(table.prefix + _text(id))
-            if len(page) == SHARD_ROWS:
-                yield pa.array(page, pa.string())
-                page = []
-    if page:
-        yield pa.array(page, pa.string())
+    with mapped(table.label), connection.cursor("reembed_ids") as cursor:
+        connection.execute("SET LOCAL cursor_tuple_fraction = 1")  # all of them will be read
+        cursor.execute(query)
+        while rows := cursor.fetchmany(SHARD_ROWS):
+            yield pa.array([table.prefix + id for (id,) in rows], pa.string())
 
 
 def copy_rows(
     connection: Connection, table: Table, ids: Sequence[str], where: str | None, vectors: bool
 ) -> pa.RecordBatch:
     """The rows of these ids (without the table's prefix) as `EXPORT_SCHEMA`, in no order."""
-    id_type = sql.SQL(table.column(table.id).written)
     vector: sql.Composable = sql.Identifier(table.vector)
     if table.column(table.vector).type == "halfvec":
         vector = sql.SQL("{}::vector").format(vector)
     query = sql.SQL(
         "COPY (SELECT {id}::text, {document}, {metadata}, {uri}, {vector} FROM {table} WHERE "
-        "{id} = ANY ({ids}::{type}[]){where}) TO STDOUT (FORMAT BINARY)"
+        "{any_of}{where}) TO STDOUT (FORMAT BINARY)"
     ).format(
         id=sql.Identifier(table.id), document=table.document_expression(),
         metadata=pg_metadata.to_text(table), uri=table.uri_expression(),
         vector=vector if vectors else sql.SQL("NULL"), table=table.identifier,
-        ids=sql.Literal(list(ids)), type=id_type,
-        where=_where(where, "AND"),
+        any_of=any_of(table, ids), where=_where(where, "AND"),
     )  # fmt: skip
-    names: list[str] = []
-    documents: list[str | None] = []
-    metadatas: list[str] = []
-    uris: list[str | None] = []
-    embeddings: list[bytes | memoryview | None] = []
+    parts: list[pa.RecordBatch] = []
+    embeddings = VectorColumn(len(ids))
+
+    def take(block: Block) -> None:
+        id, document, metadata, uri = block.texts(4)
+        id = prefixed(table.prefix, id)
+        metadata = pg_metadata.of_texts(table, metadata)
+        parts.append(export_batch(id, document, metadata, uri))
+        embeddings.append(*block.vectors(4))
+
     with mapped(table.label), connection.cursor() as cursor, cursor.copy(query) as copy:
-        for id, document, metadata, uri, embedding in _fields(copy, 5):
-            names.append(table.prefix + _text(id))
-            documents.append(None if document is None else str(document, "utf-8"))
-            metadatas.append(_text(metadata))
-            uris.append(None if uri is None else str(uri, "utf-8"))
-            embeddings.append(embedding)
-    return export_batch(names, documents, metadatas, uris, _embeddings(embeddings))
+        each_block(copy, 5, take)
+    if not parts:
+        return export_batch([], [], [], [])
+    (batch,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
+    place = EXPORT_SCHEMA.get_field_index("embedding")
+    return batch.set_column(place, EXPORT_SCHEMA.field(place), embeddings.array())
 
 
 def _where(where: str | None, word: LiteralString = "WHERE") -> sql.Composable:
     """The condition on a line of its own, since it may end in a comment."""
     return sql.SQL(f" {word} ({{}}\n)").format(sql.SQL(where)) if where else sql.SQL("")
-
-
-def _fields(
-    copy: Iterable[bytes | bytearray | memoryview], width: int
-) -> Iterator[list[memoryview | None]]:
-    """The fields of each row; libpq hands out one row a chunk, the first behind a header."""
-    start = len(HEADER)
-    for chunk in copy:
-        data = memoryview(chunk)
-        (count,) = _count.unpack_from(data, start)
-        if count < 0:  # the trailer; the copy ends when it is read to its end
-            continue
-        assert count == width, f"{count} fields, {width} asked for"
-        at = start + 2
-        row: list[memoryview | None] = []
-        for _ in range(width):
-            (size,) = _length.unpack_from(data, at)
-            at += 4
-            if size < 0:
-                row.append(None)
-            else:
-                row.append(data[at : at + size])
-                at += size
-        yield row
-        start = 0
-
-
-def _text(field: memoryview | None) -> str:
-    assert field is not None, "ids and metadata texts are never null"
-    return str(field, "utf-8")
-
-
-def _embeddings(fields: Sequence[bytes | memoryview | None]) -> pa.Array:
-    """Vectors as `list<float32>`, null where there is none."""
-    kept = [field for field in fields if field is not None]
-    if not kept:
-        return pa.nulls(len(fields), pa.list_(pa.float32()))
-    sizes = np.array([-1 if field is None else len(field) for field in fields])
-    if (sizes == sizes[0]).all():
-        raw = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), sizes[0])
-        vectors = raw[:, 4:].copy().view(">f4").astype(np.float32)
-        return vectors_to_list_array(vectors)
-    return pa.array(
-        [None if f is None else np.frombuffer(f, ">f4", offset=4).astype(np.float32)
-         for f in fields],
-        pa.list_(pa.float32()),
-    )  # fmt: skip
 
 
 # In
@@ -159,104 +107,51 @@ def write_rows(
         if plan is None:
             _write_staged(connection, table, records, vectors)
             return
-        names, encoders = plan
-        columns = [records.column(source).to_pylist() for source, _ in encoders]
-        fields = [
-            list(map(encode, column)) for column, (_, encode) in zip(columns, encoders, strict=True)
-        ]
-        fields.append(_vector_fields(vectors, table.column(table.vector).type))
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-            table.identifier, sql.SQL(", ").join(map(sql.Identifier, [*names, table.vector]))
+            table.identifier,
+            sql.SQL(", ").join(map(sql.Identifier, [*(name for name, *_ in plan), table.vector])),
         )
-        _send(connection, query, fields)
+        encoders = [(source, encode) for _, source, encode in plan]
+        _send(connection, query, encoders, records, vectors, table.column(table.vector).type)
 
 
-def _direct(
-    table: Table,
-) -> tuple[list[str], list[tuple[str, Callable[[str | None], bytes]]]] | None:
-    """Column names and encoders where every column has a simple binary form, else None."""
+def _direct(table: Table) -> list[tuple[str, str, Encoder]] | None:
+    """Each column's name, what of a record it holds, and its encoder, where every column has a
+    simple binary form; else None."""
     if table.composite or table.column(table.vector).type not in ("vector", "halfvec"):
         return None
     wanted: list[tuple[str | None, str]] = [
         (table.id, "id"), (table.text, "document"), (table.metadata, "metadata"),
         (table.uri, "uri"),
     ]  # fmt: skip
-    names, encoders = [], []
+    plan = []
     for name, source in wanted:
         if name is None:
             continue
         column = table.column(name)
-        encode = _ENCODERS.get(column.type)
+        encode = ENCODERS.get(column.type)
         if encode is None or (column.type in TEXT_TYPES and column.typmod > 0):
             return None
         if (source == "metadata") != (column.type in JSON_TYPES):
             return None
-        names.append(name)
-        encoders.append((source, encode))
-    return names, encoders
+        plan.append((name, source, encode))
+    return plan
 
 
-def _framed(data: bytes) -> bytes:
-    return _length.pack(len(data)) + data
-
-
-def _encode_text(value: str | None) -> bytes:
-    return NULL if value is None else _framed(value.encode("utf-8"))
-
-
-def _encode_json(value: str | None) -> bytes:
-    if value is None or value == NO_METADATA:
-        return NULL
-    if value[0] == " " and value.strip(BLANKS) == "null":  # JSON's null, see `pg_metadata.to_text`
-        value = value[1:]
-    return _framed(value.encode("utf-8"))
-
-
-def _encode_jsonb(value: str | None) -> bytes:
-    if value is None or value == NO_METADATA:
-        return NULL
-    return _framed(b"\x01" + value.encode("utf-8"))
-
-
-def _integer(form: str) -> Callable[[str | None], bytes]:
-    packer = struct.Struct(f">i{form}")
-    size = struct.calcsize(f">{form}")
-    return lambda value: NULL if value is None else packer.pack(size, int(value))
-
-
-_ENCODERS: dict[str, Callable[[str | None], bytes]] = {
-    "uuid": lambda value: NULL if value is None else _framed(uuid.UUID(value).bytes),
-    "int2": _integer("h"), "int4": _integer("i"), "int8": _integer("q"),
-    "text": _encode_text, "varchar": _encode_text, "json": _encode_json, "jsonb": _encode_jsonb,
-}  # fmt: skip
-
-
-def _vector_fields(vectors: Vectors, type: str) -> list[bytes]:
-    """Each row framed as pgvector reads it: int16 dimensions, int16 0, then the values."""
-    n, d = vectors.shape
-    wide, code = (4, ">f4") if type == "vector" else (2, ">f2")
-    with np.errstate(over="ignore"):
-        values = vectors.astype(code)
-    frame = np.empty((n, 8 + wide * d), np.uint8)
-    frame[:, :8] = np.frombuffer(struct.pack(">ihh", 4 + wide * d, d, 0), np.uint8)
-    frame[:, 8:] = values.view(np.uint8).reshape(n, wide * d)
-    data = frame.tobytes()
-    step = frame.shape[1]
-    return [data[at : at + step] for at in range(0, n * step, step)]
-
-
-def _send(connection: Connection, query: sql.Composed, fields: Sequence[Sequence[bytes]]) -> None:
-    head = _count.pack(len(fields))
+def _send(
+    connection: Connection, query: sql.Composed, encoders: Sequence[tuple[str, Encoder]],
+    records: pa.RecordBatch, vectors: Vectors, type: str,
+) -> None:  # fmt: skip
+    """COPY these columns of the records and the vectors, all or none. A block of rows is encoded
+    while the server is at work on the one before."""
+    rows = max(1, SEND_BYTES // (4 * vectors.shape[1] + TEXT_BYTES))
     with connection.transaction(), connection.cursor() as cursor, cursor.copy(query) as copy:
-        waiting, size = [HEADER], 0
-        for row in zip(*fields, strict=True):
-            waiting.append(head)
-            waiting.extend(row)
-            size += len(row[-1])
-            if size > BUFFER:
-                copy.write(b"".join(waiting))
-                waiting, size = [], 0
-        copy.write(b"".join([*waiting, TRAILER]))
+        copy.write(HEADER)
+        for start in range(0, len(records), rows):
+            part = records.slice(start, rows)
+            fields = [encode(part.column(source)) for source, encode in encoders]
+            copy.write(encode_rows(fields, vectors[start : start + rows], type))
+        copy.write(TRAILER)
 
 
 def _write_staged(
@@ -276,16 +171,15 @@ def _write_staged(
     names += held
     values += held.values()
     with connection.transaction():
+        # Vectors are kept in the row, not cut into pieces that are put together again.
         connection.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS reembed_stage (id text, document text, metadata "
-            "text, uri text, embedding vector) ON COMMIT DELETE ROWS"
+            "text, uri text, embedding vector) WITH (toast_tuple_target = 8160) ON COMMIT DELETE "
+            "ROWS"
         )
-        fields: list[list[bytes]] = [
-            list(map(_encode_text, records.column(name).to_pylist()))
-            for name in ("id", "document", "metadata", "uri")
-        ]
-        fields.append(_vector_fields(vectors, "vector"))
-        _send(connection, sql.SQL("COPY reembed_stage FROM STDIN (FORMAT BINARY)").format(), fields)
+        query = sql.SQL("COPY reembed_stage FROM STDIN (FORMAT BINARY)").format()
+        texts = [(name, ENCODERS["text"]) for name in ("id", "document", "metadata", "uri")]
+        _send(connection, query, texts, records, vectors, "vector")
         connection.execute(
             sql.SQL(
                 "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM reembed_stage s{}"
@@ -327,7 +221,7 @@ def _culprit(table: Table, records: pa.RecordBatch, vectors: Vectors) -> str | N
     with np.errstate(over="ignore"):
         held = vectors.astype(np.float16) if half else vectors
     finite = [bool(np.isfinite(vector).all()) for vector in held]
-    encode = _ENCODERS.get(table.column(table.id).type)
+    encode = ENCODERS.get(table.column(table.id).type)
     for row in range(records.num_rows):
         fields = [
             records.column(name)[row].as_py() for name in ("id", "document", "metadata", "uri")
@@ -336,7 +230,7 @@ def _culprit(table: Table, records: pa.RecordBatch, vectors: Vectors) -> str | N
         if not finite[row] or escaped or any("\x00" in field for field in fields if field):
             return str(fields[0])
         try:
-            _ = encode(fields[0]) if encode else b""
-        except (ValueError, struct.error):
+            _ = encode(pa.array([fields[0]])) if encode else None
+        except ValueError:
             return str(fields[0])
     return None
