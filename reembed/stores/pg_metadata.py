@@ -36,7 +36,7 @@ def to_text(table: Table) -> sql.Composable:
     if table.composite:
         return _object([table.column(table.metadata)] if table.metadata else [], table.others)
     if table.metadata is None:
-        return sql.SQL("'null'::text")
+        return sql.SQL("NULL::text")
     return sql.SQL("{}::text").format(sql.Identifier(table.metadata))
 
 
