@@ -93,6 +93,16 @@ def ensure_shadow(
     return info
 
 
+def intended_shadow(store: Store, run: RunDir) -> str | None:
+    """The object id of an empty collection that a killed call made and did not journal."""
+    intents = run.events("shadow-intent")
+    if shadow_id(run) is not None or not intents:
+        return None
+    name = str(intents[-1]["name"])
+    info = store.describe(name) if name in store.collections() else None
+    return info.id if info is not None and not info.count else None
+
+
 def load(
     store: Store,
     shadow: str,

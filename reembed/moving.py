@@ -25,7 +25,7 @@ from reembed.clean import drop_old, drop_shadow
 from reembed.errors import CollectionNotFoundError, LockedError, PreflightError, UsageError
 from reembed.guards import guard_messages, refuse_held
 from reembed.judging import check_deltas, require_verdict
-from reembed.load import shadow_id
+from reembed.load import intended_shadow, shadow_id
 from reembed.mem0_plan import application_config, prepare
 from reembed.refusals import refuse_other
 from reembed.results import (
@@ -382,7 +382,7 @@ def _drop_old(s: Session) -> str:
 
 def _drop_shadow(s: Session) -> str:
     """Give up a run that is not swapped: delete its shadow, keep its shards and the source."""
-    id = shadow_id(s.run)
+    id = shadow_id(s.run) or intended_shadow(s.store, s.run)
     if id is None:
         return "there was no shadow to delete"
     if shadow_was_live(s.run) and s.store.describe_id(id) is not None:

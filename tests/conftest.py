@@ -9,6 +9,7 @@ import pytest
 
 from tests.clients.incident import Incident, write_incident
 from tests.helpers import Calls, Command, chroma, plain_collection
+from tests.pg_docs import make_docs
 from tests.servers.chroma_server import ChromaServer
 from tests.servers.chroma_server import chroma_server as run_chroma_server
 from tests.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
@@ -34,6 +35,21 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """The URL of an empty database with the extension `vector`."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def _docs_template(postgres: PostgresServer) -> str:
+    name = postgres.new_database()
+    make_docs(postgres.url(name))
+    return name
+
+
+@pytest.fixture
+def docs_url(postgres: PostgresServer, _docs_template: str) -> Iterator[str]:
+    """The URL of a database with the table `docs` of 40 records (`tests/pg_docs.py`)."""
+    name = postgres.new_database(template=_docs_template)
+    yield postgres.url(name)
+    postgres.drop_database(name)
 
 
 @pytest.fixture(scope="session")

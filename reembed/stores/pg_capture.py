@@ -17,16 +17,29 @@ from dataclasses import dataclass
 
 from psycopg import errors, sql
 
-from reembed.stores.pg_client import Connection, beside_parameters, fetch_all, fetch_one
+from reembed.stores.pg_client import (
+    SETTINGS,
+    Connection,
+    beside_parameters,
+    fetch_all,
+    fetch_one,
+)
+from reembed.stores.pg_hold import patiently
 from reembed.stores.pg_table import Table
 
 TRIGGERS = ("zz_reembed_rows", "zz_reembed_truncate")
 """Fire last: triggers of one event run by name."""
 TRUNCATED = "t"
 
+_WRITTEN_AS_WE_READ = sql.SQL(" ").join(
+    sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(SETTINGS[name]))
+    for name in ("DateStyle", "IntervalStyle", "TimeZone", "bytea_output", "extra_float_digits")
+)
+"""So that an id is the same text, whatever the writer's session has set."""
+
 _FUNCTION = """
 CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $reembed$
+SET search_path = pg_catalog, pg_temp {settings} AS $reembed$
 BEGIN
   IF TG_OP = 'TRUNCATE' THEN
     INSERT INTO {log} (op) VALUES ('t');
@@ -35,7 +48,7 @@ BEGIN
   IF TG_OP <> 'INSERT' THEN
     INSERT INTO {log} (op, id) VALUES ('r', OLD.{id}::text);
   END IF;
-  IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.{id} IS DISTINCT FROM OLD.{id}) THEN
+  IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.{id}::text <> OLD.{id}::text) THEN
     INSERT INTO {log} (op, id) VALUES ('r', NEW.{id}::text);
   END IF;
   RETURN NULL;
@@ -79,48 +92,73 @@ def mark(connection: Connection, table: Table) -> str | None:
     return row[0] if row else None
 
 
+def allowed(connection: Connection, table: Table) -> bool:
+    """Whether the role may capture a table's writes."""
+    row = fetch_one(
+        connection,
+        "SELECT has_table_privilege(%s::oid, 'TRIGGER') AND has_schema_privilege(%s, 'CREATE') "
+        "AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = %s",
+        [table.oid, table.schema, table.oid],
+    )
+    return bool(row and row[0])
+
+
 def install(connection: Connection, table: Table) -> str | None:
     """Capture a table's writes from now on. Returns the mark, None where the role may not.
 
     It waits for the transactions that write to the table now, and what they wrote is in any
     snapshot taken after.
+
+    Raises:
+        LockedError: they do not end.
     """
     there = mark(connection, table)
     if there is not None:
         return there
-    remove(connection, table.oid)
+    if not allowed(connection, table):  # asked first: to be refused, one must wait for the lock
+        return None
+    remove(connection, table)
     new = f"capture {secrets.token_hex(8)}"
     names = {
         "log": sql.Identifier(table.schema, _log_name(table.oid)),
         "function": sql.Identifier(table.schema, _function_name(table.oid)),
         "id": sql.Identifier(table.id), "table": table.identifier,
         "rows": sql.Identifier(TRIGGERS[0]), "truncate": sql.Identifier(TRIGGERS[1]),
+        "settings": _WRITTEN_AS_WE_READ,
     }  # fmt: skip
+
+    def make() -> None:
+        for statement in (
+            "CREATE TABLE {log} (seq bigserial PRIMARY KEY, op text NOT NULL, id text)",
+            "REVOKE ALL ON {log} FROM PUBLIC",
+            _FUNCTION,
+            "REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
+            "CREATE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {table} "
+            "FOR EACH ROW EXECUTE FUNCTION {function}()",
+            "CREATE TRIGGER {truncate} AFTER TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
+            "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {rows}",
+            "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate}",
+        ):
+            connection.execute(sql.SQL(statement).format(**names))
+        connection.execute(
+            sql.SQL("COMMENT ON TABLE {log} IS {mark}").format(mark=sql.Literal(new), **names)
+        )
+
     try:
-        with connection.transaction():
-            for statement in (
-                "CREATE TABLE {log} (seq bigserial PRIMARY KEY, op text NOT NULL, id text)",
-                "REVOKE ALL ON {log} FROM PUBLIC",
-                _FUNCTION,
-                "REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
-                "CREATE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {table} "
-                "FOR EACH ROW EXECUTE FUNCTION {function}()",
-                "CREATE TRIGGER {truncate} AFTER TRUNCATE ON {table} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
-                "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {rows}",
-                "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate}",
-            ):
-                connection.execute(sql.SQL(statement).format(**names))
-            connection.execute(
-                sql.SQL("COMMENT ON TABLE {log} IS {mark}").format(mark=sql.Literal(new), **names)
-            )
+        patiently(connection, [table], make)
     except errors.InsufficientPrivilege:
         return None
     return new
 
 
-def remove(connection: Connection, oid: int) -> None:
-    """Remove every trace of a capture, or of half of one. The table may be gone."""
+def remove(connection: Connection, table: Table) -> None:
+    """Remove every trace of a capture, or of half of one. The table may be gone.
+
+    Raises:
+        LockedError: transactions that use the table do not end.
+    """
+    oid = table.oid
     names = fetch_all(
         connection,
         "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
@@ -141,24 +179,41 @@ def remove(connection: Connection, oid: int) -> None:
     )
     if not functions and not logs:
         return
-    with connection.transaction():
-        for schema, name in names:
+    schema, name = names[0] if names else ("", "")
+
+    def undo() -> None:
+        if names:
             for trigger in TRIGGERS:
                 connection.execute(
                     sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
                         sql.Identifier(trigger), sql.Identifier(schema, name)
                     )
                 )
-        for (schema,) in functions:
+        for (of,) in functions:
             connection.execute(
                 sql.SQL("DROP FUNCTION IF EXISTS {}()").format(
-                    sql.Identifier(schema, _function_name(oid))
+                    sql.Identifier(of, _function_name(oid))
                 )
             )
-        for (schema,) in logs:
+        for (of,) in logs:
             connection.execute(
-                sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, _log_name(oid)))
+                sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(of, _log_name(oid)))
             )
+
+    patiently(connection, [table], undo)
+
+
+def length(connection: Connection, table: Table) -> int | None:
+    """How many entries the queue holds; None where the table is not captured."""
+    if mark(connection, table) is None:
+        return None
+    row = fetch_one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {}").format(
+            sql.Identifier(table.schema, _log_name(table.oid))
+        ),
+    )
+    return int(row[0]) if row else None
 
 
 def touched(connection: Connection, table: Table) -> Touched:

@@ -151,7 +151,8 @@ class Catalog:
         key, _, oid = id.rpartition("/")
         if key != self.database.key or not oid.isdigit():
             return None
-        return table_by_oid(self.main, pg_columns.standing_in(self.main, int(oid)))
+        table = pg_columns.standing_in(self.main, int(oid))
+        return None if table is None else table_by_oid(self.main, table)
 
     def tables(self, id: str) -> list[Table]:
         with mapped(self.url):

@@ -40,6 +40,9 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "30s",
     "temp_buffers": "64MB",  # a shard that goes through a temporary table stays in memory
+    "default_transaction_isolation": "read committed",
+    # A row that a policy hides is an error then, as in pg_dump, not a row that is silently lost.
+    "row_security": "off",
 }
 """Session settings. The first six decide how values are written as text."""
 
@@ -185,6 +188,12 @@ def mapped(about: str) -> Iterator[None]:
         raise PreflightError(
             f"{about}: {_first_line(error)}",
             "Use a role that may do this (the table's owner can), or let it be granted.",
+        ) from error
+    except errors.IdleInTransactionSessionTimeout as error:
+        raise LockedError(
+            f"{about}: Postgres has ended our transaction, since nothing came from us for longer "
+            "than writers may be held",
+            "Nothing was moved. Run the same command again.",
         ) from error
     except (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled) as error:
         raise LockedError(

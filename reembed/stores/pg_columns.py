@@ -2,106 +2,172 @@
 
 The live table takes the shadow's vectors, and the shadow takes the live one's: after it, each table
 stands for the other one's collection, which its vector column's comment says (`stands_for`).
-Vectors are copied and the new index is built while writers wait and readers go on; readers wait
-only while the columns are renamed. Everything but an empty column made beforehand is one
-transaction.
+
+A row that is written in the transaction of the exchange is not in a snapshot that is taken just
+before its end, whose reader would find the new column empty. So vectors are copied to a column
+beside the old one, and committed, before the transaction in which the columns change names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from psycopg import sql
 
 from reembed.stores.pg_client import Connection, fetch_all, fetch_one
+from reembed.stores.pg_hold import patiently
 from reembed.stores.pg_indexes import VectorIndex, create_vector_index, vector_index
 from reembed.stores.pg_layout import COMING, read_columns
 from reembed.stores.pg_table import Table
-from reembed.stores.pg_tables import read_note, write_note
+from reembed.stores.pg_tables import parse_note, read_note, write_note
 
 
-def add_columns(connection: Connection, tables: Sequence[tuple[Table, Table]]) -> None:
+def add_columns(connection: Connection, pairs: Sequence[tuple[Table, Table]]) -> None:
     """Give each table an empty column of the other one's vector type. Instant, and undone by
-    `drop_columns`."""
-    for one, other in tables:
+    `drop_columns`.
+
+    Raises:
+        LockedError: others use the tables for too long.
+    """
+    for one, other in pairs:
         for table, like in ((one, other), (other, one)):
-            connection.execute(
-                sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {}").format(
-                    table.identifier, sql.Identifier(COMING),
-                    sql.SQL(like.column(like.vector).written),
-                )
-            )  # fmt: skip
+            _add_column(connection, table, like.column(like.vector).written)
+
+
+def _add_column(connection: Connection, table: Table, wanted: str) -> None:
+    there = _coming(connection, table)
+    if there == wanted:
+        return
+
+    def add() -> None:
+        if there is not None:  # of a move of another model's, which was given up
+            _drop_column(connection, table)
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+                table.identifier, sql.Identifier(COMING), sql.SQL(wanted)
+            )
+        )
+
+    patiently(connection, [table], add)
 
 
 def drop_columns(connection: Connection, tables: Sequence[Table]) -> None:
-    """Remove what an exchange that was given up has left."""
+    """Remove what an exchange that was given up has left.
+
+    Raises:
+        LockedError: others use the tables for too long.
+    """
     for table in tables:
-        left = fetch_one(
-            connection,
-            "SELECT 1 FROM pg_attribute WHERE attrelid = %s AND attname = %s AND NOT attisdropped",
-            [table.oid, COMING],
+        if _coming(connection, table) is not None:
+            patiently(connection, [table], partial(_drop_column, connection, table))
+
+
+def _drop_column(connection: Connection, table: Table) -> None:
+    connection.execute(
+        sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(
+            table.identifier, sql.Identifier(COMING)
         )
-        if left:
-            connection.execute(
-                sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(
-                    table.identifier, sql.Identifier(COMING)
-                )
-            )
+    )
 
 
-def copy_vectors(connection: Connection, live: Table, other: Table) -> None:
-    """Copy each table's vectors to the other, and index those that the live one gets.
+def _coming(connection: Connection, table: Table) -> str | None:
+    """The type of the column beside the vectors, None where there is none."""
+    row = fetch_one(
+        connection,
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s AND "
+        "attname = %s AND NOT attisdropped",
+        [table.oid, COMING],
+    )
+    return str(row[0]) if row else None
+
+
+def copy_vectors(connection: Connection, live: Table, other: Table) -> int:
+    """Copy each table's vectors to the other's new column where they are not there yet, and index
+    those that the live one gets. Returns the number of rows of the live table that were written.
 
     Args:
-        connection: in a transaction that holds the writers of both.
+        connection: in a transaction that holds the live table's writers.
     """
     with_triggers = _disable_triggers(connection, live)
-    _add_missing_rows(connection, live, other)
-    for table, giver in ((live, other), (other, live)):
-        connection.execute(
-            sql.SQL("UPDATE {} t SET {} = s.{} FROM {} s WHERE t.{} = s.{}").format(
-                table.identifier, sql.Identifier(COMING), sql.Identifier(giver.vector),
-                giver.identifier, sql.Identifier(table.id), sql.Identifier(giver.id),
-            )
-        )  # fmt: skip
+    written = _copy(connection, live, other)
+    _copy(connection, other, live)
     for name, state in with_triggers:
         _set_trigger(connection, live, name, state)
     index = index_of(connection, other)
-    if index is not None:
+    if index is not None and not _indexed(connection, live):
         create_vector_index(connection, live, COMING, index)
+    return written
 
 
-def _add_missing_rows(connection: Connection, live: Table, other: Table) -> None:
-    """Give the other table the rows that it lacks, with no vector of its own: those in quarantine,
-    whose old vectors would be lost for the way back."""
-    names = [column.name for column in live.columns
-             if not column.generated and column.name != live.vector]  # fmt: skip
-    columns = sql.SQL(", ").join(map(sql.Identifier, names))
-    if other.column(other.vector).not_null:
+def _copy(connection: Connection, table: Table, giver: Table) -> int:
+    cursor = connection.execute(
+        sql.SQL(
+            "UPDATE {table} t SET {new} = j.v FROM (SELECT o.{id} AS id, g.{vector} AS v FROM "
+            "{table} o LEFT JOIN {giver} g ON g.{giver_id} = o.{id}) j WHERE t.{id} = j.id AND "
+            "t.{new} IS DISTINCT FROM j.v"
+        ).format(
+            table=table.identifier, new=sql.Identifier(COMING), id=sql.Identifier(table.id),
+            vector=sql.Identifier(giver.vector), giver=giver.identifier,
+            giver_id=sql.Identifier(giver.id),
+        )
+    )  # fmt: skip
+    return cursor.rowcount
+
+
+def _indexed(connection: Connection, table: Table) -> bool:
+    row = fetch_one(
+        connection,
+        "SELECT 1 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
+        "WHERE indrelid = %s AND attname = %s",
+        [table.oid, COMING],
+    )
+    return row is not None
+
+
+def _complete(connection: Connection, table: Table, giver: Table) -> None:
+    """Give a table the rows that only the other one has: such as are in quarantine, and so not in
+    the shadow, whose old vectors must not go with the old column."""
+    columns = [c.name for c in giver.columns if not c.generated and c.name != giver.vector]
+    missing = sql.SQL(
+        "FROM {} g WHERE NOT EXISTS (SELECT FROM {} t WHERE t.{} = g.{})"
+    ).format(
+        giver.identifier, table.identifier, sql.Identifier(table.id), sql.Identifier(giver.id)
+    )  # fmt: skip
+    if fetch_one(connection, sql.SQL("SELECT 1 {} LIMIT 1").format(missing)) is None:
+        return
+    if table.column(table.vector).not_null:  # a column that goes
         connection.execute(
             sql.SQL("ALTER TABLE {} ALTER {} DROP NOT NULL").format(
-                other.identifier, sql.Identifier(other.vector)
+                table.identifier, sql.Identifier(table.vector)
             )
         )
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
     connection.execute(
-        sql.SQL(
-            "INSERT INTO {other} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {live} "
-            "l WHERE NOT EXISTS (SELECT FROM {other} o WHERE o.{id} = l.{id})"
-        ).format(
-            other=other.identifier, live=live.identifier, columns=columns,
-            id=sql.Identifier(live.id),
+        sql.SQL("INSERT INTO {} ({}, {}) OVERRIDING SYSTEM VALUE SELECT {}, g.{} {}").format(
+            table.identifier, names, sql.Identifier(COMING), names, sql.Identifier(giver.vector),
+            missing,
         )
     )  # fmt: skip
 
 
 def rename_columns(connection: Connection, live: Table, other: Table) -> None:
-    """Let the copied columns take the vectors' place, and names their meaning.
+    """Let the copied columns take the vectors' place, and names their meaning. A row that only one
+    table has is in both then, in one of them without a vector.
 
     Args:
         connection: the same transaction, which by now holds the readers, too.
     """
+    connection.execute(
+        "SET CONSTRAINTS ALL IMMEDIATE"
+    )  # a table with checks to come is not altered
+    with_triggers = _disable_triggers(connection, live)
+    _complete(connection, other, live)
+    _complete(connection, live, other)
+    for name, state in with_triggers:
+        _set_trigger(connection, live, name, state)
     left = index_of(connection, live)
     notes = [read_note(connection, table) for table in (live, other)]
     stands_for = [
@@ -133,10 +199,18 @@ def _take_column(
             table.identifier, sql.Identifier(COMING), vector
         ),
     ]
-    if table.column(table.vector).not_null and giver.column(giver.vector).not_null:
+    required = note.pop("not_null", False) or any(
+        one.column(one.vector).not_null for one in (table, giver)
+    )
+    empty = sql.SQL("SELECT 1 FROM {} WHERE {} IS NULL LIMIT 1").format(
+        table.identifier, sql.Identifier(COMING)
+    )
+    if required and fetch_one(connection, empty) is None:
         statements.append(
             sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(table.identifier, vector)
         )
+    elif required:  # noted for the way back
+        note["not_null"] = True
     for statement in statements:
         connection.execute(statement)
     renumbered = replace(table, columns=read_columns(connection, table.oid))
@@ -155,16 +229,22 @@ def stands_for(connection: Connection, table: Table) -> int:
     return int(read_note(connection, table).get("stands_for", table.oid))
 
 
-def standing_in(connection: Connection, oid: int) -> int:
-    """The oid of the table that holds the collection of table `oid`."""
-    row = fetch_one(
+def standing_in(connection: Connection, oid: int) -> int | None:
+    """The oid of the table that holds the collection of table `oid`; None where that is gone, and
+    the table of this oid holds another one's."""
+    own = None
+    rows = fetch_all(
         connection,
-        "SELECT attrelid FROM pg_description JOIN pg_attribute ON attrelid = objoid AND attnum = "
-        "objsubid WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND description LIKE "
-        "'reembed:%%' AND description LIKE %s",
-        [f'%"stands_for": {oid}%'],
+        "SELECT attrelid, description FROM pg_description JOIN pg_attribute ON attrelid = objoid "
+        "AND attnum = objsubid WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND "
+        "description LIKE 'reembed:%%stands_for%%'",
     )
-    return int(row[0]) if row else oid
+    for table, text in rows:
+        stands = parse_note(text).get("stands_for")
+        if stands == oid:
+            return int(table)
+        own = stands if table == oid else own
+    return oid if own is None else None
 
 
 def _disable_triggers(connection: Connection, table: Table) -> list[tuple[str, str]]:

@@ -68,6 +68,18 @@ UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column' FRO
   WHERE tgrelid = %(oid)s AND NOT tgisinternal AND %(column)s = ANY (tgattr)
 UNION ALL SELECT 'the publication ' || pubname || ' lists its columns' FROM pg_publication_rel
   JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s AND prattrs IS NOT NULL
+UNION ALL SELECT 'the rule ' || rulename || ' rewrites updates' FROM pg_rewrite
+  WHERE ev_class = %(oid)s AND ev_type = '2'
+UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM pg_constraint
+  WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND contype <> 'n'
+UNION ALL SELECT 'the column ' || a.attname || ' is computed from the vector column' FROM pg_depend
+  JOIN pg_attrdef f ON f.oid = objid JOIN pg_attribute a ON a.attrelid = f.adrelid AND
+  a.attnum = f.adnum WHERE classid = 'pg_attrdef'::regclass AND refobjid = %(oid)s AND
+  refobjsubid = %(column)s AND f.adnum <> %(column)s
+UNION ALL SELECT 'the vector column has several indexes: ' || string_agg(c.relname, ', ' ORDER BY
+  c.relname) FROM (SELECT DISTINCT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND
+  refobjid = %(oid)s AND refobjsubid = %(column)s) JOIN pg_class c ON c.oid = objid AND
+  relkind = 'i' HAVING count(*) > 1
 UNION ALL SELECT 'the vector column has grants of its own' FROM pg_attribute
   WHERE attrelid = %(oid)s AND attnum = %(column)s AND attacl IS NOT NULL
 UNION ALL SELECT 'row-level security is forced on its owner' FROM pg_class

@@ -1,27 +1,65 @@
-"""Holding a table's writers, and the fence for readers that look at an old snapshot.
+"""Locks on tables that an application uses: asked for briefly, held briefly, and let go of.
 
-Writers wait while the last of their writes are carried and the name moves; readers go on, but for
-the instant of the move itself. The lock lives in a session of its own, which Postgres ends by
-itself if this process freezes or dies.
+Who waits for a lock makes everybody wait who comes after, so we queue for a moment, give up, let
+the others pass, and queue again. A hold's lock lives in a session of its own, which Postgres ends
+by itself if this process freezes or dies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from psycopg import errors, sql
+import psycopg
+from psycopg import errors, pq, sql
 
 from reembed.errors import LockedError
-from reembed.stores.pg_client import Connection, connect, fetch_all, mapped
+from reembed.stores.pg_client import Connection, connect, mapped
+from reembed.stores.pg_sessions import (
+    entangled,
+    horizon,
+    in_the_way,
+    old_waiters,
+    snapshots,
+    vacuumed,
+)
 from reembed.stores.pg_table import Table
 
 LOCK_TRIES = 40
-SHORT = "250ms"
-"""How long we queue for a lock at a time: who comes after us in the queue waits as long."""
+SHORT = 0.25
+"""Seconds for which we queue for a lock at a time: who comes after us waits as long."""
 PAUSE = 0.1
 FENCE_SECONDS = 20.0
 """How long the swap waits for transactions that would see the new table empty."""
+HEIR_SECONDS = 10.0
+"""After which Postgres ends the session that took a hold over, if nothing more comes from us."""
+ADJACENT = 0.002
+"""Seconds between two requests for a lock, so that they queue in this order and nobody between."""
+WRITERS, EVERYBODY = "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"
+"""Lock modes that let writers wait, and readers too."""
+TRY_AGAIN = "Let those transactions end, then run the same command again."
+
+T = TypeVar("T")
+
+
+def patiently(connection: Connection, tables: Sequence[Table], work: Callable[[], T]) -> T:
+    """Do work that locks tables, in a transaction; again and again if others are in the way.
+
+    Raises:
+        LockedError: they do not end.
+    """
+    for left in range(LOCK_TRIES, 0, -1):
+        try:
+            with connection.transaction():
+                _wait_at_most(connection, max(SHORT, vacuumed(connection, tables)))
+                return work()
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            if left == 1:
+                raise _locked(connection, tables, EVERYBODY) from error
+            time.sleep(PAUSE)
+    raise AssertionError("the last try returns or raises")
 
 
 class Hold:
@@ -34,78 +72,127 @@ class Hold:
 
     def __init__(self, url: str, seconds: float) -> None:
         self._url = url
-        self.connection = connect(url)
-        self.connection.autocommit = False
-        self.connection.execute(
+        self._heir: Connection | None = None
+        self._asked = ""
+        self.connection = self._session(seconds)
+
+    def _session(self, seconds: float) -> Connection:
+        connection = connect(self._url)
+        connection.autocommit = False
+        connection.execute(
             "SELECT set_config('idle_in_transaction_session_timeout', %s, false)",
             [f"{round(seconds * 1000)}ms"],
         )
-        self.connection.commit()
+        connection.commit()
+        return connection
 
-    def writers_of(self, tables: Sequence[Table]) -> None:
+    def writers_of(self, tables: Sequence[Table], *, heir: bool = False) -> None:
         """Let writers wait from now on. Readers go on.
+
+        Args:
+            heir: whether a second session shall queue right behind for the same lock; see
+                `hand_over`.
 
         Raises:
             LockedError: transactions that write to the tables do not end.
         """
-        self._lock(tables, "SHARE ROW EXCLUSIVE", LOCK_TRIES)
+        self._lock(tables, WRITERS, LOCK_TRIES, heir)
 
     def everybody_of(self, tables: Sequence[Table]) -> None:
-        """Let readers wait, too. A reader that holds on to its lock and then writes waits for us as
-        we for it: then all is let go.
+        """Let readers wait, too.
+
+        A reader that keeps its lock and then writes waits for us as we for it, and one of us would
+        have to die of it. Then we go, before Postgres looks for deadlocks.
 
         Raises:
             LockedError: transactions that read the tables do not end.
         """
-        self._lock(tables, "ACCESS EXCLUSIVE", LOCK_TRIES // 2)
+        self._lock(tables, EVERYBODY, LOCK_TRIES // 2, heir=False)
 
-    def _lock(self, tables: Sequence[Table], mode: str, tries: int) -> None:
+    def _lock(self, tables: Sequence[Table], mode: str, tries: int, heir: bool) -> None:
         statement = sql.SQL("LOCK TABLE {} IN {} MODE").format(
             sql.SQL(", ").join(table.identifier for table in tables), sql.SQL(mode)
         )  # fmt: skip
-        about = ", ".join(table.label for table in tables)
-        for left in range(tries, 0, -1):
-            with mapped(about):
-                self.connection.execute("SAVEPOINT lock")
-                self.connection.execute(
-                    sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(SHORT))
-                )
-            try:
-                self.connection.execute(statement)
-            except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-                self.connection.execute("ROLLBACK TO SAVEPOINT lock")
-                if left == 1:
+        with mapped(_about(tables)):
+            for left in range(tries, 0, -1):
+                if mode == EVERYBODY and (others := entangled(self.connection, tables)):
                     raise LockedError(
-                        f"{about}: {_holders(self.connection, tables)}",
-                        "Nothing was moved. Let those transactions end, then run the same command "
-                        "again.",
-                    ) from error
-                time.sleep(PAUSE)
-            else:
-                return
+                        f"{_about(tables)}: sessions that have read it wait to write to it: "
+                        f"{'; '.join(others)}",
+                        f"Nothing was moved. {TRY_AGAIN}",
+                    )
+                if mode == WRITERS:
+                    self._asked = horizon(self.connection)
+                self.connection.execute("SAVEPOINT lock")
+                _wait_at_most(self.connection, max(SHORT, vacuumed(self.connection, tables)))
+                try:
+                    if heir:
+                        self._lock_with_heir(statement)
+                    else:
+                        self.connection.execute(statement)
+                except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+                    self.connection.execute("ROLLBACK TO SAVEPOINT lock")
+                    if left == 1:
+                        raise _locked(self.connection, tables, mode) from error
+                    time.sleep(PAUSE)
+                else:
+                    return
+
+    def _lock_with_heir(self, statement: sql.Composed) -> None:
+        """Ask for a lock, and in the same moment in a second session, which waits until we commit:
+        whoever comes later waits behind it."""
+        self._heir = heir = self._heir or self._session(HEIR_SECONDS)
+        heir.rollback()
+        heir.execute("SET LOCAL lock_timeout = 0")
+        query = statement.as_bytes(self.connection)
+        self.connection.pgconn.send_query(query)
+        time.sleep(ADJACENT)
+        heir.pgconn.send_query(query)
+        try:
+            _result(self.connection)
+        except BaseException:
+            self._dismiss_heir()
+            raise
+
+    def hand_over(self, tables: Sequence[Table]) -> None:
+        """Commit, and hold the writers in a new transaction. What was committed is in every
+        snapshot that is taken from now on. A writer that queued before the heir comes between.
+
+        Raises:
+            LockedError: such a writer does not end.
+        """
+        assert self._heir is not None, "writers_of was told to line one up"
+        self.connection.commit()
+        heir, self._heir = self._heir, None
+        self.connection.close()
+        self.connection = heir
+        try:
+            _result(heir, HEIR_SECONDS)
+        except (errors.QueryCanceled, errors.DeadlockDetected) as error:
+            heir.rollback()
+            raise _locked(heir, tables, WRITERS) from error
 
     def fence(self) -> None:
         """Wait until no transaction is left that looks at a snapshot older than this moment: it
         would find the new table under the live name, and none of its rows.
 
-        Readers blocked by us hold snapshots, too, and are not waited for. A transaction that reads
-        anew for each statement is waited for while its statement runs.
+        A transaction that looks anew for each statement is waited for while its statement runs. One
+        that waits for us is not: its snapshot is of after we asked for the lock, or else we go.
 
         Raises:
-            LockedError: one does not end in FENCE_SECONDS.
+            LockedError: one does not end in FENCE_SECONDS, or waits for us.
         """
-        mine = [self.connection.info.backend_pid]
-        old = dict(_snapshots(self.connection, mine))
+        old = snapshots(self.connection)
         deadline = time.monotonic() + FENCE_SECONDS
         while old and time.monotonic() < deadline:
             time.sleep(0.02)
-            now = dict(_snapshots(self.connection, mine))
+            now = snapshots(self.connection)
             old = {who: what for who, what in old.items() if who in now}
-        if old:
-            named = "; ".join(sorted(old.values())[:5])
+        named = "; ".join(sorted(old.values())[:5] or old_waiters(self.connection, self._asked))
+        if named:
             raise LockedError(
                 f"transactions older than the new table's rows would see it empty: {named}",
-                "Nothing was moved. Let them end, then run the same command again.",
+                f"Nothing was moved. {TRY_AGAIN}",
             )
 
     def commit(self) -> None:
@@ -113,31 +200,61 @@ class Hold:
 
     def close(self) -> None:
         """Let everybody go on; what was not committed is undone."""
-        self.connection.close()
+        try:
+            self._dismiss_heir()
+        finally:
+            self.connection.close()
+
+    def _dismiss_heir(self) -> None:
+        heir, self._heir = self._heir, None
+        if heir is None:
+            return
+        with contextlib.suppress(psycopg.Error):  # or it would go on waiting for the lock
+            heir.cancel()
+            _result(heir)
+        heir.close()
 
 
-def _snapshots(connection: Connection, mine: Sequence[int]) -> list[tuple[tuple[str, ...], str]]:
-    """Transactions of others in this database that hold a snapshot: who, and in words."""
-    rows = fetch_all(
-        connection,
-        "SELECT pid::text, backend_xmin::text, coalesce(xact_start::text, ''), format('pid %%s "
-        "(%%s, %%s) since %%s', pid, usename, coalesce(nullif(application_name, ''), 'no name'), "
-        "date_trunc('second', xact_start)) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND backend_xmin IS NOT NULL AND NOT pid = ANY (%s) AND NOT %s = ANY "
-        "(pg_blocking_pids(pid)) AND backend_type = 'client backend'",
-        [list(mine), mine[0]],
+def _wait_at_most(connection: Connection, seconds: float) -> None:
+    """For locks, in this transaction."""
+    connection.execute(
+        sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{round(seconds * 1000)}ms"))
     )
-    return [((row[0], row[1], row[2]), row[3]) for row in rows]
 
 
-def _holders(connection: Connection, tables: Sequence[Table]) -> str:
-    rows = fetch_all(
-        connection,
-        "SELECT DISTINCT format('pid %%s (%%s, %%s, %%s) since %%s', l.pid, usename, coalesce("
-        "nullif(application_name, ''), 'no name'), state, date_trunc('second', xact_start)) FROM "
-        "pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE locktype = 'relation' AND "
-        "relation = ANY (%s) AND granted AND l.pid <> pg_backend_pid() ORDER BY 1 LIMIT 5",
-        [[table.oid for table in tables]],
+def _result(connection: Connection, seconds: float | None = None) -> None:
+    """The end of a statement that was sent; after `seconds` it is cancelled.
+
+    Raises psycopg.Error as `execute` does.
+    """
+    if seconds is not None:
+        _cancel_after(connection, seconds)
+    failed: psycopg.Error | None = None
+    while (result := connection.pgconn.get_result()) is not None:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            failed = errors.error_from_result(result)
+    if failed is not None:
+        raise failed
+
+
+def _cancel_after(connection: Connection, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    connection.pgconn.consume_input()
+    while connection.pgconn.is_busy():
+        if time.monotonic() > deadline:
+            connection.cancel()
+            return
+        time.sleep(0.001)
+        connection.pgconn.consume_input()
+
+
+def _about(tables: Sequence[Table]) -> str:
+    return ", ".join(table.label for table in tables)
+
+
+def _locked(connection: Connection, tables: Sequence[Table], mode: str) -> LockedError:
+    named = "; ".join(in_the_way(connection, tables, mode)) or "a session that is gone by now"
+    return LockedError(
+        f"{_about(tables)}: other sessions hold locks on it: {named}",
+        f"Nothing was moved. {TRY_AGAIN}",
     )
-    named = "; ".join(row[0] for row in rows) or "a session that is gone by now"
-    return f"other sessions hold locks on it: {named}"

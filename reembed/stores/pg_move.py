@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.errors import LockedError, PreflightError, SourceChangedError
 from reembed.stores import pg_capture, pg_columns, pg_tables
 from reembed.stores.base import Exchange
 from reembed.stores.pg_catalog import Catalog
@@ -27,21 +27,38 @@ class Mover:
         self._catalog = catalog
         self._hold: Hold | None = None
 
+    @property
+    def holding(self) -> bool:
+        """Whether the writers of a live name wait."""
+        return self._hold is not None
+
     def hold(self, live: str, seconds: float, incoming: str) -> None:
         """Let the writers of a live name wait, for at most so long."""
         self.release()
         outgoing = self._catalog.tables_of_name(live)
         arriving = self._catalog.tables(incoming)
         with mapped(self._catalog.url):
-            if not self._by_name(outgoing, arriving):
-                pairs = list(zip(outgoing, arriving, strict=False))
-                pg_columns.add_columns(self._catalog.main, pairs)
+            by_name = self._by_name(outgoing, arriving)
+            if not by_name:
+                self._copy_ahead(seconds, list(zip(outgoing, arriving, strict=False)))
         self._hold = Hold(self._catalog.url, seconds)
         try:
-            self._hold.writers_of(outgoing)
+            self._hold.writers_of(outgoing, heir=not by_name)
         except BaseException:
             self.release()
             raise
+
+    def _copy_ahead(self, seconds: float, pairs: list[tuple[Table, Table]]) -> None:
+        """Copy vectors to their new columns, and index them, while writers wait."""
+        pg_columns.add_columns(self._catalog.main, pairs)
+        hold = Hold(self._catalog.url, seconds)
+        try:
+            hold.writers_of([old for old, _ in pairs])
+            for old, new in pairs:
+                pg_columns.copy_vectors(hold.connection, old, new)
+            hold.commit()
+        finally:
+            hold.close()
 
     def release(self) -> None:
         """Let everybody go on; what was not committed is undone."""
@@ -118,8 +135,7 @@ class Mover:
             if by_name:
                 self._check_free(outgoing, parked, incoming)
             else:
-                for old, new in zip(outgoing, incoming, strict=True):
-                    pg_columns.copy_vectors(hold.connection, old, new)
+                self._copy_rest(hold, list(zip(outgoing, incoming, strict=True)))
             hold.fence()
             hold.everybody_of([*outgoing, *incoming])
             if by_name:
@@ -134,6 +150,26 @@ class Mover:
                     if new.name != parked_as:  # it holds the old vectors by now
                         rename_table(hold.connection, new, parked_as)
             hold.commit()
+
+    def _copy_rest(self, hold: Hold, pairs: list[tuple[Table, Table]]) -> None:
+        """Copy what was written since, and commit it before the columns change names: readers of a
+        snapshot from just before the end would find these rows without vectors.
+
+        Raises:
+            LockedError: a writer came between.
+        """
+        live = [old for old, _ in pairs]
+        written = [pg_columns.copy_vectors(hold.connection, old, new) for old, new in pairs]
+        logged = [pg_capture.length(hold.connection, table) for table in live]
+        if not any(written) or None in logged:
+            return
+        hold.hand_over(live)
+        more = [pg_columns.copy_vectors(hold.connection, old, new) for old, new in pairs]
+        if any(more) or logged != [pg_capture.length(hold.connection, table) for table in live]:
+            raise LockedError(
+                f"{live[0].label}: a writer came in while its last vectors were committed",
+                "Nothing was moved. Run the same command again.",
+            )
 
     def _check_free(
         self, outgoing: Sequence[Table], parked: Sequence[str], incoming: Sequence[Table]

@@ -124,7 +124,11 @@ def read_note(connection: Connection, table: Table) -> dict[str, Any]:
     row = fetch_one(
         connection, "SELECT col_description(%s, %s)", [table.oid, table.column(table.vector).number]
     )
-    text = row[0] if row else None
+    return parse_note(row[0] if row else None)
+
+
+def parse_note(text: str | None) -> dict[str, Any]:
+    """What a comment notes; one that is not ours is kept as `comment`."""
     if not text:
         return {}
     if not text.startswith(NOTE):

@@ -118,22 +118,13 @@ class PgVectorStore:
                 )
             else:
                 notes.append(f"{table.label} is exchanged by renaming: nothing else hangs on it")
-            if not self._may_capture(table):
+            if not pg_capture.allowed(self._catalog.main, table):
                 notes.append(
                     f"the role {self._catalog.database.role!r} may not make triggers on "
                     f"{table.label}: every round of catch-up compares all of its rows, the last "
                     "one while writers wait"
                 )
         return Survey(tuple(notes), tuple(blockers))
-
-    def _may_capture(self, table: Table) -> bool:
-        row = fetch_one(
-            self._catalog.main,
-            "SELECT has_table_privilege(%s::oid, 'TRIGGER') AND has_schema_privilege(%s, 'CREATE') "
-            "AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = %s",
-            [table.oid, table.schema, table.oid],
-        )
-        return bool(row and row[0])
 
     def check_name(self, name: str, beside: str | None = None) -> None:
         with mapped(self.url):
@@ -197,11 +188,13 @@ class PgVectorStore:
                 return
             with self._catalog.main.transaction():
                 for table in self._catalog.parts(found):
-                    pg_capture.remove(self._catalog.main, table.oid)
+                    pg_capture.remove(self._catalog.main, table)
                     self._catalog.main.execute(sql.SQL("DROP TABLE {}").format(table.identifier))
 
     def capture(self, id: str) -> None:
         """Log writes from now on, so that `changed_since` need not compare every record."""
+        if self._mover.holding:  # there are none to be logged, and we would wait for ourselves
+            return
         for table in self._catalog.tables(id):
             with mapped(table.label):
                 pg_capture.install(self._catalog.main, table)
@@ -212,7 +205,7 @@ class PgVectorStore:
             found = self._catalog.found(id)
             if found is not None:
                 for table in self._catalog.parts(found):
-                    pg_capture.remove(self._catalog.main, table.oid)
+                    pg_capture.remove(self._catalog.main, table)
                     pg_columns.drop_columns(self._catalog.main, [table])
 
     def watermark(self, id: str) -> str | None:
@@ -227,9 +220,9 @@ class PgVectorStore:
         tables = self._catalog.tables(id)
         with mapped(self.url):
             found = [(table, pg_capture.touched(self._catalog.main, table)) for table in tables]
-        if any(touched.truncated for _, touched in found):
-            return None
         self._touched[id] = [(table, touched.entries) for table, touched in found]
+        if any(touched.truncated for _, touched in found):  # what else went cannot be told
+            return None
         return [one for _, touched in found for one in touched.ids]
 
     def acknowledge(self, id: str) -> None:
