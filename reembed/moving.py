@@ -289,21 +289,17 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         )
     variables = _hook_variables(s, "rollback")
     way_back, before = way_back_of(s), CarriedBack()
-    if pending_move(s.run) == "rollback":
-        receipt = finish_move(s.store, s.run, "rollback")
-        late = way_back.carry_late()
-    elif rollback_unfinished(s.run):
+    if rollback_unfinished(s.run):
         receipt = Receipt(**s.run.events("rollback-done")[-1]["receipt"])
         late = way_back.carry_late()
+    elif pending_move(s.run) == "rollback" and not _shadow_still_live(s):
+        receipt = finish_move(s.store, s.run, "rollback")
+        late = way_back.carry_late()
     else:
-        run_before(s.manifest.swap.before, variables)
+        if pending_move(s.run) is None:
+            run_before(s.manifest.swap.before, variables)
         settle(s, embedding=False)
-        before = way_back.carry(accept_loss)
-        with _hold_writes(s, kind, old_id):
-            if before.carried:  # the application writes: carry what came meanwhile
-                before.add(way_back.carry(accept_loss))
-            receipt = _move(s, "rollback", kind)
-            late = way_back.carry_late()
+        receipt, late = _move_back_held(s, kind, way_back, before, accept_loss)
     let_writes_go(s)
     messages = _carry_late_until_quiet(way_back, late)
     messages += _left_messages(late) + run_after(s.manifest.swap.after, variables)
@@ -314,6 +310,37 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         gap_seconds=receipt.gap_seconds,
         messages=messages,
     )  # fmt: skip
+
+
+def _move_back_held(
+    s: Session, kind: SwapPlan, way_back: WayBack, before: CarriedBack, accept_loss: bool
+) -> tuple[Receipt, CarriedBack]:
+    """Carry what was written, and move back while writers wait; again if another session is in the
+    way. Adds to `before` what was carried ahead of the move; returns what was carried after it."""
+    for tries_left in reversed(range(MOVE_TRIES)):
+        before.add(way_back.carry(accept_loss))
+        try:
+            with _hold_writes(s, kind, both_ids(s)[0]):
+                if before.carried or way_back.logged:  # what came meanwhile
+                    before.add(way_back.carry(accept_loss))
+                if pending_move(s.run) == "rollback":
+                    receipt = finish_move(s.store, s.run, "rollback")
+                else:
+                    receipt = _move(s, "rollback", kind)
+                return receipt, way_back.carry_late()
+        except LockedError:
+            if not tries_left:
+                raise
+            time.sleep(MOVE_PAUSE)
+    raise AssertionError("the last try returns or raises")
+
+
+def _shadow_still_live(s: Session) -> bool:
+    """Whether the live name leads to the new collection still; see `_still_live`."""
+    try:
+        return s.store.resolve(s.manifest.live).id == shadow_of(s)
+    except CollectionNotFoundError:
+        return False
 
 
 def _carry_late_until_quiet(way_back: WayBack, late: CarriedBack) -> list[str]:

@@ -161,6 +161,12 @@ class WayBack:
         """Shards of records that the old collection never had."""
         return foreign_stems(self.run)
 
+    @property
+    def logged(self) -> bool:
+        """Whether the store logs what is written to the new collection, so that a look is cheap."""
+        swapped = self.run.last("swap-done")
+        return swapped is not None and swapped["receipt"].get("mark") is not None
+
     def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
         """Ids changed in and deleted from the new collection since they were last carried."""
         swapped = self.run.last("swap-done")

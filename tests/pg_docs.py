@@ -126,7 +126,8 @@ class App:
             row[0]
             for row in self.run(
                 "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND "
-                "NOT attisdropped AND attname NOT IN ('id', 'embedding') ORDER BY attname",
+                "NOT attisdropped AND attname NOT IN ('id', 'embedding', 'reembed_incoming') ORDER "
+                "BY attname",
                 f'"{self.table}"',
             )
         ]

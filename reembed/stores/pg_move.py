@@ -38,6 +38,7 @@ class Mover:
         outgoing = self._catalog.tables_of_name(live)
         arriving = self._catalog.tables(incoming)
         with mapped(self._catalog.url):
+            self._refuse_forbidden(outgoing)
             by_name = self._by_name(outgoing, arriving)
             if not by_name:
                 self._copy_ahead(seconds, list(zip(outgoing, arriving, strict=False)))
@@ -94,6 +95,17 @@ class Mover:
         if any("stands_for" in note for note in notes):  # they exchanged columns, and do so back
             return False
         return all(dependents(self._catalog.main, table).leaf for table in (*outgoing, *incoming))
+
+    def _refuse_forbidden(self, tables: Sequence[Table]) -> None:
+        """Raise PreflightError where something has come since the plan that allows no exchange."""
+        for table in tables:
+            forbidden = dependents(self._catalog.main, table).forbidden
+            if forbidden:
+                raise PreflightError(
+                    f"{table.label} cannot be exchanged: {'; '.join(forbidden)}",
+                    "Nothing was moved. Remove that, or set swap.kind: config to leave the new "
+                    "collection ready under its own name.",
+                )
 
     def _incoming(self, exchange: Exchange) -> list[Table] | None:
         """The tables that take the live name; None if they have it already.

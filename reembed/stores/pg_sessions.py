@@ -17,9 +17,9 @@ HARMLESS: dict[str, list[str]] = {
     "ACCESS EXCLUSIVE": [],
 }
 """Locks of others that do not keep us from a mode."""
-_NAMED = """format('pid %%s (%%s)', a.pid, concat_ws(', ', coalesce(usename, backend_type),
-  nullif(application_name, ''), state)) || coalesce(' since ' || date_trunc('second', xact_start),
-  '')"""
+_NAMED = """'pid ' || a.pid || ' (' || concat_ws(', ', coalesce(usename, backend_type),
+  nullif(application_name, ''), state) || ')' || coalesce(' since ' || date_trunc('second',
+  xact_start), '')"""
 _HOLDERS = """FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE locktype = 'relation'
   AND relation = ANY (%s) AND granted AND a.pid <> pg_backend_pid() AND database = (SELECT oid FROM
   pg_database WHERE datname = current_database())"""

@@ -114,7 +114,10 @@ class PgVectorStore:
                 notes.append(
                     f"{table.label} keeps its place at the swap and exchanges its vector column, "
                     f"since these hold on to it: {', '.join(held.held_by)}. Writers wait while the "
-                    "vectors are copied and indexed; the vector becomes the last column"
+                    "vectors are copied and indexed, which rewrites each row: a REPEATABLE READ "
+                    "transaction that is under way and writes to it fails, to be tried again. The "
+                    "vector becomes the last column, and a record in quarantine keeps its row, "
+                    "without a vector"
                 )
             else:
                 notes.append(f"{table.label} is exchanged by renaming: nothing else hangs on it")
