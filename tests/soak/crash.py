@@ -1,14 +1,16 @@
 """The crash campaign: kill -9 anywhere, the same command again, and everything is as if nothing
 had happened.
 
-    python -m tests.soak.crash --kills 500 --seed 1 [--http] [--only SEED]
+    python -m tests.soak.crash --kills 500 --seed 1 [--http | --postgres] [--only SEED]
+    python -m tests.soak.crash --postgres --each-line
 
 The story of `scene.py` is told once without a kill, with a copy of everything before each command.
 A trial takes a copy, kills the command (at a journal line, at an fsync, at a random moment) or
 harms the run directory, gives the same command again, and compares: records, vectors, verdict,
 collections, leftovers, and how often the embedding server was asked for each text. Every fifth
 trial then goes on to the end of the story. Over HTTP a real `chroma run` serves each copy, and
-survives. What a trial does follows from its seed alone, but for the moment of a kill by time.
+survives; so does Postgres (`pg_stage.py`). What a trial does follows from its seed alone, but for
+the moment of a kill by time. `--each-line` kills before each journal line of each command instead.
 """
 
 from __future__ import annotations
@@ -24,18 +26,24 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reembed.rundir import RunDir
 from tests.servers.chroma_server import chroma_server, free_port
+from tests.servers.postgres_server import postgres_server
 from tests.soak import processes, scene
 from tests.soak.harm import HARMS
 from tests.soak.processes import KILLED, LOG, SERVER, Kill, apart, command
 from tests.soak.scene import STEPS, Look, Step
 
+KINDS = {
+    "path": ("transaction", "pointer"), "http": ("rename", "pointer"),
+    "postgres": ("rename", "columns"),
+}  # fmt: skip
+"""Where the store is, to kinds of swap; in Postgres to the ways that a table takes."""
 PLACES = ("before", "torn", "unsynced", "after", "fsync", "time", "time", "time")
 HARM_SHARE = 0.15
 """Of the trials, how many harm the run directory instead of killing."""
@@ -96,24 +104,22 @@ class Stage:
     def tell(self) -> None:
         """Tell the story without a kill and keep a copy before each step."""
         self.folder.mkdir(parents=True)
-        with self.store():
-            apart(scene.build, self.url, self.base_url)
-        scene.write_manifest(self.folder, self.url, self.base_url, self.kind)
-        self._keep("done-")
+        self.build()
+        self.keep("done-")
         for step in STEPS:
-            self._restore(f"done-{step.after}")
+            self.restore(f"done-{step.after}")
             with self.store():
-                apart(scene.write, step, self.url, self.base_url)
-            self._keep(f"before-{step.name}")
+                self.write(step)
+            self.keep(f"before-{step.name}")
             self._first(step)
-            self._keep(f"done-{step.name}")
+            self.keep(f"done-{step.name}")
 
     def _first(self, step: Step) -> None:
         told, lines, before = self.told, self._lines(), processes.served()
         with self.store():
             ended = command(self.folder, *step.arguments)
             assert ended.code in (0, 3), f"{step.name}: {ended.code} {ended.out} {ended.err}"
-            told.looks[step.name] = apart(scene.look, self.folder, self.url)
+            told.looks[step.name] = self.look()
         told.codes[step.name], told.seconds[step.name] = ended.code, ended.seconds
         told.lines[step.name] = self._lines() - lines
         told.billed[step.name] = processes.billed(self.folder / LOG, before, processes.served())
@@ -124,21 +130,41 @@ class Stage:
         run = RunDir.latest(self.folder / ".reembed" / "soak")
         return len(run.journal.read()) if run else 0
 
-    def _keep(self, name: str) -> None:
+    def build(self) -> None:
+        """Make the source and the manifest."""
+        with self.store():
+            apart(scene.build, self.url, self.base_url)
+        scene.write_manifest(self.folder, self.url, self.base_url, self.kind)
+
+    def write(self, step: Step) -> None:
+        """Let applications write what they do before a step."""
+        apart(scene.write, step, self.url, self.base_url)
+
+    def look(self) -> Look:
+        """What is there."""
+        return apart(scene.look, self.folder, self.url)
+
+    def keep(self, name: str) -> None:
+        """Copy everything."""
         (self.folder / LOG).unlink(missing_ok=True)
         shutil.copytree(self.folder, self.copies / name, dirs_exist_ok=True)
 
-    def _restore(self, name: str) -> None:
+    def restore(self, name: str) -> None:
+        """Take a copy."""
         shutil.rmtree(self.folder)
         shutil.copytree(self.copies / name, self.folder)
         (self.folder / LOG).unlink(missing_ok=True)
 
     # Trials
 
-    def trial(self, seed: int) -> Outcome:
-        """One trial; what it does follows from the seed."""
+    def trial(self, seed: int, given: tuple[Step, Kill] | None = None) -> Outcome:
+        """One trial; what it does follows from the seed, or is given."""
         chance = random.Random(seed)
-        if chance.random() < HARM_SHARE:
+        kill: Kill | None
+        if given is not None:
+            step, kill = given
+            outcome = Outcome(seed, step.name, str(kill), [])
+        elif chance.random() < HARM_SHARE:
             name = chance.choice(HARM_STEPS)
             step = next(step for step in STEPS if step.name == name)
             harm = chance.choice(sorted(HARMS))
@@ -155,6 +181,14 @@ class Stage:
         outcome.problems[:] = [f"{self.kind}: {problem}" for problem in outcome.problems]
         return outcome
 
+    def each_line(self) -> list[tuple[Step, Kill]]:
+        """A kill before each journal line of each command."""
+        return [
+            (step, Kill("before", line))
+            for step in STEPS
+            for line in range(1, self.told.lines[step.name] + 1)
+        ]
+
     def _kill(self, step: Step, chance: random.Random) -> Kill:
         place = chance.choice(PLACES)
         if place == "time":
@@ -164,7 +198,7 @@ class Stage:
 
     def _try(self, step: Step, kill: Kill | None, outcome: Outcome, chance: random.Random) -> None:
         for draw in range(DRAWS):
-            self._restore(f"before-{step.name}")
+            self.restore(f"before-{step.name}")
             with self.store():
                 before = processes.served()
                 if kill is None:
@@ -197,7 +231,7 @@ class Stage:
                 f"exit code {ended.code}: {ended.out[-700:]} {ended.err[-700:]}"
             )
             return
-        got = apart(scene.look, self.folder, self.url)
+        got = self.look()
         outcome.problems += scene.differences(told.looks[step.name], got)
         billed = processes.billed(self.folder / LOG, before, after)
         once = told.billed[step.name]
@@ -214,13 +248,13 @@ class Stage:
         """The rest of the story after this trial."""
         last = step
         while (following := next((s for s in STEPS if s.after == last.name), None)) is not None:
-            apart(scene.write, following, self.url, self.base_url)
+            self.write(following)
             ended = command(self.folder, *following.arguments)
             if ended.code != self.told.codes[following.name]:
                 outcome.problems.append(f"later, {following.name}: {ended.code} {ended.out[-900:]}")
                 return
             last = following
-        got = apart(scene.look, self.folder, self.url)
+        got = self.look()
         found = scene.differences(self.told.looks[last.name], got)
         outcome.problems += [f"at the end: {problem}" for problem in found]
 
@@ -249,30 +283,57 @@ def embedding_server() -> Iterator[str]:
 
 
 def campaign(
-    seeds: list[int], over_http: bool, work: Path, minutes: float = math.inf
+    seeds: list[int], where: str, work: Path, minutes: float = math.inf, each_line: bool = False
 ) -> list[Outcome]:
-    """All trials of these seeds, by turns with each kind of swap; none is begun after `minutes`."""
+    """All trials of these seeds, by turns with each kind of swap; none is begun after `minutes`.
+
+    Args:
+        where: path, http or postgres.
+        each_line: instead of seeds, kill before each journal line.
+    """
     processes.preload()
-    kinds = ("rename", "pointer") if over_http else ("transaction", "pointer")
-    stages: dict[str, Stage] = {}
     outcomes: list[Outcome] = []
     deadline = time.monotonic() + 60 * minutes
-    with embedding_server() as base_url:
-        for seed in seeds:
+    with ExitStack() as stack:
+        base_url = stack.enter_context(embedding_server())
+        make = stage_maker(where, work, base_url, stack)
+        stages: dict[str, Stage] = {}
+        trials: list[tuple[int, str, tuple[Step, Kill] | None]]
+        trials = [(seed, KINDS[where][seed % len(KINDS[where])], None) for seed in seeds]
+        if each_line:
+            stages = {kind: make(kind) for kind in KINDS[where]}
+            trials = [(1, kind, one) for kind in stages for one in stages[kind].each_line()]
+        for seed, kind, given in trials:
             if time.monotonic() > deadline:
                 break
-            kind = kinds[seed % len(kinds)]
             if kind not in stages:
-                stages[kind] = Stage(work / kind, kind, over_http, base_url)
-                stages[kind].tell()
-            outcome = stages[kind].trial(seed)
+                stages[kind] = make(kind)
+            outcome = stages[kind].trial(seed, given)
             outcomes.append(outcome)
             for problem in outcome.problems:
-                where = f"seed {seed}, {outcome.step}, {outcome.what}"
-                print(f"FAILED {where}: {problem}", flush=True)
+                print(f"FAILED seed {seed}, {outcome.step}, {outcome.what}: {problem}", flush=True)
             if len(outcomes) % 10 == 0:
                 print(f"{len(outcomes)} trials", file=sys.stderr, flush=True)
     return outcomes
+
+
+def stage_maker(
+    where: str, work: Path, base_url: str, stack: ExitStack
+) -> Callable[[str], Stage]:  # fmt: skip
+    """What makes a stage for a kind of swap, on which the story has been told without a kill."""
+    server = stack.enter_context(postgres_server()) if where == "postgres" else None
+
+    def make(kind: str) -> Stage:
+        if server is not None:
+            from tests.soak.pg_stage import PostgresStage
+
+            stage: Stage = PostgresStage(work / kind, kind, server, base_url)
+        else:
+            stage = Stage(work / kind, kind, where == "http", base_url)
+        stage.tell()
+        return stage
+
+    return make
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -297,7 +358,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--kills", type=int, default=500, help="trials")
     parser.add_argument("--seed", type=int, default=1, help="of the first trial")
-    parser.add_argument("--http", action="store_true", help="through a real Chroma server")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--http", action="store_const", dest="where", const="http",
+                       help="through a real Chroma server")  # fmt: skip
+    where.add_argument("--postgres", action="store_const", dest="where", const="postgres",
+                       help="in a real Postgres")  # fmt: skip
+    parser.set_defaults(where="path")
+    parser.add_argument("--each-line", action="store_true", help="before each journal line")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="begin no trial after so long"
     )
@@ -307,7 +374,9 @@ def main() -> int:
     seeds = seeds if given.only is None else [given.only]
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reembed-crash-") as folder:
-        outcomes = campaign(seeds, given.http, Path(folder), given.minutes)
+        outcomes = campaign(
+            seeds, given.where, Path(folder), given.minutes, given.each_line
+        )  # fmt: skip
     failed = sum(bool(outcome.problems) for outcome in outcomes)
     print(table(outcomes))
     print(f"{time.monotonic() - start:.0f} seconds")

@@ -73,7 +73,8 @@ def preload() -> None:
     import reembed.live
     import reembed.migration
     import reembed.report.text
-    import reembed.stores.chroma  # noqa: F401
+    import reembed.stores.chroma
+    import reembed.stores.pgvector  # noqa: F401
 
 
 def command(folder: Path, *arguments: str, kill: Kill | None = None) -> Ended:

@@ -195,9 +195,7 @@ class Look:
 
 def look(folder: Path, url: str) -> Look:
     """Everything that two runs are compared by."""
-    state = folder / ".reembed" / "soak"
-    run = RunDir.latest(state)
-    id = run.run_id if run else "?"
+    id, seen = run_look(folder)
     collections: dict[str, Any] = {}
     vectors: dict[str, dict[str, Any]] = {}
     leftovers = [str(path.relative_to(folder)) for path in state.rglob("*.tmp")]
@@ -219,14 +217,21 @@ def look(folder: Path, url: str) -> Look:
                 near = found.query(query_embeddings=rows[:1], n_results=found.count(), include=[])
                 if len(near["ids"][0]) != found.count():
                     vectors[name]["index answers"] = np.full(2, len(near["ids"][0]), np.float32)
+    return Look(collections, vectors, seen.gates, seen.leftovers, seen.runs)
+
+
+def run_look(folder: Path) -> tuple[str, Look]:
+    """The newest run's id, and what is in the state directory."""
+    state = folder / ".reembed" / "soak"
+    run = RunDir.latest(state)
     verdict = run.path / "verdict.json" if run else folder / "none"
     gates = json.loads(verdict.read_text())["gates"] if verdict.exists() else []
     lease = state / "lease"
     if lease.exists() and lease.stat().st_size:
         leftovers.append(f"lease of {lease.read_text().strip()}")
-    return Look(
-        collections,
-        vectors,
+    return run.run_id if run else "?", Look(
+        {},
+        {},
         {gate["name"]: gate["status"] for gate in gates},
         tuple(leftovers),
         sum(path.is_dir() for path in state.iterdir()) if state.is_dir() else 0,
