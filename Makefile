@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests"
-	@echo "make soak    kill a run 600 times, and write to collections while they move (hours)"
+	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
 	@echo "make bench   the stages' time and memory over the bare calls they are made of (some minutes)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
@@ -38,6 +38,11 @@ soak: $(INSTALLED)
 	$(SOAK_WRITERS) --http --kind rename
 	$(SOAK_WRITERS) --http --kind pointer
 	$(SOAK_WRITERS) --http --kind rename --without-catch-up
+	$(BIN)/python -m tests.soak.crash --postgres --kills 100
+	$(BIN)/python -m tests.soak.crash --postgres --each-line
+	$(BIN)/python -m tests.soak.pg_writers --seconds 300
+	$(BIN)/python -m tests.soak.pg_writers --seconds 300 --columns
+	$(BIN)/python -m tests.soak.pg_writers --seconds 30 --watermark
 	$(BIN)/python -m tests.soak.full_disk --trials 40 || test $$? -eq 2  # 2: no disk can be mounted here
 	REEMBED_STORIES=300 $(BIN)/python -m pytest tests/test_stories.py --timeout 0
 

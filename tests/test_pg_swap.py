@@ -371,12 +371,16 @@ FORBIDDEN: dict[str, tuple[str, str]] = {
     ),
     "check of vectors": (
         VIEW + "ALTER TABLE docs ADD CONSTRAINT not_zero CHECK (vector_norm(embedding) > 0)",
-        "the constraint not_zero is of the vector column",
+        "its check not_zero reads the vector column",
+    ),
+    "check that vectors are there": (
+        VIEW + "ALTER TABLE docs ADD CONSTRAINT there CHECK (embedding IS NOT NULL)",
+        "the constraint there is of the vector column",
     ),
     "column computed from vectors": (
         VIEW + "ALTER TABLE docs ADD norm float8 GENERATED ALWAYS AS (vector_norm(embedding)) "
         "STORED",
-        "the column norm is computed from the vector column",
+        "its column norm is computed from the vector column",
     ),
     "two indexes of vectors": (
         VIEW + "CREATE INDEX by_l2 ON docs USING hnsw (embedding vector_l2_ops)",

@@ -59,6 +59,25 @@ def test_without_catch_up_rows_are_lost_and_told() -> None:
     assert told.endswith("and verify says so\n")
 
 
+@pytest.mark.slow
+def test_kills_anywhere_in_postgres_leave_no_trace() -> None:
+    told = soak("tests.soak.crash", "--postgres", "--kills", "4", "--seed", "1")
+    assert told.endswith("4 passed, 0 failed\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [[], ["--columns"]])
+def test_writers_in_postgres_lose_nothing(way: list[str]) -> None:
+    told = soak("tests.soak.pg_writers", "--seconds", "8", *way)
+    assert told.endswith("nothing is left behind\n0 lost, 0 extra, 0 stale\n")
+
+
+@pytest.mark.slow
+def test_captured_writes_read_by_number_are_lost_and_told() -> None:
+    told = soak("tests.soak.pg_writers", "--seconds", "12", "--watermark")
+    assert told.endswith("and verify says so\n")
+
+
 def test_writers_wait_while_the_name_moves(tmp_path: Path, database: Path) -> None:
     url = f"chroma:{database}"
     path = write_manifest(tmp_path, url)

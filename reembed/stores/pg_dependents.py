@@ -56,7 +56,7 @@ UNION ALL SELECT 'its column ' || attname || ' is computed from the vector colum
   AND d.refobjsubid = %(column)s AND adnum <> %(column)s
 """
 
-_OF_THE_VECTOR = """
+_OF_THE_VECTOR = r"""
 SELECT DISTINCT 'the view ' || ev_class::regclass || ' reads the vector column' FROM pg_depend d
   JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
   WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
@@ -71,11 +71,8 @@ UNION ALL SELECT 'the publication ' || pubname || ' lists its columns' FROM pg_p
 UNION ALL SELECT 'the rule ' || rulename || ' rewrites updates' FROM pg_rewrite
   WHERE ev_class = %(oid)s AND ev_type = '2'
 UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM pg_constraint
-  WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND contype <> 'n'
-UNION ALL SELECT 'the column ' || a.attname || ' is computed from the vector column' FROM pg_depend
-  JOIN pg_attrdef f ON f.oid = objid JOIN pg_attribute a ON a.attrelid = f.adrelid AND
-  a.attnum = f.adnum WHERE classid = 'pg_attrdef'::regclass AND refobjid = %(oid)s AND
-  refobjsubid = %(column)s AND f.adnum <> %(column)s
+  WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND (contype NOT IN ('c', 'n')
+  OR contype = 'c' AND pg_get_constraintdef(oid) ~ 'IS NOT NULL\)\)$')
 UNION ALL SELECT 'the vector column has several indexes: ' || string_agg(c.relname, ', ' ORDER BY
   c.relname) FROM (SELECT DISTINCT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND
   refobjid = %(oid)s AND refobjsubid = %(column)s) JOIN pg_class c ON c.oid = objid AND

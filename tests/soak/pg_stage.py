@@ -12,9 +12,9 @@ from psycopg import sql
 
 from tests.servers.postgres_server import PostgresServer
 from tests.soak import pg_scene, scene
-from tests.soak.crash import Stage
 from tests.soak.processes import apart
 from tests.soak.scene import Look, Step
+from tests.soak.stage import Stage
 
 FIRST_OID = 100_000
 """Of databases that are copied with their oid, which ids of collections are made of."""
