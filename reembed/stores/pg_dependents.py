@@ -122,4 +122,4 @@ def dependents(connection: Connection, table: Table) -> Dependents:
     )
     if owner and not owner[0][0]:
         forbidden.append(f"belongs to the role {owner[0][1]}, which we are no member of")
-    return Dependents(sorted(held_by), sorted(forbidden))
+    return Dependents(sorted({*held_by}), sorted({*forbidden}))

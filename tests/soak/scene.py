@@ -198,7 +198,7 @@ def look(folder: Path, url: str) -> Look:
     id, seen = run_look(folder)
     collections: dict[str, Any] = {}
     vectors: dict[str, dict[str, Any]] = {}
-    leftovers = [str(path.relative_to(folder)) for path in state.rglob("*.tmp")]
+    leftovers = list(seen.leftovers)
     with chroma_at(url) as client:
         for found in client.list_collections():
             found = client.get_collection(found.name, embedding_function=None)
@@ -217,7 +217,7 @@ def look(folder: Path, url: str) -> Look:
                 near = found.query(query_embeddings=rows[:1], n_results=found.count(), include=[])
                 if len(near["ids"][0]) != found.count():
                     vectors[name]["index answers"] = np.full(2, len(near["ids"][0]), np.float32)
-    return Look(collections, vectors, seen.gates, seen.leftovers, seen.runs)
+    return Look(collections, vectors, seen.gates, tuple(leftovers), seen.runs)
 
 
 def run_look(folder: Path) -> tuple[str, Look]:
@@ -226,6 +226,7 @@ def run_look(folder: Path) -> tuple[str, Look]:
     run = RunDir.latest(state)
     verdict = run.path / "verdict.json" if run else folder / "none"
     gates = json.loads(verdict.read_text())["gates"] if verdict.exists() else []
+    leftovers = [str(path.relative_to(folder)) for path in state.rglob("*.tmp")]
     lease = state / "lease"
     if lease.exists() and lease.stat().st_size:
         leftovers.append(f"lease of {lease.read_text().strip()}")
