@@ -32,6 +32,31 @@ from tests.helpers import chroma
 from tests.servers.chroma_server import free_port
 
 
+def test_what_a_killed_writer_left_is_undone(tmp_path):
+    """A rollback journal that belongs to nobody: a read-only connection cannot play it back."""
+    killed = new_chroma_folder(tmp_path / "alive")
+    with chroma(killed) as client:
+        docs = client.create_collection("docs", embedding_function=None)
+        docs.add(ids=[f"r{n}" for n in range(300)], embeddings=vectors(300), documents=["x"] * 300)
+    writer = sqlite3.connect(killed / "chroma.sqlite3", isolation_level=None)
+    writer.execute("PRAGMA cache_size = 2")  # so that some of it reaches the file before the end
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE embedding_metadata SET string_value = string_value || 'half'")
+    shutil.copytree(killed, tmp_path / "dead")  # as they are, without the lock of a live writer
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert (tmp_path / "dead" / "chroma.sqlite3-journal").stat().st_size > 512
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        link = sqlite3.connect(f"file:{tmp_path}/dead/chroma.sqlite3?mode=ro", uri=True)
+        link.execute("SELECT count(*) FROM collections")
+    link.close()
+    store = open_store(f"chroma:{tmp_path}/dead")
+    docs = store.describe("docs")
+    rows = store.fetch(docs.id, ["r0", "r299"], vectors=False)
+    assert (docs.count, rows.column("document").to_pylist()) == (300, ["x", "x"])
+    store.close()
+
+
 def test_a_folder_that_does_not_exist_is_refused_and_not_made(tmp_path):
     with pytest.raises(CollectionNotFoundError):
         open_store(f"chroma:{tmp_path}/typo")

@@ -32,7 +32,25 @@ FloatFix = tuple[str, str, int | None, float]
 def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     """A read-only connection, closed at the end. Raises UnreachableError."""
     with _connection(folder, "ro") as connection:
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in _LEFT_BY_A_KILL:
+                raise
+            _recover(folder)
         yield connection
+
+
+_LEFT_BY_A_KILL = (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY)
+"""A writer was killed in a transaction, and what it left cannot be undone through a read-only
+connection."""
+
+
+def _recover(folder: Path) -> None:
+    """Let SQLite undo the transaction of a writer that was killed, as whoever opens the database
+    next would. One that is alive holds a lock, and is not undone."""
+    with _connection(folder, "rw") as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 @contextmanager
