@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from pydantic import ValidationError
 
 from reembed.embedders.embedder import Embedder
@@ -31,12 +32,13 @@ from reembed.ledger import Ledger
 from reembed.manifest import Manifest, Model
 from reembed.mem0_plan import old_model
 from reembed.progress import Progress
+from reembed.records import fixed_array_to_vectors
 from reembed.rundir import RunDir
 from reembed.spending import Spending
 from reembed.stores.base import CollectionInfo, Store
 from reembed.stores.registry import open_source, open_store
 from reembed.template import TextTemplate
-from reembed.vector_cache import VectorCache, known_hashes
+from reembed.vector_cache import Paid, VectorCache, known_hashes
 
 
 class Session:
@@ -175,7 +177,21 @@ class Session:
     def cache(self) -> VectorCache:
         """Shared by all runs of the state directory, or this run's own, by `embed.cache`."""
         path = self._cache_path(self.fingerprint.key)
-        return self._closing.enter_context(VectorCache(path, self.embedder.dimensions))
+        cache = VectorCache(
+            path, self.embedder.dimensions, spare=self._embedded, note=self.progress.note
+        )
+        return self._closing.enter_context(cache)
+
+    def _embedded(self) -> Iterator[Paid]:
+        """What the run's embed shards hold."""
+        for shard in self.run.shards("embed").values():
+            if self.run.is_whole(shard):
+                table = self.run.read_shard(shard, ["text_sha256", "tokens", "embedding"])
+                yield (
+                    table.column("text_sha256").to_pylist(),
+                    fixed_array_to_vectors(table.column("embedding")),
+                    np.asarray(table.column("tokens"), np.int32),
+                )
 
     @property
     def _shared_caches(self) -> Path:
@@ -201,7 +217,8 @@ class Session:
         """Of the old model, for the way back; this run's own."""
         assert self.old_embedder is not None, "there is no old model"
         path = self.run.path / "cache-old-model.sqlite"
-        return self._closing.enter_context(VectorCache(path, self.old_embedder.dimensions))
+        cache = VectorCache(path, self.old_embedder.dimensions, note=self.progress.note)
+        return self._closing.enter_context(cache)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

@@ -6,7 +6,9 @@ state directory; without, it belongs to one run.
 
 A SQLite file in WAL mode: one process at a time writes it (the lease sees to that for one
 migration; SQLite's own lock for several), and it survives the process being killed at any moment.
-Each row has a checksum: a vector that a failing disk has changed is unknown, not wrong.
+Each row has a checksum: a vector that a failing disk has changed is unknown, not wrong. A file that
+SQLite cannot read any more is renamed, and a new one takes in what is still readable in it and what
+is in the run's shards.
 """
 
 from __future__ import annotations
@@ -14,20 +16,28 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from reembed.disk import make_private_dir, sqlite_errors, write_errors
+from reembed.disk import STATE, make_private_dir, sqlite_errors, write_errors
 from reembed.errors import PreflightError
 from reembed.records import Vectors
 
+Answer = TypeVar("Answer")
+Paid = tuple[Sequence[bytes], Vectors, npt.NDArray[np.int32]]
+"""Text hashes with their vectors, `(n, d) float32`, and tokens, `(n,)`."""
+
 SQL_VARIABLES = 500
 """Keys in one SELECT; SQLite's own limit was 999 for a long time."""
+
+NARROWEST = 2
+"""Bytes that the keys of the narrowest range read from a damaged file have in common."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS vectors (
@@ -36,6 +46,9 @@ CREATE TABLE IF NOT EXISTS vectors (
 ) WITHOUT ROWID
 """
 
+Row = tuple[bytes, int, bytes, int]
+"""Of the table: text hash, tokens, vector, checksum."""
+
 
 class VectorCache:
     """Text hash to vector, for one model fingerprint.
@@ -43,25 +56,42 @@ class VectorCache:
     Args:
         path: the SQLite file; its name holds the fingerprint's key.
         dimensions: of every vector in it.
+        spare: vectors that are kept elsewhere too, to fill a new file with if this one is damaged.
+        note: told of a damaged file.
 
     Raises:
-        PreflightError: the file is damaged or cannot be written, or the disk is full.
-        UnreachableError: another process holds it for long.
+        PreflightError: the file cannot be written, or the disk is full; from every method.
+        UnreachableError: another process holds it for long; from every method.
     """
 
-    def __init__(self, path: Path, dimensions: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dimensions: int,
+        *,
+        spare: Callable[[], Iterable[Paid]] = tuple,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._dimensions = dimensions
         self._path = path
+        self._spare, self._note = spare, note
         self._lock = threading.Lock()
         make_private_dir(path.parent)
-        with write_errors(path):
-            path.touch(mode=0o600, exist_ok=True)
-        with self._errors():
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._replace(error)
+
+    def _open(self) -> None:
+        with write_errors(self._path):
+            self._path.touch(mode=0o600, exist_ok=True)
+            self._file = self._path.stat().st_ino
+        with sqlite_errors(self._path):
             self._db = sqlite3.connect(
-                path, check_same_thread=False, isolation_level=None, timeout=60
+                self._path, check_same_thread=False, isolation_level=None, timeout=60
             )
         try:
-            with self._errors():
+            with sqlite_errors(self._path):
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute(SCHEMA)
@@ -71,47 +101,85 @@ class VectorCache:
 
     def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, tuple[Vectors, int]]:
         """The known ones of these text hashes, each with its `(d,) float32` vector and tokens."""
+        with self._lock:
+            return self._mended(lambda: self._get(hashes))
+
+    def _get(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Vectors, int]]:
         found: dict[bytes, tuple[Vectors, int]] = {}
-        with self._lock, self._errors():
-            for start in range(0, len(hashes), SQL_VARIABLES):
-                keys = hashes[start : start + SQL_VARIABLES]
-                marks = ",".join("?" * len(keys))
-                rows = self._db.execute(
-                    "SELECT text_sha256, tokens, vector, crc32 FROM vectors "  # noqa: S608
-                    f"WHERE text_sha256 IN ({marks})",
-                    keys,
-                )
-                for key, tokens, blob, crc in rows:
-                    if len(blob) == 4 * self._dimensions and crc == _checksum(key, tokens, blob):
-                        found[key] = (np.frombuffer(blob, np.float32), tokens)
+        for start in range(0, len(hashes), SQL_VARIABLES):
+            keys = hashes[start : start + SQL_VARIABLES]
+            marks = ",".join("?" * len(keys))
+            rows = self._db.execute(
+                "SELECT text_sha256, tokens, vector, crc32 FROM vectors "  # noqa: S608
+                f"WHERE text_sha256 IN ({marks})",
+                keys,
+            )
+            for key, tokens, blob, crc in rows:
+                if len(blob) == 4 * self._dimensions and crc == _checksum(key, tokens, blob):
+                    found[key] = (np.frombuffer(blob, np.float32), tokens)
         return found
 
     def put(self, hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
         """Keep vectors `(n, d) float32`; returns when they are committed."""
-        rows = []
-        for key, count, vector in zip(hashes, tokens.tolist(), vectors, strict=True):
-            blob = vector.tobytes()
-            rows.append((key, count, blob, _checksum(key, count, blob)))
-        with self._lock, self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+        rows = _rows(hashes, vectors, tokens)
+        with self._lock:
+            self._mended(lambda: self._put(rows))
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _put(self, rows: Iterable[Row]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    # Damage
+
+    def _mended(self, work: Callable[[], Answer]) -> Answer:
+        """Do it, once more if the file turns out to be damaged: then there is a new one."""
         try:
             with sqlite_errors(self._path):
-                yield
+                return work()
+        except sqlite3.DatabaseError as error:
+            self._replace(error)
+        try:
+            with sqlite_errors(self._path):
+                return work()
         except sqlite3.DatabaseError as error:
             raise PreflightError(
-                f"{self._path}: the cache of paid vectors is damaged: {error}",
-                "Delete that file and run again; what is embedded already is kept in the shards.",
+                f"{self._path}: the cache of paid vectors was made anew and is damaged again: "
+                f"{error}",
+                f"Look at the disk, or {STATE}, and run the same command again: it resumes.",
             ) from error
+
+    def _replace(self, error: sqlite3.DatabaseError) -> None:
+        """Set the damaged file aside, under another name, and begin a new one with what can be had
+        for nothing."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+        with write_errors(self._path):
+            ours = self._path.exists() and self._path.stat().st_ino == self._file
+            if ours:  # and no other process has set it aside
+                for suffix in ("", "-wal", "-shm"):
+                    with contextlib.suppress(FileNotFoundError):
+                        self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
+        self._open()
+        if not ours:
+            return
+        kept = 0
+        with sqlite_errors(self._path):
+            for rows in _readable(aside):
+                self._put(rows)
+                kept += len(rows)
+            for paid in self._spare():
+                self._put(_rows(*paid))
+        self._note(
+            f"{self._path}: the cache of paid vectors is damaged ({error}); it is set aside as "
+            f"{aside.name}, and the new one has {kept:,} vectors of it and those of the shards"
+        )
 
     def close(self) -> None:
         self._db.close()
@@ -121,6 +189,36 @@ class VectorCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _rows(hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> list[Row]:
+    rows = []
+    for key, count, vector in zip(hashes, tokens.tolist(), vectors, strict=True):
+        blob = vector.tobytes()
+        rows.append((key, count, blob, _checksum(key, count, blob)))
+    return rows
+
+
+def _readable(damaged: Path) -> Iterator[list[Row]]:
+    """What a damaged file still gives. Read by ranges of keys, narrower ones where a page is bad,
+    so that it hides few of them."""
+    with contextlib.closing(sqlite3.connect(damaged)) as db:
+        waiting = [bytes([first]) for first in range(256)]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                rows = db.execute(
+                    "SELECT text_sha256, tokens, vector, crc32 FROM vectors "
+                    "WHERE text_sha256 BETWEEN ? AND ?",
+                    (prefix, prefix.ljust(32, b"\xff")),
+                ).fetchall()
+            except sqlite3.Error as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                    return  # no table, or no database at all
+                if len(prefix) < NARROWEST:
+                    waiting += [prefix + bytes([next]) for next in range(256)]
+                continue
+            yield rows
 
 
 def known_hashes(path: Path, hashes: Sequence[bytes]) -> set[bytes]:

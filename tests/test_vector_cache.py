@@ -7,13 +7,14 @@ import os
 import signal
 import sqlite3
 import threading
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reembed.errors import ReembedError
-from reembed.vector_cache import VectorCache
+from reembed.vector_cache import Paid, VectorCache
 
 
 def keys(count: int, first: int = 0) -> list[bytes]:
@@ -103,14 +104,61 @@ def test_what_was_put_survives_a_kill(tmp_path: Path) -> None:
         assert len(cache.get(keys(100))) == 100
 
 
-@pytest.mark.parametrize("harm", ["garbage", "cut"])
-def test_a_damaged_file_is_named_with_a_way_out(tmp_path: Path, harm: str) -> None:
+def _spoil(path: Path, harm: str) -> None:
+    data = path.read_bytes()
+    if harm == "garbage":
+        path.write_bytes(b"garbage " * 999)
+    elif harm == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    else:  # pages in the middle
+        path.write_bytes(data[:40_960] + b"\xff" * 8_192 + data[49_152:])
+
+
+@pytest.mark.parametrize("harm", ["garbage", "cut", "pages"])
+def test_a_damaged_file_is_set_aside_and_filled_again(tmp_path: Path, harm: str) -> None:
+    path, told = tmp_path / "k.sqlite", list[str]()
+    hashes = [sha256(key).digest() for key in keys(2_000)]
+    with VectorCache(path, 4) as cache:
+        cache.put(hashes, vectors(2_000), np.ones(2_000, np.int32))
+    _spoil(path, harm)
+    spoilt = path.read_bytes()
+
+    def spare() -> Iterable[Paid]:
+        return [(hashes[:100], vectors(2_000)[:100], np.ones(100, np.int32))]
+
+    with VectorCache(path, 4, spare=spare, note=told.append) as cache:
+        found = cache.get(hashes)
+        cache.put(hashes[-1:], vectors(1), np.ones(1, np.int32))
+        assert len(cache.get(hashes[-1:])) == 1
+    (aside,) = tmp_path.glob("k.sqlite.damaged-*")
+    assert aside.read_bytes() == spoilt
+    (note,) = told
+    assert aside.name in note
+    assert set(hashes[:100]) <= found.keys()
+    if harm == "pages":
+        assert 1_000 < len(found) < 2_000, "what is on whole pages is read"
+    place = {key: row for row, key in enumerate(hashes)}
+    for key, (vector, _) in found.items():
+        np.testing.assert_array_equal(vector, vectors(2_000)[place[key]])
+
+
+def test_damage_that_shows_only_in_a_write_is_mended_too(tmp_path: Path) -> None:
+    path, told = tmp_path / "k.sqlite", list[str]()
+    with VectorCache(path, 4) as cache:
+        cache.put(keys(2_000), vectors(2_000), np.ones(2_000, np.int32))
+    _spoil(path, "cut")
+    with VectorCache(path, 4, note=told.append) as cache:
+        cache.put(keys(2_000), vectors(2_000), np.ones(2_000, np.int32))
+        assert len(cache.get(keys(2_000))) == 2_000
+    assert len(told) == 1
+
+
+def test_a_file_that_another_process_has_set_aside_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "k.sqlite"
     with VectorCache(path, 4) as cache:
         cache.put(keys(2_000), vectors(2_000), np.ones(2_000, np.int32))
-    data = path.read_bytes()
-    path.write_bytes(b"garbage " * 999 if harm == "garbage" else data[: len(data) // 2])
-    with pytest.raises(ReembedError, match=r"k\.sqlite") as caught, VectorCache(path, 4) as cache:
-        cache.get(keys(2_000))
-    assert caught.value.exit_code == 5
-    assert "Delete" in caught.value.hint
+    _spoil(path, "cut")
+    with VectorCache(path, 4) as one, VectorCache(path, 4) as other:
+        one.put(keys(2_000), vectors(2_000), np.ones(2_000, np.int32))
+        assert len(other.get(keys(2_000))) == 2_000
+    assert len(list(tmp_path.glob("k.sqlite.damaged-*[0-9]"))) == 1
