@@ -63,7 +63,9 @@ def _cut(path: Path, chance: random.Random) -> None:
 
 def _shard(run: RunDir, chance: random.Random) -> Path:
     """An embed shard, or an export shard whose records are still what they were."""
-    return chance.choice(sorted((run.path / chance.choice(["embed", "export"])).glob("*.parquet")))
+    stage = chance.choice(["embed", "export"])
+    shards = sorted((run.path / stage).glob("*.parquet"))
+    return chance.choice(shards or sorted((run.path / "export").glob("*.parquet")))
 
 
 HARMS: dict[str, Callable[[RunDir, random.Random], None]] = {
