@@ -6,7 +6,7 @@ A delta that is carried, before the swap or after it, goes the same way as the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from reembed.difference import (
@@ -15,14 +15,17 @@ from reembed.difference import (
     find_difference,
 )
 from reembed.disk import remove
-from reembed.embed import embed, not_embedded, write_quarantine
+from reembed.embed import embed, not_embedded, quarantined_of, write_quarantine
 from reembed.engines.local import LocalEngine
-from reembed.errors import BudgetError, PreflightError, UsageError
+from reembed.errors import BudgetError, DamagedError, PreflightError, UsageError
 from reembed.estimate import tokens_left, verify_tokens
-from reembed.export import export, export_delta, take_census
+from reembed.export import census_ids, export, export_delta, is_complete, take_census
+from reembed.ledger import Entry
 from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync, shadow_id
+from reembed.mending import UNKNOWN, Mending
 from reembed.plan import Plan, index_settings, make_plan, target_name
 from reembed.rollback import CARRIED_FILE, WayBack
+from reembed.rundir import Shard
 from reembed.session import Session
 from reembed.spending import cost
 from reembed.swap import (
@@ -43,13 +46,10 @@ def plan_run(s: Session, own_shadow: str | None) -> Plan:
 
 def run_stages(s: Session, until: Stage) -> None:
     """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
-    where = s.manifest.source.where
-    source = s.source_store.resolve(s.manifest.source.collection)
-    s.source_store.capture(source.id)  # before the snapshot, so that no write is between the two
-    with s.source_store.snapshot():
-        census = take_census(s.source_store, source, where, s.run)
-        with _timed(s, "export"):
-            export(s.source_store, census, where, s.run, s.progress, s.pause.wait)
+    if shadow_was_live(s.run):
+        _mend_exports(s)
+    with _timed(s, "export"):
+        _export(s)
     if until == "export":
         return
     with _timed(s, "embed"):
@@ -61,6 +61,15 @@ def run_stages(s: Session, until: Stage) -> None:
         if last_move(s.run) == "rollback":
             resync_shadow(s)
         catch_up_source(s)
+
+
+def _export(s: Session) -> None:
+    where = s.manifest.source.where
+    source = s.source_store.resolve(s.manifest.source.collection)
+    s.source_store.capture(source.id)  # before the snapshot, so that no write is between the two
+    with s.source_store.snapshot():
+        census = take_census(s.source_store, source, where, s.run)
+        export(s.source_store, census, where, s.run, s.progress, s.pause.wait)
 
 
 @contextlib.contextmanager
@@ -130,12 +139,16 @@ def load_shadow(s: Session) -> None:
 
 def resync_shadow(s: Session) -> None:
     """Make the shadow, which was live before a rollback, what the shards say again."""
+    _begin_resync(s)
+    shards = s.run.shards("export"), s.run.shards("embed")
+    resync(s.store, shadow_of(s), *shards, s.ledger, s.run)
+
+
+def _begin_resync(s: Session) -> None:
     if shadow_was_live(s.run):
         refuse_late(s)
         s.run.journal.append("resync-begun")
         remove(s.run.path / CARRIED_FILE)
-    shards = s.run.shards("export"), s.run.shards("embed")
-    resync(s.store, shadow_of(s), *shards, s.ledger, s.run)
 
 
 def refuse_late(s: Session) -> None:
@@ -170,26 +183,86 @@ def _load_live(s: Session, *, resumed: bool) -> list[str]:
 
 
 def settle(s: Session, *, embedding: bool = True) -> list[str]:
-    """Finish a carry that was killed half-way: what the ledger knows must be in the shadow.
+    """Make shards whole and finish a carry that was killed half-way: what the ledger knows must be
+    in the shadow.
 
     Args:
-        embedding: False where the new model is not to be asked: what is not embedded yet, the
-            ledger does not know, and the next comparison finds it again.
+        embedding: False where the new model is to be asked only if there is no other way: what is
+            not embedded yet, the ledger does not know, and the next comparison finds it again.
 
     Returns the ids of rows left alone because a live shadow has newer ones.
     """
+    if embedding or not_loaded(s.run, s.run.shards("embed")) or not _has_ledger(s):
+        mend_shards(s, embedding=embedding)
+    return load_rest(s)
+
+
+def load_rest(s: Session) -> list[str]:
+    """Load what is embedded and not loaded yet. Returns the ids of rows left alone because a live
+    shadow has newer ones."""
     exports, embeds = s.run.shards("export"), s.run.shards("embed")
-    if embedding and any(
-        stem not in embeds or embeds[stem].source != shard.sha256 for stem, shard in exports.items()
-    ):
-        embed_shards(s)
-        embeds = s.run.shards("embed")
     if not not_loaded(s.run, embeds):
         return []
     if last_move(s.run) == "swap":
         return _load_live(s, resumed=True)
     load(s.store, shadow_of(s), exports, embeds, s.ledger, s.run, s.progress)
     return []
+
+
+def mend_shards(s: Session, *, embedding: bool = True) -> None:
+    """Make shards again that are damaged or gone, and embed what is not embedded.
+
+    Args:
+        embedding: False to leave alone what was never embedded.
+    """
+    _mend_exports(s)
+    embeds = s.run.shards("embed")
+    todo = not_embedded(s.run, s.run.shards("export"))
+    if todo if embedding else any(shard.stem in embeds for shard in todo):
+        embed_shards(s)
+
+
+def _mend_exports(s: Session) -> None:
+    """Make export shards again: from the source or, where both collections were written to since
+    the live name moved, from whichever holds what was moved."""
+    shards, swapped = s.run.shards("export").values(), last_move(s.run) == "swap"
+    damaged = [shard for shard in shards if not s.run.is_whole(shard)]
+    if damaged and (swapped or (shadow_was_live(s.run) and not _has_ledger(s))):
+        _remake_exports(s, damaged)
+    if not swapped and not all(is_complete(s.run, shard) for shard in shards):
+        _begin_resync(s)  # what came late to the shadow is told by the ledger of before alone
+        _export(s)
+
+
+def _has_ledger(s: Session) -> bool:
+    """Whether the ledger is there; without it, it takes whole shards to make it."""
+    try:
+        return bool(s.ledger)
+    except DamagedError:
+        return False
+
+
+def _remake_exports(s: Session, damaged: Sequence[Shard]) -> None:
+    old_id, new_id = both_ids(s)
+    mending = Mending(s.run, s.source_store, old_id, s.store, new_id)
+    if _has_ledger(s):
+        known = {shard.stem: s.ledger.of_shard(shard.stem) for shard in damaged}
+    else:
+        known = {shard.stem: _known_without_ledger(s, shard.stem) for shard in damaged}
+        s.run.journal.append("recheck", watermark=None)
+    for shard in damaged:
+        missing = mending.remake(shard, known[shard.stem])
+        changed = f"; {missing:,} of its records have changed in both" if missing else ""
+        s.progress.note(
+            f"{shard.name} is damaged or gone: made again from what the collections hold{changed}"
+        )
+
+
+def _known_without_ledger(s: Session, stem: str) -> dict[str, Entry]:
+    """What is known of a shard's records from the list of ids and from quarantine."""
+    known = {id: Entry(UNKNOWN, stem, False) for id in census_ids(s.run, stem)}
+    rows = quarantined_of(s.run, stem)
+    return known | {id: Entry(row, stem, True) for id, row in rows.items()}
 
 
 def catch_up_source(s: Session) -> int:
@@ -221,6 +294,8 @@ def both_ids(s: Session) -> tuple[str, str]:
 
 def way_back_of(s: Session) -> WayBack:
     """What carries rows back to the old collection; the old model is opened only if needed."""
+    if not _has_ledger(s):
+        mend_shards(s, embedding=False)
     old_id, new_id = both_ids(s)
     return WayBack(
         s.run, s.store, new_id, s.source_store, old_id, s.ledger, s.template,

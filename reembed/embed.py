@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from reembed.disk import atomic_file, remove
 from reembed.embedders.embedder import Embedder
 from reembed.engines.base import Engine
+from reembed.errors import DamagedError
 from reembed.guards import Wait, no_wait
 from reembed.ledger import Ledger
 from reembed.progress import Counter, Progress
@@ -225,7 +227,7 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
         pq.ParquetWriter(file, QUARANTINE_SCHEMA, compression="zstd") as writer,
     ):
         for part in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
-            table = pq.read_table(part, partitioning=None)
+            table = _read_part(run, part)
             entries = ledger.lookup(table.column("id").to_pylist())
             current = [
                 (entry := entries.get(id)) is not None and entry.shard == part.stem
@@ -235,6 +237,27 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
             writer.write_table(table)
             rows += table.num_rows
     return rows
+
+
+def _read_part(run: RunDir, part: Path) -> pa.Table:
+    try:
+        return pq.read_table(part, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(
+            f"{part}: the list of a shard's quarantined records is damaged: {error}",
+            f"Delete it and {run.path / STAGE / part.name}, and run the same command again: both "
+            "are made again, and what was paid for is in the cache.",
+        ) from error
+
+
+def quarantined_of(run: RunDir, stem: str) -> dict[str, bytes]:
+    """Row hash of each record of a shard that was set aside when it was embedded."""
+    part = run.path / QUARANTINE_DIR / f"{stem}.parquet"
+    if not part.is_file():
+        return {}
+    table = _read_part(run, part)
+    ids, rows = table.column("id").to_pylist(), table.column("row_sha256").to_pylist()
+    return dict(zip(ids, rows, strict=True))
 
 
 def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:

@@ -105,6 +105,12 @@ class SourceChangedError(PreflightError):
     kind = "source-changed"
 
 
+class DamagedError(PreflightError):
+    """A file of the run was changed or deleted by another than reembed."""
+
+    kind = "damaged"
+
+
 class BudgetError(PreflightError):
     """The next request would cost more than `embed.max_cost` or `embed.max_tokens_total` allow.
 

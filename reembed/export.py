@@ -25,6 +25,8 @@ from reembed.rundir import DELTA, RunDir, Shard
 from reembed.stores.base import CollectionInfo, Store
 
 STAGE = "export"
+CENSUS = "shard-"
+"""How the stems of the census's own shards begin."""
 IDS_FILE = "ids.parquet"
 IDS_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False)])
 
@@ -46,7 +48,7 @@ class Census:
     @property
     def stems(self) -> list[str]:
         """Names of the shards to come."""
-        return [f"shard-{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
+        return [f"{CENSUS}{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
 
 
 def take_census(
@@ -89,6 +91,21 @@ def file_matches(run: RunDir, sha256: str) -> bool:
     return path.is_file() and file_sha256(path) == sha256
 
 
+def is_complete(run: RunDir, shard: Shard) -> bool:
+    """Whether a shard is whole and none of its records is missing."""
+    return not shard.missing and run.is_whole(shard)
+
+
+def census_ids(run: RunDir, stem: str) -> list[str]:
+    """The ids of one of the census's own shards; none where the list is damaged."""
+    census = run.last("census")
+    if stem.startswith(DELTA) or census is None or not file_matches(run, census["sha256"]):
+        return []
+    with pq.ParquetFile(run.path / IDS_FILE) as file:
+        ids = file.read_row_group(int(stem.removeprefix(CENSUS))).column("id")
+    return list(ids.to_pylist())
+
+
 def export(
     store: Store,
     census: Census,
@@ -103,7 +120,7 @@ def export(
     again and catch-up finds them.
     """
     shards = run.shards(STAGE)
-    whole = {stem for stem, shard in shards.items() if run.is_whole(shard)}
+    whole = {shard.stem for shard in shards.values() if is_complete(run, shard)}
     done = sum(shards[stem].rows for stem in census.stems if stem in whole)
     with (
         progress.stage(STAGE, census.rows, done) as counter,

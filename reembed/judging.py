@@ -116,18 +116,19 @@ def require_verdict(s: Session) -> None:
 
 
 def check_deltas(s: Session) -> None:
-    """The integrity gate on the deltas, if some came after the verdict: in this call, or in an
-    earlier one that a hold, a hook or a kill stopped before the move."""
-    after = False
+    """The integrity gate on the deltas and on shards that were made again, if some came after the
+    verdict: in this call, or in an earlier one that a hold, a hook or a kill stopped before the
+    move."""
+    after = set[str]()
     for event in s.run.events("verdict", "shard"):
         if event["event"] == "verdict":
-            after = False
-        elif event["stage"] == "embed" and Path(event["name"]).name.startswith(DELTA):
-            after = True
+            after.clear()
+        elif event["stage"] == "embed":
+            after.add(Path(event["name"]).stem)
     if not after:
         return
     verification = _verification(s)
-    deltas = [stem for stem in verification.embeds if stem.startswith(DELTA)]
-    gate: Gate = verification.integrity(s.progress, deltas)
+    stems = [stem for stem in verification.embeds if stem.startswith(DELTA) or stem in after]
+    gate: Gate = verification.integrity(s.progress, stems)
     if gate.status != "pass":
         raise gate_error(Verdict(s.run.run_id, verification.seed, (gate,)))

@@ -42,6 +42,7 @@ class Ledger:
     """The ledger of a run, brought up to its journal when opened.
 
     Raises:
+        DamagedError: a shard that is to be taken in is not whole.
         PreflightError: its file cannot be written, or the disk is full; from every method.
         UnreachableError: another process holds it for long; from every method.
     """
@@ -122,6 +123,9 @@ class Ledger:
         return {stem: (export, embed) for stem, export, embed in rows}
 
     def _fold_shard(self, stem: str, export: Shard, embed: Shard) -> None:
+        for shard in (export, embed):
+            if not self._run.is_whole(shard):
+                raise self._run.damaged(shard)
         records = self._run.read_shard(export, ["id", "row_sha256"])
         moved = set(self._run.read_shard(embed, ["id"]).column("id").to_pylist())
         rows = zip(
@@ -133,6 +137,10 @@ class Ledger:
             self._db.executemany(
                 "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
                 ((id, row, stem, id not in moved) for id, row in rows),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
+                ((id, bytes.fromhex(row), stem, out) for id, row, out in export.missing),
             )
             self._db.executemany(
                 "DELETE FROM records WHERE id = ?", ((id,) for id in export.deleted)
@@ -168,6 +176,13 @@ class Ledger:
         query = "SELECT id FROM records WHERE shard = ? AND NOT quarantined"
         with self._errors():
             return {id for (id,) in self._db.execute(query, (stem,))}
+
+    def of_shard(self, stem: str) -> dict[str, Entry]:
+        """The entries of all records that this shard speaks for, quarantined ones too."""
+        query = "SELECT id, row_sha256, quarantined FROM records WHERE shard = ?"
+        with self._errors():
+            rows = self._db.execute(query, (stem,)).fetchall()
+        return {id: Entry(row, stem, bool(out)) for id, row, out in rows}
 
     def begin_scan(self) -> None:
         """Begin to mark records as seen, for `unseen`."""

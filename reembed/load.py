@@ -182,14 +182,19 @@ def load_into_live(
     """Load deltas into a shadow that is live, a few rows at a time.
 
     Rows that the application has changed or deleted are left alone, which is looked at right
-    before each write; their ids are returned.
+    before each write; their ids are returned. A shard that was loaded before and made again holds
+    what was loaded: its rows are there, or the application's to change.
 
     Args:
         resumed: whether an earlier call may have been killed in the middle. Replacing a row deletes
             it first, so one that is missing is then written.
     """
     left: list[str] = []
+    loaded = {event["stem"] for event in run.events("loaded")}
     for shard in not_loaded(run, embed_shards):
+        if shard.stem in loaded:
+            run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
+            continue
         export = export_shards[shard.stem]
         held = read_rows(run, export, shard)
         rows = held.records.select(["id", "row_sha256"]).to_pydict()

@@ -15,6 +15,8 @@ from reembed.building import (
     both_ids,
     carry,
     catch_up_source,
+    load_rest,
+    mend_shards,
     refuse_late,
     resync_shadow,
     settle,
@@ -89,9 +91,10 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
         return replace(_outcome(s, "swap", False, kind), messages=messages)
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
+    mend_shards(s)
     if last_move(run) == "rollback":
         resync_shadow(s)
-    settle(s)
+    load_rest(s)
     caught_up = catch_up_source(s)
     refuse_held(manifest.state_dir)
     run_before(manifest.swap.before, _hook_variables(s, "swap"))
@@ -145,6 +148,7 @@ def _finish_swap(s: Session) -> SwapResult:
     s.spending.lift()
     if pending_move(run) == "swap":
         if _still_live(s):  # it did not get that far, and the application has written since
+            settle(s)
             return _move_held(s, _swap_kind(s), 0)
         finish_move(s.store, run, "swap")
     settled = settle(s)
@@ -399,7 +403,8 @@ def _drop_old(s: Session) -> str:
             f"{manifest.source.collection!r} stays",
             "Once its configuration has changed, delete the old collection yourself.",
         )
-    settle(s, embedding=False)
+    mend_shards(s, embedding=False)  # the old collection is what they are made from
+    load_rest(s)
     old_id, new_id = both_ids(s)
     return drop_old(
         s.source_store, s.run, old_id, new_id, manifest.live, s.ledger, manifest.source.where,

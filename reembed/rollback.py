@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from reembed.difference import find_difference, foreign_stems, refuse_collapse
 from reembed.disk import atomic_file
 from reembed.embedders.embedder import Embedder
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.errors import DamagedError, PreflightError, SourceChangedError
 from reembed.ledger import Ledger
 from reembed.records import (
     SHARD_ROWS,
@@ -357,7 +357,13 @@ class WayBack:
         path = self.run.path / CARRIED_FILE
         if not path.is_file():
             return {}
-        columns = pq.read_table(path).to_pydict()
+        try:
+            columns = pq.read_table(path).to_pydict()
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedError(
+                f"{path}: the list of what went back is damaged: {error}",
+                "Move it away and run the same command again: both collections are compared anew.",
+            ) from error
         pairs = zip(columns["new_sha256"], columns["old_sha256"], strict=True)
         return dict(zip(columns["id"], pairs, strict=True))
 

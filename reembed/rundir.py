@@ -32,7 +32,7 @@ from reembed.disk import (
     write_atomic,
     write_errors,
 )
-from reembed.errors import LockedError, ManifestError, PreflightError
+from reembed.errors import DamagedError, LockedError, ManifestError, PreflightError
 
 DELTA = "delta-"
 """How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
@@ -50,6 +50,8 @@ class Shard:
         deleted: ids that the source no longer had when this delta was exported.
         foreign: whether its records come from another collection than the source, which therefore
             need not hold them.
+        missing: id, row hash (hexadecimal) and whether it is quarantined, of each record that it
+            held before it was made again and that no collection held any more as it was.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Shard:
     source: str = ""
     deleted: tuple[str, ...] = ()
     foreign: bool = False
+    missing: tuple[tuple[str, str, bool], ...] = ()
 
     @property
     def stem(self) -> str:
@@ -259,13 +262,16 @@ class RunDir:
         source: str = "",
         deleted: Sequence[str] = (),
         foreign: bool = False,
+        missing: Sequence[tuple[str, str, bool]] = (),
     ) -> Shard:
         """Write, fsync, rename and journal a shard."""
         name = f"{stage}/{stem}.parquet"
         path = self.path / name
         with atomic_file(path) as file:
             pq.write_table(table, file, **_encoding(table.schema))
-        shard = Shard(name, table.num_rows, file_sha256(path), source, tuple(deleted), foreign)
+        shard = Shard(
+            name, table.num_rows, file_sha256(path), source, tuple(deleted), foreign, tuple(missing)
+        )
         self.journal.append("shard", stage=stage, **asdict(shard))
         return shard
 
@@ -277,6 +283,7 @@ class RunDir:
                 shard = Shard(
                     event["name"], event["rows"], event["sha256"], event["source"],
                     tuple(event["deleted"]), event.get("foreign", False),
+                    tuple((id, row, out) for id, row, out in event.get("missing", ())),
                 )  # fmt: skip
                 found[shard.stem] = shard
         return found
@@ -287,12 +294,23 @@ class RunDir:
         return path.is_file() and file_sha256(path) == shard.sha256
 
     def read_shard(self, shard: Shard, columns: Iterable[str] | None = None) -> pa.Table:
-        """Read a shard that `is_whole` vouched for."""
-        with pq.ParquetFile(self.path / shard.name) as file:
-            if columns is None:
-                return file.read()
-            wanted = list(columns)
-            return file.read(wanted).select(wanted)
+        """Read a shard that `is_whole` vouched for. Raises DamagedError if it was wrong by now."""
+        try:
+            with pq.ParquetFile(self.path / shard.name) as file:
+                if columns is None:
+                    return file.read()
+                wanted = list(columns)
+                return file.read(wanted).select(wanted)
+        except (OSError, pa.ArrowException) as error:
+            raise self.damaged(shard) from error
+
+    def damaged(self, shard: Shard) -> DamagedError:
+        """The error of a shard that is not whole."""
+        return DamagedError(
+            f"{self.path / shard.name}: this file of the run is damaged or gone",
+            "It is made again by `reembed run` or, where the live name has moved, by "
+            "`reembed sweep`.",
+        )
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:

@@ -51,9 +51,9 @@ def test_what_a_killed_writer_left_is_undone(tmp_path):
         link.execute("SELECT count(*) FROM collections")
     link.close()
     store = open_store(f"chroma:{tmp_path}/dead")
-    docs = store.describe("docs")
-    rows = store.fetch(docs.id, ["r0", "r299"], vectors=False)
-    assert (docs.count, rows.column("document").to_pylist()) == (300, ["x", "x"])
+    found = store.describe("docs")
+    rows = store.fetch(found.id, ["r0", "r299"], vectors=False)
+    assert (found.count, rows.column("document").to_pylist()) == (300, ["x", "x"])
     store.close()
 
 

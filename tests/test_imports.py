@@ -41,7 +41,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("difference", "corpus", "estimate"),
     ("questions",),
     ("searches",),
-    ("plan", "export", "embed", "load", "verify", "swap", "rollback", "clean"),
+    ("plan", "export", "embed", "load", "verify", "swap", "rollback", "clean", "mending"),
     ("session", "results", "init", "live", "compare"),
     ("report",),
     ("building",),

@@ -197,9 +197,6 @@ class Stage:
     def _again(self, step: Step, before: dict[str, int], outcome: Outcome) -> None:
         told = self.told
         ended = command(self.folder, *step.arguments)
-        if outcome.what == "truncated cache" and "Delete that file" in ended.out:
-            shutil.rmtree(self.folder / ".reembed" / "cache")  # paid for, so it is not thrown away
-            ended = command(self.folder, *step.arguments)  # but by the user
         after = processes.served()
         if ended.code != told.codes[step.name]:
             outcome.problems.append(
