@@ -6,7 +6,7 @@ A delta that is carried, before the swap or after it, goes the same way as the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 from reembed.difference import (
@@ -25,7 +25,6 @@ from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync
 from reembed.mending import UNKNOWN, Mending
 from reembed.plan import Plan, index_settings, make_plan, target_name
 from reembed.rollback import CARRIED_FILE, WayBack
-from reembed.rundir import Shard
 from reembed.session import Session
 from reembed.spending import cost
 from reembed.swap import (
@@ -225,11 +224,9 @@ def mend_shards(s: Session, *, embedding: bool = True) -> None:
 def _mend_exports(s: Session) -> None:
     """Make export shards again: from the source or, where both collections were written to since
     the live name moved, from whichever holds what was moved."""
-    shards, swapped = s.run.shards("export").values(), last_move(s.run) == "swap"
-    damaged = [shard for shard in shards if not s.run.is_whole(shard)]
-    if damaged and (swapped or (shadow_was_live(s.run) and not _has_ledger(s))):
-        _remake_exports(s, damaged)
-    if not swapped and not all(is_complete(s.run, shard) for shard in shards):
+    if last_move(s.run) == "swap":
+        _remake_exports(s)
+    elif not all(is_complete(s.run, shard) for shard in s.run.shards("export").values()):
         _begin_resync(s)  # what came late to the shadow is told by the ledger of before alone
         _export(s)
 
@@ -237,12 +234,17 @@ def _mend_exports(s: Session) -> None:
 def _has_ledger(s: Session) -> bool:
     """Whether the ledger is there; without it, it takes whole shards to make it."""
     try:
-        return bool(s.ledger)
+        _ = s.ledger
     except DamagedError:
         return False
+    return True
 
 
-def _remake_exports(s: Session, damaged: Sequence[Shard]) -> None:
+def _remake_exports(s: Session) -> None:
+    shards = s.run.shards("export").values()
+    damaged = [shard for shard in shards if not s.run.is_whole(shard)]
+    if not damaged:
+        return
     old_id, new_id = both_ids(s)
     mending = Mending(s.run, s.source_store, old_id, s.store, new_id)
     if _has_ledger(s):
@@ -295,7 +297,8 @@ def both_ids(s: Session) -> tuple[str, str]:
 def way_back_of(s: Session) -> WayBack:
     """What carries rows back to the old collection; the old model is opened only if needed."""
     if not _has_ledger(s):
-        mend_shards(s, embedding=False)
+        _remake_exports(s)
+        embed_shards(s)
     old_id, new_id = both_ids(s)
     return WayBack(
         s.run, s.store, new_id, s.source_store, old_id, s.ledger, s.template,

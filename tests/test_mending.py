@@ -274,6 +274,25 @@ def test_a_rollback_goes_back_with_what_was_written(
     assert records(database, ids.new) == expected
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_sweep_back_without_ledger_and_shard_brings_nothing_back(
+    tmp_path: Path, database: Path, stage: str
+) -> None:
+    path, ids = moved(tmp_path, database)
+    migration(path).rollback()
+    with collection(database, ids.old) as docs:
+        put(docs, "r25", "after the rollback", "old")
+        docs.delete(ids=["r26"])
+        expected = records_of(docs)
+    harm(path, "delete", f"{stage}/shard-00001.parquet")
+    lose_ledger(path)
+    assert migration(path).sweep().swept == 0
+    assert records(database, ids.old) == expected
+    assert migration(path).run(swap=True).state == "swapped"
+    check_whole(path)
+    assert records(database, ids.new) == expected
+
+
 def test_clean_makes_it_again_while_the_old_collection_is_there(
     tmp_path: Path, database: Path
 ) -> None:
