@@ -42,6 +42,8 @@ def harm(path: Path, how: str, name: str) -> Path:
     file = run_dir(path).path / name
     if how == "delete":
         file.unlink()
+    elif how == "cut":
+        file.write_bytes(file.read_bytes()[:20])
     else:
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
@@ -361,3 +363,37 @@ def test_what_only_looks_names_the_file(
     assert "reembed sweep" in error["hint"]
     migration(path).sweep()
     assert command(name, path, "--json").code == 0
+
+
+def test_a_damaged_list_of_what_went_back_is_named_with_a_way_out(
+    tmp_path: Path, database: Path
+) -> None:
+    path, ids = moved(tmp_path, database)
+    with collection(database, ids.new) as docs:
+        put(docs, "r25", "after the swap", "new")
+    migration(path).rollback()
+    expected = records(database, ids.old)
+    file = harm(path, "cut", "carried-back.parquet")
+    with pytest.raises(DamagedError, match=r"carried-back\.parquet") as caught:
+        migration(path).sweep()
+    assert "Move it away" in caught.value.hint
+    file.rename(file.with_suffix(".bak"))
+    assert migration(path).sweep().swept == 0
+    assert records(database, ids.old) == expected
+
+
+def test_a_damaged_quarantine_list_is_named_with_a_way_out(tmp_path: Path, database: Path) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}", verify__allow_quarantined=1)
+    with chroma(database) as client:
+        docs = client.get_collection("docs", embedding_function=None)
+        docs.add(ids=["mute"], embeddings=[vector_of("old", "mute").tolist()])
+    assert migration(path).run(until="embed").quarantined == 1
+    (part,) = (run_dir(path).path / "quarantine").glob("*.parquet")
+    harm(path, "cut", f"quarantine/{part.name}")
+    with pytest.raises(DamagedError, match=part.name) as caught:
+        migration(path).run()
+    for name in (part, run_dir(path).path / "embed" / part.name):
+        assert str(name) in caught.value.message + caught.value.hint
+        name.unlink()
+    result = migration(path).run()
+    assert (result.state, result.quarantined) == ("verified", 1)
