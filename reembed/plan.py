@@ -153,7 +153,8 @@ def make_plan(
         *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes, *made,
     }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
-    warnings.append(_application_warning(source, dimensions, swap))
+    can_point = "pointer" in source_store.capabilities.swap_kinds
+    warnings.append(_application_warning(source, dimensions, swap, can_point))
     mem0 = examine(manifest, source, dimensions)
     warnings += [Problem(text) for text in history]
     blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
@@ -291,7 +292,9 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _application_warning(source: CollectionInfo, dimensions: int, swap: SwapPlan | None) -> Problem:
+def _application_warning(
+    source: CollectionInfo, dimensions: int, swap: SwapPlan | None, can_point: bool
+) -> Problem:
     """A swapped name does not switch the embedder of an application that embeds its own queries."""
     if swap is not None and swap.kind == "pointer":
         return Problem("applications must open the live name through reembed.live to follow it")
@@ -302,6 +305,6 @@ def _application_warning(source: CollectionInfo, dimensions: int, swap: SwapPlan
     return Problem(
         "does the application embed its own queries? After the swap it must use the new model; "
         f"with the old one {effect}",
-        "Move its configuration with swap.before and swap.after, or open the name through "
-        "reembed.live.",
+        "Move its configuration with swap.before and swap.after"
+        + (", or open the name through reembed.live." if can_point else "."),
     )

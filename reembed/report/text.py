@@ -32,8 +32,8 @@ def plan_text(plan: Plan) -> RenderableType:
         table.add_row("budget", str(plan.budget))
     if estimate.seconds is not None:
         table.add_row("time", f"about {human_time(estimate.seconds)} to embed")
-    table.add_row("disk", f"{human_bytes(estimate.state_bytes)} for the run, "
-                          f"{human_bytes(estimate.store_bytes)} for the store")  # fmt: skip
+    held = human_bytes(estimate.store_bytes) if estimate.store_bytes else "an unknown size"
+    table.add_row("disk", f"{human_bytes(estimate.state_bytes)} for the run, {held} for the store")
     if plan.swap:
         table.add_row("swap", f"{plan.swap.kind} of {plan.swap.live!r}: {plan.swap.guarantee}")
     for command in plan.executes:
