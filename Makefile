@@ -15,7 +15,7 @@ help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests"
 	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
-	@echo "make bench   the stages' time and memory over the bare calls they are made of (some minutes)"
+	@echo "make bench   the stages' time and memory over the bare calls they are made of (half an hour)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
@@ -48,6 +48,7 @@ soak: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.pipeline
+	$(BIN)/python -m tests.benchmarks.postgres
 
 bench-sabotage: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.sabotage

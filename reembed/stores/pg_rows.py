@@ -1,9 +1,8 @@
 """Rows out of and into Postgres by binary COPY, to and from Arrow and numpy.
 
 Out: every column but the vector is read as the text that Postgres gives it, so one parser serves
-every type. In: a table of simple columns (mem0's, or id, text, JSON, vector) is written directly;
-any other goes through a temporary table (`pg_metadata`). The format is that of the COPY
-documentation (PostgreSQL 18, "Binary Format"), a vector's that of pgvector's `vector_recv`.
+every type (`pg_parse`). In: a table of simple columns (mem0's, or id, text, JSON, vector) is
+written directly (`pg_encode`); any other goes through a temporary table (`pg_metadata`).
 """
 
 from __future__ import annotations
