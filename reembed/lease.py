@@ -38,11 +38,20 @@ _LOOKS = 10
 _PATIENCE_SECONDS = 10.0
 """How long the end of a command waits for a renewal that is under way."""
 
+_LEFT_BEHIND: set[str] = set()
+"""Claims of this process that could not be given back: it lives on, and they are nobody's."""
+
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while a machine sleeps
 
 
 def _now() -> float:
     return time.clock_gettime(_CLOCK)
+
+
+def _is_dead(claim: str) -> bool:
+    """Whether a claim is known to be nobody's any more."""
+    owner = Owner.from_text(claim) if claim else None
+    return claim in _LEFT_BEHIND or (owner is not None and owner.is_gone())
 
 
 class StoreLease:
@@ -76,11 +85,14 @@ class StoreLease:
         """
         watched, since = "", 0.0
         while True:
-            owner = Owner.from_text(watched) if watched else None
-            dead = owner is not None and owner.is_gone()
+            dead = _is_dead(watched)
             dead = dead or (bool(watched) and _now() - since > WATCH_SECONDS)
             claim, asked = self._owner.beat().to_text(), _now()
-            standing = self._store.claim(self._live, claim, watched if dead else None)
+            try:
+                standing = self._store.claim(self._live, claim, watched if dead else None)
+            except ReembedError:
+                _LEFT_BEHIND.add(claim)  # it may stand all the same
+                raise
             if standing is None:
                 self._claim, self._confirmed = claim, asked
                 self._thread.start()
@@ -93,9 +105,9 @@ class StoreLease:
 
     def _refuse_live(self, standing: str, *, changed: bool) -> None:
         """Raise LockedError unless this claim may be an ended process's."""
-        owner = Owner.from_text(standing)
-        if owner is not None and owner.is_gone():
+        if _is_dead(standing):
             return
+        owner = Owner.from_text(standing)
         age = time.time() - owner.heartbeat if owner else STALE_SECONDS
         if changed or abs(age) < STALE_SECONDS:
             raise LockedError(
@@ -168,6 +180,7 @@ class StoreLease:
             for claim in filter(None, (self._claim, self._unsure)):
                 self._store.unclaim(self._live, claim)
         except ReembedError as error:
+            _LEFT_BEHIND.update(filter(None, (self._claim, self._unsure)))
             self._note(
                 f"the lease on {self._live!r} could not be given back ({error.message}); the next "
                 "run takes it over"
