@@ -24,7 +24,7 @@ from reembed.stores.base import Store
 from tests.array_store import ArrayStore
 
 READS = {
-    "capabilities", "check_index", "check_name", "check_where", "close", "collections", "count",
+    "check_shadow", "fit_name", "capabilities", "check_index", "check_name", "check_where", "close", "collections", "count",
     "default_target", "describe", "describe_id", "fetch", "is_pointer", "list_ids", "query",
     "resolve", "watermark", "claim", "renew", "unclaim", "survey", "snapshot", "changed_since",
 }  # fmt: skip
