@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -28,6 +29,10 @@ CREATE TABLE IF NOT EXISTS records (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_shard ON records (shard);
 """
+
+WAL_TRIES = 100
+WAL_PAUSE = 0.05
+"""Seconds between two tries to switch to a write-ahead log while another process does."""
 
 
 class Entry(NamedTuple):
@@ -65,7 +70,7 @@ class Ledger:
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
         try:
             with self._errors():
-                self._db.execute("PRAGMA journal_mode = WAL")
+                self._use_wal()
                 # If it is lost, the shards give it again.
                 self._db.execute("PRAGMA synchronous = OFF")
                 self._db.executescript(SCHEMA)
@@ -73,6 +78,19 @@ class Ledger:
         except BaseException:
             self._db.close()
             raise
+
+    def _use_wal(self) -> None:
+        """Switch to a write-ahead log. Of several that do so at once, SQLite refuses all but one
+        without waiting."""
+        for left in range(WAL_TRIES, 0, -1):
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if left == 1 or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                time.sleep(WAL_PAUSE)
+            else:
+                return
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return sqlite_errors(self._path)
