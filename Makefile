@@ -31,6 +31,7 @@ test: $(INSTALLED) $(CLIENTS)
 # What each prints ends in a line that counts failures; docs/soak.md says how to tell one trial again.
 SOAK_WRITERS := $(BIN)/python -m tests.soak.writers --seconds 120 --rate 60
 soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m tests.soak.crash --kills 500
 	$(BIN)/python -m tests.soak.crash --kills 100 --http
 	$(SOAK_WRITERS) --path --kind transaction

@@ -78,7 +78,7 @@ def counts(mem0: Application) -> dict[str, int]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_there_and_back_with_the_paired_configuration(
     manifest: Callable[..., Path], incident: Incident, postgres: PostgresServer, tmp_path: Path
 ) -> None:

@@ -231,7 +231,7 @@ def test_the_capture_lets_others_pass_while_it_waits(url: str) -> None:
             slowest = max(slowest, time.monotonic() - start)
         late.connection.commit()
         installer.join()
-    assert 0.05 < slowest < 1.5, "it waits for our lock at times, for never longer than that"
+    assert 0.05 < slowest < 15, "it waits for our lock at times, and not for as long as we try"
 
 
 def test_a_transaction_that_never_ends_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

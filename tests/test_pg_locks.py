@@ -145,7 +145,7 @@ def test_a_reader_that_then_writes_is_let_go_before(
         assert docs.wrong_vectors("new") == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_autovacuum_in_the_way_is_ended_by_postgres(tmp_path: Path, docs_url: str) -> None:
     """It yields to whoever waits for deadlock_timeout, which is longer than we queue otherwise."""
     path = loaded(tmp_path, docs_url, "rename")

@@ -72,7 +72,7 @@ def test_writers_in_postgres_lose_nothing(way: list[str]) -> None:
     assert told.endswith("nothing is left behind\n0 lost, 0 extra, 0 stale\n")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_captured_writes_read_by_number_are_lost_and_told() -> None:
     told = soak("tests.soak.pg_writers", "--seconds", "12", "--watermark")
     assert told.endswith("and verify says so\n")
