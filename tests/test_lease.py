@@ -24,7 +24,8 @@ from reembed.stores.base import Store
 from tests.array_store import ArrayStore
 
 READS = {
-    "check_shadow", "fit_name", "capabilities", "check_index", "check_name", "check_where", "close", "collections", "count",
+    "capabilities", "check_index", "check_name", "check_shadow", "check_where", "close",
+    "collections", "count", "fit_name",
     "default_target", "describe", "describe_id", "fetch", "is_pointer", "list_ids", "query",
     "resolve", "watermark", "claim", "renew", "unclaim", "survey", "snapshot", "changed_since",
 }  # fmt: skip
