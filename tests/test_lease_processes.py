@@ -166,6 +166,7 @@ def test_who_stood_still_while_embedding_writes_nothing_more(
     assert names_in(served_url) == before, "no shadow, no lease"
 
 
+@pytest.mark.long
 def test_who_stood_still_before_the_move_does_not_move(tmp_path: Path, served_url: str) -> None:
     """Its hook `before` takes long, it is stopped meanwhile, and another run swaps."""
     reached, go = tmp_path / "reached", tmp_path / "go"
