@@ -66,7 +66,7 @@ def test_kills_anywhere_in_postgres_leave_no_trace() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [[], ["--columns"]])
+@pytest.mark.parametrize("way", [[], pytest.param(["--columns"], marks=pytest.mark.long)])
 def test_writers_in_postgres_lose_nothing(way: list[str]) -> None:
     told = soak("tests.soak.pg_writers", "--seconds", "8", *way)
     assert told.endswith("nothing is left behind\n0 lost, 0 extra, 0 stale\n")
