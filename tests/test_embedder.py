@@ -124,6 +124,21 @@ def test_each_request_is_passed_on_once_complete_and_from_the_calling_thread():
     assert np.array_equal(np.stack([got[index] for index in range(100)]), vectors_of(TEXTS))
 
 
+def test_no_more_is_sent_than_is_in_flight_while_the_caller_keeps_what_came():
+    """What was paid for and not kept when a process is killed is paid for again."""
+    kept: list[int] = []
+
+    def store(indices: Sequence[int], *_: object) -> None:
+        time.sleep(0.05)  # any number of requests could be made meanwhile
+        assert len(provider.sent) - 1 - len(kept) // 10 <= 2  # the first is the control text
+        kept.extend(indices)
+
+    provider = Scripted(concurrency=2)
+    with embedder(provider) as model:
+        model.embed_documents(TEXTS, store)
+    assert len(kept) == 100
+
+
 def test_no_text_makes_no_vector():
     with embedder(Scripted()) as model:
         assert model.embed_documents([]).vectors.shape == (0, 64)

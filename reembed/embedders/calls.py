@@ -23,6 +23,8 @@ OnBatch = Callable[[Sequence[int], Vectors, Counts], None]
 
 GRACE = 10.0
 """Seconds that requests in flight get to end, and their paid vectors to be stored, after a stop."""
+_LOOK = 0.1
+"""Seconds between two looks of a waiting worker whether its call was stopped."""
 
 
 @dataclass
@@ -83,13 +85,20 @@ class Call:
         self._events.put(take)
 
     def end(self, error: BaseException | None) -> None:
+        """Tell the end of a batch, and wait until what it brought has been passed on: a worker that
+        ran ahead of that would be paid for more than is in flight, and a kill would lose it."""
+        taken = threading.Event()
+
         def take() -> list[int]:
+            taken.set()
             self._running -= 1
             if error is not None and not isinstance(error, Cancelled):
                 raise error
             return []
 
         self._events.put(take)
+        while not (taken.wait(_LOOK) or self.cancelled.is_set()):
+            pass
 
     def cancel(self) -> None:
         """Make `collect` give up now; see `stop` for what it waits for then."""
