@@ -31,10 +31,12 @@ from tests.helpers import (
 )
 from tests.servers.chroma_server import ChromaServer
 
-QUICK = """
+STALE_SECONDS = 2.0
+"""A heartbeat younger than this is refused at once."""
+QUICK = f"""
 import reembed.lease as lease
 lease.RENEW_SECONDS, lease.VALID_SECONDS = 0.2, 0.5
-lease.WATCH_SECONDS, lease.STALE_SECONDS = 1.5, 2.0
+lease.WATCH_SECONDS, lease.STALE_SECONDS = 1.5, {STALE_SECONDS}
 from reembed.cli import main
 main()
 """
@@ -110,6 +112,12 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, Any]:
     return process.returncode, json.loads(out)
 
 
+def stop(process: subprocess.Popen[str]) -> None:
+    """Stop a process until SIGCONT, and wait until its last heartbeat is stale."""
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(STALE_SECONDS + 0.1)
+
+
 def exported(path: Path) -> bool:
     """Whether the run has a shard, and is about to embed it."""
     return any("stage-done" in one.read_text() for one in path.parent.rglob("journal.jsonl"))
@@ -153,7 +161,7 @@ def test_who_stood_still_while_embedding_writes_nothing_more(
     )
     with begun(frozen, "run", REEMBED_TEST_SECONDS="0.5") as process:
         wait_for(lambda: exported(frozen), process)
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         with begun(other, "run", "--until", "load") as second:
             code, result = ended(second)
         assert code == 0, result
@@ -176,7 +184,7 @@ def test_who_stood_still_before_the_move_does_not_move(tmp_path: Path, served_ur
     assert migration(frozen).run().state == "verified"
     with begun(frozen, "swap", "--yes") as process:
         wait_for(reached.exists, process)
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         with begun(other, "run", "--swap") as second:
             code, result = ended(second)
         assert code == 0, result
