@@ -7,13 +7,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/clients/.installed
 PYTEST_ARGS ?=
+# Half of a test's time is waiting; files of tests do not share a server or a directory.
+PYTEST_WORKERS ?= 2
 
 .PHONY: help demo test soak bench bench-sabotage lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
-	@echo "make test    run all tests"
+	@echo "make test    run all tests (a quarter of an hour)"
 	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
 	@echo "make bench   the stages' time and memory over the bare calls they are made of (half an hour)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
@@ -26,7 +28,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python manifests/demo.py
 
 test: $(INSTALLED) $(CLIENTS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What each prints ends in a line that counts failures; docs/soak.md says how to tell one trial again.
 SOAK_WRITERS := $(BIN)/python -m tests.soak.writers --seconds 120 --rate 60
