@@ -6,6 +6,7 @@ carries the exit code that the command line ends with, so that scripts can tell 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -79,6 +80,36 @@ class MissingExtraError(PreflightError):
     """An optional dependency is needed and not installed."""
 
     kind = "missing-extra"
+
+
+class TakenError(PreflightError):
+    """Values that must be unique, and that other records of the collection hold, stand in the way
+    of a write. Nothing of it was written.
+
+    Args:
+        taken: id of each record that cannot be written so, and the ids of the others, none of which
+            is to be written itself, that hold values which it must have alone.
+        constraints: id of each such record, and the name of a constraint or index that asks for it.
+    """
+
+    kind = "taken"
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        taken: Mapping[str, Sequence[str]],
+        constraints: Mapping[str, str],
+    ) -> None:
+        super().__init__(message, hint)
+        self.taken = taken
+        self.constraints = constraints
+
+    @property
+    def holders(self) -> list[str]:
+        """Ids of the others, each once."""
+        return list(dict.fromkeys(id for ids in self.taken.values() for id in ids))
 
 
 class InputTooLongError(PreflightError):

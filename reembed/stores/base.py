@@ -241,7 +241,11 @@ class Store(Protocol):
         ...
 
     def build_index(self, id: str) -> None:
-        """Make the indexes that are better made when the records are there. Idempotent."""
+        """Make the indexes that are better made when the records are there. Idempotent.
+
+        Raises:
+            TakenError: records hold the same values, which an index must have unique.
+        """
         ...
 
     def add(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
@@ -252,11 +256,19 @@ class Store(Protocol):
 
         Args:
             records: `EXPORT_SCHEMA`, of which the old vectors may be missing.
+
+        Raises:
+            TakenError: as `replace`.
         """
         ...
 
     def replace(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
-        """Write records so that nothing of an older version remains (no metadata merge)."""
+        """Write records so that nothing of an older version remains (no metadata merge).
+
+        Raises:
+            TakenError: records that are not among these hold values that must be unique. Nothing
+                was written.
+        """
         ...
 
     def delete(self, id: str, ids: Sequence[str]) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-from psycopg import errors, sql
+from psycopg import sql
 
 from reembed.errors import PreflightError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors
-from reembed.stores import pg_indexes
+from reembed.stores import pg_indexes, pg_unique
 from reembed.stores.pg_catalog import Catalog
 from reembed.stores.pg_client import (
     Connection,
@@ -43,13 +43,6 @@ def _rows(
     if table.prefix:
         records = records.set_column(0, EXPORT_SCHEMA.field("id"), pa.array(names, pa.string()))
     return records, vectors
-
-
-def _is_duplicate(error: BaseException | None) -> bool:
-    """Whether it comes of a row that breaks a unique constraint, such as the primary key."""
-    while error is not None and not isinstance(error, errors.UniqueViolation):
-        error = error.__cause__
-    return error is not None
 
 
 class Records:
@@ -158,13 +151,54 @@ class Records:
         ids = records.column("id").to_pylist()
         if len(tables) == 1 and any(one.startswith(ENTITY_PREFIX) for one in ids):
             tables = self._shadows.with_entities(tables[0])
-        place = {one: row for row, one in enumerate(ids)}
+        try:
+            self._write(tables, records, vectors, replacing)
+        except PreflightError as error:
+            if not pg_unique.is_collision(error):
+                raise
+            self._refuse_taken(tables, records, vectors, replacing, error)
+            try:
+                self._write(tables, records, vectors, replacing)  # it has been given up meanwhile
+            except PreflightError as again:
+                if not pg_unique.is_collision(again):
+                    raise
+                raise PreflightError(
+                    again.message,
+                    "No record that stays holds it, so two that are to be written together do, or "
+                    "another session writes it all the time: give each a value of its own.",
+                ) from again
+
+    def _write(
+        self, tables: Sequence[Table], records: pa.RecordBatch, vectors: Vectors, replacing: bool
+    ) -> None:
         with mapped(tables[0].label), self._catalog.main.transaction():
-            for table, names in self._split(tables, ids):
+            for table, names, rows in self._parts(tables, records):
                 if replacing:
                     self._delete(table, names)
-                rows = [place[table.prefix + name] for name in names]
                 self._insert(table, names, rows, records, vectors)
+
+    def _parts(
+        self, tables: Sequence[Table], records: pa.RecordBatch
+    ) -> Iterator[tuple[Table, list[str], list[int]]]:
+        """For each table the ids of its records, without its prefix, and their rows."""
+        ids = records.column("id").to_pylist()
+        place = {one: row for row, one in enumerate(ids)}
+        for table, names in self._split(tables, ids):
+            yield table, names, [place[table.prefix + name] for name in names]
+
+    def _refuse_taken(
+        self, tables: Sequence[Table], records: pa.RecordBatch, vectors: Vectors, replacing: bool,
+        error: PreflightError,
+    ) -> None:  # fmt: skip
+        """Raise TakenError if rows that are not to be written hold what these records need."""
+        for table, names, rows in self._parts(tables, records):
+            there = set[str]() if replacing else self._present(table, names)
+            new = [at for at, name in enumerate(names) if name not in there]
+            kept = [names[at] for at in new], [rows[at] for at in new]
+            part = _rows(table, *kept, records, vectors)
+            pairs = pg_unique.holders(self._catalog.main, table, *part) if new else []
+            if pairs:
+                raise pg_unique.taken_error(table, pairs) from error
 
     def _insert(
         self, table: Table, names: Sequence[str], rows: Sequence[int], records: pa.RecordBatch,
@@ -176,7 +210,7 @@ class Records:
         try:
             write_rows(self._catalog.main, table, *part)
         except PreflightError as error:
-            there = self._present(table, names) if _is_duplicate(error) else set()
+            there = self._present(table, names) if pg_unique.is_collision(error) else set()
             if not there:
                 raise
             new = [at for at, name in enumerate(names) if name not in there]

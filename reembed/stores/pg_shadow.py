@@ -9,7 +9,7 @@ from typing import Any
 from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.records import Metric
-from reembed.stores import pg_indexes, pg_pairs, pg_tables
+from reembed.stores import pg_indexes, pg_pairs, pg_tables, pg_unique
 from reembed.stores.pg_catalog import Catalog
 from reembed.stores.pg_client import mapped
 from reembed.stores.pg_layout import read_parts, table_by_oid
@@ -93,16 +93,19 @@ class ShadowMaker:
             note = pg_tables.read_note(self._catalog.main, table)
             found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
             like = self._catalog.parts(found)[0] if found else None
-            with mapped(table.label):
-                pg_indexes.make_indexes(
-                    self._catalog.main,
-                    table,
-                    like,
-                    note.get("metric", "cosine"),
-                    note.get("index", {}),
-                )
-                if like is not None:
-                    pg_pairs.copy_comments(self._catalog.main, like, table)
+            metric, index = note.get("metric", "cosine"), note.get("index", {})
+            try:
+                with mapped(table.label):
+                    pg_indexes.make_indexes(self._catalog.main, table, like, metric, index)
+                    if like is not None:
+                        pg_pairs.copy_comments(self._catalog.main, like, table)
+            except PreflightError as error:
+                if like is None or not pg_unique.is_collision(error):
+                    raise
+                pairs = pg_unique.duplicates(self._catalog.main, table, like)
+                if not pairs:
+                    raise
+                raise pg_unique.taken_error(table, pairs) from error
 
     def with_entities(self, main: Table) -> list[Table]:
         """A unit whose second table the application has made since."""
