@@ -20,12 +20,14 @@ from reembed.engines.local import LocalEngine
 from reembed.errors import BudgetError, DamagedError, PreflightError, UsageError
 from reembed.estimate import tokens_left, verify_tokens
 from reembed.export import census_ids, export, export_delta, is_complete, take_census
-from reembed.ledger import Entry
-from reembed.load import ensure_shadow, load, load_into_live, not_loaded, resync, shadow_id
-from reembed.mending import UNKNOWN, Mending
+from reembed.ledger import UNKNOWN, Entry
+from reembed.load import build_index, ensure_shadow, load, resync, shadow_id
+from reembed.load_live import load_into_live
+from reembed.mending import Mending
 from reembed.plan import Plan, index_settings, make_plan, target_name
 from reembed.rollback import CARRIED_FILE, WayBack
 from reembed.session import Session
+from reembed.shard_rows import not_loaded
 from reembed.spending import cost
 from reembed.swap import (
     catch_up,
@@ -133,7 +135,7 @@ def load_shadow(s: Session) -> None:
     )  # fmt: skip
     load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
          s.progress, s.pause.wait)  # fmt: skip
-    s.store.build_index(shadow.id)
+    build_index(s.store, shadow.id, s.run)
 
 
 def resync_shadow(s: Session) -> None:

@@ -65,13 +65,15 @@ def find_difference(
 
     Args:
         since: a watermark at which there was no difference; the store may know what was written
-            since, and then only that is compared.
+            since, and then only that is compared, and what was displaced.
         include_quarantined: whether quarantined records are expected in the collection: yes in the
             source, no in the shadow.
     """
     difference = Difference(watermark=store.watermark(collection_id))
+    displaced = ledger.displaced()
     touched = store.changed_since(collection_id, since) if since is not None else None
     if touched is not None:
+        touched = [*touched, *sorted(displaced.difference(touched))]
         _compare_touched(store, collection_id, where, ledger, touched, difference,
                          include_quarantined)  # fmt: skip
         return difference

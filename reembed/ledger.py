@@ -19,6 +19,8 @@ from reembed.records import SHARD_ROWS
 from reembed.rundir import RunDir, Shard
 
 FILE = "ledger.sqlite"
+UNKNOWN = bytes(32)
+"""The row hash of a record of which nothing but its id is known: no record has it."""
 SQL_VARIABLES = 500
 
 SCHEMA = """
@@ -55,6 +57,7 @@ class Ledger:
     def __init__(self, run: RunDir) -> None:
         self._run = run
         self._scan = 0
+        self._displaced = frozenset[str]()
         self._path: Path = run.path / FILE
         with write_errors(self._path):
             self._path.touch(mode=0o600, exist_ok=True)
@@ -102,6 +105,7 @@ class Ledger:
         """
         with self._errors():
             self._fold()
+        self.displaced()
 
     def _fold(self) -> None:
         exported = self._run.shards("export")
@@ -175,6 +179,22 @@ class Ledger:
             ).fetchone()
         return total, quarantined
 
+    def displaced(self) -> frozenset[str]:
+        """Ids of records that the shadow lacks, as the journal tells by now: they had to make room
+        for what others say, and the shard that speaks for them has not been loaded since. From here
+        on their row hash is UNKNOWN to `lookup`, so that every comparison finds them."""
+        given_up, loaded = dict[str, int](), dict[str, int]()
+        for place, event in enumerate(self._run.events("displaced", "loaded")):
+            if event["event"] == "loaded":
+                loaded[event["stem"]] = place
+            else:
+                given_up |= dict.fromkeys(event["ids"], place)
+        self._displaced = frozenset(
+            id for id, entry in self.lookup(list(given_up)).items()
+            if not entry.quarantined and loaded.get(entry.shard, -1) < given_up[id]
+        )  # fmt: skip
+        return self._displaced
+
     def lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
         """The entries of those of `ids` that the run knows."""
         found: dict[str, Entry] = {}
@@ -187,6 +207,8 @@ class Ledger:
                     part,
                 ).fetchall()
             found |= {id: Entry(row, shard, bool(out)) for id, row, shard, out in rows}
+        for id in self._displaced.intersection(found):
+            found[id] = found[id]._replace(row_sha256=UNKNOWN)
         return found
 
     def current(self, stem: str) -> set[str]:

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reembed.ledger import Entry
+from reembed.ledger import UNKNOWN, Entry
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.rundir import RunDir, Shard
 from reembed.stores.base import Store
 
 STAGE = "export"
-UNKNOWN = bytes(32)
-"""The row hash of a record of which nothing but its id is known: no record has it."""
 
 
 @dataclass(frozen=True)

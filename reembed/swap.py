@@ -94,7 +94,8 @@ def catch_up(
     carry: Carry,
 ) -> int:
     """Carry differences from the source to the shadow until a comparison finds none, or, where
-    somebody writes all the time, no fewer than the one before it and at most FEW_LEFT.
+    somebody writes all the time, no fewer than the one before it and at most FEW_LEFT, and none of
+    the shadow's records was displaced by it.
 
     Returns the number of records carried. The last comparison's watermark is journalled.
 
@@ -113,15 +114,18 @@ def catch_up(
             carry(source_id, difference)
         carried += found
         steady = before is not None and before <= 2 * found <= 2 * FEW_LEFT
+        displaced = ledger.displaced() if difference else frozenset()
+        steady = steady and not displaced  # the shadow lacks them, and no verdict looks for them
         if not difference or steady:
             run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
         store.acknowledge(source_id)
         if not difference or steady:
             return carried
         before, since = found, difference.watermark
+    waiting = f"; unique values of {len(displaced):,} move all the time" if displaced else ""
     raise SourceChangedError(
         f"{name!r} is written to faster than {CATCH_UP_ROUNDS} rounds of catch-up could follow "
-        f"({carried:,} records carried)",
+        f"({carried:,} records carried{waiting})",
         "Run again when fewer writes come in, or pause the writers for the swap.",
     )
 

@@ -11,11 +11,12 @@ import pytest
 
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import Ledger
-from reembed.load import ensure_shadow, load, not_loaded, resync
+from reembed.load import ensure_shadow, load, resync
 from reembed.manifest import Model
 from reembed.progress import Progress
 from reembed.records import Vectors
 from reembed.rundir import RunDir
+from reembed.shard_rows import not_loaded
 from reembed.stores.base import Store
 from reembed.stores.registry import open_store
 from tests.helpers import (
