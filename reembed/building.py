@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
+from reembed.carried import CARRIED_FILE
 from reembed.difference import (
     Difference,
     compared_until,
@@ -25,7 +26,7 @@ from reembed.load import build_index, ensure_shadow, load, resync, shadow_id
 from reembed.load_live import load_into_live
 from reembed.mending import Mending
 from reembed.plan import Plan, index_settings, make_plan, target_name
-from reembed.rollback import CARRIED_FILE, WayBack
+from reembed.rollback import WayBack
 from reembed.session import Session
 from reembed.shard_rows import not_loaded
 from reembed.spending import cost
@@ -303,6 +304,6 @@ def way_back_of(s: Session) -> WayBack:
         embed_shards(s)
     old_id, new_id = both_ids(s)
     return WayBack(
-        s.run, s.store, new_id, s.source_store, old_id, s.ledger, s.template,
-        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache,
+        s.run, s.source_store, old_id, s.ledger, s.template,
+        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.store, new_id,
     )  # fmt: skip

@@ -87,8 +87,9 @@ class TakenError(PreflightError):
     of a write. Nothing of it was written.
 
     Args:
-        taken: id of each record that cannot be written so, and the ids of the others, none of which
-            is to be written itself, that hold values which it must have alone.
+        taken: id of each record that cannot be written so, and the ids of others that hold values
+            which it must have alone. These are records that are not to be written themselves or,
+            only where there are none such, some of those to be written together.
         constraints: id of each such record, and the name of a constraint or index that asks for it.
     """
 

@@ -1,46 +1,26 @@
 """Deltas into a collection that is live: what late writers left in the old one, after the swap.
 
 The live collection is right. A row that the application has changed or deleted is left alone, and
-so is one that needs a value which must be unique and which a row of the application's holds.
+so is one that needs a value which must be unique and which stays with another row there: one of the
+application's, or one of another shard's, since no row is ever taken away to make room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import islice
 
-from reembed.errors import TakenError
+import pyarrow as pa
+
 from reembed.ledger import Ledger
-from reembed.records import chunked
 from reembed.rundir import RunDir, Shard
 from reembed.shard_rows import ShardRows, gone_of, load_shard, not_loaded, read_rows
 from reembed.stores.base import Store
+from reembed.together import write_together
 
 LIVE_ROWS = 50
 """Rows written to a live collection between two looks at what the application has written there."""
-JOINED_TRIES = 2
-"""How often rows that hold what a group of rows needs are written together with it. After that they
-are deleted first and written in their turn, or a chain of them would be one long write."""
-
-
-@dataclass
-class _Delta:
-    """A delta that is to be loaded.
-
-    Attributes:
-        wanted: row hash of each record that it holds.
-        before: row hash of each record that it tells of, before it.
-        waiting: ids of those that it tells of and that have not had their turn.
-    """
-
-    export: Shard
-    embed: Shard
-    wanted: dict[str, bytes]
-    before: dict[str, bytes]
-    waiting: set[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.waiting = {*self.wanted, *self.export.deleted}
 
 
 def load_into_live(
@@ -64,112 +44,85 @@ def load_into_live(
         resumed: whether an earlier call may have been killed in the middle. Replacing a row deletes
             it first, so one that is missing is then written.
     """
-    loaded = {event["stem"] for event in run.events("loaded")}
-    deltas: list[_Delta] = []
-    for shard in not_loaded(run, embed_shards):
-        if shard.stem in loaded:
-            run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
-            continue
-        export = export_shards[shard.stem]
-        rows = run.read_shard(export, ["id", "row_sha256"]).to_pydict()
-        wanted = dict(zip(rows["id"], rows["row_sha256"], strict=True))
-        before = _rows_before(run, export_shards, export.stem, {*wanted, *export.deleted})
-        deltas.append(_Delta(export, shard, wanted, before))
-    loading = _Loading(store, live, ledger, deltas, resumed)
     left: list[str] = []
-    for delta in deltas:
-        left += loading.load(delta, read_rows(run, delta.export, delta.embed))
-        run.journal.append("loaded", stem=delta.embed.stem, sha256=delta.embed.sha256)
+    loaded = {event["stem"] for event in run.events("loaded")}
+    for shard in not_loaded(run, embed_shards):
+        if shard.stem not in loaded:
+            export = export_shards[shard.stem]
+            rows = read_rows(run, export, shard)
+            before = _rows_before(run, export_shards, export, rows)
+            left += _Delta(store, live, export, rows, before, ledger, resumed).load()
+        run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
     return left
 
 
 @dataclass
-class _Loading:
-    """Deltas on their way into a live collection, in order.
+class _Delta:
+    """A delta on its way into the live collection.
 
     Attributes:
-        displaced: ids of rows that were deleted to be written in their turn.
+        before: row hash that each record it tells of had before it.
+        wanted: row hash of each record that it holds.
     """
 
     store: Store
     live: str
+    export: Shard
+    rows: ShardRows
+    before: dict[str, bytes]
     ledger: Ledger
-    deltas: Sequence[_Delta]
     resumed: bool
-    displaced: set[str] = field(default_factory=set)
 
-    def load(self, delta: _Delta, rows: ShardRows) -> list[str]:
-        """Load one. Returns the ids left alone."""
+    def __post_init__(self) -> None:
+        self.wanted = _hashes(self.rows.records)
+
+    def load(self) -> list[str]:
+        """Returns the ids left alone."""
         left: list[str] = []
-        first = gone_of(delta.export, rows, self.ledger)  # what goes gives up its values
-        for ids in chunked(list(dict.fromkeys([*first, *delta.wanted, *delta.export.deleted])),
-                           LIVE_ROWS):  # fmt: skip
-            left += self._load_group(delta, rows, delta.waiting.intersection(ids))
+        first = gone_of(self.export, self.rows, self.ledger)  # what goes gives up its values
+        waiting = dict.fromkeys([*first, *self.wanted, *self.export.deleted])
+        while waiting:
+            ids = list(islice(waiting, LIVE_ROWS))
+            for id in ids:
+                del waiting[id]
+            only = self._unchanged(ids)
+            _, stuck = write_together(self._write, only, waiting, self._unchanged)
+            left += sorted({*ids} - only | stuck.keys())
         return left
 
-    def _load_group(self, delta: _Delta, rows: ShardRows, ids: set[str]) -> list[str]:
-        left = self._newer(delta, ids)
-        delta.waiting -= ids
-        only, tries = ids - left, JOINED_TRIES
-        while True:
-            try:
-                load_shard(
-                    self.store, self.live, delta.export, rows, self.ledger, self.store.replace,
-                    replacing=True, only=only,
-                )  # fmt: skip
-                return sorted(left)
-            except TakenError as error:
-                movable, fixed = self._holders(error.holders)
-                stuck = {id for id, others in error.taken.items() if fixed.intersection(others)}
-                if stuck or not (movable or tries):  # what they hold themselves stays, too
-                    left |= stuck or {*error.taken}
-                    only -= left
-                elif tries and movable <= delta.waiting:  # with none, it has been given up
-                    tries -= 1
-                    only |= movable
-                    delta.waiting -= movable
-                else:
-                    self.store.delete(self.live, sorted(movable))
-                    self.displaced |= movable
+    def _write(self, ids: set[str]) -> None:
+        load_shard(
+            self.store, self.live, self.export, self.rows, self.ledger, self.store.replace,
+            replacing=True, only=ids,
+        )  # fmt: skip
 
-    def _newer(self, delta: _Delta, ids: set[str]) -> set[str]:
-        """Ids of rows that the application has changed or deleted since."""
-        now = self._rows(ids)
+    def _unchanged(self, ids: Collection[str]) -> set[str]:
+        """Those of these rows that the application has neither changed nor deleted since."""
+        now = _hashes(self.store.fetch(self.live, list(ids), vectors=False)) if ids else {}
         newer = {
-            id for id, row in now.items() if row not in (delta.wanted.get(id), delta.before.get(id))
+            id for id, row in now.items() if row not in (self.wanted.get(id), self.before.get(id))
         }
         if not self.resumed:  # the application has deleted it
-            ours = {id for id in ids if id in delta.wanted and id in delta.before}
-            newer |= ours.difference(now, self.displaced)
-        return newer
-
-    def _holders(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
-        """Of rows that hold what others need, those that will be written or deleted in their turn
-        and that the application has not changed, and those that stay."""
-        movable, fixed = set[str](), set[str]()
-        for id, row in self._rows(ids).items():
-            delta = next((delta for delta in self.deltas if id in delta.waiting), None)
-            ours = delta is not None and row == delta.before.get(id)
-            (movable if ours else fixed).add(id)
-        return movable, fixed
-
-    def _rows(self, ids: Iterable[str]) -> dict[str, bytes]:
-        rows = self.store.fetch(self.live, sorted(ids), vectors=False)
-        ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
-        return dict(zip(ids, hashes, strict=True))
+            newer |= {id for id in ids if id in self.wanted and id in self.before and id not in now}
+        return {*ids} - newer
 
 
 def _rows_before(
-    run: RunDir, export_shards: Mapping[str, Shard], stem: str, ids: set[str]
+    run: RunDir, export_shards: Mapping[str, Shard], export: Shard, rows: ShardRows
 ) -> dict[str, bytes]:
-    """The row hashes that these records had before a delta."""
+    """The row hashes that the records of a delta had before it."""
+    ids = {*rows.records.column("id").to_pylist(), *export.deleted}
     found: dict[str, bytes] = {}
     for earlier, shard in export_shards.items():
-        if earlier == stem:
+        if earlier == export.stem:
             break
-        rows = run.read_shard(shard, ["id", "row_sha256"]).to_pydict()
-        pairs = zip(rows["id"], rows["row_sha256"], strict=True)
-        found |= {id: row for id, row in pairs if id in ids}
+        hashes = _hashes(run.read_shard(shard, ["id", "row_sha256"]))
+        found |= {id: row for id, row in hashes.items() if id in ids}
         for id in shard.deleted:
             found.pop(id, None)
     return found
+
+
+def _hashes(rows: pa.RecordBatch | pa.Table) -> dict[str, bytes]:
+    ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
+    return dict(zip(ids, hashes, strict=True))

@@ -78,8 +78,8 @@ def displacing(
                 write(shadow, batch, vectors)
                 return
             except TakenError as error:
-                if not left:
-                    raise
+                if not left or not set(error.holders).isdisjoint(batch.column("id").to_pylist()):
+                    raise  # two rows of the shard itself need one value
                 again = [id for id in error.holders if id in spared]
                 displace(store, shadow, run, stem, sorted({*error.holders} - {*again}))
                 store.delete(shadow, again)

@@ -10,7 +10,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from reembed.errors import PreflightError, UnreachableError
+from reembed.errors import PreflightError, TakenError, UnreachableError
 from reembed.manifest import Model
 from reembed.records import export_batch, row_hash
 from reembed.stores import pg_parse
@@ -175,8 +175,9 @@ def test_rows_that_are_there_are_left_and_the_others_come(postgres_url: str) -> 
     assert {row["id"]: row["document"] for row in fetched(store, "t")} == {
         "1": "a", "2": "old", "3": "c",
     }  # fmt: skip
-    with pytest.raises(PreflightError, match="duplicate key"):
-        store.add(id, _texts(["4"], ["a"]), np.ones((1, 1), np.float32))
+    with pytest.raises(TakenError, match="t_content_key") as caught:
+        store.add(id, _texts(["4", "2"], ["a", "c"]), np.ones((2, 1), np.float32))
+    assert caught.value.taken == {"4": ["1"]}, "the record that is there is left as it is"
     assert store.count(id) == 3
     store.close()
 

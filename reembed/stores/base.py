@@ -266,8 +266,7 @@ class Store(Protocol):
         """Write records so that nothing of an older version remains (no metadata merge).
 
         Raises:
-            TakenError: records that are not among these hold values that must be unique. Nothing
-                was written.
+            TakenError: other records hold values that must be unique. Nothing was written.
         """
         ...
 

@@ -157,16 +157,7 @@ class Records:
             if not pg_unique.is_collision(error):
                 raise
             self._refuse_taken(tables, records, vectors, replacing, error)
-            try:
-                self._write(tables, records, vectors, replacing)  # it has been given up meanwhile
-            except PreflightError as again:
-                if not pg_unique.is_collision(again):
-                    raise
-                raise PreflightError(
-                    again.message,
-                    "No record that stays holds it, so two that are to be written together do, or "
-                    "another session writes it all the time: give each a value of its own.",
-                ) from again
+            self._write(tables, records, vectors, replacing)  # it has been given up meanwhile
 
     def _write(
         self, tables: Sequence[Table], records: pa.RecordBatch, vectors: Vectors, replacing: bool
@@ -190,7 +181,7 @@ class Records:
         self, tables: Sequence[Table], records: pa.RecordBatch, vectors: Vectors, replacing: bool,
         error: PreflightError,
     ) -> None:  # fmt: skip
-        """Raise TakenError if rows that are not to be written hold what these records need."""
+        """Raise TakenError if other rows hold what these records need."""
         for table, names, rows in self._parts(tables, records):
             there = set[str]() if replacing else self._present(table, names)
             new = [at for at, name in enumerate(names) if name not in there]

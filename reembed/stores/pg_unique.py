@@ -85,7 +85,8 @@ def holders(
     connection: Connection, table: Table, records: pa.RecordBatch, vectors: Vectors
 ) -> list[Pair]:
     """Which rows of a table hold values that these records, which are not written, must have alone.
-    Rows with the ids of these records are none of them.
+    Rows with the ids of these records are none of them; if there are no others, it tells which of
+    the records themselves need one value.
 
     Args:
         records: their ids without the table's prefix.
@@ -103,13 +104,16 @@ def holders(
         others = sql.SQL("NOT EXISTS (SELECT FROM {} s WHERE s.{id} = t.id)").format(
             staged.identifier, id=sql.Identifier(table.id)
         )
-        return _pairs(connection, uniques(connection, table), staged, table, others)
+        wanted = uniques(connection, table)
+        return _pairs(connection, wanted, staged, table, others) or _pairs(
+            connection, wanted, staged, staged, sql.SQL("n.id > t.id")
+        )
 
 
 def duplicates(connection: Connection, table: Table, like: Table) -> list[Pair]:
     """Which rows of a table stand in the way of unique indexes that only `like`, a table of the
     same columns, has."""
-    others = sql.SQL("n.id < t.id")
+    others = sql.SQL("n.id > t.id")
     with mapped(table.label):
         return _pairs(connection, uniques(connection, like), table, table, others)
 

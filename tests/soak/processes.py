@@ -230,7 +230,7 @@ def _note_checks(log: Path) -> None:
     """A plan, a verification, and rollback's look at the old model embed some texts on purpose.
     What they were served is told apart by what the server had served when they began and ended."""
     from reembed import building
-    from reembed.rollback import WayBack
+    from reembed.old_vectors import OldVectors
     from reembed.verify import Verification
 
     depth = 0
@@ -252,7 +252,7 @@ def _note_checks(log: Path) -> None:
 
     for name in ("verdict", "integrity"):
         setattr(Verification, name, noted(getattr(Verification, name)))
-    template = WayBack.__dict__["old_template"]
+    template = OldVectors.__dict__["old_template"]
     template.func = noted(template.func)
     functions = vars(building)
     functions["make_plan"] = noted(functions["make_plan"])  # it measures the speed
