@@ -46,6 +46,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "leftovers",
         "lease",
         "carried",
+        "together",
     ),
     ("difference", "corpus", "estimate", "shard_rows"),
     ("questions", "old_vectors"),

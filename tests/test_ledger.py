@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reembed.ledger import FILE, Ledger
+from reembed.ledger import FILE, UNKNOWN, Ledger
 from reembed.records import embed_schema, export_batch, row_hash, text_hash, vectors_to_fixed_array
 from reembed.rundir import RunDir, Shard
 
@@ -151,3 +151,32 @@ def test_a_file_that_is_locked_is_no_damage(run: RunDir) -> None:
     db.execute("ROLLBACK")
     db.close()
     assert (run.path / FILE).stat().st_ino == inode
+
+
+def test_what_was_displaced_is_unknown_until_the_shard_that_speaks_for_it_is_loaded(
+    run: RunDir,
+) -> None:
+    def load(stem: str) -> None:
+        run.journal.append("loaded", stem=stem, sha256="")
+
+    add(run, "shard-00000", {"a": "x", "b": "y", "c": "z"}, quarantined={"c"})
+    load("shard-00000")
+    with Ledger(run) as ledger:
+        assert ledger.displaced() == set()
+        run.journal.append("displaced", stem="delta-00000", ids=["b", "c", "stray"])
+        load("delta-00000")  # which made it go, and does not speak for it
+        assert ledger.displaced() == {"b"}
+        assert ledger.lookup(["a", "b"])["b"] == (UNKNOWN, "shard-00000", False)
+        assert ledger.lookup(["a"])["a"].row_sha256 != UNKNOWN
+        assert ledger.current("shard-00000") == {"a", "b"}, "the shadow must have it"
+        add(run, "delta-00001", {"b": "new"})
+        ledger.fold()
+        assert ledger.displaced() == {"b"}, "it is not loaded yet"
+        load("delta-00001")
+        assert ledger.displaced() == set()
+        assert ledger.lookup(["b"])["b"].row_sha256 == row_hash("b", "new", "null", None)
+        run.journal.append("displaced", stem="shard-00000", ids=["b"])  # it was made again
+        assert ledger.displaced() == {"b"}
+        add(run, "delta-00002", {}, deleted=("b",))
+        ledger.fold()
+        assert ledger.displaced() == set()
