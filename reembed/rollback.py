@@ -255,13 +255,15 @@ class WayBack(OldVectors):
                         write, ids, waiting, set,
                         lambda ids: self._movable(ids, done.lost, times), displace,
                     )  # fmt: skip
-                    still = _hashes(self.new_store, self.new_id, list(taken))
-                    taken = {id: by for id, by in taken.items() if still.get(id) == now[id]}
+                    if taken:  # but for those that were changed meanwhile, which are found again
+                        still = _hashes(self.new_store, self.new_id, list(taken))
+                        taken = {id: by for id, by in taken.items() if still.get(id) == now[id]}
                     if taken and not accept_loss:
                         raise _taken_refusal(taken)
-                    done.lost += sorted(taken)
-                    there = _hashes(self.old_store, self.old_id, list(taken))
-                    pairs |= {id: (now[id], there.get(id)) for id in taken}
+                    if taken:
+                        there = _hashes(self.old_store, self.old_id, list(taken))
+                        pairs |= {id: (now[id], there.get(id)) for id in taken}
+                        done.lost += sorted(taken)
                 pairs |= {id: (now[id], now[id]) for id in written}
                 done.carried += len(written)
         write_carried(self.run, known | pairs)

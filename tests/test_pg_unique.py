@@ -142,8 +142,9 @@ def test_a_rotation_goes_back_with_new_texts(tmp_path: Path, docs_url: str) -> N
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("step", "after"), KILLS)
-@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize(
+    ("step", "after", "at"), [*((*kill, 1) for kill in KILLS), ("delete", True, 2)]
+)
 def test_a_rollback_killed_where_rows_make_room_goes_on(
     tmp_path: Path, docs_url: str, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, at: int
 ) -> None:
@@ -240,9 +241,7 @@ def test_a_value_that_only_the_old_collection_holds_is_not_taken_away(
         give(docs, 5, "five")
         with pytest.raises(PreflightError, match=r"cannot go back, e.g. '3'") as caught:
             migration(path).rollback()
-        assert "'99' (docs__counting_model-new-64_slug_key)" in caught.value.message or (
-            "'99' (docs_slug_key)" in caught.value.message or "'99' (docs__" in caught.value.message
-        )
+        assert "held by '99' (docs__counting_model-new-64_slug_key)" in caught.value.message
         assert "--accept-loss" in caught.value.hint
         assert slug_of(docs, 3) == "mute", "nothing has moved"
         result = migration(path).rollback(accept_loss=True)
@@ -413,9 +412,9 @@ def test_an_export_of_several_moments(
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("step", "after"), [("", False), *KILLS])
+@pytest.mark.parametrize("kill", [False, True])
 def test_the_shadow_is_made_again_what_the_shards_say(
-    tmp_path: Path, docs_url: str, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
+    tmp_path: Path, docs_url: str, monkeypatch: pytest.MonkeyPatch, kill: bool
 ) -> None:
     path = pg_manifest(tmp_path, docs_url)
     with app(docs_url) as docs:
@@ -427,8 +426,8 @@ def test_the_shadow_is_made_again_what_the_shards_say(
         expected = docs.rows()
         migration(path).rollback()
         assert docs.rows() == expected
-        if step == "delete":  # the first deletes strays
-            with killed(monkeypatch, step, 2, after):
+        if kill:
+            with killed(monkeypatch, "delete", 2):  # the first deletes strays
                 migration(path).swap()
         migration(path).swap()
         assert (docs.rows(), docs.wrong_vectors("new")) == (expected, [])
