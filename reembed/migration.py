@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reembed.building import Stage, plan_run, run_stages, source_difference
+from reembed.cleaning import clean_run
 from reembed.errors import PreflightError, UsageError
 from reembed.guards import guard_messages
 from reembed.judging import UNLOADED, verify_run, verify_slice
 from reembed.leftovers import remove_leftovers
 from reembed.load import shadow_id
 from reembed.manifest import Manifest
-from reembed.moving import clean_run, let_writes_go, rollback_run, swap_run, sweep_run
+from reembed.moving import let_writes_go
+from reembed.moving_back import rollback_run
 from reembed.plan import Plan, Problem
 from reembed.progress import Progress
 from reembed.report.data import Report, read_report
@@ -40,6 +42,7 @@ from reembed.swap import (
     pending_move,
     swap_unfinished,
 )
+from reembed.swapping import swap_run, sweep_run
 
 
 class Migration:

@@ -68,6 +68,8 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("building",),
     ("judging",),
     ("moving",),
+    ("moving_back",),
+    ("swapping", "cleaning"),
     ("migration",),
     ("cli",),
 )

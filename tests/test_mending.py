@@ -329,7 +329,7 @@ def test_a_swap_stopped_after_the_move_is_finished(
     path = write_manifest(tmp_path, f"chroma:{database}")
     migration(path).run()
     with monkeypatch.context() as patch:
-        patch.setattr("reembed.moving.sweep", _stopped)
+        patch.setattr("reembed.swapping.sweep", _stopped)
         with pytest.raises(KeyboardInterrupt):
             migration(path).swap()
     ids = Ids(path, database)
