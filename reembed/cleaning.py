@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reembed.building import both_ids, load_rest, mend_shards, refuse_late
-from reembed.clean import drop_old, drop_shadow
+from reembed.clean import drop_old, drop_shadow, dropping
 from reembed.errors import PreflightError, UsageError
 from reembed.load import intended_shadow, shadow_id
 from reembed.moving import let_writes_go, outcome, swap_kind
@@ -43,9 +43,10 @@ def _drop_old(s: Session) -> str:
             f"{manifest.source.collection!r} stays",
             "Once its configuration has changed, delete the old collection yourself.",
         )
-    mend_shards(s, embedding=False)  # the old collection is what they are made from
-    load_rest(s)
     old_id, new_id = both_ids(s)
+    if dropping(s.run) is None:
+        mend_shards(s, embedding=False)  # the old collection is what they are made from
+        load_rest(s)
     return drop_old(
         s.source_store, s.run, old_id, new_id, manifest.live, s.ledger, manifest.source.where,
         manifest.swap.keep_old_seconds,
@@ -57,7 +58,8 @@ def _drop_shadow(s: Session) -> str:
     id = shadow_id(s.run) or intended_shadow(s.store, s.run)
     if id is None:
         return "there was no shadow to delete"
-    if shadow_was_live(s.run) and s.store.describe_id(id) is not None:
+    there = dropping(s.run) is None and s.store.describe_id(id) is not None
+    if there and shadow_was_live(s.run):
         refuse_late(s)
     same_store = s.manifest.target_url == s.manifest.source.url
-    return drop_shadow(s.store, id, s.manifest.live if same_store else None)
+    return drop_shadow(s.store, s.run, id, s.manifest.live if same_store else None)

@@ -89,6 +89,7 @@ class Migration:
             if s.begun or until != "plan":
                 s.take_lease()
             if s.begun:
+                self._refuse_cleaning(s.run)
                 let_writes_go(s)
                 if pending_move(s.run) == "rollback":
                     done = rollback_run(s, dry_run=False, accept_loss=False)
@@ -168,7 +169,7 @@ class Migration:
 
     def clean(self, *, dry_run: bool = False) -> SwapResult:
         """Delete the collection that is not live: the old one after a swap, else the shadow."""
-        with self._lease(), self._session(self._require_run()) as s:
+        with self._lease(), self._session(self._require_run(cleaning=True)) as s:
             if not dry_run and run_state(s.run) == "cleaned":
                 s.remove_dead_lease()
             elif not dry_run:
@@ -233,11 +234,18 @@ class Migration:
         run.check_identity(self.manifest.identity())
         return run
 
-    def _require_run(self, *states: State) -> RunDir:
+    def _refuse_cleaning(self, run: RunDir) -> None:
+        """Raise UsageError if a killed `clean` has left a collection half deleted."""
+        if run_state(run) == "cleaning":
+            raise wrong_state(self.manifest.name, run, "cleaning")
+
+    def _require_run(self, *states: State, cleaning: bool = False) -> RunDir:
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             raise self._no_run()
         run.check_identity(self.manifest.identity())
+        if not cleaning:
+            self._refuse_cleaning(run)
         state = run_state(run)
         if states and state not in states:
             raise wrong_state(self.manifest.name, run, state, *states)

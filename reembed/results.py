@@ -18,14 +18,15 @@ from reembed.swap import SwapResult
 VERDICT_FILE = "verdict.json"
 State = Literal[
     "created", "exported", "embedded", "loaded", "verified", "failed", "swapping", "swapped",
-    "rolling back", "rolled back", "cleaned",
+    "rolling back", "rolled back", "cleaning", "cleaned",
 ]  # fmt: skip
 
 NEXT_STEP: dict[State, str] = {
     "created": "reembed run", "exported": "reembed run", "embedded": "reembed run",
     "loaded": "reembed run", "verified": "reembed swap", "failed": "look at the verdict",
     "swapping": "reembed swap", "swapped": "reembed rollback, or clean once it is trusted",
-    "rolling back": "reembed rollback", "rolled back": "reembed swap, or clean", "cleaned": "",
+    "rolling back": "reembed rollback", "rolled back": "reembed swap, or clean",
+    "cleaning": "reembed clean", "cleaned": "",
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def run_state(run: RunDir) -> State:
     after_stage: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
     after_event: dict[str, State] = {
         "swap-begun": "swapping", "swap-done": "swapped", "rollback-begun": "rolling back",
-        "rollback-done": "rolled back", "cleaned": "cleaned",
+        "rollback-done": "rolled back", "clean-begun": "cleaning", "cleaned": "cleaned",
     }  # fmt: skip
     for event in run.events():
         if event["event"] == "stage-done":

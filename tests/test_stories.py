@@ -60,7 +60,7 @@ ACTIONS = {"run": "run()", "run --swap": "run(swap=True)", "swap": "swap()", "sw
 LIKELY: dict[str, tuple[str, ...]] = {
     "created": ("run", "run --swap"), "verified": ("swap", "swap", "run --swap"),
     "swapped": ("rollback", "rollback", "sweep", "clean"),
-    "rolled back": ("swap", "swap", "run --swap", "sweep", "clean"),
+    "rolled back": ("swap", "swap", "run --swap", "sweep", "clean"), "cleaning": ("clean",),
 }  # fmt: skip
 """What a story does rather than wait to be refused."""
 UNFINISHED: tuple[State, ...] = ("created", "exported", "embedded", "loaded")
@@ -237,6 +237,8 @@ class Stories(RuleBasedStateMachine):
     def refusal_of(self, action: str) -> type[ReembedError] | None:
         """What a command raises as things are; None where it does its work."""
         state = self.state
+        if state == "cleaning":
+            return None if action == "clean" else UsageError
         if action in ("run", "run --swap"):
             return PreflightError if self.late and state == "rolled back" else None
         if not self.begun:
@@ -284,6 +286,8 @@ class Stories(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """However a story ends, commands given again bring it to a clean end."""
+        if self.state == "cleaning":
+            self.command("clean")
         for action in ("run --swap", "sweep", "clean"):
             if self.refusal_of(action):
                 self.command("sweep")

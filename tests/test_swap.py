@@ -16,9 +16,11 @@ from reembed.errors import (
     ModelChangedError,
     PreflightError,
     SourceChangedError,
+    UnreachableError,
     UsageError,
 )
 from reembed.stores import chroma_swap
+from reembed.stores.chroma import ChromaStore
 from reembed.stores.registry import open_store
 from tests.helpers import (
     Calls,
@@ -517,6 +519,39 @@ def test_clean_gives_up_a_run_that_is_not_swapped(
     again = migration(path).run()
     assert again.run != first
     assert again.state == "verified"
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_what_a_killed_clean_has_deleted_is_nobodys_deletion(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, swap: bool
+) -> None:
+    """Over HTTP a collection is deleted record by record before it goes."""
+    path = swapped(tmp_path, database, swap__keep_old="0d")
+    if not swap:
+        migration(path).rollback()
+    with chroma(database) as client:
+        live = records_of(client.get_collection("docs", embedding_function=None))
+
+    def half(store: ChromaStore, id: str) -> None:
+        page = next(store.list_ids(id)).to_pylist()
+        store.delete(id, page[:9])
+        raise UnreachableError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChromaStore, "drop", half)
+        with pytest.raises(UnreachableError):
+            migration(path).clean()
+    one = migration(path)
+    assert (one.status().state, one.status().next) == ("cleaning", "reembed clean")
+    for command in (one.sweep, one.rollback, one.swap, one.run, one.verify):
+        with pytest.raises(UsageError, match="is cleaning") as refusal:
+            command()
+        assert refusal.value.hint == "Next: reembed clean."
+    assert "is deleted" in one.clean().messages[0]
+    assert one.status().state == "cleaned"
+    with chroma(database) as client:
+        assert records_of(client.get_collection("docs", embedding_function=None)) == live
+        assert {found.name for found in client.list_collections()} == {"docs"}
 
 
 def test_clean_without_a_shadow(tmp_path: Path, database: Path) -> None:

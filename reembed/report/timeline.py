@@ -125,6 +125,8 @@ def _words(event: Event) -> str:
             gap = event.get("receipt", {}).get("gap_seconds")
             measured = f", gap of {gap * 1000:.1f} ms" if gap is not None else ""
             return f"{event['event'].removesuffix('-done')} done{measured}"
+        case "clean-begun":
+            return "cleaning begun"
         case "cleaned":
             return f"cleaned: {event['what']}"
     return ""
