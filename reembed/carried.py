@@ -66,3 +66,15 @@ def displaced_back(run: RunDir) -> list[str]:
         else:
             ids.clear()
     return list(ids)
+
+
+def written_back(run: RunDir) -> set[str]:
+    """Ids of records of the old collection that ways back have written or deleted since the swap.
+    One that did not come to its end leaves them otherwise than the application did."""
+    ids = set[str]()
+    for event in run.events("carrying-back", "displaced-back", "swap-done"):
+        if event["event"] == "swap-done":
+            ids.clear()
+        else:
+            ids.update(event["ids"])
+    return ids

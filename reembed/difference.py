@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reembed.carried import displaced_back
+from reembed.carried import written_back
 from reembed.errors import SourceChangedError
 from reembed.ledger import Entry, Ledger
 from reembed.records import SHARD_ROWS, chunked
@@ -144,10 +144,11 @@ def find_late(
     since: str | None = None,
 ) -> Difference:
     """What was written to the parked collection since it was last caught up with. What a rollback
-    that was not finished has displaced there was not deleted by anyone."""
+    that did not come to its end did there is no late write: it came from the live collection."""
     found = find_difference(store, parked_id, where, ledger, since=since)
-    displaced = {*displaced_back(run)}
-    found.deleted = [id for id in found.deleted if id not in displaced]
+    ours = written_back(run)
+    found.changed = [id for id in found.changed if id not in ours]
+    found.deleted = [id for id in found.deleted if id not in ours]
     foreign = foreign_stems(run)
     if foreign:  # the parked collection never had these, so it has not deleted them
         for ids in chunked(found.deleted, SHARD_ROWS):

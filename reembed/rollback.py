@@ -208,6 +208,8 @@ class WayBack(OldVectors):
         pairs: dict[str, Hashes] = dict.fromkeys(deleted, (None, None))
         if changed or deleted:
             self.run.journal.append("carry-begun", changed=len(changed), deleted=len(deleted))
+        for ids in chunked([*deleted, *changed], SHARD_ROWS):
+            self.run.journal.append("carrying-back", ids=ids)
         for ids in chunked(deleted, SHARD_ROWS):
             self.old_store.delete(self.old_id, ids)
         todo, times = list(changed), Counter[str]()

@@ -11,6 +11,7 @@ import pytest
 
 from reembed.difference import find_difference
 from reembed.errors import PreflightError, SourceChangedError
+from reembed.rundir import Journal
 from reembed.stores import chroma_swap
 from tests.helpers import (
     Calls,
@@ -265,6 +266,45 @@ def test_a_rollback_killed_around_the_move_goes_on(
         records = records_of(docs(client))
         assert records["r9"][0] == "meanwhile"
         assert records["added"][0] == "new words"
+
+
+def _killed_before(name: str) -> Any:
+    """`Journal.append` that ends at an event of this name."""
+    append = Journal.append
+
+    def killed(journal: Journal, event: str, **fields: Any) -> None:
+        if event == name:
+            raise KeyboardInterrupt
+        append(journal, event, **fields)
+
+    return killed
+
+
+@pytest.mark.parametrize("event", ["carry-done", "writes-held"])
+def test_what_a_rollback_that_was_given_up_has_carried_is_no_late_write(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """It wrote to the old collection; the application stays on the new one and undoes its own
+    writes there. A sweep must not bring them back from the old one."""
+    path = swapped(tmp_path, database)
+    with chroma(database) as client:
+        live = docs(client)
+        before = records_of(live)
+        whole: Any = live.get(ids=["r3", "r4"], include=["documents", "metadatas", "embeddings"])
+        live.delete(ids=["r3"])
+        live.update(ids=["r4"], documents=["other"], embeddings=[vector_of("new", "other")])
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", _killed_before(event))
+            with pytest.raises(KeyboardInterrupt):
+                migration(path).rollback()
+        assert migration(path).status().state == "swapped"
+        live.delete(ids=["r4"])
+        live.add(**{key: whole[key] for key in ("ids", "documents", "metadatas", "embeddings")})
+        assert records_of(live) == before
+        assert migration(path).sweep().swept == 0
+        assert records_of(live) == before
+        assert migration(path).rollback().done
+        assert records_of(docs(client)) == before
 
 
 def test_late_rows_that_cannot_go_back_stay_and_are_told(tmp_path: Path, database: Path) -> None:
