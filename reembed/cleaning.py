@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 from reembed.building import both_ids, load_rest, mend_shards, refuse_late
 from reembed.clean import drop_old, drop_shadow, dropping
-from reembed.errors import PreflightError, UsageError
+from reembed.errors import DamagedStoreError, PreflightError, UsageError
 from reembed.load import intended_shadow, shadow_id
 from reembed.moving import let_writes_go, outcome, swap_kind
 from reembed.results import run_state
@@ -58,8 +59,9 @@ def _drop_shadow(s: Session) -> str:
     id = shadow_id(s.run) or intended_shadow(s.store, s.run)
     if id is None:
         return "there was no shadow to delete"
-    there = dropping(s.run) is None and s.store.describe_id(id) is not None
-    if there and shadow_was_live(s.run):
-        refuse_late(s)
+    if dropping(s.run) is None and shadow_was_live(s.run):
+        with contextlib.suppress(DamagedStoreError):  # what came late can be read by nobody
+            if s.store.describe_id(id) is not None:
+                refuse_late(s)
     same_store = s.manifest.target_url == s.manifest.source.url
     return drop_shadow(s.store, s.run, id, s.manifest.live if same_store else None)

@@ -143,6 +143,12 @@ class DamagedError(PreflightError):
     kind = "damaged"
 
 
+class DamagedStoreError(PreflightError):
+    """A store cannot read what it has written itself."""
+
+    kind = "damaged-store"
+
+
 class BudgetError(PreflightError):
     """The next request would cost more than `embed.max_cost` or `embed.max_tokens_total` allow.
 

@@ -3,6 +3,7 @@ needs it, and nothing that was written meanwhile is lost or brought back."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from reembed.errors import DamagedError, PreflightError
 from reembed.stores.chroma import ChromaStore
+from tests.crash import outcome, work
 from tests.helpers import (
     Calls,
     Command,
@@ -19,6 +21,7 @@ from tests.helpers import (
     chroma,
     migration,
     names_in,
+    plain_collection,
     records_of,
     run_dir,
     sentence,
@@ -397,3 +400,36 @@ def test_a_damaged_quarantine_list_is_named_with_a_way_out(tmp_path: Path, datab
         name.unlink()
     result = migration(path).run()
     assert (result.state, result.quarantined) == ("verified", 1)
+
+
+@pytest.mark.parametrize("was_live", [False, True])
+def test_a_shadow_whose_index_chroma_cannot_read_is_given_up_and_built_anew(
+    tmp_path: Path, was_live: bool
+) -> None:
+    """Chroma writes the file in place, so a kill in that moment leaves half of it, or nothing. The
+    commands are processes of their own, which have nothing of Chroma's in memory."""
+    database = tmp_path / "db"
+    with chroma(database) as client:
+        docs = plain_collection(client)
+        before = records_of(docs)
+    often = {"sync_threshold": 10, "batch_size": 5}
+    path = write_manifest(tmp_path, f"chroma:{database}", target__index=often)
+    migration(path).run(swap=was_live)
+    if was_live:
+        migration(path).rollback()
+    shadow = run_dir(path).events("shadow-created")[-1]["id"]
+    with sqlite3.connect(database / "chroma.sqlite3") as connection:
+        ((segment,),) = connection.execute(
+            "SELECT id FROM segments WHERE collection = ? AND scope = 'VECTOR'", [shadow]
+        ).fetchall()
+    cut = database / segment / "index_metadata.pickle"
+    cut.write_bytes(b"")
+    call = "swap()" if was_live else "verify()"
+    assert work(path, call) == 5
+    error = outcome(path)["error"]
+    assert error["kind"] == "damaged-store"
+    assert "delete it with `reembed clean`" in error["hint"]
+    assert work(path, "clean()") == 0, outcome(path)
+    assert work(path, "run(swap=True)") == 0
+    with chroma(database) as client:
+        assert records_of(client.get_collection("docs", embedding_function=None)) == before

@@ -28,6 +28,7 @@ from chromadb.errors import (
 
 from reembed.errors import (
     CollectionNotFoundError,
+    DamagedStoreError,
     ManifestError,
     PreflightError,
     ReembedError,
@@ -269,6 +270,14 @@ def _failure(where: str, error: BaseException) -> ReembedError:
     if "readonly database" in str(error):
         return PreflightError(
             told, "Give the user that Chroma runs as the right to write to its database."
+        )
+    if "hnsw segment reader" in str(error):
+        return DamagedStoreError(
+            told,
+            "Chroma writes this index in place, and may have been killed while it did. If a run "
+            "of reembed is building the collection, delete it with `reembed clean` and run again: "
+            "what was paid for is kept. Of an old collection the run's export shards hold every "
+            "record and vector; one that an application wrote needs a backup of its own.",
         )
     if any(word in str(error) for word in _ON_DISK):
         return UnreachableError(
