@@ -18,7 +18,7 @@ import pytest
 
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.manifest import Model
-from reembed.stores import chroma_names, chroma_pointer, chroma_swap
+from reembed.stores import chroma_names, chroma_pointer, chroma_sqlite, chroma_swap
 from reembed.stores.base import Exchange
 from reembed.stores.registry import open_store
 from tests.chroma_cases import PYTHON, points, tables
@@ -133,6 +133,37 @@ def test_a_transaction_changes_two_names_and_nothing_else(store, tmp_path):
     store.exchange("transaction", back)
     names = {row[0]: row[1] for row in tables(tmp_path / "db")["collections"]}
     assert names == {old: "docs", new: "docs__parked-r1"}
+
+
+def test_a_transaction_is_committed_again_where_chroma_believes_its_old_pages(
+    store, tmp_path, monkeypatch
+):
+    """SQLite knows by a counter in the file whether its pages are current. Two commits at once, of
+    Chroma's SQLite and ours in one process, count to the same number."""
+    old, new = make(store, "docs"), make(store, "docs-new", "new")
+    file = tmp_path / "db" / "chroma.sqlite3"
+    writing = chroma_sqlite.writing
+    commits = []
+
+    @contextmanager
+    def counted_back(folder):
+        before = file.read_bytes()[24:40]
+        with writing(folder) as connection:
+            yield connection
+        commits.append(1)
+        if len(commits) == 1:
+            with file.open("r+b") as opened:
+                opened.seek(24)
+                opened.write(before)
+
+    monkeypatch.setattr(chroma_sqlite, "writing", counted_back)
+    for move in there_and_back(store, old, new) * 10:
+        assert store.describe("docs").id == move.outgoing_id
+        commits.clear()
+        store.exchange("transaction", move)
+        for _ in range(5):  # Chroma has several connections
+            assert store.describe("docs").id == move.incoming_id
+            assert store.describe_id(move.outgoing_id).name == "docs__parked-r1"
 
 
 def test_killed_before_its_commit_a_transaction_has_changed_nothing(store, tmp_path):

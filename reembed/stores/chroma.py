@@ -6,6 +6,7 @@ written, only where the file is at hand (`chroma_sqlite`).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,6 +73,7 @@ class ChromaStore(SimpleStore):
         self._client = chroma_client.connect(address, url)
         self._handles: dict[str, Collection] = {}
         self._metrics: dict[str, Metric] = {}
+        self._one_writer = threading.Lock()
         self._folder = address.path
         if address.path is None and data_dir is not None:
             try:
@@ -306,9 +308,10 @@ class ChromaStore(SimpleStore):
         return self._info(chroma_pointer.follow(self._client, pointer))
 
     def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
-        return chroma_swap.exchange(
-            self._client, kind, exchange, self._merge_intruders, self._folder
-        )
+        with self._one_writer:
+            return chroma_swap.exchange(
+                self._client, kind, exchange, self._merge_intruders, self._folder
+            )
 
     def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
         held = chroma_hold.hold(self._client, live, seconds)
@@ -321,7 +324,8 @@ class ChromaStore(SimpleStore):
         return chroma_lease.claim(self._client, live, claim, over)
 
     def renew(self, live: str, claim: str, renewed: str) -> str | None:
-        return chroma_lease.renew(self._client, live, claim, renewed)
+        with self._one_writer:  # the heart beats in a thread of its own
+            return chroma_lease.renew(self._client, live, claim, renewed)
 
     def unclaim(self, live: str, claim: str) -> None:
         chroma_lease.unclaim(self._client, live, claim)

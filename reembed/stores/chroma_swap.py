@@ -33,6 +33,9 @@ from reembed.stores.chroma_names import (
 )
 
 _TRIES = 20
+_COMMITS = 5
+_PAUSE = 0.05
+"""Seconds between two commits of a transaction."""
 
 Merge = Callable[[list[str]], str | None]
 """Names of intruders, oldest first, to the name of the one that holds the records of all."""
@@ -80,21 +83,32 @@ def exchange(
 
 
 def _transaction(client: ClientAPI, move: Exchange, folder: Path) -> Receipt:
-    with chroma_sqlite.writing(folder) as connection:
-        exchange_names(connection, move)
-    seen = by_name(client, move.live)
-    if seen is None or str(seen.id) != move.incoming_id:
-        raise PreflightError(
-            f"{folder} was changed, but the server still opens {move.live} elsewhere: this folder "
-            "is not the one the server reads (a copy?)",
-            "Set source.data_dir to the server's own directory, or leave it out.",
-        )
-    return Receipt("transaction")
+    """Exchange the names, commit again, and see that Chroma looks them up.
+
+    Locks of files do not hold between two copies of SQLite in one process, Chroma's and Python's.
+    After a write of Chroma's own at the same moment, such as by another thread of an application
+    that calls us, the counter in the file says that its old pages are current. Any later commit
+    makes it read them anew.
+    """
+    for number in range(_COMMITS):
+        with chroma_sqlite.writing(folder) as connection:
+            exchange_names(connection, move)
+        if number == 0:
+            continue
+        seen = by_name(client, move.live)
+        if seen is not None and str(seen.id) == move.incoming_id:
+            return Receipt("transaction")
+        time.sleep(_PAUSE)
+    raise PreflightError(
+        f"{folder} was changed, but {move.live} is still opened elsewhere: this folder is not the "
+        "one the server reads (a copy?)",
+        "Set source.data_dir to the server's own directory, or leave it out.",
+    )
 
 
 def exchange_names(connection: sqlite3.Connection, move: Exchange) -> None:
-    """The three UPDATEs of a swap, inside an open transaction. Public for the test that kills a
-    process before its COMMIT."""
+    """The three UPDATEs of a swap, inside an open transaction; the last one even where nothing is
+    left to be done. Public for the test that kills a process before its COMMIT."""
     rows = connection.execute(
         "SELECT id, name, database_id FROM collections WHERE id IN (?, ?)",
         (move.incoming_id, move.outgoing_id or ""),
@@ -112,12 +126,11 @@ def exchange_names(connection: sqlite3.Connection, move: Exchange) -> None:
         return row[0] if row else None
 
     _check(move, names, holder_of(move.live), holder_of(move.parked))
-    if _done(move, names):
-        return
     rename = "UPDATE collections SET name = ? WHERE id = ?"
-    connection.execute(rename, (_temporary(move), move.incoming_id))
-    if move.outgoing_id:
-        connection.execute(rename, (move.parked, move.outgoing_id))
+    if not _done(move, names):
+        connection.execute(rename, (_temporary(move), move.incoming_id))
+        if move.outgoing_id:
+            connection.execute(rename, (move.parked, move.outgoing_id))
     connection.execute(rename, (move.live, move.incoming_id))
 
 
