@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from reembed.difference import find_late, without_conflicts
-from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import Ledger
+from reembed.refusals import leads_to
 from reembed.rundir import RunDir
 from reembed.stores.base import Store
 
@@ -68,11 +69,7 @@ def drop_shadow(store: Store, run: RunDir, shadow_id: str, live: str | None) -> 
     Raises:
         SourceChangedError: the live name leads to it.
     """
-    try:
-        leads_to = store.resolve(live).id if live is not None else ""
-    except CollectionNotFoundError:  # a pointer that was never made
-        leads_to = ""
-    if leads_to == shadow_id:
+    if live is not None and leads_to(store, live, shadow_id):
         raise SourceChangedError(
             f"{live!r} leads to the shadow, though this run did not swap it",
             "Nothing was deleted; look at the store.",

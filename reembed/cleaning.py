@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 from reembed.building import both_ids, load_rest, mend_shards, refuse_late
@@ -59,9 +58,12 @@ def _drop_shadow(s: Session) -> str:
     id = shadow_id(s.run) or intended_shadow(s.store, s.run)
     if id is None:
         return "there was no shadow to delete"
+    unread = ""
     if dropping(s.run) is None and shadow_was_live(s.run):
-        with contextlib.suppress(DamagedStoreError):  # what came late can be read by nobody
+        try:
             if s.store.describe_id(id) is not None:
                 refuse_late(s)
+        except DamagedStoreError:
+            unread = "; its index could not be read, so what came late to it, if anything, is lost"
     same_store = s.manifest.target_url == s.manifest.source.url
-    return drop_shadow(s.store, s.run, id, s.manifest.live if same_store else None)
+    return drop_shadow(s.store, s.run, id, s.manifest.live if same_store else None) + unread

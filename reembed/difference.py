@@ -15,7 +15,7 @@ from typing import Any
 from reembed.carried import written_back
 from reembed.errors import SourceChangedError
 from reembed.ledger import Entry, Ledger
-from reembed.records import SHARD_ROWS, chunked
+from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.rundir import RunDir
 from reembed.stores.base import Store
 
@@ -181,10 +181,7 @@ def without_conflicts(
     a newer row. Returns the rest, and the ids left out."""
     newer = set[str]()
     for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
-        rows = store.fetch(receiver_id, ids, vectors=False)
-        there = dict(
-            zip(rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist(), strict=True)
-        )
+        there = hashes_of(store.fetch(receiver_id, ids, vectors=False))
         known = ledger.lookup(ids)
         for id in ids:
             entry = known.get(id)

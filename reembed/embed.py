@@ -30,6 +30,7 @@ from reembed.records import (
     QUARANTINE_SCHEMA,
     Vectors,
     embed_schema,
+    hashes_of,
     text_hash,
     vectors_to_fixed_array,
 )
@@ -255,9 +256,7 @@ def quarantined_of(run: RunDir, stem: str) -> dict[str, bytes]:
     part = run.path / QUARANTINE_DIR / f"{stem}.parquet"
     if not part.is_file():
         return {}
-    table = _read_part(run, part)
-    ids, rows = table.column("id").to_pylist(), table.column("row_sha256").to_pylist()
-    return dict(zip(ids, rows, strict=True))
+    return hashes_of(_read_part(run, part))
 
 
 def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:

@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-import pyarrow as pa
-
 from reembed.ledger import Ledger
+from reembed.records import hashes_of
 from reembed.rundir import RunDir, Shard
 from reembed.shard_rows import ShardRows, gone_of, load_shard, not_loaded, read_rows
 from reembed.stores.base import Store
@@ -74,7 +73,7 @@ class _Delta:
     resumed: bool
 
     def __post_init__(self) -> None:
-        self.wanted = _hashes(self.rows.records)
+        self.wanted = hashes_of(self.rows.records)
 
     def load(self) -> list[str]:
         """Returns the ids left alone."""
@@ -98,7 +97,7 @@ class _Delta:
 
     def _unchanged(self, ids: Collection[str]) -> set[str]:
         """Those of these rows that the application has neither changed nor deleted since."""
-        now = _hashes(self.store.fetch(self.live, list(ids), vectors=False)) if ids else {}
+        now = hashes_of(self.store.fetch(self.live, list(ids), vectors=False)) if ids else {}
         newer = {
             id for id, row in now.items() if row not in (self.wanted.get(id), self.before.get(id))
         }
@@ -116,13 +115,8 @@ def _rows_before(
     for earlier, shard in export_shards.items():
         if earlier == export.stem:
             break
-        hashes = _hashes(run.read_shard(shard, ["id", "row_sha256"]))
+        hashes = hashes_of(run.read_shard(shard, ["id", "row_sha256"]))
         found |= {id: row for id, row in hashes.items() if id in ids}
         for id in shard.deleted:
             found.pop(id, None)
     return found
-
-
-def _hashes(rows: pa.RecordBatch | pa.Table) -> dict[str, bytes]:
-    ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
-    return dict(zip(ids, hashes, strict=True))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reembed.ledger import UNKNOWN, Entry
-from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.rundir import RunDir, Shard
 from reembed.stores.base import Store
 
@@ -58,18 +58,13 @@ class Mending:
     def _records(self, known: Mapping[str, bytes]) -> list[pa.Table]:
         old = self.old_store.fetch(self.old_id, list(known), vectors=True)
         new = self.new_store.fetch(self.new_id, list(known), vectors=False)
-        old_rows, new_rows = _hashes(old), _hashes(new)
+        old_rows, new_rows = hashes_of(old), hashes_of(new)
         kept = [
             id for id, row in old_rows.items()
             if row == (known[id] if known[id] != UNKNOWN else new_rows.get(id))
         ]  # fmt: skip
         rest = [id for id, row in new_rows.items() if row == known[id] and old_rows.get(id) != row]
         return [_rows(old, kept), _rows(new, rest)]
-
-
-def _hashes(rows: pa.RecordBatch) -> dict[str, bytes]:
-    ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
-    return dict(zip(ids, hashes, strict=True))
 
 
 def _rows(rows: pa.RecordBatch, ids: list[str]) -> pa.Table:

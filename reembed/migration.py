@@ -89,7 +89,8 @@ class Migration:
             if s.begun or until != "plan":
                 s.take_lease()
             if s.begun:
-                self._refuse_cleaning(s.run)
+                if run_state(s.run) == "cleaning":
+                    raise wrong_state(self.manifest.name, s.run, "cleaning")
                 let_writes_go(s)
                 if pending_move(s.run) == "rollback":
                     done = rollback_run(s, dry_run=False, accept_loss=False)
@@ -234,20 +235,18 @@ class Migration:
         run.check_identity(self.manifest.identity())
         return run
 
-    def _refuse_cleaning(self, run: RunDir) -> None:
-        """Raise UsageError if a killed `clean` has left a collection half deleted."""
-        if run_state(run) == "cleaning":
-            raise wrong_state(self.manifest.name, run, "cleaning")
-
     def _require_run(self, *states: State, cleaning: bool = False) -> RunDir:
+        """The newest run, in one of these states, or in any but the one that a killed `clean` left.
+
+        Args:
+            cleaning: that one, too.
+        """
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             raise self._no_run()
         run.check_identity(self.manifest.identity())
-        if not cleaning:
-            self._refuse_cleaning(run)
         state = run_state(run)
-        if states and state not in states:
+        if (states and state not in states) or (state == "cleaning" and not cleaning):
             raise wrong_state(self.manifest.name, run, state, *states)
         return run
 

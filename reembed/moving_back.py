@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from reembed import moving
 from reembed.building import both_ids, settle, shadow_of, way_back_of
-from reembed.errors import CollectionNotFoundError, LockedError, PreflightError
+from reembed.errors import LockedError, PreflightError
 from reembed.moving import hold_writes, let_writes_go, move, outcome, swap_kind, variables_of
+from reembed.refusals import leads_to
 from reembed.rollback import CarriedBack, WayBack
 from reembed.session import Session
 from reembed.stores.base import Receipt
@@ -53,7 +54,7 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
     if rollback_unfinished(s.run):
         receipt = Receipt(**s.run.events("rollback-done")[-1]["receipt"])
         late = way_back.carry_late()
-    elif pending_move(s.run) == "rollback" and not _shadow_still_live(s):
+    elif pending_move(s.run) == "rollback" and not leads_to(s.store, s.manifest.live, shadow_of(s)):
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
     else:
@@ -94,14 +95,6 @@ def _move_back_held(
                 raise
             time.sleep(moving.MOVE_PAUSE)
     raise AssertionError("the last try returns or raises")
-
-
-def _shadow_still_live(s: Session) -> bool:
-    """Whether the live name leads to the new collection still; see `_still_live`."""
-    try:
-        return s.store.resolve(s.manifest.live).id == shadow_of(s)
-    except CollectionNotFoundError:
-        return False
 
 
 def _carry_late_until_quiet(way_back: WayBack, late: CarriedBack) -> list[str]:

@@ -119,6 +119,12 @@ def row_hashes(ids: pa.Array, documents: pa.Array, metadatas: pa.Array, uris: pa
     )
 
 
+def hashes_of(rows: pa.RecordBatch | pa.Table) -> dict[str, bytes]:
+    """The row hash of each record, by id."""
+    ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
+    return dict(zip(ids, hashes, strict=True))
+
+
 def _wide(numbers: npt.NDArray[np.int64]) -> pa.Array:
     """Eight bytes each, as `large_binary`."""
     edges = np.arange(0, 8 * len(numbers) + 1, 8, dtype=np.int64)

@@ -18,6 +18,15 @@ def existing(store: Store, name: str) -> CollectionInfo | None:
         return None
 
 
+def leads_to(store: Store, live: str, id: str) -> bool:
+    """Whether the live name leads to the collection of this object id; it may lead to none, in a
+    rename's gap or before a pointer is made."""
+    try:
+        return store.resolve(live).id == id
+    except CollectionNotFoundError:
+        return False
+
+
 def refuse_empty(
     source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int
 ) -> None:

@@ -20,7 +20,7 @@ from reembed.difference import find_difference, refuse_collapse
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.ledger import UNKNOWN
 from reembed.old_vectors import OldVectors
-from reembed.records import SHARD_ROWS, Vectors, chunked
+from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
 from reembed.stores.base import Store
 from reembed.together import write_together
 
@@ -94,7 +94,7 @@ class WayBack(OldVectors):
         for part in chunked(spared, SHARD_ROWS):
             there = _hashes(self.old_store, self.old_id, part)
             known |= {id: (None, there.get(id)) for id in part}
-        conflicts = self._conflicts([*changed, *deleted], known)
+        conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
         done = self._carry(changed, deleted, known, accept_loss)
         done.conflicts = sorted(conflicts)
         return done
@@ -104,7 +104,7 @@ class WayBack(OldVectors):
         both were changed, and rows that cannot go back are left."""
         known = self._known()
         changed, deleted = self._written(known)
-        conflicts = self._conflicts([*changed, *deleted], known)
+        conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
         done = self._carry(
             [id for id in changed if id not in conflicts],
             [id for id in deleted if id not in conflicts],
@@ -118,7 +118,7 @@ class WayBack(OldVectors):
         """Ids written to the new collection after the way back, which the old one lacks."""
         known = self._known()
         ids = [id for part in self._written(known) for id in part]
-        conflicts = self._conflicts(ids, known)
+        conflicts = self._conflicts(ids, known, self._interrupted())
         return [id for id in ids if id not in conflicts]
 
     # What was written
@@ -174,12 +174,21 @@ class WayBack(OldVectors):
             hashes[id] = known.get(id, (None if entry and entry.quarantined else row, row))
         return hashes
 
-    def _conflicts(self, ids: Collection[str], known: dict[str, Hashes]) -> set[str]:
-        """Of these ids, those that the old collection has changed itself, and otherwise."""
-        found = set[str]()
+    def _interrupted(self) -> bool:
+        """Whether a killed call was carrying. Replacing a row deletes it first, so one that it left
+        missing is ours to restore."""
         last = self.run.last("carry-begun", "carry-done")
-        # Replacing a row deletes it first: one that a killed call left missing is ours to restore.
-        interrupted = last is not None and last["event"] == "carry-begun"
+        return last is not None and last["event"] == "carry-begun"
+
+    def _conflicts(
+        self, ids: Collection[str], known: dict[str, Hashes], interrupted: bool
+    ) -> set[str]:
+        """Of these ids, those that the old collection has changed itself, and otherwise.
+
+        Args:
+            interrupted: whether rows that are missing there are ours to restore.
+        """
+        found = set[str]()
         for part in chunked(list(ids), SHARD_ROWS):
             new = _hashes(self.new_store, self.new_id, part)
             old = _hashes(self.old_store, self.old_id, part)
@@ -230,7 +239,7 @@ class WayBack(OldVectors):
             if unusable and accept_loss is False:
                 raise self._refusal(unusable)
             (done.left if accept_loss is None else done.lost).extend(unusable)
-            now = dict(zip(names, rows.column("row_sha256").to_pylist(), strict=True))
+            now = hashes_of(rows)
             if accept_loss is not None:
                 there = _hashes(self.old_store, self.old_id, unusable)
                 pairs |= {id: (now[id], there.get(id)) for id in unusable}
@@ -245,12 +254,13 @@ class WayBack(OldVectors):
                 for id in ids:
                     del waiting[id]
                 if accept_loss is None:  # embedding took its time: look again before writing
-                    newer = self._conflicts(ids, known)
+                    newer = self._conflicts(ids, known, interrupted=True)
                     done.conflicts += sorted(newer)
                     ids = [id for id in ids if id not in newer]
                     written, taken = write_together(
-                        write, ids, waiting, lambda ids: {*ids} - self._conflicts(ids, known)
-                    )
+                        write, ids, waiting,
+                        lambda ids: {*ids} - self._conflicts(ids, known, interrupted=True),
+                    )  # fmt: skip
                     done.conflicts += sorted(taken)
                 else:
                     written, taken = write_together(
@@ -284,9 +294,8 @@ class WayBack(OldVectors):
             rows = self.new_store.fetch(self.new_id, part, vectors=False)
             there = _hashes(self.old_store, self.old_id, part)
             _, usable = self._old_vectors(rows, gone=True)
-            ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
             movable |= {
-                id for id, row, ok in zip(ids, hashes, usable, strict=True)
+                id for (id, row), ok in zip(hashes_of(rows).items(), usable, strict=True)
                 if ok and row != there.get(id)
             }  # fmt: skip
         return movable
@@ -321,7 +330,4 @@ def _taken_refusal(taken: dict[str, str]) -> PreflightError:
 
 def _hashes(store: Store, collection_id: str, ids: Sequence[str]) -> dict[str, bytes]:
     """Row hash of those of `ids` that are in the collection."""
-    rows = store.fetch(collection_id, ids, vectors=False)
-    return dict(
-        zip(rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist(), strict=True)
-    )
+    return hashes_of(store.fetch(collection_id, ids, vectors=False))

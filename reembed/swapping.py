@@ -16,13 +16,13 @@ from reembed.building import (
     settle,
     shadow_of,
 )
-from reembed.errors import CollectionNotFoundError, LockedError
+from reembed.errors import LockedError
 from reembed.guards import guard_messages, refuse_held
 from reembed.judging import check_deltas, require_verdict
 from reembed.mem0_plan import application_config, prepare
 from reembed.moving import hold_writes, let_writes_go, move, outcome, swap_kind, variables_of
 from reembed.moving_back import sweep_back
-from reembed.refusals import refuse_other
+from reembed.refusals import leads_to, refuse_other
 from reembed.results import run_state, wrong_state
 from reembed.session import Session
 from reembed.stores.base import Receipt
@@ -110,7 +110,8 @@ def _finish_swap(s: Session) -> SwapResult:
     run = s.run
     s.spending.lift()
     if pending_move(run) == "swap":
-        if _still_live(s):  # it did not get that far, and the application has written since
+        if leads_to(s.source_store, s.manifest.live, s.source.id):
+            # It did not get that far, and the application has written since.
             settle(s)
             return _move_held(s, swap_kind(s), 0)
         finish_move(s.store, run, "swap")
@@ -127,14 +128,6 @@ def _finish_swap(s: Session) -> SwapResult:
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
         conflicts=conflicts, messages=[*result.messages, *messages, *_open_in_others(s)],
     )  # fmt: skip
-
-
-def _still_live(s: Session) -> bool:
-    """Whether the live name leads to the old collection; it may lead to none in a rename's gap."""
-    try:
-        return s.source_store.resolve(s.manifest.live).id == s.source.id
-    except CollectionNotFoundError:
-        return False
 
 
 def _open_in_others(s: Session) -> list[str]:

@@ -430,6 +430,8 @@ def test_a_shadow_whose_index_chroma_cannot_read_is_given_up_and_built_anew(
     assert error["kind"] == "damaged-store"
     assert "delete it with `reembed clean`" in error["hint"]
     assert work(path, "clean()") == 0, outcome(path)
+    (told,) = outcome(path)["messages"]
+    assert ("could not be read" in told) == was_live, "nothing else comes late"
     assert work(path, "run(swap=True)") == 0
     with chroma(database) as client:
         assert records_of(client.get_collection("docs", embedding_function=None)) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,13 @@ def slug_of(docs: App, id: int) -> str:
 
 def vectors(docs: App) -> dict[int, str]:
     return dict(docs.run("SELECT id, embedding::text FROM {t}"))
+
+
+def swapped(path: Path) -> str:
+    """Migrate and swap; the name of the parked table."""
+    result = migration(path).run(swap=True).swap
+    assert result is not None
+    return result.parked
 
 
 @contextmanager
@@ -149,14 +157,13 @@ def test_a_rollback_killed_where_rows_make_room_goes_on(
     path = pg_manifest(tmp_path, docs_url, source__model=None)
     with app(docs_url) as docs:
         old = vectors(docs)
-        swapped = migration(path).run(swap=True).swap
-        assert swapped is not None
+        parked = swapped(path)
         rotate(docs)
         live = docs.rows()
         with killed(monkeypatch, step, 1, after):
             migration(path).rollback()
         # What made room is nobody's deletion, those rows neither that are by now what they were.
-        with app(docs_url, swapped.parked) as old_docs:
+        with app(docs_url, parked) as old_docs:
             missing = docs.rows().keys() - old_docs.rows().keys()
         assert missing or step == "note"
         for id in missing:
@@ -438,9 +445,8 @@ def test_the_shadow_is_made_again_what_the_shards_say(
 def test_a_rotation_is_swept(tmp_path: Path, docs_url: str) -> None:
     path = pg_manifest(tmp_path, docs_url)
     with app(docs_url) as docs:
-        swapped = migration(path).run(swap=True).swap
-        assert swapped is not None
-        with app(docs_url, swapped.parked) as late:
+        parked = swapped(path)
+        with app(docs_url, parked) as late:
             rotate(late)
             late.delete(11)
             give(late, 3, "s12")
@@ -456,9 +462,8 @@ def test_two_rows_that_exchange_values_are_swept_in_one_write(
 ) -> None:
     path = pg_manifest(tmp_path, docs_url)
     with app(docs_url) as docs:
-        swapped = migration(path).run(swap=True).swap
-        assert swapped is not None
-        with app(docs_url, swapped.parked) as late:
+        parked = swapped(path)
+        with app(docs_url, parked) as late:
             for id in range(2, 14):
                 late.annotate(id, "so that they are in two groups")
             exchange(late, 1, 14)
@@ -483,9 +488,8 @@ def test_a_sweep_killed_where_rows_are_joined_goes_on(
 ) -> None:
     path = pg_manifest(tmp_path, docs_url)
     with app(docs_url) as docs:
-        swapped = migration(path).run(swap=True).swap
-        assert swapped is not None
-        with app(docs_url, swapped.parked) as late:
+        parked = swapped(path)
+        with app(docs_url, parked) as late:
             for id in range(1, ROWS + 1):
                 late.annotate(id, "late")
             exchange(late, 1, 12)
@@ -502,10 +506,9 @@ def test_a_sweep_killed_where_rows_are_joined_goes_on(
 def test_a_value_that_the_application_uses_is_left_to_it(tmp_path: Path, docs_url: str) -> None:
     path = pg_manifest(tmp_path, docs_url)
     with app(docs_url) as docs:
-        swapped = migration(path).run(swap=True).swap
-        assert swapped is not None
+        parked = swapped(path)
         give(docs, 30, "mine")
-        with app(docs_url, swapped.parked) as late:
+        with app(docs_url, parked) as late:
             give(late, 7, "mine")
             give(late, 25, "s7")
             give(late, 9, "fine")
@@ -594,8 +597,6 @@ def test_who_holds_a_value_is_told(postgres_url: str, kind: str, replacing: bool
 
 
 def _row(store: Store, id: str, columns: tuple[Any, Any, Any]) -> pa.RecordBatch:
-    import json
-
     object = dict(zip(("a", "b", ODD), columns, strict=True))
     return export_batch(["9"], ["body"], [json.dumps(object)], [None])
 
