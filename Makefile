@@ -31,30 +31,30 @@ test: $(INSTALLED) $(CLIENTS)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What each prints ends in a line that counts failures; docs/soak.md says how to tell one trial again.
-SOAK_WRITERS := $(BIN)/python -m tests.soak.writers --seconds 120 --rate 60
+SOAK_WRITERS := $(BIN)/python -m tests.campaigns.soak.writers --seconds 120 --rate 60
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
-	$(BIN)/python -m tests.soak.crash --kills 500
-	$(BIN)/python -m tests.soak.crash --kills 100 --http
+	$(BIN)/python -m tests.campaigns.soak.crash --kills 500
+	$(BIN)/python -m tests.campaigns.soak.crash --kills 100 --http
 	$(SOAK_WRITERS) --path --kind transaction
 	$(SOAK_WRITERS) --path --kind pointer
 	$(SOAK_WRITERS) --http --kind rename
 	$(SOAK_WRITERS) --http --kind pointer
 	$(SOAK_WRITERS) --http --kind rename --without-catch-up
-	$(BIN)/python -m tests.soak.crash --postgres --kills 100
-	$(BIN)/python -m tests.soak.crash --postgres --each-line
-	$(BIN)/python -m tests.soak.pg_writers --seconds 300
-	$(BIN)/python -m tests.soak.pg_writers --seconds 300 --columns
-	$(BIN)/python -m tests.soak.pg_writers --seconds 30 --watermark
-	$(BIN)/python -m tests.soak.full_disk --trials 40 || test $$? -eq 2  # 2: no disk can be mounted here
-	REEMBED_STORIES=300 $(BIN)/python -m pytest tests/test_stories.py --timeout 0
+	$(BIN)/python -m tests.campaigns.soak.crash --postgres --kills 100
+	$(BIN)/python -m tests.campaigns.soak.crash --postgres --each-line
+	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300
+	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300 --columns
+	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 30 --watermark
+	$(BIN)/python -m tests.campaigns.soak.full_disk --trials 40 || test $$? -eq 2  # 2: no disk can be mounted here
+	REEMBED_STORIES=300 $(BIN)/python -m pytest tests/stories/test_stories.py --timeout 0
 
 bench: $(INSTALLED)
-	$(BIN)/python -m tests.benchmarks.pipeline
-	$(BIN)/python -m tests.benchmarks.postgres
+	$(BIN)/python -m tests.campaigns.benchmarks.pipeline
+	$(BIN)/python -m tests.campaigns.benchmarks.postgres
 
 bench-sabotage: $(INSTALLED)
-	$(BIN)/python -m tests.benchmarks.sabotage
+	$(BIN)/python -m tests.campaigns.benchmarks.sabotage
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

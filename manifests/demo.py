@@ -118,7 +118,7 @@ def build() -> int:
     import chromadb
 
     from reembed.manifest import Model
-    from reembed.stores.chroma_function import ReembedEmbeddingFunction
+    from reembed.stores.chroma.function import ReembedEmbeddingFunction
 
     records = corpus(Path(sysconfig.get_path("stdlib")))
     # Chroma's own annotations expect a function for pictures too.

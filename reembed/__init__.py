@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from reembed.errors import ReembedError
     from reembed.manifest import Manifest
     from reembed.migration import Migration
-    from reembed.plan import Plan
     from reembed.quality.verdict import Gate, Verdict
-    from reembed.report.data import Report
+    from reembed.report.gather import Report
     from reembed.results import RunResult
-    from reembed.swap import SwapResult
+    from reembed.stages.plan import Plan
+    from reembed.sync.catch_up import SwapResult
 
 __version__ = "0.1.0"
 
@@ -34,11 +34,11 @@ _MODULES = {
     "Gate": "reembed.quality.verdict",
     "Manifest": "reembed.manifest",
     "Migration": "reembed.migration",
-    "Plan": "reembed.plan",
+    "Plan": "reembed.stages.plan",
     "ReembedError": "reembed.errors",
-    "Report": "reembed.report.data",
+    "Report": "reembed.report.gather",
     "RunResult": "reembed.results",
-    "SwapResult": "reembed.swap",
+    "SwapResult": "reembed.sync.catch_up",
     "Verdict": "reembed.quality.verdict",
 }
 

@@ -24,6 +24,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, PreflightError, UsageError
 from reembed.manifest import Manifest
+from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
 from reembed.quality.metrics import judged_relevant
 from reembed.quality.noninferiority import FEWEST_QUERIES, METRICS, Kind, Scores, score
@@ -31,10 +32,9 @@ from reembed.quality.queries import JudgedQueries, judged_queries, known_item_qu
 from reembed.quality.search import Block, exact_search
 from reembed.quality.statistics import Interval, mean_interval, paired_difference
 from reembed.records import SHARD_ROWS, Metric, bad_rows, chunked, text_hash
-from reembed.refusals import refuse_empty
-from reembed.stores.base import CollectionInfo, Store
+from reembed.stages.refusals import refuse_empty
 from reembed.stores.registry import open_source
-from reembed.template import TextTemplate
+from reembed.stores.store import CollectionInfo, Store
 
 SAMPLE = 2_000
 MOST_QUERIES = 1_000

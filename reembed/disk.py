@@ -1,7 +1,7 @@
 """Writing to disk: whole and durable or not at all, and an error that names the path if it fails.
 
 Every file that reembed writes goes through here, or through a block of `write_errors` or
-`sqlite_errors`; `tests/test_disk_faults.py` makes each of them fail in turn.
+`sqlite_errors`; `tests/unit/run/test_disk_faults.py` makes each of them fail in turn.
 """
 
 from __future__ import annotations

@@ -12,19 +12,15 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reembed.building import Stage, plan_run, run_stages, source_difference
-from reembed.cleaning import clean_run
+from reembed.cutover.cleaning import clean_run
+from reembed.cutover.move import let_writes_go
+from reembed.cutover.rollback import rollback_run
+from reembed.cutover.swap import swap_run, sweep_run
+from reembed.embedders.spending import read_spent
 from reembed.errors import PreflightError, UsageError
-from reembed.guards import guard_messages
-from reembed.judging import UNLOADED, verify_run, verify_slice
-from reembed.leftovers import remove_leftovers
-from reembed.load import shadow_id
 from reembed.manifest import Manifest
-from reembed.moving import let_writes_go
-from reembed.moving_back import rollback_run
-from reembed.plan import Plan, Problem
 from reembed.progress import Progress
-from reembed.report.data import Report, read_report
+from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
 from reembed.results import (
     RunResult,
@@ -33,16 +29,20 @@ from reembed.results import (
     run_state,
     wrong_state,
 )
-from reembed.rundir import Lease, RunDir
+from reembed.run.directory import Lease, RunDir
+from reembed.run.guards import guard_messages
+from reembed.run.leftovers import remove_leftovers
 from reembed.session import Session
-from reembed.spending import read_spent
-from reembed.swap import (
+from reembed.stages.load import shadow_id
+from reembed.stages.plan import Plan, Problem
+from reembed.sync.catch_up import (
     SwapResult,
     last_move,
     pending_move,
     swap_unfinished,
 )
-from reembed.swapping import swap_run, sweep_run
+from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
+from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
 
 class Migration:

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from reembed.embedders.spending import Spent, read_spent
 from reembed.errors import GateError, ReembedError, UsageError
-from reembed.guards import guard_messages
-from reembed.ledger import Ledger
 from reembed.quality.verdict import Verdict
-from reembed.rundir import RunDir
-from reembed.spending import Spent, read_spent
-from reembed.swap import SwapResult
+from reembed.run.directory import RunDir
+from reembed.run.guards import guard_messages
+from reembed.run.ledger import Ledger
+from reembed.sync.catch_up import SwapResult
 
 VERDICT_FILE = "verdict.json"
 State = Literal[

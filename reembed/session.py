@@ -17,28 +17,28 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
+from reembed.applications.mem0.plan import old_model
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.registry import open_embedder
+from reembed.embedders.spending import Spending
 from reembed.errors import (
     LockedError,
     PreflightError,
     ReembedError,
     UnreachableError,
 )
-from reembed.guards import Pause
-from reembed.lease import LeasedProgress, StoreLease, leased
-from reembed.ledger import Ledger
+from reembed.lease.lease import LeasedProgress, StoreLease, leased
 from reembed.manifest import Manifest, Model
-from reembed.mem0_plan import old_model
+from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
 from reembed.records import fixed_array_to_vectors
-from reembed.rundir import RunDir
-from reembed.spending import Spending
-from reembed.stores.base import CollectionInfo, Store
+from reembed.run.directory import RunDir
+from reembed.run.guards import Pause
+from reembed.run.ledger import Ledger
+from reembed.run.vector_cache import Paid, VectorCache, known_hashes
 from reembed.stores.registry import open_source, open_store
-from reembed.template import TextTemplate
-from reembed.vector_cache import Paid, VectorCache, known_hashes
+from reembed.stores.store import CollectionInfo, Store
 
 
 class Session:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.clients.incident import Incident, write_incident
-from tests.helpers import Calls, Command, chroma, plain_collection
-from tests.pg_docs import make_docs
-from tests.servers.chroma_server import ChromaServer
-from tests.servers.chroma_server import chroma_server as run_chroma_server
-from tests.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
-from tests.servers.postgres_server import PostgresServer, postgres_server
+from tests.support.helpers import Calls, Command, chroma, plain_collection
+from tests.support.pg_docs import make_docs
+from tests.support.servers.chroma_server import ChromaServer
+from tests.support.servers.chroma_server import chroma_server as run_chroma_server
+from tests.support.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
+from tests.support.servers.postgres_server import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def _docs_template(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def docs_url(postgres: PostgresServer, _docs_template: str) -> Iterator[str]:
-    """The URL of a database with the table `docs` of 40 records (`tests/pg_docs.py`)."""
+    """The URL of a database with the table `docs` of 40 records (`tests/support/pg_docs.py`)."""
     name = postgres.new_database(template=_docs_template)
     yield postgres.url(name)
     postgres.drop_database(name)

@@ -14,29 +14,29 @@ from typing import Self
 
 import numpy as np
 
-from reembed.embedders.base import (
+from reembed.embedders.fingerprint import PROBES, Fingerprint, compare, fingerprint_key
+from reembed.embedders.provider import (
     Counts,
     Limits,
     Price,
     Provider,
 )
-from reembed.embedders.batching import Piece, pack
-from reembed.embedders.calls import Call, Embedded, OnBatch
-from reembed.embedders.fingerprint import PROBES, Fingerprint, compare, fingerprint_key
-from reembed.embedders.fitting import Fitter
-from reembed.embedders.outcome import Stats
-from reembed.embedders.ratelimit import Throttle
-from reembed.embedders.retry import RetryPolicy
-from reembed.embedders.sender import Sender
-from reembed.embedders.workers import Workers
+from reembed.embedders.sending.batching import Piece, pack
+from reembed.embedders.sending.call import Call, Embedded, OnBatch
+from reembed.embedders.sending.fitting import Fitter
+from reembed.embedders.sending.outcome import Stats
+from reembed.embedders.sending.retry import RetryPolicy
+from reembed.embedders.sending.sender import Sender
+from reembed.embedders.sending.throttle import Throttle
+from reembed.embedders.sending.workers import Workers
+from reembed.embedders.spending import Spending
 from reembed.errors import (
     InputTooLongError,
     ProviderRefusedError,
 )
-from reembed.guards import Pause
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
-from reembed.spending import Spending
+from reembed.run.guards import Pause
 
 
 class Embedder:

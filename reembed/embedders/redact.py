@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from reembed.secret_scan import SECRET_PATTERNS
+from reembed.manifest.secrets import SECRET_PATTERNS
 
 HIDDEN = "[hidden]"
 LONGEST = 500

@@ -7,23 +7,23 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-from reembed.embedders.base import Provider
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.options import Options
-from reembed.embedders.retry import RetryPolicy
+from reembed.embedders.provider import Provider
+from reembed.embedders.sending.retry import RetryPolicy
+from reembed.embedders.spending import Spending
 from reembed.errors import MissingExtraError
-from reembed.guards import Pause
 from reembed.manifest import Embed, Model
-from reembed.spending import Spending
+from reembed.run.guards import Pause
 
 PROVIDERS = {
-    "openai": "reembed.embedders.openai",
-    "ollama": "reembed.embedders.ollama",
-    "onnx": "reembed.embedders.onnx",
-    "static": "reembed.embedders.static",
-    "sentence-transformers": "reembed.embedders.sentence_transformers",
-    "chroma": "reembed.embedders.chroma",
-    "python": "reembed.embedders.python",
+    "openai": "reembed.embedders.providers.openai",
+    "ollama": "reembed.embedders.providers.ollama",
+    "onnx": "reembed.embedders.providers.onnx",
+    "static": "reembed.embedders.providers.static",
+    "sentence-transformers": "reembed.embedders.providers.sentence_transformers",
+    "chroma": "reembed.embedders.providers.chroma",
+    "python": "reembed.embedders.providers.python",
 }
 """Provider to the module whose `open_provider(model, base_dir)` opens it."""
 

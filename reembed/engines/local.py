@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from reembed.engines.base import Item, Result
+from reembed.engines.engine import Item, Result
 
 
 class LocalEngine:

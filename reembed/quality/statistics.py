@@ -5,8 +5,8 @@ are lost altogether. The usual intervals then promise more than they hold. Simul
 2 % of queries lost and no other difference, the t interval and the percentile, BCa and studentised
 bootstraps exclude a true loss of the margin 13 to 38 % of the time, because a sample without a
 single loss has no spread. `paired_difference` holds its level there (see
-`tests/quality/test_statistics.py`), needs no random numbers, and is as narrow as the t interval
-where differences are many.
+`tests/unit/quality/test_statistics.py`), needs no random numbers, and is as narrow as the t
+interval where differences are many.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from reembed.quality.verdict import Status
-from reembed.report.data import Outcome, Report
+from reembed.report.gather import Outcome, Report
 from reembed.report.timeline import human_seconds
 
 HEADLINE: dict[Outcome, str] = {

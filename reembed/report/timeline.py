@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from reembed.rundir import DELTA
+from reembed.run.directory import DELTA
 
 Event = Mapping[str, Any]
 STAGES = ("export", "embed", "load", "verify")

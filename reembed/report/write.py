@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reembed.disk import write_atomic
-from reembed.report.data import Report, read_report
-from reembed.rundir import RunDir
+from reembed.report.gather import Report, read_report
+from reembed.run.directory import RunDir
 
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.md"

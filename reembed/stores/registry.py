@@ -9,16 +9,16 @@ from typing import Any
 
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
 from reembed.manifest import Layout, Manifest
-from reembed.store_url import check_url
-from reembed.stores.base import Store, StoreOptions
+from reembed.manifest.urls import check_url
+from reembed.stores.store import Store, StoreOptions
 
 ADAPTERS = {
-    "chroma": "reembed.stores.chroma",
-    "chroma+http": "reembed.stores.chroma",
-    "chroma+https": "reembed.stores.chroma",
-    "chroma+cloud": "reembed.stores.chroma",
-    "postgresql": "reembed.stores.pgvector",
-    "postgres": "reembed.stores.pgvector",
+    "chroma": "reembed.stores.chroma.store",
+    "chroma+http": "reembed.stores.chroma.store",
+    "chroma+https": "reembed.stores.chroma.store",
+    "chroma+cloud": "reembed.stores.chroma.store",
+    "postgresql": "reembed.stores.postgres.store",
+    "postgres": "reembed.stores.postgres.store",
 }
 """URL scheme to the module whose `open_store(url, options)` opens it."""
 
@@ -61,7 +61,7 @@ def open_store(
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        extra = module_name.rpartition(".")[2]
+        extra = "pgvector"  # Chroma comes with reembed itself
         raise MissingExtraError(
             f"{scheme} needs the package {error.name}", f"pip install 'reembed-pipeline[{extra}]'"
         ) from error

@@ -28,8 +28,8 @@ import httpx
 import psycopg
 
 from tests.clients.driver import application
-from tests.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
-from tests.servers.postgres_server import PostgresServer, postgres_server
+from tests.support.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
+from tests.support.servers.postgres_server import PostgresServer, postgres_server
 
 NAMESPACES = {"research": 678, "operations": 1243, "family": 33, "travel": 14}
 BY_MEM0 = 60

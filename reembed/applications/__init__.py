@@ -1,0 +1,1 @@
+"""Applications whose settings move together with their collection."""

@@ -1,0 +1,167 @@
+"""What mem0's own files say of a migration: whether they fit the tables, and what is to change.
+
+mem0 embeds its own queries, so its configuration must change in the same step as the live name; and
+its history, which lies beside the database, tells a fresh database from the one with the memories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reembed.applications.mem0 import (
+    Mem0Config,
+    changed_config,
+    check,
+    living_memories,
+    read_config,
+    refuse_fresh_database,
+)
+from reembed.disk import write_atomic
+from reembed.errors import PreflightError
+from reembed.manifest import Manifest, Model
+from reembed.records import SHARD_ROWS, chunked
+from reembed.stores.store import CollectionInfo, Store
+
+FEW = 5
+CONFIG_FILE = "mem0-config"
+"""The configuration to deploy, in the run directory; its suffix is that of the one given."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found.
+
+    Attributes:
+        changed_config: the configuration to deploy with the swap, as text; None where none is
+            given.
+        suffix: of the file that the configuration was read from.
+        blockers: refusals, with their ways out.
+    """
+
+    changed_config: str | None = None
+    suffix: str = ""
+    blockers: list[PreflightError] = field(default_factory=list)
+
+
+def old_model(manifest: Manifest) -> Model | None:
+    """The model that mem0 is configured with; None where no configuration is given."""
+    files = manifest.source.mem0
+    if files is None or files.config is None:
+        return None
+    return read_config(Path(files.config)).embedder
+
+
+def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) -> list[str]:
+    """Look for the memories that mem0's history says are alive. Returns what is worth knowing.
+
+    Raises:
+        PreflightError: the table lacks most of them, so it is not the one that mem0 wrote; or a
+            file cannot be read.
+    """
+    files = manifest.source.mem0
+    if files is None:
+        return []
+    config = read_config(Path(files.config)) if files.config else None
+    history = Path(files.history) if files.history else config.history_db if config else None
+    if history is None:
+        return []
+    living = living_memories(history)
+    missing: list[str] = []
+    for ids in chunked(living, SHARD_ROWS):
+        there = store.fetch(source.id, ids, vectors=False).column("id").to_pylist()
+        missing += sorted(set(ids).difference(there))
+    refuse_fresh_database(history, living, missing, source.name, source.count)
+    if not missing:
+        return []
+    return [
+        f"{history} knows {len(missing):,} living memories that {source.name} lacks, e.g. "
+        f"{', '.join(missing[:FEW])}: they were deleted otherwise than by mem0, or lost"
+    ]
+
+
+def examine(manifest: Manifest, source: CollectionInfo, dimensions: int) -> Examined:
+    """Hold mem0's configuration against the tables and the new model.
+
+    Args:
+        source: the memories' collection.
+        dimensions: that the new model gives.
+
+    Raises:
+        PreflightError: the file cannot be read.
+    """
+    files = manifest.source.mem0
+    if files is None or files.config is None:
+        return Examined()
+    config = read_config(Path(files.config))
+    blockers = _misfits(config, source)
+    text = None
+    try:
+        text = changed_config(config, manifest.model, dimensions)
+    except PreflightError as error:
+        blockers.append(error)
+    return Examined(text, config.path.suffix, blockers)
+
+
+def prepare(
+    manifest: Manifest, source: CollectionInfo, store: Store, dimensions: int, folder: Path
+) -> Path | None:
+    """Look again right before the swap, and write the configuration to deploy with it.
+
+    Args:
+        folder: where the file goes; it holds no secret, but says how the application is set up.
+
+    Returns:
+        the file; None where no configuration is given.
+
+    Raises:
+        PreflightError: mem0's files do not fit the collection.
+    """
+    compare_history(manifest, source, store)
+    found = examine(manifest, source, dimensions)
+    if found.blockers:
+        raise found.blockers[0]
+    if found.changed_config is None:
+        return None
+    path = folder / f"{CONFIG_FILE}{found.suffix}"
+    write_atomic(path, found.changed_config.encode())
+    return path
+
+
+def application_config(manifest: Manifest, folder: Path, action: str) -> Path | None:
+    """The file that fits the tables after a move: what `prepare` wrote after a swap, what was given
+    after a rollback. None where no configuration is given."""
+    files = manifest.source.mem0
+    if files is None or files.config is None:
+        return None
+    given = Path(files.config)
+    return given if action == "rollback" else folder / f"{CONFIG_FILE}{given.suffix}"
+
+
+def _misfits(config: Mem0Config, source: CollectionInfo) -> list[PreflightError]:
+    """Why a configuration is not that of the application which reads this collection."""
+    found = []
+    if config.collection != source.name.rpartition(".")[2]:
+        found.append(
+            PreflightError(
+                f"{config.path}: mem0 reads the collection {config.collection!r}, and the manifest "
+                f"moves {source.name!r}",
+                "Name the same one in both.",
+            )
+        )
+    database, named = source.database.get("name"), config.connection.get("dbname")
+    if database and named and named != database:
+        found.append(
+            PreflightError(
+                f"{config.path}: mem0 reads the database {named!r}, and source.url is that of "
+                f"{database!r}",
+                "Name the same one in both: a migration of another database would move nothing "
+                "that mem0 reads.",
+            )
+        )
+    if source.dimensions is not None:
+        try:
+            check(config, source.dimensions, table=source.name)
+        except PreflightError as error:
+            found.append(error)
+    return found

@@ -1,0 +1,312 @@
+"""The command line: options in, documents or tables out. No logic lives here.
+
+stdout carries the result, as tables or with `--json` as one JSON document; progress, logs and
+errors go to stderr. What a command did not manage is its exit code (see `reembed.errors`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import RenderableType
+
+import reembed
+from reembed.cli.output import say, say_json, show
+from reembed.disk import write_atomic, write_output
+from reembed.errors import InterruptedRunError, OutputError, ReembedError, UsageError
+from reembed.manifest import Manifest, json_schema
+from reembed.progress import TerminalProgress
+
+app = typer.Typer(
+    help="Move a live vector collection from one embedding model to another, safely.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+COMMAND_LINE_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""Click's base of all mistakes on the command line. Newer versions of typer bring a Click of their
+own, so importing the name from click would miss it."""
+
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the migration's YAML file")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+Yes = Annotated[bool, typer.Option("--yes", help="do it; without, only say what would be done")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    if version:
+        say(reembed.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
+    collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="file to write; default: stdout")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look into a store and write a manifest for one of its collections."""
+    from reembed.discover import discover
+
+    if output is not None and output.exists():
+        raise UsageError(f"{output}: exists already", "Choose another name with -o.")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
+    found = discover(url, collection, output.parent if output else None)
+    if output is not None:
+        write_output(output, found.to_yaml())
+    if as_json:
+        say_json(found.to_dict())
+    elif output is None:
+        say(found.to_yaml(), end="")
+    else:
+        say(f"wrote {output}; next: choose its model, then `reembed plan {output}`")
+
+
+@app.command()
+def plan(manifest: ManifestPath, as_json: Json = False) -> None:
+    """Say what a run would do, cost and need, and what stands in its way. Writes nothing."""
+    from reembed.cli.text import plan_text
+
+    made = _migration(manifest).plan()
+    refusal = None if made.ok else made.refusal()
+    if as_json:
+        say_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
+    else:
+        show(plan_text(made))
+    raise typer.Exit(refusal.exit_code if refusal else 0)
+
+
+UntilStage = Annotated[
+    str, typer.Option("--until", metavar="STAGE", help="plan, export, embed, load, verify or swap")
+]
+
+
+@app.command()
+def run(
+    manifest: ManifestPath,
+    until: UntilStage = "verify",
+    swap: Annotated[bool, typer.Option("--swap", help="swap if every gate passes")] = False,
+    if_changed: Annotated[
+        bool, typer.Option("--if-changed", help="do nothing if nothing changed since")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Export, embed, load and verify, resuming; stops before the swap unless --swap."""
+    from typing import get_args
+
+    from reembed.cli.text import result_text
+    from reembed.sync.recover import Stage
+
+    if until not in get_args(Stage):
+        raise UsageError(f"--until {until}: no such stage", f"One of {', '.join(get_args(Stage))}.")
+    result = _migration(manifest).run(until=until, swap=swap, if_changed=if_changed)
+    _show(result, result_text, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def verify(
+    manifest: ManifestPath,
+    part: Annotated[
+        str | None,
+        typer.Option("--slice", metavar="N/T", help="only the integrity of the n-th of t slices"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the gates again on a loaded run."""
+    from reembed.cli.text import result_text
+
+    result = _migration(manifest).verify(slice=part)
+    _show(result, result_text, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def swap(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> None:
+    """Move the live name to the new collection."""
+    _moved(_migration(manifest).swap(dry_run=not yes), as_json)
+
+
+@app.command()
+def sweep(manifest: ManifestPath, as_json: Json = False) -> None:
+    """Carry writes that landed in the collection that is not live since the name moved."""
+    _moved(_migration(manifest).sweep(), as_json)
+
+
+@app.command()
+def rollback(
+    manifest: ManifestPath,
+    yes: Yes = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="go back even where rows cannot be carried")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Move the live name back to the old collection, with what was written since."""
+    _moved(_migration(manifest).rollback(dry_run=not yes, accept_loss=accept_loss), as_json)
+
+
+@app.command()
+def clean(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> None:
+    """Delete the collection that is not live: the old one after a swap, else the shadow."""
+    _moved(_migration(manifest).clean(dry_run=not yes), as_json)
+
+
+@app.command()
+def status(
+    manifest: Annotated[Path | None, typer.Argument(metavar="[MANIFEST]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where a migration stands; without a manifest, all of ./.reembed."""
+    from reembed.cli.text import result_text
+    from reembed.results import all_results
+
+    if manifest is not None:
+        _show(_migration(manifest).status(), result_text, as_json)
+        return
+    results = all_results(Path(".reembed"))
+    if as_json:
+        say_json({"migrations": [result.to_dict() for result in results]})
+        return
+    for result in results:
+        show(result_text(result))
+    if not results:
+        say("no runs in ./.reembed")
+
+
+@app.command()
+def report(
+    manifest: ManifestPath,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="default: report.html in the run")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the report of the newest run as one HTML file that opens offline."""
+    from reembed.report.write import REPORT_FILE
+
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other", "Choose one.")
+    found = _migration(manifest).report()
+    if output is None and not (as_json or markdown):
+        output = Path(found.path) / REPORT_FILE
+        write_atomic(output, found.to_html().encode())
+    elif output is not None:
+        if not output.parent.is_dir():
+            raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
+        write_output(output, found.to_html())
+    if as_json:
+        say_json(found.to_dict())
+    elif markdown:
+        say(found.to_markdown(), end="")
+    else:
+        say(str(output))
+
+
+@app.command()
+def compare(
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
+    ],
+    sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
+    seed: Annotated[int, typer.Option("--seed", help="of the choice of records")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare candidate models on a sample of the source. Writes nothing."""
+    from reembed.cli.comparison import comparison_text
+    from reembed.compare import compare as compare_models
+
+    found = compare_models(
+        [Manifest.load(path) for path in manifests],
+        sample=sample, seed=seed, progress=TerminalProgress(),
+    )  # fmt: skip
+    _show(found, comparison_text, as_json)
+
+
+@app.command()
+def schema(as_json: Json = False) -> None:
+    """Print the manifest's JSON Schema."""
+    say_json(json_schema())
+
+
+def _migration(path: Path) -> Any:
+    from reembed.migration import Migration
+
+    return Migration(Manifest.load(path), TerminalProgress())
+
+
+def _moved(result: Any, as_json: bool) -> None:
+    from reembed.cli.text import swap_text
+
+    _show(result, swap_text, as_json)
+
+
+def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
+    if as_json:
+        say_json(result.to_dict())
+    else:
+        show(render(result))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that `reembed.errors` documents."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+        if code == InterruptedRunError.exit_code:  # typer takes KeyboardInterrupt for itself
+            code = _fail(_interrupted())
+    except ReembedError as error:
+        code = _fail(error)
+    except typer.Abort:
+        code = _fail(_interrupted())
+    except COMMAND_LINE_ERROR as error:
+        code = _fail(UsageError(error.format_message(), "See `reembed --help`."))
+    except KeyboardInterrupt:
+        code = _fail(_interrupted())
+    except Exception as error:
+        traceback.print_exc()
+        code = _fail(
+            ReembedError(
+                f"{type(error).__name__}: {error}",
+                "This is a bug in reembed. Please report it with the lines above; `reembed status` "
+                "says where the migration stands.",
+            )
+        )
+    sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> InterruptedRunError:
+    return InterruptedRunError("interrupted", "Run the same command again to go on where it was.")
+
+
+def _fail(error: ReembedError) -> int:
+    if "--json" in sys.argv[1:] and not isinstance(error, OutputError):
+        with contextlib.suppress(OutputError):
+            say_json({"error": error.to_dict()})
+            return error.exit_code
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,138 @@
+"""Plans, results and verdicts for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reembed.quality.verdict import Verdict
+from reembed.results import RunResult
+from reembed.stages.plan import Plan, Problem, human_bytes
+from reembed.sync.catch_up import SwapResult
+
+STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
+
+
+def plan_text(plan: Plan) -> RenderableType:
+    """What a run would do, as a table, then warnings and blockers."""
+    table = _pairs(f"plan of {plan.name}")
+    source, estimate = plan.source, plan.estimate
+    table.add_row("source", f"{source.name}: {plan.records:,} records, {source.dimensions} "
+                            f"dimensions, {source.metric}")  # fmt: skip
+    table.add_row("target", f"{plan.target}: {plan.dimensions} dimensions, {plan.metric}")
+    table.add_row("store", plan.target_url)
+    about = "" if estimate.exact_tokens else "at most about "
+    paid = max(0, estimate.tokens - estimate.new_tokens)
+    told = f"; about {paid:,} of them are paid for already" if paid else ""
+    table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
+    if estimate.usd is not None:
+        table.add_row("cost", f"${estimate.usd:,.4f} at the price of {estimate.price_as_of}")
+    if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:
+        table.add_row("budget", str(plan.budget))
+    if estimate.seconds is not None:
+        table.add_row("time", f"about {human_time(estimate.seconds)} to embed")
+    held = human_bytes(estimate.store_bytes) if estimate.store_bytes else "an unknown size"
+    table.add_row("disk", f"{human_bytes(estimate.state_bytes)} for the run, {held} for the store")
+    if plan.swap:
+        table.add_row("swap", f"{plan.swap.kind} of {plan.swap.live!r}: {plan.swap.guarantee}")
+    for command in plan.executes:
+        table.add_row("executes", command)
+    lines = [_problem("warning", "yellow", problem) for problem in plan.warnings]
+    lines += [_problem("blocked", "bold red", problem) for problem in plan.blockers]
+    if plan.application_config is not None:
+        lines.append(Text("the configuration to deploy with the swap:", "bold"))
+        lines.append(Text(plan.application_config.rstrip()))
+    if plan.ok:
+        lines.append(Text("nothing stands in the way", "green"))
+    return Group(table, *lines)
+
+
+def result_text(result: RunResult) -> RenderableType:
+    """Where a run stands, with its verdict."""
+    table = _pairs(f"{result.name} {result.run}".strip())
+    table.add_row("state", result.state)
+    if result.exported:
+        table.add_row("records", f"{result.exported:,} exported = {result.loaded:,} loaded + "
+                                 f"{result.quarantined:,} quarantined")  # fmt: skip
+    table.add_row("run", result.path)
+    for message in result.messages:
+        table.add_row("", message)
+    parts: list[RenderableType] = [table]
+    if result.verdict:
+        parts.append(verdict_text(result.verdict))
+    if result.swap:
+        parts.append(swap_text(result.swap))
+    if result.next:
+        parts.append(Text(f"next: {result.next}"))
+    return Group(*parts)
+
+
+def verdict_text(verdict: Verdict) -> RenderableType:
+    """A line a gate, with what was found."""
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for gate in verdict.gates:
+        table.add_row(Text(gate.status, STATUS_STYLE[gate.status]), gate.name, Text(gate.message))
+        for kind, samples in gate.samples.items():
+            if samples:
+                table.add_row("", "", Text(f"{kind}: {', '.join(samples[:5])}", "dim"))
+    heading = (
+        Text("verdict: pass", "bold green")
+        if verdict.passed
+        else Text("verdict: the swap is refused", "bold red")
+    )
+    return Group(heading, table)
+
+
+def swap_text(result: SwapResult) -> RenderableType:
+    """What a swap, rollback, sweep or clean did or would do."""
+    table = _pairs(result.action if result.done else f"{result.action} (nothing done yet)")
+    if result.action in ("swap", "rollback"):
+        leads = "leads to" if result.done else "would lead to"
+        table.add_row(result.live, f"{leads} what was {result.collection}")
+        if result.kind != "config":
+            table.add_row("the other one", f"is named {result.parked}" if result.done
+                          else f"would be named {result.parked}")  # fmt: skip
+    if result.kind:
+        table.add_row("kind", f"{result.kind}: {result.guarantee}")
+    if result.gap_seconds is not None:
+        table.add_row("gap", f"{result.gap_seconds * 1000:.1f} ms measured")
+    if result.done and result.action != "clean":
+        table.add_row("carried", f"{result.caught_up:,} before, {result.swept:,} after")
+    if result.conflicts:
+        table.add_row("left alone", f"{len(result.conflicts):,} that the live collection changed "
+                                    f"itself, e.g. {', '.join(result.conflicts[:5])}")  # fmt: skip
+    if result.lost:
+        table.add_row("lost", f"{len(result.lost):,} rows, e.g. {', '.join(result.lost[:5])}")
+    for message in result.messages:
+        table.add_row("", message)
+    if not result.done:
+        table.add_row("", f"do it with: reembed {result.action} MANIFEST --yes")
+    return table
+
+
+def human_time(seconds: float) -> str:
+    """`3 min 20 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{max(1, whole)} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _pairs(title: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _problem(label: str, style: str, problem: Problem) -> Text:
+    text = Text(f"{label}: ", style)
+    text.append(problem.message, "default")
+    if problem.hint:
+        text.append(f"\n  {problem.hint}", "dim")
+    return text

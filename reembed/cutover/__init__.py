@@ -1,0 +1,1 @@
+"""The live name moves, there and back, and the old collection goes."""

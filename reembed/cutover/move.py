@@ -1,0 +1,95 @@
+"""The move of the live name, and what a swap and its way back have in common.
+
+Every move is journalled before and after, and what follows a move (sweep, hook) is finished by the
+next call if this one is killed. A swap is taken in `swapping.py`, its way back in `moving_back.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+from reembed.applications.mem0.plan import application_config
+from reembed.session import Session
+from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan, parked_name
+from reembed.stores.store import Exchange, Receipt
+from reembed.sync.catch_up import (
+    SwapResult,
+    hook_variables,
+    last_move,
+    move_live_name,
+    release_writes,
+    writes_held,
+)
+from reembed.sync.recover import both_ids, shadow_of
+
+MOVE_TRIES = 5
+MOVE_PAUSE = 1.0
+"""Seconds in which others that were in the way of a move can go on."""
+
+
+def swap_kind(s: Session) -> SwapPlan:
+    """How this run's newest swap moves the live name."""
+    kind = s.run.events("swap-begun")[-1]["kind"]
+    guarantee = s.store.capabilities.swap_kinds.get(kind, "")
+    return SwapPlan(kind, CONFIG_GUARANTEE if kind == "config" else guarantee, s.manifest.live)
+
+
+def hold_writes(
+    s: Session, kind: SwapPlan, incoming_id: str
+) -> contextlib.AbstractContextManager[None]:
+    """Writers to the live name wait in the block, if a name moves."""
+    if kind.kind == "config":  # no name moves
+        return contextlib.nullcontext()
+    return writes_held(s.store, s.run, s.manifest.live, incoming_id)
+
+
+def let_writes_go(s: Session) -> None:
+    """Let go of writers that a killed move may still hold."""
+    if s.begun:
+        release_writes(s.store, s.run, s.manifest.live)
+
+
+def move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Receipt:
+    """Move the live name to the shadow, or back; journalled before and after."""
+    old_id, new_id = both_ids(s)
+    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
+    if action == "swap":
+        model = s.manifest.model.to_dict()
+        exchange = Exchange(s.manifest.live, new_id, old_id, parked, model)
+    else:
+        shadow_name = str(s.run.events("shadow-created")[-1]["name"])
+        old_model = s.manifest.source.model
+        settings = old_model.to_dict() if old_model else s.source.model
+        exchange = Exchange(s.manifest.live, old_id, new_id, shadow_name, settings)
+    return move_live_name(s.store, s.run, action, kind.kind, exchange)
+
+
+def variables_of(s: Session, action: str) -> dict[str, str]:
+    """What the hooks of a move are told."""
+    shadow = str(s.run.events("shadow-created")[-1]["name"])
+    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
+    variables = hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
+    config = application_config(s.manifest, s.run.path, action)
+    return variables | ({} if config is None else {"APPLICATION_CONFIG": str(config)})
+
+
+def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -> SwapResult:
+    """What an action did or, as a dry run, would do."""
+    shadow = s.run.last("shadow-created")
+    name = str(shadow["name"]) if shadow else ""
+    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
+    back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
+    other = name if back else parked
+    if (
+        done and action != "clean"
+    ):  # a pointer leaves a collection its name unless it is the live one
+        left = (
+            s.store.describe_id(shadow_of(s)) if back else s.source_store.describe_id(s.source.id)
+        )
+        other = left.name if left else other
+    return SwapResult(
+        action, s.run.run_id, done, s.manifest.live,
+        collection=parked if back else name, parked=other,
+        kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
+    )  # fmt: skip

@@ -1,0 +1,208 @@
+"""A swap with a session: catch up, move, sweep; and the sweeps that can be told again later."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from reembed.applications.mem0.plan import application_config, prepare
+from reembed.cutover import move as moving
+from reembed.cutover.move import hold_writes, let_writes_go, move, outcome, swap_kind, variables_of
+from reembed.cutover.rollback import sweep_back
+from reembed.errors import LockedError
+from reembed.results import run_state, wrong_state
+from reembed.run.guards import guard_messages, refuse_held
+from reembed.session import Session
+from reembed.stages.refusals import leads_to, refuse_other
+from reembed.stages.swap_kind import SwapPlan, choose_kind
+from reembed.stores.store import Receipt
+from reembed.sync.catch_up import (
+    SWEEP_SECONDS,
+    SwapResult,
+    finish_move,
+    last_move,
+    merge_intruder,
+    pending_move,
+    run_after,
+    run_before,
+    shadow_was_live,
+    swap_unfinished,
+    sweep,
+)
+from reembed.sync.recover import (
+    both_ids,
+    carry,
+    catch_up_source,
+    load_rest,
+    mend_shards,
+    resync_shadow,
+    settle,
+    shadow_of,
+)
+from reembed.verify.verdicts import check_deltas, require_verdict
+
+DEPLOY = "deploy {} to the application now: until then its searches ask with the old model"
+STILL_WRITTEN = (
+    "the old collection is still written to, through handles that were opened before the swap: "
+    "open them anew, then carry the rest over with `reembed sweep`"
+)
+
+
+def swap_run(s: Session, dry_run: bool) -> SwapResult:
+    """Catch up, move the live name, sweep; or finish a swap that was begun."""
+    manifest, run = s.manifest, s.run
+    if pending_move(run) == "swap" or swap_unfinished(run):
+        if dry_run:
+            return replace(outcome(s, "swap", False), messages=["it is begun already"])
+        return _finish_swap(s)
+    if last_move(run) == "swap":
+        return replace(outcome(s, "swap", True), messages=["it is swapped already"])
+    if run_state(run) == "cleaned":
+        raise wrong_state(s.manifest.name, run, "cleaned")
+    require_verdict(s)
+    source = s.source_store.resolve(manifest.source.collection)
+    refuse_other(source, s.source, s.run)
+    kind = choose_kind(s.source_store, manifest, source)
+    if dry_run:
+        messages = [*guard_messages(manifest.state_dir), *_open_in_others(s)]
+        return replace(outcome(s, "swap", False, kind), messages=messages)
+    prepare(manifest, source, s.source_store, s.dimensions, run.path)
+    _ = s.fingerprint  # the model must still be the one that embedded
+    mend_shards(s)
+    if last_move(run) == "rollback":
+        resync_shadow(s)
+    load_rest(s)
+    caught_up = catch_up_source(s)
+    refuse_held(manifest.state_dir)
+    run_before(manifest.swap.before, variables_of(s, "swap"))
+    return _move_held(s, kind, caught_up)
+
+
+def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
+    """Catch up and move while writers wait, again if another session is in the way.
+
+    Args:
+        caught_up: records carried so far.
+    """
+    for tries_left in reversed(range(moving.MOVE_TRIES)):
+        try:
+            with hold_writes(s, kind, shadow_of(s)):
+                caught_up += catch_up_source(s)
+                check_deltas(s)
+                if pending_move(s.run) == "swap":
+                    finish_move(s.store, s.run, "swap")
+                else:
+                    move(s, "swap", kind)
+                return replace(_finish_swap(s), caught_up=caught_up)
+        except LockedError:
+            if not tries_left:
+                raise
+            time.sleep(moving.MOVE_PAUSE)
+            caught_up += catch_up_source(s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _finish_swap(s: Session) -> SwapResult:
+    """What is left of a swap that was begun: move, sweep, hook, in a later call if need be.
+
+    Neither a hold nor a budget stops it any more: half a move is worse than either.
+    """
+    run = s.run
+    s.spending.lift()
+    if pending_move(run) == "swap":
+        if leads_to(s.source_store, s.manifest.live, s.source.id):
+            # It did not get that far, and the application has written since.
+            settle(s)
+            return _move_held(s, swap_kind(s), 0)
+        finish_move(s.store, run, "swap")
+    settled = settle(s)
+    kind = swap_kind(s)
+    receipt = Receipt(**run.events("swap-done")[-1]["receipt"])
+    result = _sweep_after(s, receipt)
+    conflicts = sorted({*settled, *result.conflicts})
+    config = application_config(s.manifest, run.path, "swap")
+    messages = [] if config is None else [DEPLOY.format(config)]
+    messages += run_after(s.manifest.swap.after, variables_of(s, "swap"))
+    run.journal.append("swap-finished", swept=result.swept)
+    return replace(
+        result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
+        conflicts=conflicts, messages=[*result.messages, *messages, *_open_in_others(s)],
+    )  # fmt: skip
+
+
+def _open_in_others(s: Session) -> list[str]:
+    """Which other processes have a store open that takes one writer, and what that means."""
+    others = s.source_store.capabilities.open_in
+    if not others:
+        return []
+    return [
+        f"open in other processes now: {', '.join(others)}. If they write while a run does, "
+        "vectors are lost without an error; and handles that they opened before a swap stay on the "
+        "old collection until they open the name again"
+    ]
+
+
+def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
+    """Carry what was written to the old collection between catch-up and move."""
+    swept, conflicts = _sweep_parked(s)
+    messages = [_config_change(s)] if receipt.kind == "config" else []
+    if receipt.kind != "config":
+        let_writes_go(s)
+        more_swept, more, quiet = _sweep_until_quiet(s, swept)
+        swept, conflicts = swept + more_swept, sorted({*conflicts, *more})
+        messages += [] if quiet else [STILL_WRITTEN]
+    if receipt.intruder:
+        merged, more = merge_intruder(
+            s.store, receipt.intruder, shadow_of(s), s.ledger,
+            lambda id, difference: carry(s, id, difference),
+        )  # fmt: skip
+        swept, conflicts = swept + merged, conflicts + more
+        messages.append(
+            f"somebody made a collection under the live name in the gap; {merged:,} records of "
+            f"it were merged, and it is kept as {receipt.intruder!r}"
+        )
+    return replace(outcome(s, "swap", True), swept=swept, conflicts=conflicts, messages=messages)
+
+
+def _sweep_parked(s: Session) -> tuple[int, list[str]]:
+    old_id, new_id = both_ids(s)
+    return sweep(
+        s.source_store, old_id, s.store, new_id, s.manifest.source.where, s.run, s.ledger,
+        lambda id, difference: carry(s, id, difference),
+    )  # fmt: skip
+
+
+def _sweep_until_quiet(s: Session, swept: int) -> tuple[int, list[str], bool]:
+    """Sweep again while a sweep finds something, for SWEEP_SECONDS. Returns the records
+    carried, the ids left alone, and whether the last sweep found nothing to carry."""
+    total, conflicts, deadline = 0, set[str](), time.monotonic() + SWEEP_SECONDS
+    while swept and time.monotonic() < deadline:
+        swept, more = _sweep_parked(s)
+        total += swept
+        conflicts |= {*more}
+    return total, sorted(conflicts), not swept
+
+
+def _config_change(s: Session) -> str:
+    manifest = s.manifest
+    name = str(s.run.events("shadow-created")[-1]["name"])
+    return (
+        f"change the application's configuration: store {manifest.target_url}, collection "
+        f"{name!r} instead of {manifest.live!r}, model {manifest.model.provider} "
+        f"{manifest.model.name} with {s.dimensions} dimensions, query prefix "
+        f"{manifest.model.query_prefix!r}"
+    )
+
+
+def sweep_run(s: Session) -> SwapResult:
+    """Carry what handles opened before a move wrote to the collection that is not live now."""
+    s.spending.lift()  # the live collection lacks these writes
+    let_writes_go(s)
+    state = run_state(s.run)
+    if shadow_was_live(s.run) and state != "cleaned":
+        return sweep_back(s)
+    if state != "swapped":
+        raise wrong_state(s.manifest.name, s.run, state, "swapped")
+    left = settle(s)
+    swept, conflicts = _sweep_parked(s)
+    return replace(outcome(s, "sweep", True), swept=swept, conflicts=[*left, *conflicts])

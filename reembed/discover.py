@@ -1,0 +1,142 @@
+"""`reembed init`: look into a store and write the manifest of a migration from it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reembed.errors import PreflightError, UsageError
+from reembed.manifest.urls import resolve_url
+from reembed.stores.registry import open_store
+from reembed.stores.store import CollectionInfo, Store
+
+HEADER = """\
+# A migration manifest; `reembed schema` lists every key.
+# Next: choose the model below, then `reembed plan` this file.
+"""
+
+EXAMPLE_MODEL = {
+    "provider": "ollama",
+    "name": "nomic-embed-text",
+    "dimensions": 768,
+    "document_prefix": "search_document: ",
+    "query_prefix": "search_query: ",
+    "max_tokens": 2048,
+}
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a store holds, and a manifest for one of its collections.
+
+    Attributes:
+        url: as given.
+        collections: every collection of the store that can be moved.
+        manifest: for the chosen one.
+        refused: collections that cannot be moved as they are, with the reason.
+    """
+
+    url: str
+    collections: list[CollectionInfo]
+    manifest: dict[str, Any]
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "url": self.url,
+            "collections": [info.to_dict() for info in self.collections],
+            "refused": self.refused,
+            "manifest": self.manifest,
+        }
+
+    def to_yaml(self) -> str:
+        """The manifest as commented YAML."""
+        chosen = next(
+            info for info in self.collections
+            if info.name == self.manifest["source"]["collection"]
+        )  # fmt: skip
+        found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}.\n"
+        return HEADER + found + yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
+
+
+def discover(
+    url: str, collection: str | None = None, folder: str | Path | None = None
+) -> Discovery:
+    """Describe every collection and draft a manifest for one of them.
+
+    Args:
+        url: a store URL; a relative path is relative to the working directory.
+        collection: which one; needed only where there are several.
+        folder: where the manifest is to lie, from which its relative paths are read; default: the
+            working directory.
+
+    Raises:
+        UsageError: there are several and none is chosen; the hint lists them.
+        PreflightError: there is none.
+        CollectionNotFoundError: the chosen one does not exist.
+    """
+    store = open_store(resolve_url(url, Path.cwd()))
+    try:
+        infos, refused = _describe_all(store)
+        if collection is None and len(infos) + len(refused) == 1 and refused:
+            store.describe(*refused)  # raises, with the way out
+        if not infos and not refused:
+            raise PreflightError(f"{url}: holds no collection", "Check the path or the database.")
+        if collection is None and len(infos) + len(refused) > 1:
+            names = ", ".join(
+                [f"{info.name} ({_described(info)})" for info in infos]
+                + [f"{name} (not as it is: {why})" for name, why in refused.items()]
+            )
+            raise UsageError(
+                f"{url}: holds {len(infos) + len(refused)} collections",
+                f"Choose with --collection: {names}.",
+            )
+        chosen = store.describe(collection or infos[0].name)
+    finally:
+        store.close()
+    source: dict[str, Any] = {
+        "url": _seen_from(Path(folder or "."), url), "collection": chosen.name,
+    }  # fmt: skip
+    if chosen.layout not in ("", "table"):
+        source["layout"] = chosen.layout
+    if chosen.model is None:
+        source["model"] = None
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
+    manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": EXAMPLE_MODEL}
+    return Discovery(url, infos, manifest, refused)
+
+
+def _describe_all(store: Store) -> tuple[list[CollectionInfo], dict[str, str]]:
+    """Every collection, and why those that are refused cannot be described."""
+    infos, refused = [], {}
+    for name in store.collections():
+        try:
+            infos.append(store.describe(name))
+        except PreflightError as error:
+            refused[name] = error.message
+    return infos, refused
+
+
+def _described(info: CollectionInfo) -> str:
+    layout = [f"layout {info.layout}"] if info.layout else []
+    dimensions = f"{info.dimensions} dimensions" if info.dimensions else "no vectors yet"
+    return ", ".join([f"{info.count:,} records", *layout, dimensions, info.metric])
+
+
+def _seen_from(folder: Path, url: str) -> str:
+    """A store URL given in the working directory, for a manifest in `folder`."""
+    scheme, _, path = url.partition(":")
+    here = folder.resolve() == Path.cwd()
+    if here or resolve_url(url, Path.cwd()) == url or path.startswith("~"):
+        return url
+    return f"{scheme}:{os.path.relpath(path, folder)}"
+
+
+def _model_text(info: CollectionInfo) -> str:
+    if info.model is None:
+        return "not recorded (give it as source.model to compare old and new)"
+    return f"{info.model.get('provider')} {info.model.get('name')}"

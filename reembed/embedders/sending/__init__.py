@@ -1,0 +1,1 @@
+"""How texts are sent: batches, workers, retries, rates and what an answer must be."""

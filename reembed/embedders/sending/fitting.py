@@ -1,0 +1,105 @@
+"""From texts to pieces that can be sent: the unusable are rejected, the too long treated as the
+manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from reembed.embedders.provider import Limits, Provider
+from reembed.embedders.sending.batching import Piece, beginning, cut
+from reembed.embedders.sending.checks import least_tokens
+from reembed.embedders.sending.outcome import Rejection, Stats
+
+WATCHED, WATCHED_IF_TOLD = 250, 4_000
+"""Tokens, by estimate, from which a text goes alone where its server might cut it in silence and
+the count in its answer would tell: in a batch, short texts would hide what a long one lost. The
+first where nothing is known of the server's limit, the second where it is told (a limit of 8,192
+was told and 2,048 served: ollama/ollama #14259)."""
+
+Reject = Callable[[Piece, Rejection], None]
+
+
+class Fitter:
+    """Fits texts to one model.
+
+    Args:
+        limits: the manifest's `max_tokens` included.
+        counted: whether the provider's answers say how many tokens it embedded.
+        stats: truncated texts are counted there.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        limits: Limits,
+        on_too_long: Literal["fail", "truncate", "mean"],
+        counted: bool,
+        stats: Stats,
+    ) -> None:
+        self._provider = provider
+        self._limits = limits
+        self._on_too_long = on_too_long
+        self._exact = provider.exact_tokens
+        self._judged = not self._exact and (limits.refuses_long or counted)
+        self._stats = stats
+        self._watch: int | None = None
+        if counted and not self._exact:
+            self._watch = WATCHED if limits.max_tokens is None else WATCHED_IF_TOLD
+
+    def pieces(self, texts: Sequence[str], prefix: str, reject: Reject) -> list[Piece]:
+        """What to send for `texts`, in their order; each text that cannot be sent is rejected."""
+        usable = [index for index, text in enumerate(texts) if _usable(index, text, reject)]
+        counts = self._provider.count_tokens([prefix + texts[index] for index in usable])
+        limit = self._limits.max_tokens
+        pieces = []
+        for index, tokens in zip(usable, counts.tolist(), strict=True):
+            if limit is None or tokens <= limit:
+                alone = self._watch is not None and tokens > self._watch
+                pieces.append(Piece(index, prefix, texts[index], tokens, alone=alone))
+            else:
+                whole = Piece(index, prefix, texts[index], tokens)
+                pieces += self._too_long(whole, limit, reject)
+        return pieces
+
+    def shortened(self, text: str, prefix: str) -> str:
+        """As much of `text` as the model takes after `prefix`."""
+        limit = self._limits.max_tokens
+        return text if limit is None else beginning(text, limit, self._counter(prefix))
+
+    def _counter(self, prefix: str) -> Callable[[str], int]:
+        return lambda body: int(self._provider.count_tokens([prefix + body])[0])
+
+    def _too_long(self, whole: Piece, limit: int, reject: Reject) -> list[Piece]:
+        """A text above `limit` by `on_too_long`; as it is where only an estimate says so and the
+        provider's refusal, or its own count, will tell the truth."""
+        if self._judged and least_tokens([whole.text]) <= limit:
+            return [replace(whole, alone=True)]
+        count = self._counter(whole.prefix)
+        if self._on_too_long == "fail" or count("") >= limit:
+            how = "" if self._exact else " by estimate"
+            detail = f"{whole.tokens:,} tokens{how}, the model takes {limit:,}"
+            reject(whole, Rejection("too_long", detail))
+            return []
+        if self._on_too_long == "truncate":
+            bodies = [beginning(whole.body, limit, count)]
+            self._stats.add(truncated=1)
+        else:
+            bodies = cut(whole.body, limit, count)
+        return [replace(whole, body=body, tokens=count(body), cut=True) for body in bodies]
+
+
+def _usable(index: int, text: str, reject: Reject) -> bool:
+    """An empty text has no meaning to embed, though some servers give it a vector."""
+    detail = ""
+    if not text:
+        detail = "the text is empty"
+    else:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            detail = f"the text is no valid Unicode: {error.reason} at {error.start}"
+    if detail:
+        reject(Piece(index, "", "", 0), Rejection("refused", detail))
+    return not detail

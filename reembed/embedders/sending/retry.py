@@ -1,0 +1,124 @@
+"""Retries: which failures are tried again, how often, and how long between."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from reembed.embedders.options import Options
+from reembed.embedders.provider import TransientError
+from reembed.embedders.sending.throttle import Cancelled
+from reembed.errors import UnreachableError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How patient a request is.
+
+    Attributes:
+        attempts: tries of one request; three times as many where the provider only says "slower".
+        wait: seconds before the first retry; doubled each time, half of it random.
+        longest_wait: seconds between two tries at most, unless the provider asks for more.
+        total: seconds in all; a wait that would end later is not begun.
+        first_attempts: tries while nobody has answered yet, so that a wrong address is told soon.
+    """
+
+    attempts: int = 8
+    wait: float = 1.0
+    longest_wait: float = 60.0
+    total: float = 900.0
+    first_attempts: int = 3
+
+    @classmethod
+    def from_options(cls, options: Options) -> RetryPolicy:
+        """`retry_attempts`, `retry_wait` (seconds), `retry_seconds` of `model.options`.
+
+        Raises:
+            ManifestError: one of them is no number above zero.
+        """
+        return cls(
+            attempts=options.take_positive("retry_attempts", int, cls.attempts),
+            wait=options.take_positive("retry_wait", float, cls.wait),
+            total=options.take_positive("retry_seconds", float, cls.total),
+        )
+
+
+class BadAnswer(TransientError):
+    """An answer came and its vectors cannot be right; asked again, the provider may do better.
+
+    Attributes:
+        rows: the texts whose vectors are bad, while the others are good; None: all are suspect.
+        equal: all are suspect because all are the same.
+    """
+
+    def __init__(self, message: str, rows: list[int] | None = None, equal: bool = False) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.equal = equal
+
+
+BAD_ANSWER_ATTEMPTS = 4
+"""A model that gives NaN for a text gives it again: fewer tries than for a busy server."""
+
+
+def with_retries(
+    send: Callable[[], T],
+    policy: RetryPolicy,
+    cancelled: threading.Event,
+    contacted: Callable[[], bool],
+    on_retry: Callable[[float], None],
+) -> T:
+    """`send()`, again while it raises TransientError or UnreachableError and `policy` allows.
+
+    Args:
+        cancelled: ends waiting at once.
+        contacted: whether the provider has ever answered.
+        on_retry: told the seconds of each wait before it begins.
+
+    Raises:
+        TransientError, UnreachableError: the last failure.
+        Cancelled: `cancelled` was set.
+        Exception: whatever else `send` raises.
+    """
+
+    def give_up(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        most = policy.attempts
+        if isinstance(error, UnreachableError) and not contacted():
+            most = min(most, policy.first_attempts)
+        elif isinstance(error, BadAnswer):
+            most = min(most, BAD_ANSWER_ATTEMPTS)
+        elif isinstance(error, TransientError) and error.rate_limited:
+            most *= 3
+        return state.attempt_number >= most
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        # Half fixed, half random: never at once, and never all threads together.
+        longest = min(policy.longest_wait, policy.wait * 2.0 ** (state.attempt_number - 1))
+        seconds = longest / 2 + random.uniform(0, longest / 2)  # noqa: S311
+        if isinstance(error, TransientError) and error.retry_after is not None:
+            return error.retry_after + seconds / 10
+        return seconds
+
+    def sleep(seconds: float) -> None:
+        on_retry(seconds)
+        if cancelled.wait(seconds):
+            raise Cancelled
+
+    too_late = tenacity.stop_before_delay(policy.total)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((TransientError, UnreachableError)),
+        stop=lambda state: give_up(state) or too_late(state),
+        wait=wait,
+        sleep=sleep,
+        reraise=True,
+    )
+    return retrying(send)

@@ -1,0 +1,123 @@
+"""How fast requests leave: pacing, pauses a provider asks for, adaptive concurrency."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reembed.embedders.provider import RateState
+
+LONGEST_PAUSE = 120.0
+"""Seconds; a rate header that asks for more is not believed, the next request will tell."""
+TICK = 0.2
+"""Seconds after which a waiting thread looks whether its call was cancelled."""
+
+
+class Cancelled(Exception):
+    """The call that this request belongs to has ended."""
+
+
+class _Pacer:
+    """Evenly paced costs: after a cost of c the next may start c / rate seconds later.
+
+    Over any minute at most the rate plus one request passes.
+    """
+
+    def __init__(self, per_minute: int | None) -> None:
+        self._per_second = per_minute / 60 if per_minute else None
+        self.free_at = 0.0
+
+    def pay(self, now: float, cost: float) -> None:
+        if self._per_second:
+            self.free_at = max(now, self.free_at) + cost / self._per_second
+
+
+class Throttle:
+    """Lets requests pass, from all threads of an embedder.
+
+    Concurrency is additive-increase, multiplicative-decrease (as in TCP; Chiu and Jain 1989): a
+    rate-limit answer halves it and holds all requests for a while, every success adds 1/n, so that
+    it settles under a limit instead of hammering it.
+
+    Args:
+        wait: seconds all requests pause after a rate-limit answer that does not say how long;
+            doubled from one to the next, halved by every success.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        wait: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = concurrency
+        self._allowed = float(concurrency)
+        self._running = 0
+        self._requests = _Pacer(requests_per_minute)
+        self._tokens = _Pacer(tokens_per_minute)
+        self._paused_until = 0.0
+        self._wait = self._shortest_wait = wait
+        self._clock = clock
+        self._changed = threading.Condition()
+
+    @property
+    def allowed(self) -> int:
+        """Requests that may run at once now."""
+        return max(1, int(self._allowed))
+
+    @contextmanager
+    def slot(self, tokens: int, cancelled: threading.Event) -> Iterator[float]:
+        """Hold a place for one request of `tokens` tokens; yields the seconds it waited.
+
+        Raises:
+            Cancelled: `cancelled` was set while waiting.
+        """
+        began = self._clock()
+        with self._changed:
+            while True:
+                if cancelled.is_set():
+                    raise Cancelled
+                now = self._clock()
+                ready = max(self._paused_until, self._requests.free_at, self._tokens.free_at)
+                if self._running < self.allowed and now >= ready:
+                    break
+                self._changed.wait(min(TICK, max(0.001, ready - now)) if now < ready else TICK)
+            self._running += 1
+            self._requests.pay(now, 1)
+            self._tokens.pay(now, tokens)
+        try:
+            yield now - began
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def succeeded(self, rate: RateState | None, tokens: int) -> None:
+        """A request was answered; `rate` is what the provider's headers said about the next."""
+        with self._changed:
+            self._allowed = min(float(self._most), self._allowed + 1 / self._allowed)
+            self._wait = max(self._shortest_wait, self._wait / 2)
+            if rate:
+                self._pause(rate.reset_requests if rate.remaining_requests == 0 else None)
+                remaining = rate.remaining_tokens
+                self._pause(
+                    rate.reset_tokens if remaining is not None and remaining < tokens else None
+                )
+            self._changed.notify_all()
+
+    def limited(self, retry_after: float | None) -> None:
+        """The provider said that requests come too fast; all wait `retry_after` seconds."""
+        with self._changed:
+            if self._clock() >= self._paused_until:  # one burst of refusals counts once
+                self._allowed = max(1.0, self._allowed / 2)
+                self._wait = min(LONGEST_PAUSE, self._wait * 2)
+            self._pause(self._wait / 2 if retry_after is None else retry_after)
+
+    def _pause(self, seconds: float | None) -> None:
+        if seconds:
+            until = self._clock() + min(seconds, LONGEST_PAUSE)
+            self._paused_until = max(self._paused_until, until)

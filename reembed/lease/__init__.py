@@ -1,0 +1,1 @@
+"""One writer for a store: who owns the lease, and what it guards."""

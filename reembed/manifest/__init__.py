@@ -1,0 +1,29 @@
+"""The manifest: the YAML file that describes one migration."""
+
+from reembed.manifest.manifest import (
+    Embed,
+    Layout,
+    Manifest,
+    Model,
+    Provider,
+    Source,
+    Swap,
+    SwapKind,
+    Target,
+    Verify,
+    json_schema,
+)
+
+__all__ = [
+    "Embed",
+    "Layout",
+    "Manifest",
+    "Model",
+    "Provider",
+    "Source",
+    "Swap",
+    "SwapKind",
+    "Target",
+    "Verify",
+    "json_schema",
+]

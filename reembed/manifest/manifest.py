@@ -1,0 +1,195 @@
+"""The manifest: load, validate, refuse secrets, resolve paths, hash what decides the result.
+
+`Manifest.load` is the only way in: safe YAML with a bound on what aliases may expand to, unknown
+keys named with their nearest known neighbour, secrets refused, paths made absolute relative to the
+manifest's own folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
+
+from reembed.errors import ManifestError
+from reembed.manifest.messages import explain
+from reembed.manifest.reader import read_yaml
+from reembed.manifest.secrets import refuse_secrets
+from reembed.manifest.sections import (
+    Embed,
+    Layout,
+    Model,
+    Provider,
+    Section,
+    Source,
+    Swap,
+    SwapKind,
+    Target,
+    Verify,
+)
+from reembed.manifest.template import TemplateError, TextTemplate
+from reembed.manifest.urls import absolute, check_url, resolve_url
+
+__all__ = [
+    "Embed", "Layout", "Manifest", "Model", "Provider", "Source", "Swap", "SwapKind", "Target",
+    "Verify", "json_schema",
+]  # fmt: skip
+
+
+class Manifest(Section):
+    """One migration, from one collection and model to another."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """the migration's name, also the name of its run directory"""
+    source: Source
+    target: Target = Target()
+    model: Model
+    text: str = "{document}"
+    """what is embedded; {document}, {uri}, {id} and {metadata.KEY} may be used"""
+    embed: Embed = Embed()
+    verify: Verify = Verify()
+    swap: Swap = Swap()
+    state: str = "./.reembed"
+    """where run directories live"""
+
+    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+    _path: Path | None = PrivateAttr(default=None)
+
+    @field_validator("text")
+    @classmethod
+    def _is_a_template(cls, value: str) -> str:
+        try:
+            TextTemplate(value)
+        except TemplateError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a manifest file; relative paths in it are relative to its folder.
+
+        Raises:
+            ManifestError: it cannot be read, is no valid manifest, or holds a secret.
+        """
+        path = Path(path)
+        manifest = cls.parse(read_yaml(path), base_dir=path.resolve().parent, origin=str(path))
+        manifest._path = path.resolve()
+        return manifest
+
+    @classmethod
+    def parse(cls, data: Any, base_dir: Path, origin: str = "manifest") -> Self:
+        """Validate `data` and make its paths absolute. Raises ManifestError."""
+        if not isinstance(data, dict):
+            raise ManifestError(
+                f"{origin}: a manifest is a mapping of keys, this is {_yaml_type(data)}",
+                "Start from one of manifests/, or write one with `reembed init URL`.",
+            )
+        refuse_secrets(data, origin)
+        try:
+            manifest = cls.model_validate(data)
+        except ValidationError as error:
+            raise ManifestError(*explain(error, data, origin, cls)) from None
+        check_url(manifest.source.url, f"{origin}: source.url")
+        if manifest.target.url is not None:
+            check_url(manifest.target.url, f"{origin}: target.url")
+        try:
+            resolved = cls.model_validate(_resolve(manifest.model_dump(), base_dir))
+        except ManifestError as error:
+            raise ManifestError(f"{origin}: {error.message}", error.hint) from None
+        resolved._base_dir = base_dir
+        return resolved
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative paths and `python` models are found from."""
+        return self._base_dir
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from, None for one that was made in Python."""
+        return self._path
+
+    @property
+    def target_url(self) -> str:
+        return self.target.url or self.source.url
+
+    @property
+    def live(self) -> str:
+        """The name the application reads."""
+        return self.swap.live or self.source.collection
+
+    @property
+    def state_dir(self) -> Path:
+        """`<state>/<name>`, where this migration's runs live."""
+        return Path(self.state) / self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump()
+
+    def to_yaml(self) -> str:
+        """The resolved manifest, as written to the run directory."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a run's records and vectors. A run directory belongs to one identity;
+        `embed`, `verify` and `swap` may change between two calls of the same run."""
+        dump = self.to_dict()
+        del dump["source"]["mem0"]  # says how the application is set up, not what is moved
+        return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
+            "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
+        }
+
+    def executes(self) -> list[str]:
+        """The code of the user's that this manifest makes reembed run."""
+        found = [f"{hook}: {command}" for hook in ("before", "after")
+                 if (command := getattr(self.swap, hook))]  # fmt: skip
+        found += [f"python: {model.name}" for model in (self.model, self.source.model)
+                  if model and model.provider == "python"]  # fmt: skip
+        return found
+
+
+def json_schema() -> dict[str, Any]:
+    """The manifest's JSON Schema (draft 2020-12)."""
+    schema = Manifest.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "reembed manifest"
+    return schema
+
+
+def _resolve_model(model: dict[str, Any] | None, base_dir: Path) -> None:
+    if model is None:
+        return
+    is_file = model["provider"] in ("onnx", "static", "sentence-transformers")
+    if is_file and not model["name"].startswith("package:"):
+        path = absolute(model["name"], base_dir)
+        with contextlib.suppress(OSError):  # a name too long for a path
+            if Path(path).exists():  # else a hub id, or a path that the provider will miss
+                model["name"] = path
+    tokenizer = model["options"].get("tokenizer")
+    if isinstance(tokenizer, str) and not tokenizer.startswith("package:"):
+        model["options"] = model["options"] | {"tokenizer": absolute(tokenizer, base_dir)}
+
+
+def _resolve(data: dict[str, Any], base_dir: Path) -> dict[str, Any]:
+    for section in ("source", "target"):
+        if data[section]["url"]:
+            data[section]["url"] = resolve_url(data[section]["url"], base_dir)
+    if data["source"]["data_dir"]:
+        data["source"]["data_dir"] = absolute(data["source"]["data_dir"], base_dir)
+    files = data["source"]["mem0"] or {}
+    for key, path in files.items():
+        files[key] = path and absolute(path, base_dir)
+    for key in ("queries", "qrels"):
+        if data["verify"][key]:
+            data["verify"][key] = absolute(data["verify"][key], base_dir)
+    data["state"] = absolute(data["state"], base_dir)
+    _resolve_model(data["model"], base_dir)
+    _resolve_model(data["source"]["model"], base_dir)
+    return data
+
+
+def _yaml_type(data: Any) -> str:
+    return {type(None): "empty", list: "a list", str: "a text"}.get(type(data), type(data).__name__)

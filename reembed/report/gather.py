@@ -1,0 +1,220 @@
+"""What a report says of a run, gathered from its run directory alone: no store, no model."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+import reembed
+from reembed.quality.verdict import Verdict
+from reembed.report.timeline import Moment, Stage, stages, timeline
+from reembed.results import NEXT_STEP, RunResult, State, run_result
+from reembed.run.directory import RunDir
+from reembed.stages.embed import QUARANTINE_FILE
+from reembed.stages.swap_kind import parked_name
+
+Outcome = Literal["pass", "refused", "none"]
+QUARANTINE_SAMPLES = 10
+CLEAN_STATES = ("swapped", "cleaned")
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """The records quarantined for one reason.
+
+    Attributes:
+        samples: up to 10 of them: id and what the provider or reembed said.
+    """
+
+    reason: str
+    count: int
+    samples: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to go on with, and what it does."""
+
+    command: str
+    does: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the report's forms (HTML, Markdown, JSON) show.
+
+    Attributes:
+        name: of the migration.
+        run: run id.
+        path: run directory.
+        written: seconds since the epoch.
+        state: how far the run is.
+        outcome: `pass`, `refused`, or `none` before there is a verdict.
+        sentence: why, in one sentence.
+        source: the collection as the census found it; empty before.
+        target: name of the shadow; empty before there is one.
+        model: the new model, as manifest keys.
+        dimensions: of the new vectors, None before the model was asked.
+        exported, loaded, quarantined: records.
+        stages: time, records and tokens of each.
+        quarantine: by reason, most frequent first.
+        timeline: what happened when.
+        swap: `kind`, `guarantee` and `live`, or `refused` and `hint`; empty if not known yet.
+        commands: how to swap, go back and clean.
+        manifest: YAML, as resolved.
+    """
+
+    name: str
+    run: str
+    path: str
+    written: float
+    state: State
+    outcome: Outcome
+    sentence: str
+    source: dict[str, Any]
+    target: str
+    model: dict[str, Any]
+    dimensions: int | None
+    exported: int
+    loaded: int
+    quarantined: int
+    verdict: Verdict | None
+    stages: list[Stage]
+    quarantine: list[Quarantined]
+    timeline: list[Moment]
+    swap: dict[str, Any]
+    commands: list[Command]
+    manifest: str
+    reembed: str = field(default=reembed.__version__)
+
+    @property
+    def next(self) -> str:
+        """The command that goes on from here."""
+        return NEXT_STEP[self.state]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "next": self.next,
+            "verdict": self.verdict.to_dict() if self.verdict else None,
+            "stages": [stage.to_dict() for stage in self.stages],
+        }
+
+    def to_html(self) -> str:
+        """One page that needs nothing else."""
+        from reembed.report.html.page import page
+
+        return page(self)
+
+    def to_markdown(self) -> str:
+        """A short summary for pull requests and CI job pages."""
+        from reembed.report.markdown import summary
+
+        return summary(self)
+
+
+def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
+    """Gather a report.
+
+    Args:
+        name: of the migration.
+        manifest: the file that the user keeps, for the commands; default: the run's own copy.
+    """
+    result = run_result(name, run)
+    events = run.events()
+    newest = {event["event"]: event for event in events}
+    identity = newest["run-created"]["identity"]
+    census, shadow = newest.get("census", {}), newest.get("shadow-created", {})
+    fingerprint = newest.get("fingerprint", {}).get("fingerprint", {})
+    copy = run.path / "manifest.yaml"
+    outcome, sentence = _outcome(result)
+    return Report(
+        name=name, run=run.run_id, path=result.path, written=round(time.time(), 3),
+        state=result.state, outcome=outcome, sentence=sentence,
+        source=census.get("source", {}), target=str(shadow.get("name", "")),
+        model=identity["model"],
+        dimensions=fingerprint.get("dimensions") or identity["model"].get("dimensions"),
+        exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
+        verdict=result.verdict, stages=stages(events), quarantine=_quarantine(run),
+        timeline=timeline(events), swap=_swap(events),
+        commands=_commands(result, run, manifest or copy, _live(events, identity)),
+        manifest=copy.read_text("utf-8") if copy.is_file() else "",
+    )  # fmt: skip
+
+
+def _outcome(result: RunResult) -> tuple[Outcome, str]:
+    verdict = result.verdict
+    if verdict is None:
+        return "none", f"There is no verdict yet; the run is {result.state}."
+    if failing := verdict.failing:
+        first, *others = failing
+        verb = "failed" if first.status == "fail" else "is inconclusive"
+        more = f" Also in the way: {', '.join(gate.name for gate in others)}." if others else ""
+        return "refused", f"{first.name} {verb}: {first.message}.{more}"
+    passed = [gate.name for gate in verdict.gates if gate.status == "pass"]
+    sentence = f"Every gate passed: {', '.join(passed)}."
+    for gate in verdict.gates:
+        if gate.name == "recall" and gate.status == "shown":
+            sentence += f" Search quality could not be judged: {gate.message}."
+    return "pass", sentence
+
+
+def _quarantine(run: RunDir) -> list[Quarantined]:
+    path = run.path / QUARANTINE_FILE
+    if not path.is_file():
+        return []
+    counts: dict[str, int] = {}
+    samples: dict[str, list[tuple[str, str]]] = {}
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["id", "reason", "detail"]):
+            for row in batch.to_pylist():
+                reason = row["reason"]
+                counts[reason] = counts.get(reason, 0) + 1
+                kept = samples.setdefault(reason, [])
+                if len(kept) < QUARANTINE_SAMPLES:
+                    kept.append((row["id"], row["detail"]))
+    ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
+    return [Quarantined(reason, counts[reason], samples[reason]) for reason in ordered]
+
+
+def _swap(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the swap may claim, as the newest verdict noted it; its kind as it was done."""
+    noted: dict[str, Any] = {}
+    for event in events:
+        if event["event"] == "verdict" and event.get("swap"):
+            noted = dict(event["swap"])
+        elif event["event"] == "swap-begun" and event["kind"] != noted.get("kind"):
+            noted = {"kind": event["kind"], "live": event["exchange"]["live"]}
+    return noted
+
+
+def _live(events: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]) -> str:
+    return str(_swap(events).get("live") or identity["source"]["collection"])
+
+
+def _commands(result: RunResult, run: RunDir, manifest: Path, live: str) -> list[Command]:
+    path, parked, state = shlex.quote(str(manifest)), parked_name(live, run.run_id), result.state
+    swapped = state in CLEAN_STATES
+    commands = []
+    if state in ("created", "exported", "embedded", "loaded"):
+        commands.append(Command(f"reembed run {path}", "goes on where the run stopped"))
+    if state in ("loaded", "verified", "failed"):
+        commands.append(Command(f"reembed verify {path}", "checks every gate again"))
+    if not swapped:
+        what = f"moves {live!r} to the new collection; the old one is kept as {parked!r}"
+        commands.append(Command(f"reembed swap {path} --yes", what))
+    if state != "cleaned":
+        back = f"moves {live!r} back to the old collection, with what was written since"
+        commands.append(
+            Command(f"reembed rollback {path} --yes", back if swapped else f"after a swap: {back}")
+        )
+        kept = "deletes the old collection, once it was kept as long as swap.keep_old says"
+        unused = "deletes the new collection instead, if it is not wanted"
+        commands.append(Command(f"reembed clean {path} --yes", kept if swapped
+                                else f"after a swap: {kept}; before one: {unused}"))  # fmt: skip
+    return commands

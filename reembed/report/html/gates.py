@@ -1,0 +1,203 @@
+"""A gate as HTML: its figures, plots for those that say more as a picture, tables for the rest.
+
+What a gate is known to hold is drawn specially; everything else is shown by its shape (see
+`figures.py`), so a figure added to a gate is in the report before the report knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reembed.quality.verdict import Gate, Status
+from reembed.report.html.drawing import known_plots, metric_name, plot, title
+from reembed.report.html.figures import (
+    Grid,
+    as_grid,
+    as_span,
+    by_side,
+    is_number,
+    is_scalar,
+    label,
+    show,
+)
+from reembed.report.html.markup import Child, Markup, h, join
+from reembed.report.html.queries import answers, is_answers
+
+SYMBOL: dict[Status, str] = {
+    "pass": "\N{CHECK MARK}", "fail": "\N{BALLOT X}", "inconclusive": "?",
+    "shown": "\N{WHITE CIRCLE}",
+}  # fmt: skip
+TITLES = {
+    "integrity": "Integrity: is every record there, unchanged?",
+    "late writes": "Late writes: is what came to the old collection since the swap in the new?",
+    "fidelity": "Fidelity: does a text embedded again give the vector that is served?",
+    "index": "Index: does the collection's own search find what exact search finds?",
+    "recall": "Recall: does the new model find what the old one found?",
+    "overlap": "Overlap: how much do both models' answers agree?",
+    "scores": "Scores: how near are the answers?",
+    "latency": "Latency: how long does a query take?",
+    "vectors": "Vectors: lengths and hubs",
+}
+MOST_ROWS = 50
+LONGEST_TEXT = 400
+DEEPEST = 4
+"""Figures within figures; deeper ones are printed as they are."""
+
+
+def gates_table(gates: Sequence[Gate]) -> Markup:
+    """A line a gate."""
+    rows = [
+        h("tr", h("th", h("a", gate.name, href=f"#gate-{index}"), scope="row"),
+          h("td", status(gate.status)), h("td", gate.message))
+        for index, gate in enumerate(gates)
+    ]  # fmt: skip
+    head = h("tr", [h("th", name, scope="col") for name in ("gate", "status", "what was found")])
+    return h("table", h("thead", head), h("tbody", rows), class_="gates")
+
+
+def status(value: Status) -> Markup:
+    """A gate's status, told by a sign and a word, not by colour alone."""
+    sign = h("span", SYMBOL.get(value, "?"), aria_hidden="true")
+    return h("span", sign, f" {value}", class_=f"status {value}")
+
+
+def gate_article(gate: Gate, index: int) -> Markup:
+    """A gate with all of its figures."""
+    drawn, used = known_plots(gate.figures)
+    left = {name: value for name, value in gate.figures.items() if name not in used}
+    samples = {kind: ids for kind, ids in gate.samples.items() if ids}
+    if is_answers(gate.figures.get("worst")):
+        samples.pop("lost most", None)  # the same queries, and with their answers
+    return h(
+        "article",
+        h("header", h("h3", TITLES.get(gate.name, gate.name)), status(gate.status)),
+        h("p", gate.message),
+        _mapping(left, drawn, metrics_table(gate.figures.get("metrics"))),
+        [[h("h4", f"{kind}, e.g."), sample_list(ids)] for kind, ids in samples.items()],
+        id=f"gate-{index}", class_=gate.status,
+    )  # fmt: skip
+
+
+def figure_list(figures: Mapping[str, Any]) -> Markup | None:
+    """Numbers and short texts by name."""
+    if not figures:
+        return None
+    return h("dl", [_figure(name, value) for name, value in figures.items()], class_="figures")
+
+
+def sample_list(ids: Sequence[Any]) -> Markup:
+    """Record ids, each kept apart from its neighbours whatever is in it."""
+    return h("ul", [h("li", h("bdi", clip(str(id)))) for id in ids[:MOST_ROWS]], class_="samples")
+
+
+def clip(text: str) -> str:
+    """`text`, or its beginning if it is very long."""
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+
+
+def count_of(n: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def grid_table(grid: Grid, caption: str) -> Markup:
+    """A table that scrolls within itself where the page is narrow."""
+    numeric = [all(is_number(row[i]) or row[i] is None for row in grid.rows)
+               for i in range(len(grid.columns))]  # fmt: skip
+    head = [h("th", label(name), scope="col", class_="number" if is_n else None)
+            for name, is_n in zip(grid.columns, numeric, strict=True)]  # fmt: skip
+    rows = [
+        h("tr", [_cell(value, is_n, first=i == 0 and not is_n)
+                 for i, (value, is_n) in enumerate(zip(row, numeric, strict=True))])
+        for row in grid.rows[:MOST_ROWS]
+    ]  # fmt: skip
+    table = h("table", h("thead", h("tr", head)), h("tbody", rows))
+    more = len(grid.rows) - MOST_ROWS
+    return h(
+        "div", table, h("p", f"and {more:,} more in verdict.json", class_="muted") if more > 0
+        else None, class_="scroll", tabindex=0, role="region", aria_label=caption,
+    )  # fmt: skip
+
+
+def metrics_table(metrics: object) -> Markup | None:
+    """Old, new and their difference in each metric with its interval, None without metrics."""
+    if not isinstance(metrics, Mapping) or "metrics" not in known_plots({"metrics": metrics})[1]:
+        return None
+    columns = [side for side in ("old", "new", "difference")
+               if any(as_span(found.get(side)) for found in metrics.values())]  # fmt: skip
+    rows = [
+        [metric_name(name), *(_interval(found.get(side), signed=side == "difference")
+                              for side in columns)]
+        for name, found in metrics.items()
+    ]  # fmt: skip
+    return grid_table(Grid(["metric", *columns], rows), "metrics with their intervals")
+
+
+def _interval(value: object, *, signed: bool) -> str | None:
+    span = as_span(value)
+    sign = "+" if signed else ""
+    if span is None:
+        return None
+    return f"{span.mean:{sign}.4f} [{span.low:{sign}.4f}, {span.high:{sign}.4f}]"
+
+
+def _mapping(
+    figures: Mapping[str, Any], drawn: Sequence[Markup] = (), table: Markup | None = None,
+    depth: int = 0,
+) -> Markup:  # fmt: skip
+    """Figures by name: short ones as a list, then plots beside each other, then the rest.
+
+    Args:
+        drawn: plots that come first.
+        table: what comes after the plots.
+    """
+    figures = by_side(figures)
+    plots, rest = list(drawn), list[Child]()
+    for name, value in figures.items():
+        if is_scalar(value) or _is_empty(value):
+            continue
+        drawing = plot(name, value)
+        if drawing is not None:
+            plots.append(drawing)
+        else:
+            rest.append(_nested(name, value, depth))
+    scalars = {name: value for name, value in figures.items() if is_scalar(value) and value != ""}
+    small = h("div", plots, class_="plots") if plots else None
+    return join([figure_list(scalars), small, table, rest])
+
+
+def _nested(name: str, value: Any, depth: int) -> Child:
+    """A figure that is no plot: side by side answers, a table, a list, or figures within it."""
+    heading = h("h4", title(name))
+    if is_answers(value):
+        note = h("p", "Answers that both models give are grey.", class_="muted")
+        return [heading, note, answers(value)]
+    grid = as_grid(value)
+    if grid is not None:
+        return [heading, grid_table(grid, label(name))]
+    if isinstance(value, Mapping) and depth < DEEPEST:
+        return [heading, _mapping({str(k): v for k, v in value.items()}, depth=depth + 1)]
+    if isinstance(value, list | tuple):
+        return [heading, sample_list([show(v) if is_scalar(v) else v for v in value])]
+    return [heading, h("p", clip(str(value)))]
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether there is nothing to show of a figure, such as the histogram of no values."""
+    if isinstance(value, Mapping):
+        return all(_is_empty(item) for item in value.values())
+    return isinstance(value, list | tuple) and not value
+
+
+def _figure(name: str, value: Any) -> Markup:
+    is_limit = name.startswith(("margin", "allow_"))
+    kind = "limit" if is_limit else "nothing" if value == 0 and value is not False else None
+    return h("div", h("dt", label(name)), h("dd", h("bdi", clip(show(value)))), class_=kind)
+
+
+def _cell(value: Any, is_number_column: bool, *, first: bool) -> Markup:
+    text = h("bdi", clip(show(value)))
+    if first:
+        return h("th", text, scope="row")
+    return h("td", text, class_="number" if is_number_column else None)

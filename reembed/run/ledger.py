@@ -1,0 +1,258 @@
+"""What a run knows of every record: row hash, the shard that speaks for it, quarantine.
+
+An index over the run's shards, in SQLite so that memory stays flat, folded from the journal: it can
+be deleted at any time and is built again. Catch-up, sweep, rollback and the integrity gate all ask
+it whether a record is the one that was moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from reembed.disk import remove, sqlite_errors, write_errors
+from reembed.records import SHARD_ROWS
+from reembed.run.directory import RunDir, Shard
+
+FILE = "ledger.sqlite"
+UNKNOWN = bytes(32)
+"""The row hash of a record of which nothing but its id is known: no record has it."""
+SQL_VARIABLES = 500
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS folded (stem TEXT PRIMARY KEY, export TEXT, embed TEXT);
+CREATE TABLE IF NOT EXISTS records (
+    id TEXT PRIMARY KEY, row_sha256 BLOB NOT NULL, shard TEXT NOT NULL,
+    quarantined INTEGER NOT NULL, scan INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_shard ON records (shard);
+"""
+
+WAL_TRIES = 100
+WAL_PAUSE = 0.05
+"""Seconds between two tries to switch to a write-ahead log while another process does."""
+
+
+class Entry(NamedTuple):
+    """What the ledger knows of one record."""
+
+    row_sha256: bytes
+    shard: str
+    quarantined: bool
+
+
+class Ledger:
+    """The ledger of a run, brought up to its journal when opened.
+
+    Raises:
+        DamagedError: a shard that is to be taken in is not whole.
+        PreflightError: its file cannot be written, or the disk is full; from every method.
+        UnreachableError: another process holds it for long; from every method.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
+        self._scan = 0
+        self._displaced = frozenset[str]()
+        self._path: Path = run.path / FILE
+        with write_errors(self._path):
+            self._path.touch(mode=0o600, exist_ok=True)
+        try:
+            self._open()
+        except sqlite3.DatabaseError:  # damaged: it is only an index over the shards
+            for suffix in ("", "-wal", "-shm"):
+                remove(self._path.with_name(FILE + suffix))
+            self._open()
+
+    def _open(self) -> None:
+        with self._errors():
+            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+        try:
+            with self._errors():
+                self._use_wal()
+                # If it is lost, the shards give it again.
+                self._db.execute("PRAGMA synchronous = OFF")
+                self._db.executescript(SCHEMA)
+            self.fold()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _use_wal(self) -> None:
+        """Switch to a write-ahead log. Of several that do so at once, SQLite refuses all but one
+        without waiting."""
+        for left in range(WAL_TRIES, 0, -1):
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if left == 1 or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                time.sleep(WAL_PAUSE)
+            else:
+                return
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return sqlite_errors(self._path)
+
+    def fold(self) -> None:
+        """Take in shards journalled since; start over if one of those taken in was made again.
+
+        Safe beside another process that does the same, as `status` does during a run.
+        """
+        with self._errors():
+            self._fold()
+        self.displaced()
+
+    def _fold(self) -> None:
+        exported = self._run.shards("export")
+        embedded = self._run.shards("embed")
+        ready = {
+            stem: (shard, embedded[stem])
+            for stem, shard in exported.items()
+            if stem in embedded and embedded[stem].source == shard.sha256
+        }
+        hashes = {stem: (export.sha256, embed.sha256) for stem, (export, embed) in ready.items()}
+        if self._folded() == hashes:
+            return
+        with self._transaction():
+            same = all(hashes.get(stem) == folded for stem, folded in self._folded().items())
+            if not same:
+                self._db.execute("DELETE FROM records")
+                self._db.execute("DELETE FROM folded")
+        folded = self._folded()
+        for stem, (export, embed) in ready.items():
+            if stem not in folded:
+                self._fold_shard(stem, export, embed)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:  # SQLite has ended it itself where the disk is full
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _folded(self) -> dict[str, tuple[str, str]]:
+        """Stem to the hashes of the export and the embed shard that were taken in."""
+        rows = self._db.execute("SELECT stem, export, embed FROM folded")
+        return {stem: (export, embed) for stem, export, embed in rows}
+
+    def _fold_shard(self, stem: str, export: Shard, embed: Shard) -> None:
+        for shard in (export, embed):
+            if not self._run.is_whole(shard):
+                raise self._run.damaged(shard)
+        records = self._run.read_shard(export, ["id", "row_sha256"])
+        moved = set(self._run.read_shard(embed, ["id"]).column("id").to_pylist())
+        rows = zip(
+            records.column("id").to_pylist(), records.column("row_sha256").to_pylist(), strict=True
+        )
+        with self._transaction():
+            if stem in self._folded():  # by another process, since we looked
+                return
+            self._db.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
+                ((id, row, stem, id not in moved) for id, row in rows),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
+                ((id, bytes.fromhex(row), stem, out) for id, row, out in export.missing),
+            )
+            self._db.executemany(
+                "DELETE FROM records WHERE id = ?", ((id,) for id in export.deleted)
+            )
+            self._db.execute(
+                "INSERT INTO folded VALUES (?, ?, ?)", (stem, export.sha256, embed.sha256)
+            )
+
+    def counts(self) -> tuple[int, int]:
+        """Records in all, and how many of them are quarantined."""
+        with self._errors():
+            total, quarantined = self._db.execute(
+                "SELECT count(*), coalesce(sum(quarantined), 0) FROM records"
+            ).fetchone()
+        return total, quarantined
+
+    def displaced(self) -> frozenset[str]:
+        """Ids of records that the shadow lacks, as the journal tells by now: they had to make room
+        for what others say, and the shard that speaks for them has not been loaded since. From here
+        on their row hash is UNKNOWN to `lookup`, so that every comparison finds them."""
+        given_up, loaded = dict[str, int](), dict[str, int]()
+        for place, event in enumerate(self._run.events("displaced", "loaded")):
+            if event["event"] == "loaded":
+                loaded[event["stem"]] = place
+            else:
+                given_up |= dict.fromkeys(event["ids"], place)
+        self._displaced = frozenset(
+            id for id, entry in self.lookup(list(given_up)).items()
+            if not entry.quarantined and loaded.get(entry.shard, -1) < given_up[id]
+        )  # fmt: skip
+        return self._displaced
+
+    def lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """The entries of those of `ids` that the run knows."""
+        found: dict[str, Entry] = {}
+        for start in range(0, len(ids), SQL_VARIABLES):
+            part = ids[start : start + SQL_VARIABLES]
+            marks = ",".join("?" * len(part))
+            with self._errors():
+                rows = self._db.execute(
+                    f"SELECT id, row_sha256, shard, quarantined FROM records WHERE id IN ({marks})",  # noqa: S608
+                    part,
+                ).fetchall()
+            found |= {id: Entry(row, shard, bool(out)) for id, row, shard, out in rows}
+        for id in self._displaced.intersection(found):
+            found[id] = found[id]._replace(row_sha256=UNKNOWN)
+        return found
+
+    def current(self, stem: str) -> set[str]:
+        """Ids that this shard speaks for and that are not in quarantine."""
+        query = "SELECT id FROM records WHERE shard = ? AND NOT quarantined"
+        with self._errors():
+            return {id for (id,) in self._db.execute(query, (stem,))}
+
+    def of_shard(self, stem: str) -> dict[str, Entry]:
+        """The entries of all records that this shard speaks for, quarantined ones too."""
+        query = "SELECT id, row_sha256, quarantined FROM records WHERE shard = ?"
+        with self._errors():
+            rows = self._db.execute(query, (stem,)).fetchall()
+        return {id: Entry(row, stem, bool(out)) for id, row, out in rows}
+
+    def begin_scan(self) -> None:
+        """Begin to mark records as seen, for `unseen`."""
+        with self._errors():
+            (self._scan,) = self._db.execute(
+                "SELECT coalesce(max(scan), 0) + 1 FROM records"
+            ).fetchone()
+
+    def mark_seen(self, ids: Sequence[str]) -> None:
+        """Mark records as seen in this scan."""
+        with self._errors(), self._transaction():
+            self._db.executemany(
+                "UPDATE records SET scan = ? WHERE id = ?", ((self._scan, id) for id in ids)
+            )
+
+    def unseen(self, *, include_quarantined: bool = True) -> Iterator[list[str]]:
+        """Pages of ids that were not marked since `begin_scan`."""
+        with self._errors():
+            cursor = self._db.execute(
+                "SELECT id FROM records WHERE scan <> ? AND (? OR NOT quarantined)",
+                (self._scan, include_quarantined),
+            )
+            while page := cursor.fetchmany(SHARD_ROWS):
+                yield [id for (id,) in page]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

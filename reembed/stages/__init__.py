@@ -1,0 +1,1 @@
+"""Plan, export, embed, load: what happens before the verdict."""

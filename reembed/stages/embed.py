@@ -1,0 +1,266 @@
+"""Stage 2: an export shard becomes an embed shard of new vectors.
+
+For each record the template gives the text; equal texts are embedded once; texts that an earlier
+call paid for come from the cache; the rest goes to the model in batches, and every batch is kept in
+the cache before anything else happens. Records without a usable text go to quarantine with a
+reason. Two shards are in work at a time, so that the model is not idle at the end of each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reembed.disk import atomic_file, remove
+from reembed.embedders.embedder import Embedder
+from reembed.engines.engine import Engine
+from reembed.errors import DamagedError
+from reembed.manifest.template import TextTemplate
+from reembed.progress import Counter, Progress
+from reembed.records import (
+    QUARANTINE_SCHEMA,
+    Vectors,
+    embed_schema,
+    hashes_of,
+    text_hash,
+    vectors_to_fixed_array,
+)
+from reembed.run.directory import RunDir, Shard
+from reembed.run.guards import Wait, no_wait
+from reembed.run.ledger import Ledger
+from reembed.run.vector_cache import VectorCache
+
+STAGE = "embed"
+QUARANTINE_DIR = "quarantine"
+QUARANTINE_FILE = "quarantine.parquet"
+SHARDS_IN_WORK = 2
+
+NO_TEXT = ("no_text", "the template gives no text for it")
+Reason = tuple[str, str]
+
+
+@dataclass
+class Embedding:
+    """What embedding a shard needs, shared by the shards of a run."""
+
+    run: RunDir
+    embedder: Embedder
+    template: TextTemplate
+    cache: VectorCache
+    counter: Counter
+    _claims: dict[bytes, Future[None]] = field(default_factory=dict)
+    _rejected: dict[bytes, Reason] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def shard(self, source: Shard) -> Shard:
+        """Embed one export shard and write the embed shard; see the module's docstring."""
+        records = self.run.read_shard(source)
+        texts = self.template.texts(
+            *(records.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
+        )
+        hashes = [text_hash(text) for text in texts]
+        usable = [bool(text.strip()) for text in texts]
+        self.counter.update(len(texts) - sum(usable))
+        wanted = {key: text for key, text, ok in zip(hashes, texts, usable, strict=True) if ok}
+        known = self._vectors(wanted, _multiplicity(hashes))
+
+        kept = [row for row, key in enumerate(hashes) if key in known]
+        reasons = {
+            row: self._rejected[key] if usable[row] else NO_TEXT
+            for row, key in enumerate(hashes)
+            if key not in known
+        }
+        self._write_quarantine(source.stem, records, reasons)
+        return self._write_shard(source, records, kept, hashes, known)
+
+    def _vectors(
+        self, wanted: dict[bytes, str], multiplicity: dict[bytes, int]
+    ) -> dict[bytes, tuple[Vectors, int]]:
+        """Hash to vector and tokens of these texts; rejected ones are missing (see `_rejected`)."""
+        mine, others = self._claim(list(wanted))
+        try:  # after the claim, or a text that another shard finishes just now is paid for twice
+            known = dict(self.cache.get(mine))
+            self.counter.update(sum(multiplicity[key] for key in known))
+            new = [key for key in mine if key not in known]
+            self._embed(new, [wanted[key] for key in new], multiplicity)
+        except BaseException as error:
+            with self._lock:
+                for key in mine:
+                    self._claims.pop(key).set_exception(error)
+            raise
+        with self._lock:
+            for key in mine:
+                self._claims.pop(key).set_result(None)
+        for claim in others.values():
+            claim.result()
+        self.counter.update(sum(multiplicity[key] for key in others))
+        return known | dict(self.cache.get([*new, *others]))
+
+    def _claim(self, keys: Sequence[bytes]) -> tuple[list[bytes], dict[bytes, Future[None]]]:
+        """Of these texts, the ones for this shard to see to, and those another has in work."""
+        with self._lock:
+            others = {key: self._claims[key] for key in keys if key in self._claims}
+            mine = [key for key in keys if key not in others and key not in self._rejected]
+            self._claims.update((key, Future()) for key in mine)
+        return mine, others
+
+    def _embed(
+        self, keys: Sequence[bytes], texts: Sequence[str], multiplicity: dict[bytes, int]
+    ) -> None:
+        if not keys:
+            return
+
+        def keep(indices: Sequence[int], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
+            self.cache.put([keys[i] for i in indices], vectors, tokens)
+            self.counter.update(sum(multiplicity[keys[i]] for i in indices))
+
+        embedded = self.embedder.embed_documents(texts, on_batch=keep)
+        with self._lock:
+            for index, rejection in embedded.rejected.items():
+                self._rejected[keys[index]] = (rejection.reason, rejection.detail)
+
+    def _write_quarantine(self, stem: str, records: pa.Table, reasons: dict[int, Reason]) -> None:
+        path = self.run.path / QUARANTINE_DIR / f"{stem}.parquet"
+        if not reasons:
+            remove(path)
+            return
+        rows = records.take(list(reasons))
+        table = pa.table(
+            [
+                *rows.columns,
+                pa.array([reason for reason, _ in reasons.values()]),
+                pa.array([detail for _, detail in reasons.values()]),
+            ],
+            schema=QUARANTINE_SCHEMA,
+        )
+        with atomic_file(path) as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def _write_shard(
+        self,
+        source: Shard,
+        records: pa.Table,
+        kept: Sequence[int],
+        hashes: Sequence[bytes],
+        known: dict[bytes, tuple[Vectors, int]],
+    ) -> Shard:
+        d = self.embedder.dimensions
+        vectors = np.empty((len(kept), d), np.float32)
+        for position, row in enumerate(kept):
+            vectors[position] = known[hashes[row]][0]
+        table = pa.table(
+            [
+                records.column("id").take(pa.array(kept, pa.int64())),
+                pa.array([hashes[row] for row in kept], pa.binary(32)),
+                pa.array([known[hashes[row]][1] for row in kept], pa.int32()),
+                vectors_to_fixed_array(vectors),
+            ],
+            schema=embed_schema(d),
+        )
+        return self.run.write_shard(STAGE, source.stem, table, source=source.sha256)
+
+
+def embed(
+    export_shards: dict[str, Shard],
+    run: RunDir,
+    embedder: Embedder,
+    template: TextTemplate,
+    cache: VectorCache,
+    engine: Engine,
+    progress: Progress,
+    wait: Wait = no_wait,
+) -> dict[str, Shard]:
+    """Embed every export shard whose embed shard is not there whole. Returns all by stem.
+
+    Raises:
+        BudgetError: a cap is reached. As after any other error, what is paid for is in the cache.
+    """
+    shards = run.shards(STAGE)
+    todo = not_embedded(run, export_shards)
+    for shard in todo:
+        if shard.stem in shards:
+            progress.note(
+                f"embed/{shard.stem}.parquet is damaged, gone or outdated: making it again"
+            )
+    total = sum(shard.rows for shard in export_shards.values())
+    with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
+        work = Embedding(run, embedder, template, cache, counter)
+        begun = _each(todo, wait)
+        made = engine.map(work.shard, begun, workers=SHARDS_IN_WORK, stop=embedder.cancel)
+        for shard in made:
+            shards[shard.stem] = shard
+    return {stem: shards[stem] for stem in export_shards}
+
+
+def _each(shards: Sequence[Shard], wait: Wait) -> Iterator[Shard]:
+    for shard in shards:
+        wait()
+        yield shard
+
+
+def not_embedded(run: RunDir, export_shards: dict[str, Shard]) -> list[Shard]:
+    """The export shards whose embed shard is not there whole, in order."""
+    shards = run.shards(STAGE)
+    return [s for s in export_shards.values() if not _is_done(s, shards.get(s.stem), run)]
+
+
+def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:
+    return shard is not None and shard.source == source.sha256 and run.is_whole(shard)
+
+
+def write_quarantine(run: RunDir, ledger: Ledger) -> int:
+    """Gather the records that are quarantined now into one file. Returns their number.
+
+    A record quarantined in one shard may have been mended or deleted by a later delta; the ledger
+    knows which shard speaks for it.
+    """
+    rows = 0
+    with (
+        atomic_file(run.path / QUARANTINE_FILE) as file,
+        pq.ParquetWriter(file, QUARANTINE_SCHEMA, compression="zstd") as writer,
+    ):
+        for part in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
+            table = _read_part(run, part)
+            entries = ledger.lookup(table.column("id").to_pylist())
+            current = [
+                (entry := entries.get(id)) is not None and entry.shard == part.stem
+                for id in table.column("id").to_pylist()
+            ]
+            table = table.filter(pa.array(current, pa.bool_()))
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
+
+
+def _read_part(run: RunDir, part: Path) -> pa.Table:
+    try:
+        return pq.read_table(part, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(
+            f"{part}: the list of a shard's quarantined records is damaged: {error}",
+            f"Delete it and {run.path / STAGE / part.name}, and run the same command again: both "
+            "are made again, and what was paid for is in the cache.",
+        ) from error
+
+
+def quarantined_of(run: RunDir, stem: str) -> dict[str, bytes]:
+    """Row hash of each record of a shard that was set aside when it was embedded."""
+    part = run.path / QUARANTINE_DIR / f"{stem}.parquet"
+    if not part.is_file():
+        return {}
+    return hashes_of(_read_part(run, part))
+
+
+def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:
+    counts: dict[bytes, int] = {}
+    for key in hashes:
+        counts[key] = counts.get(key, 0) + 1
+    return counts

@@ -1,0 +1,176 @@
+"""What embedding a source will take, from a sample: tokens, cost, time, bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reembed.embedders.embedder import Embedder
+from reembed.embedders.spending import cost
+from reembed.errors import BudgetError
+from reembed.manifest import Manifest
+from reembed.manifest.template import TextTemplate
+from reembed.records import text_hash
+from reembed.run.directory import RunDir, Shard
+from reembed.stores.store import CollectionInfo, Store
+
+SAMPLE = 500
+TIMED_TEXTS = 32
+SHARDS_SAMPLED = 20
+CHROMA_TEXT_FACTOR = 5
+"""Bytes in chroma.sqlite3 for each byte of text: the text, its trigram index, and the queue."""
+
+Known = Callable[[Sequence[bytes]], set[bytes]]
+"""Which of these text hashes have a vector that is paid for."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take, from a sample.
+
+    Attributes:
+        sampled: records in the sample.
+        tokens: of all texts together.
+        new_tokens: of those whose vectors are not paid for yet.
+        verify_tokens: what a verification embeds again and asks.
+        exact_tokens: whether the model's own tokenizer counted.
+        without_text: share of records that the template gives no text for.
+        too_long: share of records longer than the model takes.
+        usd: for `new_tokens` at the listed price; None where unknown or free.
+        price_as_of: day of that price.
+        seconds: to embed `new_tokens`, from the speed of a few texts; None where nothing was timed.
+        state_bytes: for the run directory, cache included.
+        store_bytes: for the shadow, where the store is on this machine.
+    """
+
+    sampled: int
+    tokens: int
+    new_tokens: int
+    verify_tokens: int
+    exact_tokens: bool
+    without_text: float
+    too_long: float
+    usd: float | None
+    price_as_of: str | None
+    seconds: float | None
+    state_bytes: int
+    store_bytes: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A sample of the source's texts, for what is estimated and what is timed.
+
+    Attributes:
+        texts: those that can be embedded.
+        tokens: of each, `(n,) int32`.
+    """
+
+    texts: list[str]
+    tokens: np.ndarray[Any, Any]
+
+
+def make_estimate(
+    manifest: Manifest, store: Store, source: CollectionInfo, records: int, embedder: Embedder,
+    target_store: Store, known: Known,
+) -> tuple[Estimate, Sampled]:  # fmt: skip
+    """What a run will take but for its time, which costs something to learn: see `timed`."""
+    template = TextTemplate(manifest.text)
+    page = next(iter(store.list_ids(source.id, manifest.source.where)), None)
+    ids = page.to_pylist() if page is not None else []
+    ids = ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]
+    rows = store.fetch(source.id, ids, vectors=False, where=manifest.source.where)
+    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
+    texts = template.texts(*columns)
+    usable = [text for text in texts if text.strip()]
+    counts = embedder.count_tokens(usable) if usable else np.zeros(0, np.int32)
+    limit = embedder.limits.max_tokens
+    sampled = max(1, len(texts))
+    too_long = int((counts > limit).sum()) / sampled if limit else 0.0
+    each = float(counts.sum()) / sampled
+    new_tokens = round(_new_tokens(usable, counts, known) / sampled * records)
+    bytes_per_record = sum(
+        len(str(value).encode()) for column in columns for value in column if value
+    )
+    text_bytes = round(bytes_per_record / sampled * records)
+    new_vectors = records * embedder.dimensions * 4
+    price = embedder.price
+    estimate = Estimate(
+        sampled=len(texts),
+        tokens=round(each * records),
+        new_tokens=new_tokens,
+        verify_tokens=verify_tokens(each, records, manifest.verify.sample),
+        exact_tokens=embedder.exact_tokens,
+        without_text=(len(texts) - len(usable)) / sampled,
+        too_long=too_long,
+        usd=cost(new_tokens, price).usd if price else None,
+        price_as_of=price.as_of if price else None,
+        seconds=None,
+        state_bytes=text_bytes + records * (source.dimensions or 0) * 4 + 2 * new_vectors,
+        store_bytes=(
+            CHROMA_TEXT_FACTOR * text_bytes + 2 * new_vectors
+            if target_store.capabilities.local_path
+            else 0
+        ),
+    )
+    return estimate, Sampled(usable, counts)
+
+
+def _new_tokens(texts: Sequence[str], counts: np.ndarray[Any, Any], known: Known) -> int:
+    """The tokens of those texts that are not paid for."""
+    keys = [text_hash(text) for text in texts]
+    paid = known(keys)
+    return sum(int(count) for key, count in zip(keys, counts, strict=True) if key not in paid)
+
+
+def verify_tokens(each: float, records: int, sample: int) -> int:
+    """About what a verification takes: the sample embedded again, and as many questions, which are
+    mostly shorter.
+
+    Args:
+        each: mean tokens of a record.
+        sample: the manifest's `verify.sample`.
+    """
+    return round(2 * each * min(records, sample))
+
+
+def timed(embedder: Embedder, sampled: Sampled, tokens: int) -> float | None:
+    """Seconds for `tokens`, from the time that a few texts take; None where there is none to time,
+    or the budget does not allow it."""
+    counts = sampled.tokens
+    chosen = [row for row in range(len(counts)) if counts[row] <= 2 * np.median(counts)]
+    chosen = chosen[:TIMED_TEXTS]
+    few = int(counts[chosen].sum())
+    if not few:
+        return None
+    start = time.perf_counter()
+    try:
+        embedder.embed_documents([sampled.texts[row] for row in chosen])
+    except BudgetError:
+        return None
+    return (time.perf_counter() - start) / few * tokens
+
+
+def tokens_left(
+    shards: Sequence[Shard], run: RunDir, template: TextTemplate, embedder: Embedder, known: Known
+) -> tuple[int, float]:
+    """About how many tokens embedding these export shards still takes, and those of a record."""
+    chosen = shards[:: max(1, -(-len(shards) // SHARDS_SAMPLED))]
+    rows = sampled = left = total = 0
+    for shard in chosen:
+        table = run.read_shard(shard, ["id", "document", "metadata", "uri"])
+        step = max(1, table.num_rows * len(chosen) // (4 * SAMPLE))
+        table = table.take(list(range(0, table.num_rows, step)))
+        columns = (table.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
+        texts = [text for text in template.texts(*columns) if text.strip()]
+        counts = embedder.count_tokens(texts) if texts else np.zeros(0, np.int32)
+        rows += shard.rows
+        sampled += table.num_rows
+        left += _new_tokens(texts, counts, known) * step
+        total += int(counts.sum())
+    all_rows = sum(shard.rows for shard in shards)
+    return round(left * all_rows / max(1, rows)), total / max(1, sampled)

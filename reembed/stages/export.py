@@ -1,0 +1,248 @@
+"""Stage 1: a collection becomes export shards.
+
+First a census fixes which records the run is about: the ids, in one Parquet file, in the order of
+the shards to come. Then each shard is a function of its slice of ids, so that export can stop and
+go on anywhere. While one shard is written, the next is fetched. What is written to the source later
+is caught up with before the swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reembed.disk import atomic_file, file_sha256
+from reembed.progress import Counter, Progress
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
+from reembed.run.directory import DELTA, RunDir, Shard
+from reembed.run.guards import Wait, no_wait
+from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
+from reembed.stores.store import CollectionInfo, Store
+
+STAGE = "export"
+CENSUS = "shard-"
+"""How the stems of the census's own shards begin."""
+IDS_FILE = "ids.parquet"
+IDS_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False)])
+
+
+@dataclass(frozen=True)
+class Census:
+    """Which records a run is about.
+
+    Attributes:
+        source_id: the collection's object id at that moment.
+        rows: number of ids.
+        watermark: the store's, taken before the first id was read; None if it has none.
+    """
+
+    source_id: str
+    rows: int
+    watermark: str | None
+
+    @property
+    def stems(self) -> list[str]:
+        """Names of the shards to come."""
+        return [f"{CENSUS}{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
+
+
+def take_census(
+    store: Store, source: CollectionInfo, where: Mapping[str, Any] | str | None, run: RunDir
+) -> Census:
+    """List the ids once and write them down; a run that has done so is told what it wrote.
+
+    Raises:
+        PreflightError: the source is empty, or `where` matches nothing.
+        SourceChangedError: the source's name leads to another collection than when the run began.
+    """
+    done = run.last("census")
+    if done is not None:
+        refuse_other(source, CollectionInfo(**done["source"]), run)
+        refuse_emptied(source, done["rows"] if where is None else 0)
+    if done is not None and file_matches(run, done["sha256"]):
+        return Census(source.id, done["rows"], done["watermark"])
+
+    # Shards of an earlier census may be older than this one: then nothing may be spared a look.
+    watermark = store.watermark(source.id) if done is None else None
+    rows = 0
+    with (
+        atomic_file(run.path / IDS_FILE) as file,
+        pq.ParquetWriter(file, IDS_SCHEMA, compression="zstd") as writer,
+    ):
+        for ids in _full_slices(store.list_ids(source.id, where)):
+            writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
+            rows += len(ids)
+    refuse_empty(source, where, rows)
+    run.journal.append(
+        "census", rows=rows, watermark=watermark, source=source.to_dict(),
+        sha256=file_sha256(run.path / IDS_FILE),
+    )  # fmt: skip
+    return Census(source.id, rows, watermark)
+
+
+def file_matches(run: RunDir, sha256: str) -> bool:
+    """Whether the id file is the one that was journalled."""
+    path = run.path / IDS_FILE
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def is_complete(run: RunDir, shard: Shard) -> bool:
+    """Whether a shard is whole and none of its records is missing."""
+    return not shard.missing and run.is_whole(shard)
+
+
+def census_ids(run: RunDir, stem: str) -> list[str]:
+    """The ids of one of the census's own shards; none where the list is damaged."""
+    census = run.last("census")
+    if stem.startswith(DELTA) or census is None or not file_matches(run, census["sha256"]):
+        return []
+    with pq.ParquetFile(run.path / IDS_FILE) as file:
+        ids = file.read_row_group(int(stem.removeprefix(CENSUS))).column("id")
+    return list(ids.to_pylist())
+
+
+def export(
+    store: Store,
+    census: Census,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    progress: Progress,
+    wait: Wait = no_wait,
+) -> dict[str, Shard]:
+    """Write every export shard that is not there whole. Returns all of them by stem.
+
+    A damaged delta is emptied: which records it held is not known any more, so all are compared
+    again and catch-up finds them.
+    """
+    shards = run.shards(STAGE)
+    whole = {shard.stem for shard in shards.values() if is_complete(run, shard)}
+    done = sum(shards[stem].rows for stem in census.stems if stem in whole)
+    with (
+        progress.stage(STAGE, census.rows, done) as counter,
+        pq.ParquetFile(run.path / IDS_FILE) as ids_file,
+        _Writer(run, shards, counter) as writer,
+    ):
+        for number, stem in enumerate(census.stems):
+            if stem in whole:
+                continue
+            if stem in shards:
+                progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
+            wait()
+            ids = ids_file.read_row_group(number).column("id").to_pylist()
+            writer.write(stem, _fetch(store, census.source_id, ids, where), len(ids))
+    for stem, shard in shards.items():
+        if stem.startswith(DELTA) and stem not in whole:
+            progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
+            run.journal.append("recheck", watermark=None)
+            shards[stem] = export_shard(
+                store, census.source_id, [], where, run, stem, shard.deleted
+            )
+    return shards
+
+
+def export_shard(
+    store: Store,
+    source_id: str,
+    ids: Sequence[str],
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    stem: str,
+    deleted: Sequence[str] = (),
+    foreign: bool = False,
+) -> Shard:
+    """Write the records of these ids as one shard. Ids that are gone by now are simply not in it.
+
+    Args:
+        deleted: ids that the source no longer has; journalled with the shard, for catch-up.
+        foreign: whether `source_id` is not the run's source.
+    """
+    table = _fetch(store, source_id, ids, where)
+    return run.write_shard(STAGE, stem, table, deleted=deleted, foreign=foreign)
+
+
+def _fetch(
+    store: Store, source_id: str, ids: Sequence[str], where: Mapping[str, Any] | str | None
+) -> pa.Table:
+    batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
+    return pa.Table.from_batches([batch])
+
+
+class _Writer:
+    """Writes and journals shards in the order given, in a thread of its own, while the next is
+    fetched; one waits at most. Stores are asked by the caller's thread alone.
+
+    Args:
+        shards: each shard goes there when it is journalled.
+    """
+
+    def __init__(self, run: RunDir, shards: dict[str, Shard], counter: Counter) -> None:
+        self._run, self._shards, self._counter = run, shards, counter
+        self._thread = ThreadPoolExecutor(1, "export")
+        self._pending: tuple[Future[Shard], int] | None = None
+
+    def write(self, stem: str, table: pa.Table, asked: int) -> None:
+        """Begin to write a shard of so many ids asked for. Raises what the one before raised."""
+        self.finish()
+        self._pending = self._thread.submit(self._run.write_shard, STAGE, stem, table), asked
+
+    def finish(self) -> None:
+        """Wait until the shard in work is journalled."""
+        if self._pending is not None:
+            (future, asked), self._pending = self._pending, None
+            shard = future.result()
+            self._shards[shard.stem] = shard
+            self._counter.update(asked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self._thread.shutdown()
+
+
+def export_delta(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    changed: Sequence[str],
+    deleted: Sequence[str],
+) -> None:
+    """Export records written since as delta shards, which embed and load treat like any other."""
+    census = run.last("census")
+    foreign = census is not None and census["source"]["id"] != collection_id
+    number = sum(stem.startswith(DELTA) for stem in run.shards(STAGE))
+    slices: list[Sequence[str]] = list(chunked(changed, SHARD_ROWS)) or [[]]
+    for position, ids in enumerate(slices):
+        gone = deleted if position == 0 else ()
+        stem = f"{DELTA}{number + position:05d}"
+        export_shard(store, collection_id, ids, where, run, stem, gone, foreign)
+
+
+def _no_records() -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
+
+
+def _full_slices(pages: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    """Pages of any size as slices of exactly SHARD_ROWS, the last one shorter."""
+    waiting: list[pa.Array] = []
+    rows = 0
+    for page in pages:
+        waiting.append(page)
+        rows += len(page)
+        while rows >= SHARD_ROWS:
+            joined = pa.concat_arrays(waiting)
+            yield joined.slice(0, SHARD_ROWS)
+            waiting = [joined.slice(SHARD_ROWS)]
+            rows -= SHARD_ROWS
+    if rows:
+        yield pa.concat_arrays(waiting)

@@ -1,0 +1,197 @@
+"""Stage 3: export and embed shards become the shadow collection. Idempotent.
+
+The shadow is made once and known by its object id from then on. A shard is added whole, then
+journalled; adding it again after a crash changes nothing. A delta, or a shard that was made again,
+replaces instead: what it no longer holds is deleted, and no older version of a record shines
+through. While one shard is written, the next is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from reembed.errors import SourceChangedError, TakenError
+from reembed.manifest import Model
+from reembed.progress import Progress
+from reembed.records import SHARD_ROWS, Metric, chunked
+from reembed.run.directory import DELTA, RunDir, Shard
+from reembed.run.guards import Wait, no_wait
+from reembed.run.ledger import UNKNOWN, Ledger
+from reembed.stages.refusals import existing, name_taken
+from reembed.stages.shard_rows import (
+    ShardRows,
+    displace,
+    displacing,
+    load_shard,
+    not_loaded,
+    read_rows,
+    write_rows,
+)
+from reembed.stores.store import CollectionInfo, Store
+from reembed.sync.difference import find_difference
+
+STAGE = "load"
+
+
+def shadow_id(run: RunDir) -> str | None:
+    """The object id of the run's shadow, None before it is made."""
+    event = run.last("shadow-created")
+    return None if event is None else str(event["id"])
+
+
+def ensure_shadow(
+    store: Store,
+    run: RunDir,
+    name: str,
+    *,
+    dimensions: int,
+    metric: Metric,
+    index: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
+    model: Model,
+    like: str | None = None,
+) -> CollectionInfo:
+    """The run's shadow, made if need be.
+
+    The intent is journalled before the collection is made, so that an empty collection of that
+    name found after a crash is known to be ours. A collection that was there before is refused.
+
+    Raises:
+        PreflightError: the name is taken by a collection that this run did not make.
+        SourceChangedError: the shadow was deleted behind our back.
+    """
+    id = shadow_id(run)
+    if id is not None:
+        info = store.describe_id(id)
+        if info is None:
+            raise SourceChangedError(
+                f"the shadow {name!r} (id {id}) is gone: somebody deleted it",
+                f"Move the run directory {run.path} away and run again; texts paid for are kept in "
+                "the cache.",
+            )
+        return info
+    intended = any(event["name"] == name for event in run.events("shadow-intent"))
+    info = existing(store, name)
+    if info is not None:
+        if not intended or info.count:
+            raise name_taken(name)
+    else:
+        if not intended:
+            run.journal.append("shadow-intent", name=name)
+        info = store.create(
+            name, dimensions=dimensions, metric=metric, index=index, metadata=metadata,
+            model=model, like=like,
+        )  # fmt: skip
+    run.journal.append("shadow-created", id=info.id, name=name)
+    return info
+
+
+def intended_shadow(store: Store, run: RunDir) -> str | None:
+    """The object id of an empty collection that a killed call made and did not journal."""
+    intents = run.events("shadow-intent")
+    if shadow_id(run) is not None or not intents:
+        return None
+    name = str(intents[-1]["name"])
+    info = store.describe(name) if name in store.collections() else None
+    return info.id if info is not None and not info.count else None
+
+
+def load(
+    store: Store,
+    shadow: str,
+    export_shards: Mapping[str, Shard],
+    embed_shards: Mapping[str, Shard],
+    ledger: Ledger,
+    run: RunDir,
+    progress: Progress,
+    wait: Wait = no_wait,
+) -> None:
+    """Load every shard that is not journalled as loaded, in order."""
+    todo = not_loaded(run, embed_shards)
+    loaded = {event["stem"] for event in run.events("loaded")}
+    remade = [s.stem for s in todo if s.stem in loaded]
+    total = sum(shard.rows for shard in embed_shards.values())
+    with (
+        progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter,
+        contextlib.closing(_read_ahead(run, export_shards, todo)) as read,
+    ):
+        for shard, rows in read:
+            wait()
+            stem = shard.stem
+            replacing = stem.startswith(DELTA) or stem in remade
+            write = displacing(store.replace if replacing else store.add, store, run, stem)
+            load_shard(store, shadow, export_shards[stem], rows, ledger, write, replacing=replacing)
+            run.journal.append("loaded", stem=stem, sha256=shard.sha256)
+            counter.update(shard.rows)
+    if remade:
+        remove_strays(store, shadow, ledger)
+
+
+def _read_ahead(
+    run: RunDir, export_shards: Mapping[str, Shard], embeds: Sequence[Shard]
+) -> Generator[tuple[Shard, ShardRows], None, None]:
+    """Each embed shard with its rows; the next one's are read in a thread meanwhile."""
+    with ThreadPoolExecutor(1, "load") as thread:
+        ahead: Future[ShardRows] | None = None
+        for number, shard in enumerate(embeds):
+            rows = ahead.result() if ahead else read_rows(run, export_shards[shard.stem], shard)
+            for following in embeds[number + 1 : number + 2]:
+                export = export_shards[following.stem]
+                ahead = thread.submit(read_rows, run, export, following)
+            yield shard, rows
+
+
+def build_index(store: Store, shadow: str, run: RunDir) -> None:
+    """Make the indexes of a shadow that is full. Records that cannot be together in a unique one,
+    since shards were exported at several moments, are displaced: the next comparison tells which
+    of them is right."""
+    try:
+        store.build_index(shadow)
+    except TakenError as error:
+        displace(store, shadow, run, "", sorted({*error.taken, *error.holders}))
+        store.build_index(shadow)
+
+
+def remove_strays(store: Store, shadow: str, ledger: Ledger) -> None:
+    """Delete from the shadow what no shard holds any more, after a shard was made again."""
+    strays: list[str] = []
+    for page in store.list_ids(shadow):
+        ids = page.to_pylist()
+        known = ledger.lookup(ids)
+        strays += [id for id in ids if id not in known or known[id].quarantined]
+    for ids in chunked(strays, SHARD_ROWS):
+        store.delete(shadow, ids)
+
+
+def resync(
+    store: Store,
+    shadow: str,
+    export_shards: Mapping[str, Shard],
+    embed_shards: Mapping[str, Shard],
+    ledger: Ledger,
+    run: RunDir,
+) -> int:
+    """Make the shadow what the shards say again, after it was live and written to.
+
+    Returns the number of records put back or removed. What those writes were is in the source by
+    now (rollback carried them), and catch-up brings them from there, as it does what was displaced.
+    """
+    difference = find_difference(store, shadow, None, ledger, include_quarantined=False)
+    ids = [*difference.changed, *difference.deleted]
+    wanted: dict[str, set[str]] = {}
+    known = ledger.lookup(ids)
+    for id, entry in known.items():
+        if not entry.quarantined and entry.row_sha256 != UNKNOWN:
+            wanted.setdefault(entry.shard, set()).add(id)
+    strays = [id for id in ids if id not in known or known[id].quarantined]
+    for page in chunked(strays, SHARD_ROWS):
+        store.delete(shadow, page)
+    todo = {id for members in wanted.values() for id in members}
+    for stem, members in wanted.items():
+        rows = read_rows(run, export_shards[stem], embed_shards[stem])
+        write_rows(displacing(store.replace, store, run, stem, todo), shadow, rows, members)
+        todo -= members
+    return len(ids)

@@ -1,0 +1,310 @@
+"""Stage 0: what a run would do, cost and need, and what stands in its way. Writes nothing.
+
+Reads the source's description and a sample of records, embeds a few texts to prove that the model
+answers with the dimension it should, and asks the store what its swap can guarantee. What cannot
+work is a blocker with a way out; what is worth knowing is a warning.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from reembed.applications.mem0.plan import compare_history, examine
+from reembed.embedders.embedder import Embedder
+from reembed.embedders.spending import Budget, Spending, cost
+from reembed.errors import PreflightError, RefusedError
+from reembed.manifest import Manifest
+from reembed.records import Metric
+from reembed.run.directory import new_run_id
+from reembed.run.guards import guard_messages
+from reembed.stages.estimate import Estimate, Known, make_estimate, timed
+from reembed.stages.refusals import existing, name_taken, refuse_empty
+from reembed.stages.swap_kind import SwapPlan, choose_kind, parked_name
+from reembed.stores.store import CollectionInfo, Store
+
+NO_EXCHANGE = (
+    "swap.kind: config builds the new collection beside it and leaves the change to the application"
+)
+DISK_RESERVE = 0.10
+"""Share of a disk's free space that a run must leave."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A blocker or a warning, in words, with the way out."""
+
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        application_config: the application's configuration to deploy with the swap, where reembed
+            knows how to write it.
+    """
+
+    name: str
+    source: CollectionInfo
+    target_url: str
+    target: str
+    dimensions: int
+    metric: Metric
+    records: int
+    estimate: Estimate
+    budget: Budget
+    swap: SwapPlan | None
+    executes: list[str]
+    application_config: str | None = None
+    warnings: list[Problem] = field(default_factory=list)
+    blockers: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.blockers
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ok": self.ok}
+
+    def refusal(self) -> PreflightError:
+        """The blockers as one error."""
+        first, *rest = self.blockers
+        more = f" (and {len(rest)} more: {'; '.join(p.message for p in rest)})" if rest else ""
+        return PreflightError(first.message + more, first.hint)
+
+
+LEASE_IN_SOURCE = Problem(
+    "the lease is kept beside the live name, in the source's store; if that may not be written to, "
+    "the run goes on without one, with a warning",
+    "Then see to it that no other machine or state directory migrates the same collection.",
+)
+
+
+def target_name(manifest: Manifest, store: Store, dimensions: int) -> str:
+    """The shadow's name: target.collection, or `<collection>__<model>-<dimensions>`."""
+    return manifest.target.collection or store.default_target(
+        manifest.source.collection, manifest.model.name.removeprefix("package:"), dimensions
+    )
+
+
+def index_settings(manifest: Manifest, source: CollectionInfo) -> dict[str, Any]:
+    """The shadow's index: the source's settings where the store is the same, and target.index."""
+    same_store = manifest.target_url == manifest.source.url
+    return (source.index if same_store else {}) | manifest.target.index
+
+
+def make_plan(
+    manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
+    spending: Spending, known: Known, own_shadow: str | None = None,
+) -> Plan:  # fmt: skip
+    """Look at everything a run depends on.
+
+    Args:
+        spending: what this run has spent already, and its caps.
+        known: tells which texts need not be paid for.
+        own_shadow: object id of this run's shadow, if it exists already.
+
+    Raises:
+        CollectionNotFoundError, PreflightError: the source is missing or empty.
+        UnreachableError, ProviderRefusedError: the model does not answer as asked.
+    """
+    source = source_store.resolve(manifest.source.collection)
+    where = manifest.source.where
+    source_store.check_where(where)
+    records = source.count
+    if where is not None:
+        records = sum(len(page) for page in source_store.list_ids(source.id, where))
+    history = compare_history(manifest, source, source_store)
+    refuse_empty(source, where, records)
+    embedder.check_reachable()
+    dimensions = embedder.dimensions
+    target = target_name(manifest, target_store, dimensions)
+
+    blockers: list[Problem] = []
+    swap = None
+    try:
+        swap = choose_kind(source_store, manifest, source)
+    except PreflightError as error:
+        blockers.append(Problem(error.message, error.hint))
+    survey = source_store.survey(source.id)
+    if swap is not None and swap.kind != "config":
+        blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
+    blockers += _target_blockers(manifest, source, target_store, target, own_shadow)
+    made, refused = _shadow_notes(manifest, source, target_store, dimensions)
+    blockers += refused
+    if swap is not None and swap.kind != "config":
+        blockers += _live_blockers(source_store, source, manifest.live)
+    estimate, sampled = make_estimate(
+        manifest, source_store, source, records, embedder, target_store, known
+    )
+    over = _budget_blockers(manifest, spending, estimate, embedder)
+    if not over:  # else not even the texts that are timed are to be paid for
+        estimate = replace(estimate, seconds=timed(embedder, sampled, estimate.new_tokens))
+    blockers += over
+    warnings = _content_warnings(manifest, estimate, embedder.limits.max_tokens)
+    warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
+    blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
+    notes = {
+        *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes, *made,
+    }  # fmt: skip
+    warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
+    can_point = "pointer" in source_store.capabilities.swap_kinds
+    warnings.append(_application_warning(source, dimensions, swap, can_point))
+    mem0 = examine(manifest, source, dimensions)
+    warnings += [Problem(text) for text in history]
+    blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
+    if manifest.target_url != manifest.source.url:
+        warnings.append(LEASE_IN_SOURCE)
+    return Plan(
+        manifest.name, source, manifest.target_url, target, dimensions,
+        manifest.target.metric or source.metric, records, estimate, spending.budget(), swap,
+        manifest.executes(), mem0.changed_config, warnings, blockers,
+    )  # fmt: skip
+
+
+def _target_blockers(
+    manifest: Manifest, source: CollectionInfo, store: Store, target: str, own_shadow: str | None
+) -> list[Problem]:
+    try:
+        same_store = manifest.target_url == manifest.source.url
+        store.check_name(target, source.id if same_store else None)
+        there = existing(store, target)
+        if same_store and (
+            target in (source.name, manifest.source.collection, manifest.live)
+            or (there is not None and there.id == source.id)
+        ):
+            raise PreflightError(
+                f"the target collection {target!r} is the source itself",
+                "The shadow is built beside the live collection: leave target.collection out, or "
+                "choose another name. The live name moves to it at the swap.",
+            )
+        if there is not None and there.id != own_shadow:
+            raise name_taken(target)
+    except RefusedError as error:
+        return [Problem(error.message, error.hint)]
+    return []
+
+
+def _shadow_notes(
+    manifest: Manifest, source: CollectionInfo, store: Store, dimensions: int
+) -> tuple[list[str], list[Problem]]:
+    """What the store says of the shadow that it will make, or why it will not."""
+    index = index_settings(manifest, source)
+    like = source.id if manifest.target_url == manifest.source.url else None
+    try:
+        store.check_index(index, manifest.target.metric or source.metric)
+        return store.check_shadow(like, dimensions, index), []
+    except RefusedError as error:
+        return [], [Problem(error.message, error.hint)]
+
+
+def _live_blockers(store: Store, source: CollectionInfo, live: str) -> list[Problem]:
+    """The live name must be legal, and leave room for what the old collection will be called."""
+    try:
+        store.check_name(live)
+        parked = store.fit_name(parked_name(live, "x" * len(new_run_id())))
+        store.check_name(parked, source.id)
+    except RefusedError as error:
+        return [Problem(f"swap.live: {error.message}", error.hint or "Choose another live name.")]
+    return []
+
+
+def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None) -> list[Problem]:
+    warnings = []
+    if estimate.without_text:
+        warnings.append(
+            Problem(
+                f"{estimate.without_text:.1%} of the sampled records give no text and will be "
+                "quarantined",
+                "Widen the template (text), or allow them with verify.allow_quarantined.",
+            )
+        )
+    if estimate.too_long:
+        action = {
+            "fail": "will be quarantined",
+            "truncate": "will be cut",
+            "mean": "will be embedded in pieces and averaged",
+        }[manifest.model.on_too_long]
+        warnings.append(
+            Problem(
+                f"{estimate.too_long:.1%} of the sampled texts are longer than {limit:,} tokens "
+                f"and {action}",
+                "See model.on_too_long.",
+            )
+        )
+    return warnings
+
+
+def _budget_blockers(
+    manifest: Manifest, spending: Spending, estimate: Estimate, embedder: Embedder
+) -> list[Problem]:
+    unpriced = spending.unpriced(manifest.model, embedder.price)
+    if unpriced:
+        return [Problem(unpriced.message, unpriced.hint)]
+    needed = cost(estimate.new_tokens + estimate.verify_tokens, embedder.price)
+    if not spending.exceeded(needed):
+        return []
+    refusal = spending.refusal(needed, "embedding and verifying")
+    counted = "" if estimate.exact_tokens else (
+        " Tokens are estimated from above here: a tokenizer (model.options.tokenizer, where the "
+        "provider takes one) counts them exactly."
+    )  # fmt: skip
+    return [Problem(refusal.message, f"Raise the cap, or move less (source.where).{counted}")]
+
+
+def _disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:
+    needs = {_existing(state): estimate.state_bytes}
+    local = store.capabilities.local_path
+    if local is not None:
+        path = _existing(local)
+        same = next((p for p in needs if p.stat().st_dev == path.stat().st_dev), path)
+        needs[same] = needs.get(same, 0) + estimate.store_bytes
+    problems = []
+    for path, need in needs.items():
+        free = shutil.disk_usage(path).free
+        if need > free * (1 - DISK_RESERVE):
+            problems.append(
+                Problem(
+                    f"the disk of {path} has {human_bytes(free)} free and the run needs about "
+                    f"{human_bytes(need)}",
+                    "Free some space, or point `state` at another disk.",
+                )
+            )
+    return problems
+
+
+def _existing(path: Path) -> Path:
+    """The nearest ancestor that exists."""
+    return path if path.exists() else _existing(path.parent)
+
+
+def human_bytes(size: float) -> str:
+    """`1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _application_warning(
+    source: CollectionInfo, dimensions: int, swap: SwapPlan | None, can_point: bool
+) -> Problem:
+    """A swapped name does not switch the embedder of an application that embeds its own queries."""
+    if swap is not None and swap.kind == "pointer":
+        return Problem("applications must open the live name through reembed.live to follow it")
+    if source.dimensions == dimensions:
+        effect = f"both models have {dimensions} dimensions, so it would get silent garbage"
+    else:
+        effect = f"it would get errors ({source.dimensions} against {dimensions} dimensions)"
+    return Problem(
+        "does the application embed its own queries? After the swap it must use the new model; "
+        f"with the old one {effect}",
+        "Move its configuration with swap.before and swap.after"
+        + (", or open the name through reembed.live." if can_point else "."),
+    )

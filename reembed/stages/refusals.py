@@ -1,0 +1,95 @@
+"""Refusals that a plan tells early and a stage enforces: empty sources, taken names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.run.directory import RunDir
+from reembed.stores.store import CollectionInfo, Store
+
+
+def existing(store: Store, name: str) -> CollectionInfo | None:
+    """The collection of this name, None without one."""
+    try:
+        return store.describe(name)
+    except CollectionNotFoundError:
+        return None
+
+
+def leads_to(store: Store, live: str, id: str) -> bool:
+    """Whether the live name leads to the collection of this object id; it may lead to none, in a
+    rename's gap or before a pointer is made."""
+    try:
+        return store.resolve(live).id == id
+    except CollectionNotFoundError:
+        return False
+
+
+def refuse_empty(
+    source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int
+) -> None:
+    """Raise PreflightError if there is nothing to move."""
+    if matching:
+        return
+    if source.count:
+        raise PreflightError(
+            f"source.where matches none of the {source.count:,} records of {source.name!r}: "
+            f"{where!r}",
+            "Check the filter against the records' metadata; nothing was changed.",
+        )
+    raise PreflightError(
+        f"the source {source.name!r} is empty, and an empty source is never migrated",
+        "If it should hold records, the application may be writing elsewhere, or the store may "
+        "have been re-created: check the URL, the credentials and the backups.",
+    )
+
+
+def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
+    """Raise SourceChangedError, saying what is other, if a name leads to another collection than
+    the one that the run exported."""
+    if now.id == was.id:
+        return
+    start_over = f"To start over, move the run directory {run.path} away."
+    if now.database.get("system") != was.database.get("system") or now.database.get(
+        "oid"
+    ) != was.database.get("oid"):
+        raise SourceChangedError(
+            f"this is another database than the one that run {run.run_id} exported: "
+            f"{_about(now)}; it was {_about(was)}",
+            "Somebody changed the URL, the credentials or the server, or made the database anew. "
+            f"The one with the records is elsewhere, or lost: do not let backups run over. "
+            f"{start_over}",
+        )
+    raise SourceChangedError(
+        f"{now.name!r} is another collection (id {now.id}, {now.count:,} records) than the one "
+        f"that run {run.run_id} exported (id {was.id}, {was.count:,} records)",
+        f"Somebody deleted, restored or swapped it; look at the store first. {start_over}",
+    )
+
+
+def _about(info: CollectionInfo) -> str:
+    database = info.database
+    return (
+        f"database {database.get('name')!r} of cluster {database.get('system')}, as role "
+        f"{database.get('role')!r}, with {info.count:,} records in {info.name!r}"
+    )
+
+
+def refuse_emptied(source: CollectionInfo, exported: int) -> None:
+    """Raise SourceChangedError if a collection that was exported is empty now."""
+    if exported and not source.count:
+        raise SourceChangedError(
+            f"{source.name!r} is empty, and it had {exported:,} records when it was exported",
+            "If that was meant, start over by moving the run directory away; if not, the run's "
+            "export shards still hold every record.",
+        )
+
+
+def name_taken(name: str) -> PreflightError:
+    """The refusal of a target that exists and is not this run's."""
+    return PreflightError(
+        f"the target collection {name!r} exists and was not made by this run",
+        "Choose another target.collection, or delete that collection yourself if it is of no use.",
+    )

@@ -1,0 +1,140 @@
+"""What a shard says of its records, written to a collection.
+
+The shards are right, and the shadow follows them. Where a record of the shadow holds a value that
+must be unique and that a shard gives to another one, it is displaced: noted in the journal, then
+deleted. The ledger counts it as changed until the shard that speaks for it is loaded after that, so
+that catch-up carries it anew; until then it is missing, and no verdict passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from reembed.errors import TakenError
+from reembed.records import SHARD_ROWS, Vectors, chunked, fixed_array_to_vectors
+from reembed.run.directory import RunDir, Shard
+from reembed.run.ledger import Ledger
+from reembed.stores.store import Store
+
+RECORD_COLUMNS = ("id", "document", "metadata", "uri", "row_sha256")
+DISPLACING_TRIES = 3
+"""How often a write is tried: all holders are told at once, and nobody else writes to a shadow."""
+
+Write = Callable[[str, pa.RecordBatch, Vectors], None]
+"""`Store.add` or `Store.replace`."""
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """What an export and an embed shard of one stem hold: RECORD_COLUMNS of its records, and
+    the ids and vectors of those that were embedded, in the same order."""
+
+    records: pa.Table
+    embedded: pa.Table
+
+
+def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
+    """Read what loading needs of two shards; old vectors are no part of it."""
+    return ShardRows(
+        run.read_shard(export, RECORD_COLUMNS), run.read_shard(embed, ["id", "embedding"])
+    )
+
+
+def not_loaded(run: RunDir, embed_shards: Mapping[str, Shard]) -> list[Shard]:
+    """The embed shards that are not journalled as loaded, in order."""
+    loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
+    return [shard for shard in embed_shards.values() if loaded.get(shard.stem) != shard.sha256]
+
+
+def displace(store: Store, shadow: str, run: RunDir, stem: str, ids: Sequence[str]) -> None:
+    """Delete records from a shadow that is not live, noted so that they are carried anew.
+
+    Args:
+        stem: of the shard that they stand in the way of; empty where it is none.
+    """
+    if ids:
+        run.journal.append("displaced", stem=stem, ids=list(ids))
+    for page in chunked(ids, SHARD_ROWS):
+        store.delete(shadow, page)
+
+
+def displacing(
+    write: Write, store: Store, run: RunDir, stem: str, spared: Collection[str] = ()
+) -> Write:
+    """`write` into a shadow that is not live, in which the shard `stem` is right.
+
+    Args:
+        spared: ids of records that are about to be written again anyway, so that they need not be
+            noted when they are displaced.
+    """
+
+    def written(shadow: str, batch: pa.RecordBatch, vectors: Vectors) -> None:
+        for left in reversed(range(DISPLACING_TRIES)):
+            try:
+                write(shadow, batch, vectors)
+                return
+            except TakenError as error:
+                if not left or not set(error.holders).isdisjoint(batch.column("id").to_pylist()):
+                    raise  # two rows of the shard itself need one value
+                again = [id for id in error.holders if id in spared]
+                displace(store, shadow, run, stem, sorted({*error.holders} - {*again}))
+                store.delete(shadow, again)
+
+    return written
+
+
+def load_shard(
+    store: Store,
+    shadow: str,
+    export: Shard,
+    rows: ShardRows,
+    ledger: Ledger,
+    write: Write,
+    *,
+    replacing: bool,
+    only: Collection[str] | None = None,
+) -> None:
+    """Write one shard's records and vectors; `replacing` also deletes what it no longer holds.
+
+    Records for which a later shard speaks are left alone, and so are those not in `only`.
+    """
+    current = ledger.current(export.stem)
+    if only is not None:
+        current = current.intersection(only)
+    if replacing:
+        gone = gone_of(export, rows, ledger)
+        for ids in chunked([id for id in gone if only is None or id in only], SHARD_ROWS):
+            store.delete(shadow, ids)
+    write_rows(write, shadow, rows, current)
+
+
+def gone_of(export: Shard, rows: ShardRows, ledger: Ledger) -> list[str]:
+    """Ids of a shard's records that the shadow must not hold: deleted and quarantined ones."""
+    exported = rows.records.column("id").to_pylist()
+    known = ledger.lookup([*exported, *export.deleted])
+    gone = [id for id in export.deleted if id not in known]
+    gone += [id for id in exported if id in known and known[id].shard == export.stem
+             and known[id].quarantined]  # fmt: skip
+    return gone
+
+
+def write_rows(write: Write, shadow: str, rows: ShardRows, ids: set[str]) -> None:
+    """Write the records of these ids of one shard, with their vectors."""
+    embedded = rows.embedded.column("id").to_pylist()
+    mask = np.fromiter((id in ids for id in embedded), bool, len(embedded))
+    if not mask.any():
+        return
+    vectors = fixed_array_to_vectors(rows.embedded.column("embedding"))
+    records = rows.records
+    if not mask.all():
+        vectors = vectors[mask]
+    if not mask.all() or len(records) > len(embedded):
+        kept = ids.intersection(embedded)
+        listed = records.column("id").to_pylist()
+        records = records.filter(pa.array([id in kept for id in listed], pa.bool_()))
+    (batch,) = records.combine_chunks().to_batches()
+    write(shadow, batch, vectors)

@@ -1,0 +1,1 @@
+"""Chroma, on a path, over HTTP and in the cloud."""

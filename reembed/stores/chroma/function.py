@@ -1,0 +1,240 @@
+"""The embedding function that Chroma keeps with a collection: what to record, how to read it back.
+
+Chroma embeds `query_texts` with the function on record, so a shadow must carry its own model's.
+Chroma's built-in functions are recorded where they give exactly the model's vectors; for everything
+else there is `reembed`, registered by `import reembed.live`, which embeds as the manifest says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
+from chromadb.utils.embedding_functions import (
+    known_embedding_functions,
+    register_embedding_function,
+)
+from pydantic import ValidationError
+
+from reembed.errors import PreflightError
+from reembed.manifest import Model
+
+NAME = "reembed"
+OLLAMA_URL = "http://127.0.0.1:11434"
+
+
+@register_embedding_function
+class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
+    """A manifest's model as a Chroma embedding function, prefixes and normalisation included.
+
+    Building it needs neither network nor key; the embedder is opened at the first text, once a
+    process, because Chroma builds the function anew at every query.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __call__(self, input: Documents) -> Embeddings:
+        embedded = _embedder(self.model.model_dump_json()).embed_documents(list(input))
+        if embedded.rejected:
+            place, rejection = min(embedded.rejected.items())
+            raise PreflightError(
+                f"document {place} of {len(input)} cannot be embedded: {rejection}"
+            )
+        return list(embedded.vectors)
+
+    def embed_query(self, input: Documents) -> Embeddings:
+        return list(_embedder(self.model.model_dump_json()).embed_queries(list(input)))
+
+    @staticmethod
+    def name() -> str:
+        return NAME
+
+    def default_space(self) -> Space:
+        return "cosine"
+
+    def supported_spaces(self) -> list[Space]:
+        return ["cosine", "l2", "ip"]
+
+    def get_config(self) -> dict[str, Any]:
+        return _settings(self.model)
+
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> ReembedEmbeddingFunction:
+        return ReembedEmbeddingFunction(Model.model_validate(config))
+
+
+@lru_cache(maxsize=8)
+def _embedder(model: str) -> Any:
+    """The embedder of a model given as JSON, kept open. Imported late: a store needs none."""
+    from reembed.embedders.registry import open_embedder
+
+    return open_embedder(Model.model_validate_json(model))
+
+
+def _settings(model: Model) -> dict[str, Any]:
+    """All of a model's manifest keys that are not at their default; no key, only the name of the
+    environment variable that holds one."""
+    defaults = Model(provider=model.provider, name=model.name)
+    plain = model.model_dump(mode="json")
+    return {
+        key: value
+        for key, value in plain.items()
+        if key in ("provider", "name") or value != getattr(defaults, key)
+    }
+
+
+def to_record(model: Model) -> EmbeddingFunction[Any]:
+    """An object that makes `create_collection` record the function for `model`.
+
+    It is never called. A built-in function is not constructed, because OpenAI's wants its key at
+    construction; `recording` keeps the registry as it was.
+    """
+    name, config = _function_for(model)
+    if name == NAME:
+        return ReembedEmbeddingFunction(model)
+    return _Record.of(name, config)
+
+
+def _function_for(model: Model) -> tuple[str, dict[str, Any]]:
+    plain = not (
+        model.document_prefix
+        or model.query_prefix
+        or model.on_too_long != "fail"
+        or model.normalize is True
+    )
+    if plain and model.provider == "chroma":
+        return model.name, dict(model.options)
+    options = set(model.options) - {"batch_api"}
+    if plain and model.provider == "openai" and not options and _openai_keeps(model):
+        return "openai", {
+            "api_key_env_var": model.api_key_env or "OPENAI_API_KEY",
+            "model_name": model.name,
+            "organization_id": None,
+            "api_base": model.base_url,
+            "api_type": None,
+            "api_version": None,
+            "deployment_id": None,
+            "default_headers": None,
+            "dimensions": model.dimensions,
+        }
+    # Chroma's Ollama function cannot ask for dimensions.
+    if plain and model.provider == "ollama" and not options and model.dimensions is None:
+        url = model.base_url or os.environ.get("OLLAMA_HOST") or OLLAMA_URL
+        return "ollama", {"url": url, "model_name": model.name, "timeout": 60}
+    return NAME, _settings(model)
+
+
+def _openai_keeps(model: Model) -> bool:
+    """Whether Chroma's OpenAI function asks for the same dimensions: it leaves `dimensions` out
+    unless the name contains `text-embedding-3`. And it uses OPENAI_API_KEY wherever that is set,
+    which would send one provider's key to another."""
+    if model.base_url and model.api_key_env not in (None, "OPENAI_API_KEY"):
+        return False
+    native = {"text-embedding-ada-002": 1536}.get(model.name)
+    return model.dimensions in (None, native) or "text-embedding-3" in model.name
+
+
+class _Record(EmbeddingFunction[Any]):
+    """Stands for a registered embedding function while a collection is created."""
+
+    config: dict[str, Any]
+
+    def __init__(self) -> None:
+        pass
+
+    @staticmethod
+    def of(name: str, config: dict[str, Any]) -> _Record:
+        kind = type("_Record", (_Record,), {"name": staticmethod(lambda: name), "config": config})
+        record: _Record = kind()
+        return record
+
+    def __call__(self, input: Any) -> Embeddings:
+        raise AssertionError("a record of an embedding function embeds nothing")
+
+    @classmethod
+    def build_from_config(cls, config: dict[str, Any]) -> _Record:
+        return cls()
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(self.config)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Keep Chroma's registry as it was: creating a collection registers the class of the function
+    it is given, which would put a `_Record` in the place of the real one."""
+    before = dict(known_embedding_functions)
+    try:
+        yield
+    finally:
+        for name in set(known_embedding_functions) - set(before):
+            del known_embedding_functions[name]
+        known_embedding_functions.update(before)
+
+
+def model_of(function: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A recorded embedding function as manifest keys of `model`; None if it tells nothing usable.
+
+    Args:
+        function: `{type, name, config}` as the collection's schema holds it.
+    """
+    if not function or function.get("type") != "known" or not function.get("name"):
+        return None
+    name, config = str(function["name"]), dict(function.get("config") or {})
+    if name == NAME:
+        try:
+            return _settings(Model.model_validate(config))
+        except ValidationError:  # written by a version of reembed with other keys
+            return None
+    if name == "openai" and not (config.get("api_type") or config.get("deployment_id")):
+        found = {
+            "name": config.get("model_name"),
+            "base_url": config.get("api_base"),
+            "dimensions": config.get("dimensions"),
+            "api_key_env": config.get("api_key_env_var"),
+        }
+        return _known("openai", found)
+    if name == "ollama":
+        url = str(config.get("url") or "").removesuffix("/api/embeddings")
+        return _known("ollama", {"name": config.get("model_name"), "base_url": url or None})
+    return _known("chroma", {"name": name, "options": config or None})
+
+
+def _known(provider: str, found: dict[str, Any]) -> dict[str, Any] | None:
+    keys = {"provider": provider} | {key: value for key, value in found.items() if value}
+    try:
+        Model.model_validate(keys)
+    except ValidationError:
+        return None
+    return keys
+
+
+def open_function(function: Mapping[str, Any] | None) -> EmbeddingFunction[Any] | None:
+    """The recorded embedding function, ready to embed; None where none is recorded.
+
+    Raises:
+        PreflightError: it is not registered in this process, or cannot be built here.
+    """
+    if not function or function.get("type") != "known":
+        return None
+    name = str(function.get("name"))
+    if name not in known_embedding_functions:
+        raise PreflightError(
+            f"the collection's embedding function {name!r} is not registered in this process",
+            "Import the module that registers it before the first query.",
+        )
+    try:
+        built: EmbeddingFunction[Any] = known_embedding_functions[name].build_from_config(
+            dict(function.get("config") or {})
+        )
+    except (TypeError, ValueError, AssertionError, ImportError) as error:
+        raise PreflightError(
+            f"the collection's embedding function {name!r} cannot be built here: {error}",
+            "Set the environment variable or install the package that it names.",
+        ) from error
+    return built

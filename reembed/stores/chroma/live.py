@@ -1,0 +1,273 @@
+"""What an application imports to read a live name: always the right collection and query model.
+
+    from reembed import live
+    docs = live.open("chroma:./chroma_db", "docs")
+    docs.query(query_texts=["how to parse dates"], n_results=5)
+
+Every call looks the live name up again (the pointer `<name>__pointer` if there is one, else the
+plain name), so a swap of any kind is seen by the next call, and texts are embedded with the model
+that fits the collection found. Importing this module registers the embedding function `reembed`,
+with which a plain Chroma client can open collections that reembed made.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from chromadb.api import ClientAPI
+from chromadb.api.models.Collection import Collection
+from chromadb.api.types import EmbeddingFunction, GetResult, QueryResult
+from chromadb.errors import NotFoundError
+
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.manifest import Model
+from reembed.manifest.urls import check_url
+from reembed.records import Vectors
+from reembed.stores.chroma import client as chroma_client
+from reembed.stores.chroma import function as chroma_function
+from reembed.stores.chroma import hold as chroma_hold
+from reembed.stores.chroma import metric as chroma_metric
+from reembed.stores.chroma import names as chroma_names
+from reembed.stores.chroma import pointer as chroma_pointer
+
+__all__ = ["LiveCollection", "open"]
+
+PATIENCE_SECONDS = 5.0
+"""How long a live name may be missing before it is an error; a rename's gap takes milliseconds."""
+_PAUSE_SECONDS = 0.002
+_SWAPS_PER_CALL = 20
+
+Result = TypeVar("Result")
+
+
+def open(url: str, name: str, *, model: Model | None = None) -> LiveCollection:
+    """Open the live name `name` of the Chroma store at `url`.
+
+    Args:
+        url: `chroma:/path`, `chroma+http://host:port` or `chroma+cloud://tenant/database`.
+        model: embeds texts for a collection that records no model of its own.
+
+    Raises:
+        ManifestError, PreflightError, UnreachableError: as `reembed.stores.registry.open_store`.
+    """
+    check_url(url, "store URL")
+    client = chroma_client.connect(chroma_client.parse(url), url)
+    return LiveCollection(client, name, model=model, owns_client=True)
+
+
+class LiveCollection:
+    """A Chroma collection by its live name. Calls take what `chromadb.Collection`'s take.
+
+    Errors of Chroma itself (a bad filter, a wrong dimension) come through unchanged; a live name
+    that leads nowhere is CollectionNotFoundError, one that leads to a deleted collection
+    SourceChangedError. A write that another process's swap overtakes lands in the collection that
+    was live when it began; the sweep after a swap carries it over. While the name moves, writes
+    wait a few seconds (see `stores.chroma_hold`), so that none of them is overtaken.
+    """
+
+    def __init__(
+        self,
+        client: ClientAPI,
+        name: str,
+        *,
+        model: Model | None = None,
+        owns_client: bool = False,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._model = model
+        self._owns_client = owns_client
+        self._functions: dict[str, EmbeddingFunction[Any]] = {}
+
+    @classmethod
+    def from_client(cls, client: ClientAPI, name: str, *, model: Model | None = None) -> Self:
+        """The live name `name` through a client that the application opened and closes itself."""
+        return cls(client, name, model=model)
+
+    # --- which collection ------------------------------------------------------------------------
+
+    @property
+    def collection(self) -> Collection:
+        """The collection that the name leads to now. Held, it goes stale with the next swap."""
+        return self._resolve()[0]
+
+    def _resolve(self) -> tuple[Collection, dict[str, Any] | None]:
+        """The collection now, and the model that its pointer names (None for a plain name)."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                pointer = chroma_pointer.read(self._client, self.name)
+                if pointer is not None:
+                    target = chroma_pointer.follow(self._client, pointer)
+                    return target, chroma_pointer.model_of(pointer)
+                plain = chroma_names.by_name(self._client, self.name)
+                if plain is not None:
+                    return plain, None
+                problem: CollectionNotFoundError | SourceChangedError = CollectionNotFoundError(
+                    f"there is no collection {self.name!r}, and no pointer of that name",
+                    "Check the name; `reembed init URL` lists the collections.",
+                )
+            except SourceChangedError as error:  # the pointer may be about to be flipped
+                problem = error
+            if time.monotonic() > deadline:
+                raise problem
+            time.sleep(_PAUSE_SECONDS)
+
+    def _call(self, work: Callable[[Collection], Result]) -> Result:
+        """`work` on the collection of this moment, again if it was deleted in between."""
+        for attempt in range(_SWAPS_PER_CALL):
+            collection, _ = self._resolve()
+            try:
+                return work(collection)
+            except NotFoundError:
+                if attempt == _SWAPS_PER_CALL - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _call_with_vectors(
+        self, texts: list[str], query: bool, work: Callable[[Collection, Vectors], Result]
+    ) -> Result:
+        """Embed `texts` for the collection of this moment, then do `work` on it; from the start if
+        a swap came between, because the vectors would be another model's."""
+        for _ in range(_SWAPS_PER_CALL):
+            collection, model = self._resolve()
+            vectors = self._embed(collection, model, texts, query)
+            if not query:
+                chroma_hold.wait(self._client, self.name)
+            now, _ = self._resolve()
+            if now.id != collection.id:
+                continue
+            try:
+                return work(now, vectors)
+            except NotFoundError:  # dropped between the look-up and the call
+                continue
+        raise SourceChangedError(f"{self.name} moved {_SWAPS_PER_CALL} times during one call")
+
+    # --- which model -----------------------------------------------------------------------------
+
+    def _embed(
+        self, collection: Collection, model: Mapping[str, Any] | None, texts: list[str], query: bool
+    ) -> Any:
+        function = self._function(collection, model)
+        return function.embed_query(texts) if query else function(texts)
+
+    def _function(
+        self, collection: Collection, model: Mapping[str, Any] | None
+    ) -> EmbeddingFunction[Any]:
+        """The pointer's model, else the collection's own, else the one given to `open`."""
+        recorded: Any = None
+        if model is None:
+            recorded = chroma_metric.recorded_function(collection)
+            if recorded is None and self._model is None:
+                raise PreflightError(
+                    f"{self.name}: neither a pointer nor the collection says which model embeds "
+                    "its texts",
+                    "Pass query_embeddings, or model= to reembed.live.open.",
+                )
+        key = json.dumps([model, recorded], sort_keys=True, default=str)
+        if key not in self._functions:
+            self._functions[key] = self._open_function(model, recorded)
+        return self._functions[key]
+
+    def _open_function(
+        self, model: Mapping[str, Any] | None, recorded: Mapping[str, Any] | None
+    ) -> EmbeddingFunction[Any]:
+        if model is not None:
+            return chroma_function.ReembedEmbeddingFunction(Model.model_validate(dict(model)))
+        function = chroma_function.open_function(recorded)
+        return function or chroma_function.ReembedEmbeddingFunction(cast(Model, self._model))
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def query(
+        self,
+        query_embeddings: Any = None,
+        query_texts: str | list[str] | None = None,
+        **arguments: Any,
+    ) -> QueryResult:
+        """As `Collection.query`; `query_texts` are embedded with the model that fits."""
+        if query_texts is None:
+            return self._call(lambda c: c.query(query_embeddings=query_embeddings, **arguments))
+        if query_embeddings is not None:
+            raise ValueError("query takes query_texts or query_embeddings, not both")
+        return self._call_with_vectors(
+            _listed(query_texts),
+            True,
+            lambda c, vectors: c.query(query_embeddings=cast(Any, vectors), **arguments),
+        )
+
+    def get(self, *args: Any, **arguments: Any) -> GetResult:
+        """As `Collection.get`."""
+        return self._call(lambda c: c.get(*args, **arguments))
+
+    def peek(self, limit: int = 10) -> GetResult:
+        """As `Collection.peek`."""
+        return self._call(lambda c: c.peek(limit))
+
+    def count(self) -> int:
+        """Number of records."""
+        return self._call(lambda c: c.count())
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """The collection's own metadata."""
+        return self._call(lambda c: dict(c.metadata) if c.metadata else None)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def add(self, ids: Any, **arguments: Any) -> None:
+        """As `Collection.add`; documents without embeddings are embedded with the model that
+        fits."""
+        self._write("add", ids, arguments)
+
+    def upsert(self, ids: Any, **arguments: Any) -> None:
+        """As `Collection.upsert`; documents as in `add`."""
+        self._write("upsert", ids, arguments)
+
+    def update(self, ids: Any, **arguments: Any) -> None:
+        """As `Collection.update`; documents as in `add`."""
+        self._write("update", ids, arguments)
+
+    def delete(self, *args: Any, **arguments: Any) -> None:
+        """As `Collection.delete`."""
+        chroma_hold.wait(self._client, self.name)
+        self._call(lambda c: c.delete(*args, **arguments))
+
+    def _write(self, verb: str, ids: Any, arguments: dict[str, Any]) -> None:
+        documents = arguments.get("documents")
+        if documents is None or arguments.get("embeddings") is not None:
+            chroma_hold.wait(self._client, self.name)
+            self._call(lambda c: getattr(c, verb)(ids=ids, **arguments))
+            return
+        rest = {key: value for key, value in arguments.items() if key != "embeddings"}
+        self._call_with_vectors(
+            _listed(documents),
+            False,
+            lambda c, vectors: getattr(c, verb)(ids=ids, embeddings=vectors, **rest),
+        )
+
+    # --- closing ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the client, if `open` opened it."""
+        if self._owns_client:
+            chroma_client.close(self._client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)

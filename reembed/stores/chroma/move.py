@@ -1,0 +1,244 @@
+"""Moving the live name of a Chroma collection: by rename, in one SQLite transaction, by pointer.
+
+Chroma has no aliases. Every kind here is convergent: it looks where both collections' names are now
+and does only what is left, so a swap killed anywhere is finished by calling it again. Object ids
+are never exchanged (a reader would get torn answers), only names.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from chromadb.api import ClientAPI
+from chromadb.api.models.Collection import Collection
+from chromadb.errors import ChromaError
+
+from reembed.errors import PreflightError, SourceChangedError
+from reembed.manifest import SwapKind
+from reembed.stores.chroma import pointer as chroma_pointer
+from reembed.stores.chroma import sqlite as chroma_sqlite
+from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.names import (
+    all_names,
+    by_id,
+    by_name,
+    check_name,
+    free_name,
+    holder,
+    modify_name,
+)
+from reembed.stores.store import Exchange, Receipt
+
+_TRIES = 20
+_COMMITS = 5
+_PAUSE = 0.05
+"""Seconds between two commits of a transaction."""
+
+Merge = Callable[[list[str]], str | None]
+"""Names of intruders, oldest first, to the name of the one that holds the records of all."""
+
+GUARANTEES: dict[SwapKind, str] = {
+    "pointer": "every look-up through reembed.live sees old or new, each with the query model "
+    "that fits; applications that open the name themselves get an error, not stale answers",
+    "transaction": "one SQLite transaction: look-ups by name see old or new, never neither; "
+    "handles that an application holds stay on the old collection until it opens the name again",
+    "rename": "two renames with a gap of a few milliseconds in which the name does not exist; what "
+    "get_or_create makes in the gap is moved aside and merged",
+}
+
+
+def exchange(
+    client: ClientAPI, kind: SwapKind, move: Exchange, merge: Merge, folder: Path | None = None
+) -> Receipt:
+    """Move the live name; see `Store.exchange`.
+
+    Args:
+        merge: makes one collection of the intruders of a rename.
+        folder: the folder of chroma.sqlite3, needed for a transaction.
+
+    Raises:
+        PreflightError: the kind is impossible here, or a name is illegal or taken.
+        SourceChangedError: a collection is gone, or the live name leads to a third one.
+    """
+    for name in (move.live, move.parked):
+        check_name(name)
+    if kind == "pointer":
+        return chroma_pointer.exchange(client, move)
+    if chroma_pointer.read(client, move.live) is not None:
+        raise PreflightError(
+            f"{move.live} is a pointer, which readers follow before the plain name",
+            "Use swap.kind: pointer (or auto).",
+        )
+    if kind == "transaction" and folder is not None:
+        return _transaction(client, move, folder)
+    if kind == "rename":
+        return _rename(client, move, merge)
+    raise PreflightError(f"swap.kind {kind} is not possible on this Chroma store")
+
+
+# --- transaction ---------------------------------------------------------------------------------
+
+
+def _transaction(client: ClientAPI, move: Exchange, folder: Path) -> Receipt:
+    """Exchange the names, commit again, and see that Chroma looks them up.
+
+    Locks of files do not hold between two copies of SQLite in one process, Chroma's and Python's.
+    After a write of Chroma's own at the same moment, such as by another thread of an application
+    that calls us, the counter in the file says that its old pages are current. Any later commit
+    makes it read them anew.
+    """
+    for number in range(_COMMITS):
+        with chroma_sqlite.writing(folder) as connection:
+            exchange_names(connection, move)
+        if number == 0:
+            continue
+        seen = by_name(client, move.live)
+        if seen is not None and str(seen.id) == move.incoming_id:
+            return Receipt("transaction")
+        time.sleep(_PAUSE)
+    raise PreflightError(
+        f"{folder} was changed, but {move.live} is still opened elsewhere: this folder is not the "
+        "one the server reads (a copy?)",
+        "Set source.data_dir to the server's own directory, or leave it out.",
+    )
+
+
+def exchange_names(connection: sqlite3.Connection, move: Exchange) -> None:
+    """The three UPDATEs of a swap, inside an open transaction; the last one even where nothing is
+    left to be done. Public for the test that kills a process before its COMMIT."""
+    rows = connection.execute(
+        "SELECT id, name, database_id FROM collections WHERE id IN (?, ?)",
+        (move.incoming_id, move.outgoing_id or ""),
+    ).fetchall()
+    names = {id: name for id, name, _ in rows}
+    databases = {database for _, _, database in rows}
+    if len(databases) > 1:
+        raise SourceChangedError("the two collections are in different databases")
+    database = next(iter(databases), None)
+
+    def holder_of(name: str) -> str | None:
+        row = connection.execute(
+            "SELECT id FROM collections WHERE name = ? AND database_id = ?", (name, database)
+        ).fetchone()
+        return row[0] if row else None
+
+    _check(move, names, holder_of(move.live), holder_of(move.parked))
+    rename = "UPDATE collections SET name = ? WHERE id = ?"
+    if not _done(move, names):
+        connection.execute(rename, (_temporary(move), move.incoming_id))
+        if move.outgoing_id:
+            connection.execute(rename, (move.parked, move.outgoing_id))
+    connection.execute(rename, (move.live, move.incoming_id))
+
+
+def _check(
+    move: Exchange, names: Mapping[str, str], live_id: str | None, parked_id: str | None
+) -> None:
+    """Refuse unless the two collections are there and only they have the two names.
+
+    Args:
+        names: the present name of each of the two that exists, by id.
+        live_id, parked_id: who has the live and the parked name now.
+    """
+    ours = {move.incoming_id, move.outgoing_id}
+    for role, id in (("incoming", move.incoming_id), ("outgoing", move.outgoing_id)):
+        if id is not None and id not in names:
+            raise SourceChangedError(f"the {role} collection {id} is gone")
+    if live_id is not None and live_id not in ours:
+        raise SourceChangedError(
+            f"{move.live} leads to a third collection now ({live_id})",
+            "Somebody made or renamed a collection since the run began; look at it first.",
+        )
+    if move.outgoing_id is None:
+        return
+    if parked_id is not None and parked_id not in ours:
+        raise PreflightError(f"the name {move.parked} is taken by another collection ({parked_id})")
+    if names[move.outgoing_id] not in (move.live, move.parked):
+        raise SourceChangedError(
+            f"the outgoing collection was renamed to {names[move.outgoing_id]!r}",
+            f"It should be {move.live!r}, or {move.parked!r} after a swap.",
+        )
+
+
+def _done(move: Exchange, names: Mapping[str, str]) -> bool:
+    return names[move.incoming_id] == move.live and (
+        move.outgoing_id is None or names[move.outgoing_id] == move.parked
+    )
+
+
+def _temporary(move: Exchange) -> str:
+    return f"{move.live[:400]}__moving-{move.incoming_id[:8]}"
+
+
+# --- rename --------------------------------------------------------------------------------------
+
+
+def _names(client: ClientAPI, move: Exchange) -> dict[str, Collection]:
+    ids = [id for id in (move.incoming_id, move.outgoing_id) if id]
+    return {id: found for id in ids if (found := by_id(client, id)) is not None}
+
+
+def _rename(client: ClientAPI, move: Exchange, merge: Merge) -> Receipt:
+    found = _names(client, move)
+    names = {id: collection.name for id, collection in found.items()}
+    live_id, parked_id = holder(client, move.live), holder(client, move.parked)
+    parked_already = move.outgoing_id is not None and names.get(move.outgoing_id) == move.parked
+    if parked_already and live_id not in (None, move.incoming_id):
+        live_id = None  # not a third collection but an intruder of this very gap, dealt with below
+    _check(move, names, live_id, parked_id)
+    if _done(move, names):
+        return Receipt("rename", intruder=merge(_intruders(client, move)))
+    incoming = found[move.incoming_id]
+    if names[move.incoming_id] == move.parked:
+        modify_name(incoming, _temporary(move))
+    began = time.perf_counter()
+    if move.outgoing_id and not parked_already:
+        modify_name(found[move.outgoing_id], move.parked)
+    intruders = _take_name(client, incoming, move)
+    gap = time.perf_counter() - began if move.outgoing_id else None
+    if (
+        parked_already
+    ):  # a killed call of this move may have set some aside that it could not report
+        intruders = _intruders(client, move)
+    return Receipt("rename", gap, merge(intruders))
+
+
+def _take_name(client: ClientAPI, incoming: Collection, move: Exchange) -> list[str]:
+    """Give the incoming collection the live name, moving aside whatever was made under it; returns
+    the names that those got, oldest first."""
+    intruders = list[str]()
+    for _ in range(_TRIES):
+        try:
+            incoming.modify(name=move.live)
+            return intruders
+        except ChromaError as error:
+            if not _taken(error):
+                with mapped(move.live):
+                    raise
+        standing = by_name(client, move.live)
+        if standing is not None and str(standing.id) != move.incoming_id:
+            intruders.append(free_name(client, _intruder_name(move)))
+            modify_name(standing, intruders[-1])
+    raise SourceChangedError(
+        f"{move.live} was made anew {_TRIES} times while it was being moved",
+        "Stop the application that creates it, and run again.",
+    )
+
+
+def _taken(error: ChromaError) -> bool:
+    return "UNIQUE constraint" in str(error) or "already exists" in str(error)
+
+
+def _intruder_name(move: Exchange) -> str:
+    return f"{move.live[:400]}__intruder-{move.incoming_id[:8]}"
+
+
+def _intruders(client: ClientAPI, move: Exchange) -> list[str]:
+    """All intruders set aside for this incoming collection, oldest first."""
+    pattern = re.compile(re.escape(_intruder_name(move)) + r"(?:-(\d+))?")
+    found = [match for name in all_names(client) if (match := pattern.fullmatch(name))]
+    return [match[0] for match in sorted(found, key=lambda match: int(match[1] or 1))]

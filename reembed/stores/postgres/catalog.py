@@ -1,0 +1,183 @@
+"""Which tables a database holds, and which of them a collection is.
+
+A collection's object id is `<cluster>/<database oid>/<table oid>`: it says which database it is in,
+so that the same name in another one, freshly made, is never taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from psycopg import sql
+
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.records import Metric
+from reembed.stores.postgres import shadow_tables as pg_tables
+from reembed.stores.postgres.client import (
+    Connection,
+    Database,
+    connect,
+    fetch_all,
+    fetch_one,
+    identify,
+    mapped,
+)
+from reembed.stores.postgres.move import columns as pg_columns
+from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema.layout import read_parts, table_by_oid, vector_tables
+from reembed.stores.postgres.schema.names import ENTITIES, Found, find_table, missing_table
+from reembed.stores.postgres.schema.table import Table
+from reembed.stores.store import CollectionInfo, StoreOptions
+
+SAMPLE = 200
+"""Rows looked at for the dimensions of a column that is not typed."""
+
+
+class Catalog:
+    """A database's tables as collections.
+
+    Args:
+        options: `layout` and `columns` of the source.
+    """
+
+    def __init__(self, url: str, options: StoreOptions) -> None:
+        self.url = url
+        self._options = options
+        self._connection = connect(url)
+
+    @property
+    def main(self) -> Connection:
+        """A connection in autocommit mode, opened again where it was lost.
+
+        Raises:
+            SourceChangedError: another database answers by now.
+        """
+        if self._connection.closed or self._connection.broken:
+            connection = connect(self.url)
+            before: Database | None = self.__dict__.get("database")
+            now = identify(connection, self.url) if before else None
+            if before is not None and now is not None and now.key != before.key:
+                connection.close()
+                raise SourceChangedError(
+                    f"{self.url}: after the connection was lost, another database answers (cluster "
+                    f"{now.system}, was {before.system})",
+                    "Somebody made it anew or moved the address; nothing was written to it.",
+                )
+            self._connection = connection
+        return self._connection
+
+    @cached_property
+    def database(self) -> Database:
+        """Which database this is."""
+        return identify(self.main, self.url)
+
+    def collections(self) -> list[str]:
+        with mapped(self.url):
+            found = vector_tables(self.main)
+            seconds = {(one[1], f"{one[2]}{ENTITIES}") for one in found if self._is_unit(one)}
+            return sorted(self.display(one) for one in found if one[1:] not in seconds)
+
+    def _is_unit(self, found: Found) -> bool:
+        with contextlib.suppress(PreflightError):
+            return len(read_parts(self.main, found, "auto")) > 1
+        return False
+
+    def display(self, found: Found) -> str:
+        """The name as the role's search path finds it, with the schema where it does not."""
+        _, schema, name = found
+        return name if find_table(self.main, name) == found else f"{schema}.{name}"
+
+    def describe(self, name: str) -> CollectionInfo:
+        with mapped(self.url):
+            found = find_table(self.main, name)
+            if found is None:
+                raise missing_table(name, self.url, self.collections())
+            return self.describe_found(found)
+
+    def describe_found(self, found: Found) -> CollectionInfo:
+        parts = self.parts(found)
+        main = parts[0]
+        note = pg_tables.read_note(self.main, main)
+        index = pg_indexes.vector_index(self.main, main)
+        settings = index.to_dict() if index else note.get("index", {"type": "none"})
+        return CollectionInfo(
+            id=f"{self.database.key}/{note.get('stands_for', main.oid)}",
+            name=self.display(found),
+            count=sum(self.count_of(part) for part in parts),
+            dimensions=self._dimensions(main),
+            metric=_metric(index, note),
+            metadata=note.get("metadata"),
+            index=settings,
+            model=note.get("model"),
+            database=self.database.to_dict(),
+            layout=main.layout,
+        )
+
+    def metric_of(self, table: Table) -> Metric:
+        """The metric of the vector column's index, else the one it was made for."""
+        index = pg_indexes.vector_index(self.main, table)
+        return _metric(index, {} if index else pg_tables.read_note(self.main, table))
+
+    def count_of(self, table: Table) -> int:
+        row = fetch_one(self.main, sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
+        return int(row[0]) if row else 0
+
+    def _dimensions(self, table: Table) -> int | None:
+        """Of the column's type, or of the vectors in it."""
+        if table.dimensions is not None:
+            return table.dimensions
+        rows = fetch_all(
+            self.main,
+            sql.SQL(
+                "SELECT DISTINCT vector_dims({0}) FROM (SELECT {0} FROM {1} WHERE {0} IS NOT NULL "
+                "LIMIT {2})"
+            ).format(sql.Identifier(table.vector), table.identifier, sql.Literal(SAMPLE)),
+        )
+        if len(rows) > 1:
+            found = " and ".join(str(row[0]) for row in sorted(rows))
+            raise PreflightError(
+                f"{table.label} holds vectors of {found} dimensions, so of several models",
+                "Move one of them at a time into a table of its own.",
+            )
+        return int(rows[0][0]) if rows else None
+
+    def parts(self, found: Found) -> list[Table]:
+        return read_parts(self.main, found, self._options.layout, self._options.columns)
+
+    def found(self, id: str) -> Found | None:
+        """The table that holds the collection of this id; None if it is gone, or if the id is of
+        another database."""
+        key, _, oid = id.rpartition("/")
+        if key != self.database.key or not oid.isdigit():
+            return None
+        table = pg_columns.standing_in(self.main, int(oid))
+        return None if table is None else table_by_oid(self.main, table)
+
+    def tables(self, id: str) -> list[Table]:
+        with mapped(self.url):
+            found = self.found(id)
+            if found is None:
+                raise CollectionNotFoundError(
+                    f"{self.url}: there is no table with the id {id}",
+                    "Somebody dropped it, or this is another database than it was in "
+                    f"({self.database.name!r} of the cluster {self.database.system}).",
+                )
+            return self.parts(found)
+
+    def tables_of_name(self, name: str) -> list[Table]:
+        """The tables of the collection of this name. Raises CollectionNotFoundError."""
+        found = find_table(self.main, name)
+        if found is None:
+            raise missing_table(name, self.url, self.collections())
+        return self.parts(found)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _metric(index: pg_indexes.VectorIndex | None, note: Mapping[str, Any]) -> Metric:
+    metric: Metric = index.metric if index else note.get("metric", "cosine")
+    return metric

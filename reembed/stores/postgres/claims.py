@@ -1,0 +1,125 @@
+"""Claims on live names: rows of a small table beside the live one, `reembed_lease`.
+
+Each change is one statement that Postgres makes on one row, so the compare-and-set is its own. The
+table is made with the first claim and dropped with the last. A connection of its own is used, for a
+renewal must not fall into a transaction that reads a snapshot.
+"""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+from psycopg import errors, sql
+
+from reembed.errors import UnreachableError
+from reembed.stores.postgres.client import Connection, beside_parameters, connect, mapped
+from reembed.stores.postgres.schema.names import find_table, place_for
+
+TABLE = "reembed_lease"
+_TRIES = 20
+_CLAIM = """
+INSERT INTO {table} AS held (live, claim) VALUES (%(live)s, %(claim)s)
+ON CONFLICT (live) DO UPDATE SET claim = excluded.claim
+WHERE held.claim = excluded.claim OR held.claim = %(over)s
+RETURNING claim
+"""
+_RENEW = """
+UPDATE {table} SET claim = %(renewed)s WHERE live = %(live)s AND claim IN (%(claim)s, %(renewed)s)
+RETURNING claim
+"""
+
+
+class Claims:
+    """See `Store.claim`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._places: dict[str, tuple[str, str]] = {}
+        self._open: Connection | None = None
+
+    @property
+    def _connection(self) -> Connection:
+        if self._open is None or self._open.closed or self._open.broken:
+            self._open = connect(self._url)
+        return self._open
+
+    def claim(self, live: str, claim: str, over: str | None) -> str | None:
+        with mapped(f"{self._url}: the lease on {live!r}"):
+            for _ in range(_TRIES):
+                try:
+                    if self._row(_CLAIM, live, claim=claim, over=over):
+                        return None
+                    if (standing := self._standing(live)) is not None:
+                        return standing
+                except errors.UndefinedTable:  # not made yet, or dropped with its last claim
+                    self._make(live)
+        raise UnreachableError(
+            f"{self._url}: the lease on {live!r} comes and goes", "Run again to resume."
+        )
+
+    def renew(self, live: str, claim: str, renewed: str) -> str | None:
+        with mapped(f"{self._url}: the lease on {live!r}"):
+            try:
+                if self._row(_RENEW, live, claim=claim, renewed=renewed):
+                    return None
+                return self._standing(live) or ""
+            except errors.UndefinedTable:
+                return ""
+
+    def unclaim(self, live: str, claim: str) -> None:
+        with mapped(f"{self._url}: the lease on {live!r}"):
+            try:
+                with self._connection.transaction():
+                    self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", live)
+                    self._execute(
+                        "DELETE FROM {table} WHERE live = %(live)s AND claim = %(claim)s",
+                        live, claim=claim,
+                    )  # fmt: skip
+                    if not self._row("SELECT 1 FROM {table} LIMIT 1", live):
+                        self._execute("DROP TABLE {table}", live)
+            except errors.UndefinedTable:
+                return
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
+    def _make(self, live: str) -> None:
+        try:
+            self._execute(
+                "CREATE TABLE IF NOT EXISTS {table} (live text PRIMARY KEY, claim text NOT NULL)",
+                live,
+            )
+        except (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject):
+            return  # another process made it at the same moment
+
+    def _standing(self, live: str) -> str | None:
+        row = self._row("SELECT claim FROM {table} WHERE live = %(live)s", live)
+        return None if row is None else str(row[0])
+
+    def _place(self, live: str) -> tuple[str, str]:
+        """Schema and name of the table of a live name, or what they would be."""
+        found = find_table(self._connection, live)
+        if found is not None:
+            return found[1], found[2]
+        return place_for(self._connection, live)
+
+    def _row(self, query: LiteralString, live: str, **values: Any) -> tuple[Any, ...] | None:
+        statement, parameters = self._statement(query, live, values)
+        return self._connection.execute(statement, parameters).fetchone()
+
+    def _execute(self, query: LiteralString, live: str, **values: Any) -> None:
+        statement, parameters = self._statement(query, live, values)
+        self._connection.execute(statement, parameters)
+
+    def _statement(
+        self, query: LiteralString, live: str, values: dict[str, Any]
+    ) -> tuple[sql.Composed, dict[str, Any] | None]:
+        if live not in self._places:
+            self._places[live] = self._place(live)  # one claim stays one row, whatever moves
+        schema, name = self._places[live]
+        table = sql.Identifier(schema, TABLE)
+        if "%(" not in query:
+            return sql.SQL(query).format(table=table), None
+        statement = sql.SQL(query).format(table=beside_parameters(table))
+        return statement, {"live": name, **values}

@@ -1,0 +1,235 @@
+"""Rows out of and into Postgres by binary COPY, to and from Arrow and numpy.
+
+Out: every column but the vector is read as the text that Postgres gives it, so one parser serves
+every type (`pg_parse`). In: a table of simple columns (mem0's, or id, text, JSON, vector) is
+written directly (`pg_encode`); any other goes through a temporary table (`pg_metadata`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import LiteralString
+
+import numpy as np
+import pyarrow as pa
+from psycopg import errors, sql
+
+from reembed.errors import PreflightError
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors, export_batch
+from reembed.stores.postgres.client import Connection, mapped
+from reembed.stores.postgres.copy.encode import ENCODERS, Encoder, encode_rows
+from reembed.stores.postgres.copy.parse import HEADER, TRAILER, Block, VectorColumn, each_block
+from reembed.stores.postgres.schema import metadata as pg_metadata
+from reembed.stores.postgres.schema.ids import any_of
+from reembed.stores.postgres.schema.layout import TEXT_TYPES
+from reembed.stores.postgres.schema.metadata import JSON_TYPES, prefixed
+from reembed.stores.postgres.schema.table import Table
+
+SEND_BYTES = 1 << 21
+"""Bytes of rows that are encoded at once."""
+TEXT_BYTES = 1024
+"""A row's texts, roughly."""
+
+
+# Out
+
+
+def read_ids(connection: Connection, table: Table, where: str | None) -> Iterator[pa.Array]:
+    """Ids of all (matching) rows in pages of SHARD_ROWS, as they lie on disk; within a transaction.
+    A cursor gives small rows with less ado than COPY, which sends each as a message."""
+    query = sql.SQL("SELECT {}::text FROM {}{}").format(
+        sql.Identifier(table.id), table.identifier, _where(where)
+    )
+    with mapped(table.label), connection.cursor("reembed_ids") as cursor:
+        connection.execute("SET LOCAL cursor_tuple_fraction = 1")  # all of them will be read
+        cursor.execute(query)
+        while rows := cursor.fetchmany(SHARD_ROWS):
+            yield pa.array([table.prefix + id for (id,) in rows], pa.string())
+
+
+def copy_rows(
+    connection: Connection, table: Table, ids: Sequence[str], where: str | None, vectors: bool
+) -> pa.RecordBatch:
+    """The rows of these ids (without the table's prefix) as `EXPORT_SCHEMA`, in no order."""
+    vector: sql.Composable = sql.Identifier(table.vector)
+    if table.column(table.vector).type == "halfvec":
+        vector = sql.SQL("{}::vector").format(vector)
+    query = sql.SQL(
+        "COPY (SELECT {id}::text, {document}, {metadata}, {uri}, {vector} FROM {table} WHERE "
+        "{any_of}{where}) TO STDOUT (FORMAT BINARY)"
+    ).format(
+        id=sql.Identifier(table.id), document=table.document_expression(),
+        metadata=pg_metadata.to_text(table), uri=table.uri_expression(),
+        vector=vector if vectors else sql.SQL("NULL"), table=table.identifier,
+        any_of=any_of(table, ids), where=_where(where, "AND"),
+    )  # fmt: skip
+    parts: list[pa.RecordBatch] = []
+    embeddings = VectorColumn(len(ids))
+
+    def take(block: Block) -> None:
+        id, document, metadata, uri = block.texts(4)
+        id = prefixed(table.prefix, id)
+        metadata = pg_metadata.of_texts(table, metadata)
+        parts.append(export_batch(id, document, metadata, uri))
+        embeddings.append(*block.vectors(4))
+
+    with mapped(table.label), connection.cursor() as cursor, cursor.copy(query) as copy:
+        each_block(copy, 5, take)
+    if not parts:
+        return export_batch([], [], [], [])
+    (batch,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
+    place = EXPORT_SCHEMA.get_field_index("embedding")
+    return batch.set_column(place, EXPORT_SCHEMA.field(place), embeddings.array())
+
+
+def _where(where: str | None, word: LiteralString = "WHERE") -> sql.Composable:
+    """The condition on a line of its own, since it may end in a comment."""
+    return sql.SQL(f" {word} ({{}}\n)").format(sql.SQL(where)) if where else sql.SQL("")
+
+
+# In
+
+
+def write_rows(
+    connection: Connection, table: Table, records: pa.RecordBatch, vectors: Vectors
+) -> None:
+    """Insert records with vectors `(n, d) float32`, all or none. Ids come without the prefix.
+
+    Raises:
+        PreflightError: the table refuses a record; the message names it.
+    """
+    if not records.num_rows:
+        return
+    plan = _direct(table)
+    with _refusals(table, records, vectors):
+        if plan is None:
+            _write_staged(connection, table, records, vectors)
+            return
+        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+            table.identifier,
+            sql.SQL(", ").join(map(sql.Identifier, [*(name for name, *_ in plan), table.vector])),
+        )
+        encoders = [(source, encode) for _, source, encode in plan]
+        _send(connection, query, encoders, records, vectors, table.column(table.vector).type)
+
+
+def _direct(table: Table) -> list[tuple[str, str, Encoder]] | None:
+    """Each column's name, what of a record it holds, and its encoder, where every column has a
+    simple binary form; else None."""
+    if table.composite or table.column(table.vector).type not in ("vector", "halfvec"):
+        return None
+    wanted: list[tuple[str | None, str]] = [
+        (table.id, "id"), (table.text, "document"), (table.metadata, "metadata"),
+        (table.uri, "uri"),
+    ]  # fmt: skip
+    plan = []
+    for name, source in wanted:
+        if name is None:
+            continue
+        column = table.column(name)
+        encode = ENCODERS.get(column.type)
+        if encode is None or (column.type in TEXT_TYPES and column.typmod > 0):
+            return None
+        if (source == "metadata") != (column.type in JSON_TYPES):
+            return None
+        plan.append((name, source, encode))
+    return plan
+
+
+def _send(
+    connection: Connection, query: sql.Composed, encoders: Sequence[tuple[str, Encoder]],
+    records: pa.RecordBatch, vectors: Vectors, type: str,
+) -> None:  # fmt: skip
+    """COPY these columns of the records and the vectors, all or none. A block of rows is encoded
+    while the server is at work on the one before."""
+    rows = max(1, SEND_BYTES // (4 * vectors.shape[1] + TEXT_BYTES))
+    with connection.transaction(), connection.cursor() as cursor, cursor.copy(query) as copy:
+        copy.write(HEADER)
+        for start in range(0, len(records), rows):
+            part = records.slice(start, rows)
+            fields = [encode(part.column(source)) for source, encode in encoders]
+            copy.write(encode_rows(fields, vectors[start : start + rows], type))
+        copy.write(TRAILER)
+
+
+def _write_staged(
+    connection: Connection, table: Table, records: pa.RecordBatch, vectors: Vectors
+) -> None:
+    """Through a temporary table of texts, cast by Postgres to whatever the columns are."""
+    names = [table.id, table.vector]
+    values: list[sql.Composable] = [
+        sql.SQL("s.id::{}").format(_written(table, table.id)),
+        sql.SQL("s.embedding::{}").format(_written(table, table.vector)),
+    ]
+    for name, column in ((table.text, "document"), (table.uri, "uri")):
+        if name is not None:
+            names.append(name)
+            values.append(sql.SQL("s.{}::{}").format(sql.SQL(column), _written(table, name)))
+    join, held = pg_metadata.from_text(table, sql.SQL("s.metadata"))
+    names += held
+    values += held.values()
+    with connection.transaction():
+        # Vectors are kept in the row, not cut into pieces that are put together again.
+        connection.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS reembed_stage (id text, document text, metadata "
+            "text, uri text, embedding vector) WITH (toast_tuple_target = 8160) ON COMMIT DELETE "
+            "ROWS"
+        )
+        query = sql.SQL("COPY reembed_stage FROM STDIN (FORMAT BINARY)").format()
+        texts = [(name, ENCODERS["text"]) for name in ("id", "document", "metadata", "uri")]
+        _send(connection, query, texts, records, vectors, "vector")
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM reembed_stage s{}"
+            ).format(
+                table.identifier, sql.SQL(", ").join(map(sql.Identifier, names)),
+                sql.SQL(", ").join(values), join,
+            )
+        )  # fmt: skip
+
+
+def _written(table: Table, name: str) -> sql.SQL:
+    return sql.SQL(table.column(name).written)
+
+
+@contextlib.contextmanager
+def _refusals(table: Table, records: pa.RecordBatch, vectors: Vectors) -> Iterator[None]:
+    """Name the record that Postgres cannot hold."""
+    try:
+        with mapped(table.label):
+            yield
+    except (PreflightError, ValueError) as error:
+        cause = error.__cause__
+        if isinstance(error, PreflightError) and isinstance(
+            cause, errors.UndefinedTable | errors.InsufficientPrivilege
+        ):
+            raise
+        said = error.message if isinstance(error, PreflightError) else str(error)
+        culprit = _culprit(table, records, vectors)
+        raise PreflightError(
+            f"{table.label} refuses {f'the record {culprit!r}' if culprit else 'a record'}: {said}",
+            "Postgres holds neither NUL characters nor non-finite or over-long vectors; mend or "
+            "leave out the record (source.where).",
+        ) from error
+
+
+def _culprit(table: Table, records: pa.RecordBatch, vectors: Vectors) -> str | None:
+    """Id of the first record that cannot be held for a reason that can be seen from here."""
+    half = table.column(table.vector).type == "halfvec"
+    with np.errstate(over="ignore"):
+        held = vectors.astype(np.float16) if half else vectors
+    finite = [bool(np.isfinite(vector).all()) for vector in held]
+    encode = ENCODERS.get(table.column(table.id).type)
+    for row in range(records.num_rows):
+        fields = [
+            records.column(name)[row].as_py() for name in ("id", "document", "metadata", "uri")
+        ]
+        escaped = "\\u0000" in (fields[2] or "") and table.metadata is not None
+        if not finite[row] or escaped or any("\x00" in field for field in fields if field):
+            return str(fields[0])
+        try:
+            _ = encode(pa.array([fields[0]])) if encode else None
+        except ValueError:
+            return str(fields[0])
+    return None

@@ -1,0 +1,1 @@
+"""Locks that hold writers back, and the sessions in their way."""

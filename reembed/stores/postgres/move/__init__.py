@@ -1,0 +1,1 @@
+"""The live name moves: by renaming tables, or by exchanging columns."""

@@ -1,0 +1,234 @@
+"""Records of a collection in Postgres: listed, read, written, searched.
+
+A collection of mem0's has two tables; the ids of the second begin with `entities/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from reembed.errors import PreflightError
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors
+from reembed.stores.postgres import unique as pg_unique
+from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.client import (
+    Connection,
+    beside_parameters,
+    connect,
+    fetch_all,
+    fetch_one,
+    mapped,
+)
+from reembed.stores.postgres.copy.encode import VectorDumper
+from reembed.stores.postgres.copy.rows import copy_rows, read_ids, write_rows
+from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema.ids import any_of, usable
+from reembed.stores.postgres.schema.layout import ENTITY_PREFIX
+from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.shadow import ShadowMaker
+
+
+def _rows(
+    table: Table, names: Sequence[str], rows: Sequence[int], records: pa.RecordBatch,
+    vectors: Vectors,
+) -> tuple[pa.RecordBatch, Vectors]:  # fmt: skip
+    """Those rows with their ids in the table; all of them are not copied."""
+    if list(rows) != list(range(len(records))):
+        places = pa.array(rows, pa.int64())
+        records, vectors = records.take(places), vectors[places.to_numpy()]
+    if table.prefix:
+        records = records.set_column(0, EXPORT_SCHEMA.field("id"), pa.array(names, pa.string()))
+    return records, vectors
+
+
+class Records:
+    """The records of one database's collections."""
+
+    def __init__(self, catalog: Catalog, shadows: ShadowMaker) -> None:
+        self._catalog = catalog
+        self._shadows = shadows
+        self._reader: Connection | None = None
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read in the block is as of one moment."""
+        with mapped(self._catalog.url):
+            reader = connect(self._catalog.url)
+            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._reader = reader
+        try:
+            yield
+        finally:
+            self._reader = None
+            reader.close()
+
+    def list_ids(self, id: str, where: str | None) -> Iterator[pa.Array]:
+        """See `Store.list_ids`."""
+        tables = self._catalog.tables(id)
+        connection = connect(self._catalog.url)  # of its own: the caller reads between two pages
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if self._reader is not None:
+                shared = fetch_one(self._reader, "SELECT pg_export_snapshot()")
+                assert shared is not None, "a snapshot can be shared"
+                connection.execute(
+                    sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(shared[0]))
+                )
+            for table in tables:
+                yield from read_ids(connection, table, where)
+        finally:
+            connection.close()
+
+    def fetch(
+        self, id: str, ids: Sequence[str], where: str | None, vectors: bool
+    ) -> pa.RecordBatch:
+        """See `Store.fetch`."""
+        batches = []
+        for table, names in self._split(self._catalog.tables(id), ids):
+            wanted = usable(table, names)
+            if wanted:
+                batches.append(
+                    copy_rows(self._reader or self._catalog.main, table, wanted, where, vectors)
+                )
+        if not batches:
+            return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
+        rows = pa.Table.from_batches(batches).combine_chunks()
+        place = {one: row for row, one in enumerate(rows.column("id").to_pylist())}
+        order = [place[one] for one in ids if one in place]
+        if order != list(range(len(rows))):
+            rows = rows.take(pa.array(order, pa.int64())).combine_chunks()
+        return rows.to_batches()[0] if len(rows) else batches[0].slice(0, 0)
+
+    def _split(self, tables: Sequence[Table], ids: Sequence[str]) -> list[tuple[Table, list[str]]]:
+        """Ids by the table of the unit that they are of, without the table's prefix."""
+        if len(tables) == 1 and not tables[0].prefix:
+            return [(tables[0], list(ids))]
+        split: list[tuple[Table, list[str]]] = [(table, []) for table in tables]
+        for id in ids:
+            for table, names in reversed(split):
+                if id.startswith(table.prefix):
+                    names.append(id.removeprefix(table.prefix))
+                    break
+        return split
+
+    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+        """See `Store.query`."""
+        tables = self._catalog.tables(id)
+        metric = self._catalog.metric_of(tables[0])
+        answers: list[list[tuple[float, str]]] = [[] for _ in vectors]
+        self._catalog.main.adapters.register_dumper(np.ndarray, VectorDumper)
+        with mapped(tables[0].label), self._catalog.main.transaction():
+            # The index's list of candidates is never shorter than what is asked for.
+            self._catalog.main.execute(
+                "SELECT set_config('hnsw.ef_search', greatest(coalesce(current_setting("
+                "'hnsw.ef_search', true), '40')::int, least(%s, 1000))::text, true)",
+                [k],
+            )
+            for table in tables:
+                type = table.column(table.vector).type
+                query = sql.SQL(
+                    "SELECT {id}::text, {vector} {operator} %b::vector{type} AS distance "
+                    "FROM {table} WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
+                ).format(
+                    id=beside_parameters(sql.Identifier(table.id)),
+                    vector=beside_parameters(sql.Identifier(table.vector)),
+                    operator=sql.SQL(pg_indexes.OPERATORS[metric]),
+                    type=sql.SQL("" if type == "vector" else f"::{type}"),
+                    table=beside_parameters(table.identifier), k=sql.Literal(k),
+                )  # fmt: skip
+                for answer, vector in zip(answers, vectors, strict=True):
+                    rows = self._catalog.main.execute(query, [vector], prepare=True).fetchall()
+                    answer.extend((row[1], table.prefix + row[0]) for row in rows)
+        return [[one for _, one in sorted(answer)[:k]] for answer in answers]
+
+    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, *, replacing: bool) -> None:
+        """See `Store.add` and `Store.replace`."""
+        tables = self._catalog.tables(id)
+        ids = records.column("id").to_pylist()
+        if len(tables) == 1 and any(one.startswith(ENTITY_PREFIX) for one in ids):
+            tables = self._shadows.with_entities(tables[0])
+        try:
+            self._write(tables, records, vectors, replacing)
+        except PreflightError as error:
+            if not pg_unique.is_collision(error):
+                raise
+            self._refuse_taken(tables, records, vectors, replacing, error)
+            self._write(tables, records, vectors, replacing)  # it has been given up meanwhile
+
+    def _write(
+        self, tables: Sequence[Table], records: pa.RecordBatch, vectors: Vectors, replacing: bool
+    ) -> None:
+        with mapped(tables[0].label), self._catalog.main.transaction():
+            for table, names, rows in self._parts(tables, records):
+                if replacing:
+                    self._delete(table, names)
+                self._insert(table, names, rows, records, vectors)
+
+    def _parts(
+        self, tables: Sequence[Table], records: pa.RecordBatch
+    ) -> Iterator[tuple[Table, list[str], list[int]]]:
+        """For each table the ids of its records, without its prefix, and their rows."""
+        ids = records.column("id").to_pylist()
+        place = {one: row for row, one in enumerate(ids)}
+        for table, names in self._split(tables, ids):
+            yield table, names, [place[table.prefix + name] for name in names]
+
+    def _refuse_taken(
+        self, tables: Sequence[Table], records: pa.RecordBatch, vectors: Vectors, replacing: bool,
+        error: PreflightError,
+    ) -> None:  # fmt: skip
+        """Raise TakenError if other rows hold what these records need."""
+        for table, names, rows in self._parts(tables, records):
+            there = set[str]() if replacing else self._present(table, names)
+            new = [at for at, name in enumerate(names) if name not in there]
+            kept = [names[at] for at in new], [rows[at] for at in new]
+            part = _rows(table, *kept, records, vectors)
+            pairs = pg_unique.holders(self._catalog.main, table, *part) if new else []
+            if pairs:
+                raise pg_unique.taken_error(table, pairs) from error
+
+    def _insert(
+        self, table: Table, names: Sequence[str], rows: Sequence[int], records: pa.RecordBatch,
+        vectors: Vectors,
+    ) -> None:  # fmt: skip
+        """Insert those rows of a batch, but for records that are there. That any are is rare (a
+        load that was killed), so it is looked at only when Postgres refuses one for it."""
+        part = _rows(table, names, rows, records, vectors)
+        try:
+            write_rows(self._catalog.main, table, *part)
+        except PreflightError as error:
+            there = self._present(table, names) if pg_unique.is_collision(error) else set()
+            if not there:
+                raise
+            new = [at for at, name in enumerate(names) if name not in there]
+            kept = [names[at] for at in new], [rows[at] for at in new]
+            write_rows(self._catalog.main, table, *_rows(table, *kept, records, vectors))
+
+    def _present(self, table: Table, names: Sequence[str]) -> set[str]:
+        rows = fetch_all(
+            self._catalog.main,
+            sql.SQL("SELECT {}::text FROM {} WHERE {}").format(
+                sql.Identifier(table.id), table.identifier, any_of(table, usable(table, names))
+            ),
+        )
+        return {row[0] for row in rows}
+
+    def delete(self, id: str, ids: Sequence[str]) -> None:
+        """See `Store.delete`."""
+        tables = self._catalog.tables(id)
+        for start in range(0, len(ids), SHARD_ROWS):
+            for table, names in self._split(tables, ids[start : start + SHARD_ROWS]):
+                with mapped(table.label):
+                    self._delete(table, names)
+
+    def _delete(self, table: Table, names: Sequence[str]) -> None:
+        wanted = usable(table, names)
+        if wanted:
+            self._catalog.main.execute(
+                sql.SQL("DELETE FROM {} WHERE {}").format(table.identifier, any_of(table, wanted))
+            )

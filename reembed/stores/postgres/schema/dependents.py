@@ -1,0 +1,125 @@
+"""What hangs on a table, and so which way its live name can move.
+
+A leaf table is exchanged by renaming. What else in the database holds on to a table by its oid
+(foreign keys, views, policies, grants, triggers, publications) would stay with the old one, so such
+a table keeps its place and exchanges its vector column instead. Some things allow neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reembed.stores.postgres.client import Connection, fetch_all
+from reembed.stores.postgres.schema.table import Table
+
+_HELD_BY = """
+SELECT 'foreign key ' || conname || ' of ' || conrelid::regclass FROM pg_constraint
+  WHERE contype = 'f' AND confrelid = %(oid)s
+UNION ALL SELECT 'foreign key ' || conname || ' to ' || confrelid::regclass FROM pg_constraint
+  WHERE contype = 'f' AND conrelid = %(oid)s AND confrelid <> conrelid
+UNION ALL SELECT DISTINCT 'view ' || ev_class::regclass FROM pg_depend d
+  JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+  WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND ev_class <> %(oid)s
+UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
+UNION ALL SELECT 'row-level security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
+  AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = %(oid)s)
+UNION ALL SELECT 'grant to ' || string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'
+  ELSE grantee::regrole::text END, ', ') FROM pg_class, aclexplode(relacl)
+  WHERE oid = %(oid)s AND grantee <> relowner HAVING count(*) > 0
+UNION ALL SELECT 'grant on column ' || attname FROM pg_attribute WHERE attrelid = %(oid)s
+  AND attacl IS NOT NULL AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
+  AND tgname !~ '^zz_reembed_'
+UNION ALL SELECT 'publication ' || pubname FROM pg_publication_rel
+  JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s
+UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = %(oid)s
+"""
+
+_FORBIDDEN = r"""
+SELECT 'is a partition or inherits from ' || inhparent::regclass FROM pg_inherits
+  WHERE inhrelid = %(oid)s
+UNION ALL SELECT 'is inherited by ' || inhrelid::regclass FROM pg_inherits WHERE inhparent = %(oid)s
+UNION ALL SELECT 'belongs to the extension ' || extname FROM pg_depend
+  JOIN pg_extension e ON e.oid = refobjid WHERE classid = 'pg_class'::regclass AND objid = %(oid)s
+  AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+UNION ALL SELECT 'is the type of a column of ' || attrelid::regclass FROM pg_attribute
+  JOIN pg_class c ON c.oid = %(oid)s JOIN pg_type t ON t.oid = c.reltype
+  WHERE atttypid IN (t.oid, t.typarray) AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'its check ' || conname || ' reads the vector column' FROM pg_constraint k
+  JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+  WHERE conrelid = %(oid)s AND contype = 'c' AND d.refobjid = %(oid)s
+  AND d.refobjsubid = %(column)s AND pg_get_constraintdef(k.oid) !~ 'IS NOT NULL\)\)$'
+UNION ALL SELECT 'its column ' || attname || ' is computed from the vector column' FROM pg_attrdef f
+  JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+  JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+  WHERE adrelid = %(oid)s AND attgenerated <> '' AND d.refobjid = %(oid)s
+  AND d.refobjsubid = %(column)s AND adnum <> %(column)s
+"""
+
+_OF_THE_VECTOR = r"""
+SELECT DISTINCT 'the view ' || ev_class::regclass || ' reads the vector column' FROM pg_depend d
+  JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+  WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
+  AND d.refobjsubid = %(column)s AND ev_class <> %(oid)s
+UNION ALL SELECT 'the policy ' || polname || ' reads the vector column' FROM pg_policy p
+  JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+  WHERE d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
+UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column' FROM pg_trigger
+  WHERE tgrelid = %(oid)s AND NOT tgisinternal AND %(column)s = ANY (tgattr)
+UNION ALL SELECT 'the publication ' || pubname || ' lists its columns' FROM pg_publication_rel
+  JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s AND prattrs IS NOT NULL
+UNION ALL SELECT 'the rule ' || rulename || ' rewrites updates' FROM pg_rewrite
+  WHERE ev_class = %(oid)s AND ev_type = '2'
+UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM pg_constraint
+  WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND (contype NOT IN ('c', 'n')
+  OR contype = 'c' AND pg_get_constraintdef(oid) ~ 'IS NOT NULL\)\)$')
+UNION ALL SELECT 'the vector column has several indexes: ' || string_agg(c.relname, ', ' ORDER BY
+  c.relname) FROM (SELECT DISTINCT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND
+  refobjid = %(oid)s AND refobjsubid = %(column)s) JOIN pg_class c ON c.oid = objid AND
+  relkind = 'i' HAVING count(*) > 1
+UNION ALL SELECT 'the vector column has grants of its own' FROM pg_attribute
+  WHERE attrelid = %(oid)s AND attnum = %(column)s AND attacl IS NOT NULL
+UNION ALL SELECT 'row-level security is forced on its owner' FROM pg_class
+  JOIN pg_roles r ON r.rolname = current_user
+  WHERE pg_class.oid = %(oid)s AND relforcerowsecurity AND NOT rolsuper AND NOT rolbypassrls
+"""
+
+
+@dataclass(frozen=True)
+class Dependents:
+    """What hangs on a table.
+
+    Attributes:
+        held_by: what would stay with the old table if names were exchanged.
+        forbidden: what allows no exchange at all.
+    """
+
+    held_by: list[str] = field(default_factory=list)
+    forbidden: list[str] = field(default_factory=list)
+
+    @property
+    def leaf(self) -> bool:
+        """Whether the table can be exchanged by renaming."""
+        return not self.held_by and not self.forbidden
+
+
+def dependents(connection: Connection, table: Table) -> Dependents:
+    """Look up what hangs on a table."""
+    of_table = {"oid": table.oid, "column": table.column(table.vector).number}
+
+    def ask(query: str) -> list[str]:
+        return [row[0] for row in connection.execute(query, of_table).fetchall()]
+
+    held_by = ask(_HELD_BY)
+    forbidden = ask(_FORBIDDEN)
+    if held_by:
+        forbidden += ask(_OF_THE_VECTOR)
+    owner = fetch_all(
+        connection,
+        "SELECT pg_has_role(relowner, 'USAGE'), relowner::regrole::text FROM pg_class "
+        "WHERE oid = %s",
+        [table.oid],
+    )
+    if owner and not owner[0][0]:
+        forbidden.append(f"belongs to the role {owner[0][1]}, which we are no member of")
+    return Dependents(sorted({*held_by}), sorted({*forbidden}))

@@ -1,0 +1,106 @@
+"""Names of tables: found, made, and made to fit.
+
+A collection's name is `schema.table`, or a table's as the role's search path finds it, taken
+literally: capitals, blanks and dots are the name's own, and nothing is quoted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from typing import TypeAlias
+
+from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+
+Found: TypeAlias = tuple[int, str, str]
+"""Oid, schema and name of a table."""
+ENTITIES = "_entities"
+"""What mem0 calls the second table of a unit, after the first one's name."""
+IDENTIFIER_BYTES = 63
+"""Where Postgres cuts a name."""
+
+
+def find_table(connection: Connection, name: str) -> Found | None:
+    """Oid, schema and name of a table: `schema.table`, or as the role's search path finds it."""
+    parts = name.split(".")
+    endings = [".".join(parts[place:]) for place in range(len(parts))]
+    return fetch_one(
+        connection,
+        "SELECT c.oid, nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
+        "relnamespace WHERE relname = ANY (%s) AND relkind IN ('r', 'p', 'v', 'm', 'f') AND "
+        "(concat(nspname, '.', relname) = %s OR (relname = %s AND pg_table_is_visible(c.oid))) "
+        "ORDER BY relname = %s, length(nspname) LIMIT 1",
+        [endings, name, name, name],
+    )
+
+
+def place_for(connection: Connection, name: str, schema: str | None = None) -> tuple[str, str]:
+    """Schema and name of a table that is to be made or renamed.
+
+    Args:
+        schema: that it must be in, since it is to exchange names with a table there.
+
+    Raises:
+        PreflightError: the name says another schema.
+    """
+    parts = name.split(".")
+    starts = [".".join(parts[:place]) for place in range(1, len(parts))]
+    rows = fetch_all(
+        connection, "SELECT nspname FROM pg_namespace WHERE nspname = ANY (%s)", [starts]
+    )
+    named = sorted((row[0] for row in rows), key=len)
+    if schema is None or (named and schema not in named):
+        if schema is not None:
+            raise PreflightError(
+                f"{name!r} is in the schema {named[0]!r}, and the table it belongs to in "
+                f"{schema!r}",
+                "Tables that exchange their names are in one schema: name one there.",
+            )
+        row = fetch_one(connection, "SELECT current_schema()")
+        schema = named[0] if named else row[0] if row else None
+    if schema is None:
+        raise PreflightError(
+            f"no schema of the role's search path exists, so {name!r} cannot be made in one",
+            "Name the table with its schema: schema.table.",
+        )
+    return schema, name.removeprefix(f"{schema}.") if schema in named else name
+
+
+def fitted(name: str) -> str:
+    """The name, or one that is short enough for Postgres, with a hash of what was cut out of its
+    middle; it leaves room for `_entities`."""
+    room = IDENTIFIER_BYTES - len(ENTITIES)
+    if len(name.encode()) <= room:
+        return name
+    head, mark, ending = name.rpartition("__")
+    digest = f"-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    if len(ending.encode()) > room - len(digest) - 12:  # then the ending is long, too
+        head, mark, ending = name, "", ""
+    room -= len(f"{digest}{mark}{ending}".encode())
+    return head.encode()[:room].decode(errors="ignore") + digest + mark + ending
+
+
+def missing_table(name: str, url: str, known: list[str]) -> CollectionNotFoundError:
+    """The refusal of a name that is no table, naming those that are."""
+    close = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(known[:20]) or "none"
+    return CollectionNotFoundError(
+        f"{url} has no table {name!r}; tables with vectors: {listed}",
+        f"Did you mean {close[0]!r}?" if close else "",
+    )
+
+
+def check_identifier(table: str) -> None:
+    """Raise PreflightError, saying why, where Postgres would refuse or cut a table's name."""
+    size = len(table.encode())
+    if not table or "/" in table or table != table.strip() or "\x00" in table:
+        raise PreflightError(
+            f"{table[:80]!r} is no usable table name",
+            "Use letters, digits and underscores, as schema.table where need be.",
+        )
+    if size > IDENTIFIER_BYTES:
+        raise PreflightError(
+            f"{table[:80]!r} is {size} bytes long, and Postgres cuts names at {IDENTIFIER_BYTES}",
+            "Choose a shorter one.",
+        )

@@ -1,0 +1,125 @@
+"""Making the tables of a new collection, and their indexes when they are full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from reembed.errors import PreflightError
+from reembed.manifest import Model
+from reembed.records import Metric
+from reembed.stores.postgres import shadow_tables as pg_tables
+from reembed.stores.postgres import unique as pg_unique
+from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.schema import counterparts as pg_pairs
+from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema.layout import read_parts, table_by_oid
+from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
+from reembed.stores.postgres.schema.table import Table
+
+
+class ShadowMaker:
+    """Makes tables in one database."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def create(
+        self, name: str, dimensions: int, metric: Metric, index: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None, model: Model, like: str | None,
+    ) -> str:  # fmt: skip
+        """Make the tables of a collection; see `Store.create`. Returns its name with its schema."""
+        catalog = self._catalog
+        tables = catalog.tables(like) if like else []
+        with mapped(catalog.url):
+            schema, bare = place_for(catalog.main, name, tables[0].schema if tables else None)
+            if find_table(catalog.main, f"{schema}.{bare}") is not None:
+                raise PreflightError(f"{catalog.url}: the name {name!r} is taken")
+            with catalog.main.transaction():
+                self._create(schema, bare, dimensions, metric, index, metadata, model, tables)
+        return f"{schema}.{bare}"
+
+    def _create(
+        self, schema: str, name: str, dimensions: int, metric: Metric, index: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None, model: Model, tables: Sequence[Table],
+    ) -> None:  # fmt: skip
+        note = {
+            "model": model.to_dict(), "metric": metric,
+            "index": dict(index) or {"type": "hnsw"}, "metadata": metadata,
+        }  # fmt: skip
+        if not tables:
+            type = pg_indexes.column_type(dimensions, "vector", index)
+            pg_tables.create_plain(self._catalog.main, schema, name, type, dimensions)
+            found = find_table(self._catalog.main, f"{schema}.{name}")
+            assert found is not None, "it has just been made"
+            pg_tables.write_note(
+                self._catalog.main, read_parts(self._catalog.main, found, "auto")[0], note
+            )
+            return
+        for table in tables:
+            self._create_part(
+                table, name, dimensions, index, self._own_index(tables[0], table, note)
+            )
+
+    def _own_index(self, main: Table, table: Table, note: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A unit's second table keeps an index of its own kind, or none, unless the manifest asks
+        for another one than the first table has."""
+        first, own = (pg_indexes.vector_index(self._catalog.main, one) for one in (main, table))
+        asked = (first.metric, first.to_dict()) if first else (note["metric"], {"type": "none"})
+        if (note["metric"], note["index"]) != asked:
+            return note
+        if own is None:
+            return {**note, "index": {"type": "none"}}
+        return {**note, "metric": own.metric, "index": own.to_dict()}
+
+    def _create_part(
+        self, table: Table, name: str, dimensions: int, index: Mapping[str, Any],
+        note: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """A shadow of one table of a unit, with what is needed to index it later."""
+        own = f"{name}{ENTITIES}" if table.prefix else name
+        check_identifier(own)
+        type = pg_indexes.column_type(dimensions, table.column(table.vector).type, index)
+        pg_tables.create_like(self._catalog.main, table, own, type, dimensions)
+        found = find_table(self._catalog.main, f"{table.schema}.{own}")
+        assert found is not None, "it has just been made"
+        shadow = replace(table, oid=found[0], name=own)
+        comment = pg_tables.read_note(self._catalog.main, table).get("comment")
+        kept = {"comment": comment} if comment else {}
+        pg_tables.write_note(self._catalog.main, shadow, {**note, **kept, "like": table.oid})
+
+    def build_index(self, id: str) -> None:
+        """Make the indexes that are better made when the records are there."""
+        for table in self._catalog.tables(id):
+            note = pg_tables.read_note(self._catalog.main, table)
+            found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
+            like = self._catalog.parts(found)[0] if found else None
+            metric, index = note.get("metric", "cosine"), note.get("index", {})
+            try:
+                with mapped(table.label):
+                    pg_indexes.make_indexes(self._catalog.main, table, like, metric, index)
+                    if like is not None:
+                        pg_pairs.copy_comments(self._catalog.main, like, table)
+            except PreflightError as error:
+                if like is None or not pg_unique.is_collision(error):
+                    raise
+                pairs = pg_unique.duplicates(self._catalog.main, table, like)
+                if not pairs:
+                    raise
+                raise pg_unique.taken_error(table, pairs) from error
+
+    def with_entities(self, main: Table) -> list[Table]:
+        """A unit whose second table the application has made since."""
+        note = pg_tables.read_note(self._catalog.main, main)
+        source = table_by_oid(self._catalog.main, int(note.get("like", 0)))
+        parts = self._catalog.parts(source) if source else []
+        if len(parts) < 2:
+            return [main]
+        with mapped(main.label), self._catalog.main.transaction():
+            dimensions = main.dimensions or 0
+            like = {key: value for key, value in note.items() if key != "like"}
+            like = dict(self._own_index(parts[0], parts[1], like))
+            self._create_part(parts[1], main.name, dimensions, note.get("index", {}), like)
+        return self._catalog.parts((main.oid, main.schema, main.name))

@@ -1,0 +1,333 @@
+"""The way back, with what was written since the swap.
+
+Rows go back by comparison: what the new collection holds otherwise than the ledger says was written
+since the swap. What has gone back is kept in a file, so that the same comparison finds writes that
+came to the new collection even later, through handles that an application still holds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from reembed.errors import PreflightError, SourceChangedError
+from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
+from reembed.run.ledger import UNKNOWN
+from reembed.stores.store import Store
+from reembed.sync.carry_back_log import Hashes, displaced_back, read_carried, write_carried
+from reembed.sync.difference import find_difference, refuse_collapse
+from reembed.sync.grouped_writes import write_together
+from reembed.sync.old_vectors import OldVectors
+
+LIVE_ROWS = 50
+"""Rows written to the old collection between two looks at what was written there meanwhile."""
+DISPLACED_TIMES = 3
+"""How often a row of the old collection makes room in one way back. More often only one of two rows
+fits there: the new collection does not ask for what the old one must have unique."""
+Rows = tuple[pa.RecordBatch, Vectors, list[str]]
+"""Records, their vectors `(n, d) float32` and their ids."""
+
+
+@dataclass
+class CarriedBack:
+    """What went back.
+
+    Attributes:
+        carried: rows written to or deleted from the old collection.
+        lost: ids of rows that cannot go back and were accepted as lost.
+        conflicts: ids that both collections have changed: the live one's version stays.
+        left: ids of rows that cannot go back and were left where they are.
+    """
+
+    carried: int = 0
+    lost: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def add(self, more: CarriedBack) -> None:
+        """Count what went back in another round, too."""
+        self.carried += more.carried
+        self.lost = sorted({*self.lost, *more.lost})
+        self.conflicts = sorted({*self.conflicts, *more.conflicts})
+        self.left = more.left
+
+
+@dataclass
+class WayBack(OldVectors):
+    """The two collections of a swap, and what it takes to bring rows from new to old."""
+
+    new_store: Store
+    new_id: str
+
+    def carry(self, accept_loss: bool) -> CarriedBack:
+        """Carry what was written since the swap into the old collection, before it goes live.
+
+        Deletions are carried, rows whose text is unchanged keep their old vector, other rows are
+        embedded with the old model. The new collection is right where both were changed.
+
+        Raises:
+            PreflightError: rows would be lost, and `accept_loss` is not given.
+            SourceChangedError: the new collection lost most of its records, and `accept_loss` is
+                not given (with it, deletions are not carried then).
+        """
+        known = self._known()
+        changed, deleted = self._written(known)
+        spared: list[str] = []
+        try:
+            refuse_collapse("the live collection", len(deleted), len(changed), self.ledger)
+        except SourceChangedError as error:
+            if not accept_loss:
+                raise SourceChangedError(
+                    f"{error.message.replace('the export', 'the swap')}; rolling back would delete "
+                    "them from the old collection too",
+                    "With --accept-loss the old collection comes back as it was, with those "
+                    "records.",
+                ) from None
+            spared, deleted = deleted, []
+        if not accept_loss:
+            self._refuse_unless_carriable(changed)
+        for part in chunked(spared, SHARD_ROWS):
+            there = _hashes(self.old_store, self.old_id, part)
+            known |= {id: (None, there.get(id)) for id in part}
+        conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
+        done = self._carry(changed, deleted, known, accept_loss)
+        done.conflicts = sorted(conflicts)
+        return done
+
+    def carry_late(self) -> CarriedBack:
+        """Carry what came to the new collection after that. The old one, live again, is right where
+        both were changed, and rows that cannot go back are left."""
+        known = self._known()
+        changed, deleted = self._written(known)
+        conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
+        done = self._carry(
+            [id for id in changed if id not in conflicts],
+            [id for id in deleted if id not in conflicts],
+            known,
+            None,
+        )
+        done.conflicts = sorted({*conflicts, *done.conflicts})
+        return done
+
+    def late(self) -> list[str]:
+        """Ids written to the new collection after the way back, which the old one lacks."""
+        known = self._known()
+        ids = [id for part in self._written(known) for id in part]
+        conflicts = self._conflicts(ids, known, self._interrupted())
+        return [id for id in ids if id not in conflicts]
+
+    # What was written
+
+    def _known(self) -> dict[str, Hashes]:
+        """What was carried back. Of what a killed call has displaced nothing is known but what the
+        old collection held: it has to be looked at again, whatever it is in the new one."""
+        known, displaced = read_carried(self.run), displaced_back(self.run)
+        before = self._carried(displaced, known)
+        return known | {id: (UNKNOWN, before[id][1]) for id in displaced}
+
+    @property
+    def logged(self) -> bool:
+        """Whether the store logs what is written to the new collection, so that a look is cheap."""
+        swapped = self.run.last("swap-done")
+        return swapped is not None and swapped["receipt"].get("mark") is not None
+
+    def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
+        """Ids changed in and deleted from the new collection since they were last carried."""
+        swapped = self.run.last("swap-done")
+        found = find_difference(
+            self.new_store, self.new_id, None, self.ledger, include_quarantined=False,
+            since=swapped["receipt"].get("mark") if swapped else None,
+        )  # fmt: skip
+        merged = [id for stem in sorted(self.foreign) for id in sorted(self.ledger.current(stem))]
+        ids = list(dict.fromkeys([*found.changed, *found.deleted, *merged, *known]))
+        changed, deleted = list[str](), list[str]()
+        for part in chunked(ids, SHARD_ROWS):
+            now = _hashes(self.new_store, self.new_id, part)
+            for id, (before, _) in self._carried(part, known).items():
+                if now.get(id) != before:
+                    (changed if id in now else deleted).append(id)
+        return self._unlike(changed), deleted
+
+    def _unlike(self, changed: list[str]) -> list[str]:
+        """Of the ids changed in the new collection, those that are not the same in the old one: a
+        quarantined row that a table kept, or one that was written to both."""
+        unlike: list[str] = []
+        for part in chunked(changed, SHARD_ROWS):
+            new = _hashes(self.new_store, self.new_id, part)
+            old = _hashes(self.old_store, self.old_id, part)
+            unlike += [id for id in part if new.get(id) != old.get(id)]
+        return unlike
+
+    def _carried(self, ids: Iterable[str], known: dict[str, Hashes]) -> dict[str, Hashes]:
+        """The hashes these ids had in both collections when they were last equal."""
+        ids = list(ids)
+        entries = self.ledger.lookup(ids)
+        hashes: dict[str, Hashes] = {}
+        for id in ids:
+            entry = entries.get(id)
+            row = entry.row_sha256 if entry and entry.shard not in self.foreign else None
+            hashes[id] = known.get(id, (None if entry and entry.quarantined else row, row))
+        return hashes
+
+    def _interrupted(self) -> bool:
+        """Whether a killed call was carrying. Replacing a row deletes it first, so one that it left
+        missing is ours to restore."""
+        last = self.run.last("carry-begun", "carry-done")
+        return last is not None and last["event"] == "carry-begun"
+
+    def _conflicts(
+        self, ids: Collection[str], known: dict[str, Hashes], interrupted: bool
+    ) -> set[str]:
+        """Of these ids, those that the old collection has changed itself, and otherwise.
+
+        Args:
+            interrupted: whether rows that are missing there are ours to restore.
+        """
+        found = set[str]()
+        for part in chunked(list(ids), SHARD_ROWS):
+            new = _hashes(self.new_store, self.new_id, part)
+            old = _hashes(self.old_store, self.old_id, part)
+            found |= {
+                id
+                for id, (_, before) in self._carried(part, known).items()
+                if old.get(id) not in (before, new.get(id)) and not (interrupted and id not in old)
+            }
+        return found
+
+    # Carrying
+
+    def _carry(
+        self,
+        changed: list[str],
+        deleted: list[str],
+        known: dict[str, Hashes],
+        accept_loss: bool | None,
+    ) -> CarriedBack:
+        """Write rows and deletions. `accept_loss` None leaves rows that cannot go back.
+
+        What is noted as carried is what was read, never what is there by the end: a row that is
+        written to meanwhile is found again by the next comparison.
+        """
+        done = CarriedBack(carried=len(deleted))
+        pairs: dict[str, Hashes] = dict.fromkeys(deleted, (None, None))
+        if changed or deleted:
+            self.run.journal.append("carry-begun", changed=len(changed), deleted=len(deleted))
+        for ids in chunked([*deleted, *changed], SHARD_ROWS):
+            self.run.journal.append("carrying-back", ids=ids)
+        for ids in chunked(deleted, SHARD_ROWS):
+            self.old_store.delete(self.old_id, ids)
+        todo, times = list(changed), Counter[str]()
+
+        def displace(ids: set[str]) -> None:
+            self.run.journal.append("displaced-back", ids=sorted(ids))
+            self.old_store.delete(self.old_id, sorted(ids))
+            pairs.update(dict.fromkeys(ids, (UNKNOWN, None)))
+            todo.extend(sorted(ids.difference(todo)))
+            times.update(ids)
+
+        while todo:
+            ids, todo[:SHARD_ROWS] = todo[:SHARD_ROWS], []
+            rows = self.new_store.fetch(self.new_id, ids, vectors=False)
+            vectors, usable = self._old_vectors(rows)
+            names = rows.column("id").to_pylist()
+            unusable = [id for id, ok in zip(names, usable, strict=True) if not ok]
+            if unusable and accept_loss is False:
+                raise self._refusal(unusable)
+            (done.left if accept_loss is None else done.lost).extend(unusable)
+            now = hashes_of(rows)
+            if accept_loss is not None:
+                there = _hashes(self.old_store, self.old_id, unusable)
+                pairs |= {id: (now[id], there.get(id)) for id in unusable}
+            waiting = dict.fromkeys(id for id, ok in zip(names, usable, strict=True) if ok)
+
+            def write(ids: set[str], rows: Rows = (rows, vectors, names)) -> None:
+                part = np.array([id in ids for id in rows[2]], bool)
+                self.old_store.replace(self.old_id, rows[0].filter(part), rows[1][part])
+
+            while waiting:
+                ids = list(islice(waiting, LIVE_ROWS))
+                for id in ids:
+                    del waiting[id]
+                if accept_loss is None:  # embedding took its time: look again before writing
+                    newer = self._conflicts(ids, known, interrupted=True)
+                    done.conflicts += sorted(newer)
+                    ids = [id for id in ids if id not in newer]
+                    written, taken = write_together(
+                        write, ids, waiting,
+                        lambda ids: {*ids} - self._conflicts(ids, known, interrupted=True),
+                    )  # fmt: skip
+                    done.conflicts += sorted(taken)
+                else:
+                    written, taken = write_together(
+                        write, ids, waiting, set,
+                        lambda ids: self._movable(ids, done.lost, times), displace,
+                    )  # fmt: skip
+                    if taken:  # but for those that were changed meanwhile, which are found again
+                        still = _hashes(self.new_store, self.new_id, list(taken))
+                        taken = {id: by for id, by in taken.items() if still.get(id) == now[id]}
+                    if taken and not accept_loss:
+                        raise _taken_refusal(taken)
+                    if taken:
+                        there = _hashes(self.old_store, self.old_id, list(taken))
+                        pairs |= {id: (now[id], there.get(id)) for id in taken}
+                        done.lost += sorted(taken)
+                pairs |= {id: (now[id], now[id]) for id in written}
+                done.carried += len(written)
+        write_carried(self.run, known | pairs)
+        if changed or deleted:
+            self.run.journal.append("carry-done", carried=done.carried)
+        return done
+
+    def _movable(
+        self, holders: Collection[str], lost: Collection[str], times: Counter[str]
+    ) -> set[str]:
+        """Of these rows of the old collection, which is not live, those that can make room: the new
+        collection has them, otherwise, and there will be a vector when they are written again."""
+        movable = set[str]()
+        kept = [id for id in holders if id not in lost and times[id] < DISPLACED_TIMES]
+        for part in chunked(kept, SHARD_ROWS):
+            rows = self.new_store.fetch(self.new_id, part, vectors=False)
+            there = _hashes(self.old_store, self.old_id, part)
+            _, usable = self._old_vectors(rows, gone=True)
+            movable |= {
+                id for (id, row), ok in zip(hashes_of(rows).items(), usable, strict=True)
+                if ok and row != there.get(id)
+            }  # fmt: skip
+        return movable
+
+    def _refuse_unless_carriable(self, changed: list[str]) -> None:
+        """Look before the first write whether every row keeps its vector or can get one."""
+        homeless: list[str] = []
+        for ids in chunked(changed, SHARD_ROWS):
+            rows = self.new_store.fetch(self.new_id, ids, vectors=False)
+            needy = set(self._texts(rows)).difference(self._kept(ids))
+            homeless += sorted(id for id, *_ in needy)
+        if homeless and self.old_template is None:
+            raise self._refusal(homeless)
+
+    def _refusal(self, ids: list[str]) -> PreflightError:
+        why = self._why or "the old model refuses their texts"
+        return PreflightError(
+            f"{len(ids):,} rows written since the swap cannot go back, e.g. "
+            f"{', '.join(ids[:5])}: {why}",
+            "Give the old model as source.model, or accept losing them with --accept-loss.",
+        )
+
+
+def _taken_refusal(taken: dict[str, str]) -> PreflightError:
+    id, by = next(iter(taken.items()))
+    return PreflightError(
+        f"{len(taken):,} rows written since the swap cannot go back, e.g. {id!r}: a value that "
+        f"must be unique is held by {by} of the old collection, which cannot give it up",
+        "Give one of the two another value, or accept losing these rows with --accept-loss.",
+    )
+
+
+def _hashes(store: Store, collection_id: str, ids: Sequence[str]) -> dict[str, bytes]:
+    """Row hash of those of `ids` that are in the collection."""
+    return hashes_of(store.fetch(collection_id, ids, vectors=False))

@@ -1,0 +1,80 @@
+"""What a rollback has carried back: the list that tells what came to the new collection later.
+
+Where a record of the old collection holds a value that must be unique and that the new one gives to
+another record, it is displaced: noted in the journal, then deleted, and written in its turn. Until
+the way back has come to its end, its absence is nobody's deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reembed.disk import atomic_file
+from reembed.errors import DamagedError
+from reembed.run.directory import RunDir
+
+CARRIED_FILE = "carried-back.parquet"
+CARRIED_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("new_sha256", pa.binary(32)),
+        pa.field("old_sha256", pa.binary(32)),
+    ]
+)
+"""Row hashes of a record in the new and in the old collection after it was carried back; null where
+it is not there, zeros where it was displaced and not written again."""
+
+Hashes = tuple[bytes | None, bytes | None]
+
+
+def read_carried(run: RunDir) -> dict[str, Hashes]:
+    """The hashes of each record that was carried back, in the new and in the old collection.
+
+    Raises:
+        DamagedError: the list cannot be read.
+    """
+    path = run.path / CARRIED_FILE
+    if not path.is_file():
+        return {}
+    try:
+        columns = pq.read_table(path).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(
+            f"{path}: the list of what went back is damaged: {error}",
+            "Move it away and run the same command again: both collections are compared anew.",
+        ) from error
+    pairs = zip(columns["new_sha256"], columns["old_sha256"], strict=True)
+    return dict(zip(columns["id"], pairs, strict=True))
+
+
+def write_carried(run: RunDir, known: Mapping[str, Hashes]) -> None:
+    """Write the list."""
+    columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
+    with atomic_file(run.path / CARRIED_FILE) as file:
+        pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file)
+
+
+def displaced_back(run: RunDir) -> list[str]:
+    """Ids of records that a way back which has not come to its end has displaced."""
+    ids: dict[str, None] = {}
+    for event in run.events("displaced-back", "carry-done", "resync-begun"):
+        if event["event"] == "displaced-back":
+            ids |= dict.fromkeys(event["ids"])
+        else:
+            ids.clear()
+    return list(ids)
+
+
+def written_back(run: RunDir) -> set[str]:
+    """Ids of records of the old collection that ways back have written or deleted since the swap.
+    One that did not come to its end leaves them otherwise than the application did."""
+    ids = set[str]()
+    for event in run.events("carrying-back", "displaced-back", "swap-done"):
+        if event["event"] == "swap-done":
+            ids.clear()
+        else:
+            ids.update(event["ids"])
+    return ids

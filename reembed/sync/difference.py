@@ -1,0 +1,197 @@
+"""What a collection holds otherwise than the run's ledger says, found by comparing every record.
+
+Asked in three places: catch-up before the swap (source against ledger), `sweep` after it (parked
+collection), and rollback (live collection). A difference is found by row hash, so that a change of
+text, metadata or uri and a deletion all count. Where the store knows what was written since a mark,
+only that is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reembed.errors import SourceChangedError
+from reembed.records import SHARD_ROWS, chunked, hashes_of
+from reembed.run.directory import RunDir
+from reembed.run.ledger import Entry, Ledger
+from reembed.stores.store import Store
+from reembed.sync.carry_back_log import written_back
+
+COLLAPSE_SHARE = 0.5
+"""A source that has lost more than this share of its records since the export is not caught up
+with but refused: a wiped database looks just like a very thorough deletion."""
+FEW = 10
+"""A loss of so few records is believed, unless it is all there were."""
+
+
+def compared_until(run: RunDir) -> str | None:
+    """The watermark at which the source and the ledger were last known to agree; None to compare
+    everything."""
+    event = run.last("census", "caught-up", "recheck")
+    return event["watermark"] if event else None
+
+
+@dataclass
+class Difference:
+    """What a collection holds otherwise than the ledger says.
+
+    Attributes:
+        changed: ids that are new or whose row hash differs.
+        deleted: ids that the ledger knows and the collection no longer has.
+        watermark: the store's, taken before the first record was read.
+        compared: records read.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    watermark: str | None = None
+    compared: int = 0
+
+    def __len__(self) -> int:
+        return len(self.changed) + len(self.deleted)
+
+
+def find_difference(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    ledger: Ledger,
+    *,
+    since: str | None = None,
+    include_quarantined: bool = True,
+) -> Difference:
+    """Compare every record of a collection with the ledger.
+
+    Args:
+        since: a watermark at which there was no difference; the store may know what was written
+            since, and then only that is compared, and what was displaced.
+        include_quarantined: whether quarantined records are expected in the collection: yes in the
+            source, no in the shadow.
+    """
+    difference = Difference(watermark=store.watermark(collection_id))
+    displaced = ledger.displaced()
+    touched = store.changed_since(collection_id, since) if since is not None else None
+    if touched is not None:
+        touched = [*touched, *sorted(displaced.difference(touched))]
+        _compare_touched(store, collection_id, where, ledger, touched, difference,
+                         include_quarantined)  # fmt: skip
+        return difference
+    ledger.begin_scan()
+    for page in store.list_ids(collection_id, where):
+        ids = page.to_pylist()
+        present, _ = _compare(store, collection_id, where, ledger, ids, difference,
+                              include_quarantined)  # fmt: skip
+        ledger.mark_seen(present)
+    for ids in ledger.unseen(include_quarantined=include_quarantined):
+        difference.deleted += ids
+    return difference
+
+
+def _compare_touched(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    ledger: Ledger,
+    touched: list[str],
+    difference: Difference,
+    include_quarantined: bool,
+) -> None:
+    """Compare records that may have been written to; what is not there and was known is deleted."""
+    for ids in chunked(touched, SHARD_ROWS):
+        present, known = _compare(store, collection_id, where, ledger, ids, difference,
+                                  include_quarantined)  # fmt: skip
+        gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
+        difference.deleted += sorted(gone.difference(present))
+
+
+def _compare(
+    store: Store,
+    collection_id: str,
+    where: Mapping[str, Any] | str | None,
+    ledger: Ledger,
+    ids: Sequence[str],
+    difference: Difference,
+    include_quarantined: bool,
+) -> tuple[list[str], dict[str, Entry]]:
+    """Compare records with the ledger by row hash. Returns the ids of those that are there, and
+    what the ledger knows of the ids asked for."""
+    rows = store.fetch(collection_id, ids, vectors=False, where=where)
+    present = rows.column("id").to_pylist()
+    known = ledger.lookup(ids)
+    for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
+        entry = known.get(id)
+        expected = entry is not None and (include_quarantined or not entry.quarantined)
+        if not expected or entry is None or entry.row_sha256 != row:
+            difference.changed.append(id)
+    difference.compared += len(present)
+    return present, known
+
+
+def foreign_stems(run: RunDir) -> set[str]:
+    """Shards whose records the source need not hold, such as those of an intruder."""
+    return {stem for stem, shard in run.shards("export").items() if shard.foreign}
+
+
+def find_late(
+    store: Store,
+    parked_id: str,
+    where: Mapping[str, Any] | str | None,
+    run: RunDir,
+    ledger: Ledger,
+    *,
+    since: str | None = None,
+) -> Difference:
+    """What was written to the parked collection since it was last caught up with. What a rollback
+    that did not come to its end did there is no late write: it came from the live collection."""
+    found = find_difference(store, parked_id, where, ledger, since=since)
+    ours = written_back(run)
+    found.changed = [id for id in found.changed if id not in ours]
+    found.deleted = [id for id in found.deleted if id not in ours]
+    foreign = foreign_stems(run)
+    if foreign:  # the parked collection never had these, so it has not deleted them
+        for ids in chunked(found.deleted, SHARD_ROWS):
+            entries = ledger.lookup(ids)
+            merged = {id for id, entry in entries.items() if entry.shard in foreign}
+            found.deleted = [id for id in found.deleted if id not in merged]
+    return found
+
+
+def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:
+    """Raise SourceChangedError if the collection has lost most of its records, or all of few.
+
+    Args:
+        lost, changed: records that it no longer has, and that are new or otherwise.
+    """
+    total, _ = ledger.counts()
+    emptied = 0 < total == lost and not changed
+    if emptied or lost > max(COLLAPSE_SHARE * total, FEW):
+        raise SourceChangedError(
+            f"{name!r} has lost {lost:,} of its {total:,} records since the export",
+            "If that was meant, start over by moving the run directory away; if not, the run's "
+            "export shards still hold every record.",
+        )
+
+
+def without_conflicts(
+    store: Store, receiver_id: str, difference: Difference, ledger: Ledger
+) -> tuple[Difference, list[str]]:
+    """Leave out of a difference what the receiver has changed itself: a backfill never overwrites
+    a newer row. Returns the rest, and the ids left out."""
+    newer = set[str]()
+    for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
+        there = hashes_of(store.fetch(receiver_id, ids, vectors=False))
+        known = ledger.lookup(ids)
+        for id in ids:
+            entry = known.get(id)
+            expected = None if entry is None or entry.quarantined else entry.row_sha256
+            if there.get(id) != expected:
+                newer.add(id)
+    kept = Difference(
+        changed=[id for id in difference.changed if id not in newer],
+        deleted=[id for id in difference.deleted if id not in newer],
+        watermark=difference.watermark,
+        compared=difference.compared,
+    )
+    return kept, sorted(newer)

@@ -1,0 +1,122 @@
+"""Deltas into a collection that is live: what late writers left in the old one, after the swap.
+
+The live collection is right. A row that the application has changed or deleted is left alone, and
+so is one that needs a value which must be unique and which stays with another row there: one of the
+application's, or one of another shard's, since no row is ever taken away to make room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from reembed.records import hashes_of
+from reembed.run.directory import RunDir, Shard
+from reembed.run.ledger import Ledger
+from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, not_loaded, read_rows
+from reembed.stores.store import Store
+from reembed.sync.grouped_writes import write_together
+
+LIVE_ROWS = 50
+"""Rows written to a live collection between two looks at what the application has written there."""
+
+
+def load_into_live(
+    store: Store,
+    live: str,
+    export_shards: Mapping[str, Shard],
+    embed_shards: Mapping[str, Shard],
+    ledger: Ledger,
+    run: RunDir,
+    *,
+    resumed: bool,
+) -> list[str]:
+    """Load deltas into a shadow that is live, a few rows at a time.
+
+    Rows that the application has changed or deleted are left alone, which is looked at right
+    before each write, and so are rows that need what the application uses by now; their ids are
+    returned. A shard that was loaded before and made again holds what was loaded: its rows are
+    there, or the application's to change.
+
+    Args:
+        resumed: whether an earlier call may have been killed in the middle. Replacing a row deletes
+            it first, so one that is missing is then written.
+    """
+    left: list[str] = []
+    loaded = {event["stem"] for event in run.events("loaded")}
+    for shard in not_loaded(run, embed_shards):
+        if shard.stem not in loaded:
+            export = export_shards[shard.stem]
+            rows = read_rows(run, export, shard)
+            before = _rows_before(run, export_shards, export, rows)
+            left += _Delta(store, live, export, rows, before, ledger, resumed).load()
+        run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
+    return left
+
+
+@dataclass
+class _Delta:
+    """A delta on its way into the live collection.
+
+    Attributes:
+        before: row hash that each record it tells of had before it.
+        wanted: row hash of each record that it holds.
+    """
+
+    store: Store
+    live: str
+    export: Shard
+    rows: ShardRows
+    before: dict[str, bytes]
+    ledger: Ledger
+    resumed: bool
+
+    def __post_init__(self) -> None:
+        self.wanted = hashes_of(self.rows.records)
+
+    def load(self) -> list[str]:
+        """Returns the ids left alone."""
+        left: list[str] = []
+        first = gone_of(self.export, self.rows, self.ledger)  # what goes gives up its values
+        waiting = dict.fromkeys([*first, *self.wanted, *self.export.deleted])
+        while waiting:
+            ids = list(islice(waiting, LIVE_ROWS))
+            for id in ids:
+                del waiting[id]
+            only = self._unchanged(ids)
+            _, stuck = write_together(self._write, only, waiting, self._unchanged)
+            left += sorted({*ids} - only | stuck.keys())
+        return left
+
+    def _write(self, ids: set[str]) -> None:
+        load_shard(
+            self.store, self.live, self.export, self.rows, self.ledger, self.store.replace,
+            replacing=True, only=ids,
+        )  # fmt: skip
+
+    def _unchanged(self, ids: Collection[str]) -> set[str]:
+        """Those of these rows that the application has neither changed nor deleted since."""
+        now = hashes_of(self.store.fetch(self.live, list(ids), vectors=False)) if ids else {}
+        newer = {
+            id for id, row in now.items() if row not in (self.wanted.get(id), self.before.get(id))
+        }
+        if not self.resumed:  # the application has deleted it
+            newer |= {id for id in ids if id in self.wanted and id in self.before and id not in now}
+        return {*ids} - newer
+
+
+def _rows_before(
+    run: RunDir, export_shards: Mapping[str, Shard], export: Shard, rows: ShardRows
+) -> dict[str, bytes]:
+    """The row hashes that the records of a delta had before it."""
+    ids = {*rows.records.column("id").to_pylist(), *export.deleted}
+    found: dict[str, bytes] = {}
+    for earlier, shard in export_shards.items():
+        if earlier == export.stem:
+            break
+        hashes = hashes_of(run.read_shard(shard, ["id", "row_sha256"]))
+        found |= {id: row for id, row in hashes.items() if id in ids}
+        for id in shard.deleted:
+            found.pop(id, None)
+    return found

@@ -1,0 +1,174 @@
+"""Vectors of the old model for rows that go back: those that there are, or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reembed.embedders.embedder import Embedder
+from reembed.manifest.template import TextTemplate
+from reembed.records import Vectors, cosine_rows, list_array_to_vectors, text_hash
+from reembed.run.directory import RunDir
+from reembed.run.ledger import Ledger
+from reembed.run.vector_cache import VectorCache
+from reembed.stores.store import Store
+from reembed.sync.carry_back_log import displaced_back
+from reembed.sync.difference import foreign_stems
+
+OLD_MODEL_SAMPLE = 16
+OLD_MODEL_COSINE = 0.99
+"""A model that gives the old collection's own texts other vectors is not the old model."""
+
+DOCUMENT = TextTemplate("{document}")
+
+Key = tuple[str, str, str]
+"""Id and texts of a record."""
+OldModel = Callable[[], tuple[Embedder | None, str]]
+"""The old model, opened only if a row must be embedded; None with the reason why there is none."""
+
+
+@dataclass
+class OldVectors:
+    """The old collection of a swap, the run's export shards and the old model."""
+
+    run: RunDir
+    old_store: Store
+    old_id: str
+    ledger: Ledger
+    template: TextTemplate
+    old_model: OldModel
+    old_cache: Callable[[], VectorCache]
+    _why: str = field(default="", init=False)
+
+    @cached_property
+    def foreign(self) -> set[str]:
+        """Shards of records that the old collection never had."""
+        return foreign_stems(self.run)
+
+    def _old_vectors(
+        self, rows: pa.RecordBatch, gone: bool = False
+    ) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+        """Old-model vectors for rows, `(n, d) float32`, and which there are, `(n,) bool`.
+
+        Args:
+            gone: those that there are even without these rows of the old collection.
+        """
+        ids = rows.column("id").to_pylist()
+        kept = self._exported(ids) if gone else self._kept(ids)
+        info = self.old_store.describe_id(self.old_id)
+        vectors = np.zeros((len(ids), (info.dimensions or 0) if info else 0), np.float32)
+        usable = np.zeros(len(ids), bool)
+        todo = []
+        for row, key in enumerate(self._texts(rows)):
+            if key in kept:
+                vectors[row], usable[row] = kept[key], True
+            else:
+                todo.append(row)
+        if todo and self.old_template is not None:
+            embedder, _ = self.old_model()
+            assert embedder is not None, "there is no text for it without a model"
+            texts = _texts(rows, self.old_template)
+            vectors[todo], usable[todo] = _embed(
+                embedder, self.old_cache(), [texts[row] for row in todo]
+            )
+        return vectors, usable
+
+    def _kept(self, ids: Sequence[str]) -> dict[Key, Vectors]:
+        """The vectors `(d,) float32` that the old collection has of these records, or had before
+        they were displaced."""
+        there = self.old_store.fetch(self.old_id, ids, vectors=True)
+        missing = set(ids).difference(there.column("id").to_pylist())
+        displaced = missing.intersection(displaced_back(self.run)) if missing else missing
+        return self._exported(sorted(displaced)) | self._by_text(there)
+
+    def _exported(self, ids: Sequence[str]) -> dict[Key, Vectors]:
+        """The old vectors of these records that the run has exported."""
+        stems: dict[str, list[str]] = {}
+        for id, entry in self.ledger.lookup(ids).items():
+            if entry.shard not in self.foreign:
+                stems.setdefault(entry.shard, []).append(id)
+        shards = self.run.shards("export") if stems else {}
+        found: dict[Key, Vectors] = {}
+        for stem, members in stems.items():
+            if self.run.is_whole(shards[stem]):
+                table = self.run.read_shard(shards[stem])
+                table = table.filter(pc.is_in(table.column("id"), pa.array(members, pa.string())))
+                for rows in table.combine_chunks().to_batches():
+                    found |= self._by_text(rows)
+        return found
+
+    def _by_text(self, rows: pa.RecordBatch) -> dict[Key, Vectors]:
+        """The vectors of those rows that have one."""
+        vectors, present = list_array_to_vectors(rows.column("embedding"))
+        keys = [key for key, ok in zip(self._texts(rows), present, strict=True) if ok]
+        return dict(zip(keys, vectors, strict=True))
+
+    def _texts(self, rows: pa.RecordBatch) -> list[Key]:
+        """What decides an old vector, whichever text the application embeds."""
+        ids = rows.column("id").to_pylist()
+        return list(zip(ids, _texts(rows, self.template), _texts(rows, DOCUMENT), strict=True))
+
+    @cached_property
+    def old_template(self) -> TextTemplate | None:
+        """The text that the old model embeds: the manifest's, or the document alone, whichever
+        gives the vectors that the old collection holds. None without a model that gives them."""
+        embedder, self._why = self.old_model()
+        if embedder is None:
+            return None
+        first = next(iter(self.old_store.list_ids(self.old_id)), None)
+        ids = first.to_pylist() if first is not None else []
+        ids = ids[:: max(1, len(ids) // (4 * OLD_MODEL_SAMPLE))]
+        rows = self.old_store.fetch(self.old_id, ids, vectors=True)
+        rows = rows.filter(rows.column("embedding").is_valid())
+        best = 0.0
+        for template in (self.template, DOCUMENT):
+            texts = _texts(rows, template)
+            chosen = [row for row, text in enumerate(texts) if text.strip()][:OLD_MODEL_SAMPLE]
+            if not chosen:
+                continue
+            expected, _ = list_array_to_vectors(rows.take(pa.array(chosen)).column("embedding"))
+            embedded = embedder.embed_documents([texts[row] for row in chosen])
+            cosine = float(np.median(cosine_rows(expected, embedded.vectors)))
+            if cosine >= OLD_MODEL_COSINE:
+                return template
+            best = max(best, cosine)
+        self._why = (
+            f"{embedder.model.provider} {embedder.model.name} is not the model of the old "
+            f"collection, whose texts it gives other vectors (cosine {best:.3f})"
+        )
+        return None
+
+
+def _embed(
+    embedder: Embedder, cache: VectorCache, texts: Sequence[str]
+) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """Vectors `(n, d) float32`, and which there are, `(n,) bool`. Every batch is kept in the cache,
+    so that a rollback killed half-way does not pay for it again."""
+    keys = [text_hash(text) for text in texts]
+    known = cache.get(keys)
+    new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    if new:
+        wanted = list(new)
+        embedder.embed_documents(
+            list(new.values()),
+            on_batch=lambda indices, vectors, tokens: cache.put(
+                [wanted[index] for index in indices], vectors, tokens
+            ),
+        )
+        known = cache.get(keys)
+    found = np.zeros((len(texts), embedder.dimensions), np.float32)
+    for row, key in enumerate(keys):
+        if key in known:
+            found[row] = known[key][0]
+    return found, np.array([key in known for key in keys], bool)
+
+
+def _texts(rows: pa.RecordBatch, template: TextTemplate) -> list[str]:
+    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
+    return template.texts(*columns)

@@ -1,0 +1,309 @@
+"""Stages 0 to 3 of a run, taken with a session: preflight, export, embed, load, catch-up.
+
+A delta that is carried, before the swap or after it, goes the same way as the census's own shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+from reembed.disk import remove
+from reembed.embedders.spending import cost
+from reembed.engines.local import LocalEngine
+from reembed.errors import BudgetError, DamagedError, PreflightError, UsageError
+from reembed.run.ledger import UNKNOWN, Entry
+from reembed.session import Session
+from reembed.stages.embed import embed, not_embedded, quarantined_of, write_quarantine
+from reembed.stages.estimate import tokens_left, verify_tokens
+from reembed.stages.export import census_ids, export, export_delta, is_complete, take_census
+from reembed.stages.load import build_index, ensure_shadow, load, resync, shadow_id
+from reembed.stages.plan import Plan, index_settings, make_plan, target_name
+from reembed.stages.shard_rows import not_loaded
+from reembed.sync.carry_back import WayBack
+from reembed.sync.carry_back_log import CARRIED_FILE
+from reembed.sync.catch_up import (
+    catch_up,
+    last_move,
+    shadow_was_live,
+)
+from reembed.sync.difference import (
+    Difference,
+    compared_until,
+    find_difference,
+)
+from reembed.sync.load_live import load_into_live
+from reembed.sync.remake import Mending
+
+Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
+
+
+def plan_run(s: Session, own_shadow: str | None) -> Plan:
+    """Stage 0 with what the session has open; `own_shadow` is this run's, if there is one."""
+    return make_plan(
+        s.manifest, s.source_store, s.store, s.embedder, s.spending, s.paid_for, own_shadow
+    )
+
+
+def run_stages(s: Session, until: Stage) -> None:
+    """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
+    if shadow_was_live(s.run):
+        _mend_exports(s)
+    with _timed(s, "export"):
+        _export(s)
+    if until == "export":
+        return
+    with _timed(s, "embed"):
+        embed_shards(s)
+    if until == "embed":
+        return
+    with _timed(s, "load"):
+        load_shadow(s)
+        if last_move(s.run) == "rollback":
+            resync_shadow(s)
+        catch_up_source(s)
+
+
+def _export(s: Session) -> None:
+    where = s.manifest.source.where
+    source = s.source_store.resolve(s.manifest.source.collection)
+    s.source_store.capture(source.id)  # before the snapshot, so that no write is between the two
+    with s.source_store.snapshot():
+        census = take_census(s.source_store, source, where, s.run)
+        export(s.source_store, census, where, s.run, s.progress, s.pause.wait)
+
+
+@contextlib.contextmanager
+def _timed(s: Session, stage: Stage) -> Iterator[None]:
+    spent = s.meter()
+    yield
+    s.run.journal.append("stage-done", stage=stage, **spent())
+
+
+def embed_shards(s: Session) -> None:
+    """Stage 2 for every export shard that is not embedded, then ledger and quarantine.
+
+    Raises:
+        BudgetError: a cap is reached; says how much more is needed.
+    """
+    try:
+        embed(
+            s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
+            s.progress, s.pause.wait,
+        )  # fmt: skip
+    except BudgetError as error:  # what was in flight has ended, so what is left can be told
+        raise budget_stop(
+            s, max(error.tokens, _needed(s)), "embedding and verifying the rest"
+        ) from None
+    s.ledger.fold()
+    write_quarantine(s.run, s.ledger)
+
+
+def _needed(s: Session) -> int:
+    """About how many tokens the rest of the run takes."""
+    exports = s.run.shards("export")
+    todo = not_embedded(s.run, exports)
+    left, each = tokens_left(
+        todo, s.run, s.template, s.embedder, lambda hashes: set(s.cache.get(hashes))
+    )
+    records = sum(shard.rows for shard in exports.values())
+    return left + verify_tokens(each, records, s.manifest.verify.sample)
+
+
+def budget_stop(s: Session, needed: int, what: str) -> BudgetError:
+    """The error that ends a call at the budget; journalled, for the report.
+
+    Args:
+        needed: tokens that `what` takes.
+    """
+    spent = s.spending.spent
+    s.run.journal.append("budget-reached", tokens=spent.tokens, usd=spent.usd, needed=needed)
+    return s.spending.refusal(cost(needed, s.embedder.price), what)
+
+
+def load_shadow(s: Session) -> None:
+    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
+    manifest, dimensions = s.manifest, s.embedder.dimensions
+    shadow = ensure_shadow(
+        s.store, s.run, target_name(manifest, s.store, dimensions),
+        dimensions=dimensions,
+        metric=manifest.target.metric or s.source.metric,
+        index=index_settings(manifest, s.source),
+        metadata=s.source.metadata,
+        model=manifest.model,
+        like=s.source.id if manifest.target_url == manifest.source.url else None,
+    )  # fmt: skip
+    load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
+         s.progress, s.pause.wait)  # fmt: skip
+    build_index(s.store, shadow.id, s.run)
+
+
+def resync_shadow(s: Session) -> None:
+    """Make the shadow, which was live before a rollback, what the shards say again."""
+    _begin_resync(s)
+    shards = s.run.shards("export"), s.run.shards("embed")
+    resync(s.store, shadow_of(s), *shards, s.ledger, s.run)
+
+
+def _begin_resync(s: Session) -> None:
+    if shadow_was_live(s.run):
+        refuse_late(s)
+        s.run.journal.append("resync-begun")
+        remove(s.run.path / CARRIED_FILE)
+
+
+def refuse_late(s: Session) -> None:
+    """Raise PreflightError if the new collection was written to after a rollback."""
+    late = way_back_of(s).late()
+    if late:
+        raise PreflightError(
+            f"the new collection holds {len(late):,} writes that came after the rollback, e.g. "
+            f"{', '.join(late[:5])}; they would be lost",
+            "Carry them over with `reembed sweep`, or delete them there.",
+        )
+
+
+def carry(s: Session, collection_id: str, difference: Difference) -> list[str]:
+    """Export, embed and load what differs, as a delta. Returns the ids of rows left alone
+    because a live shadow has newer ones."""
+    store = s.source_store
+    export_delta(
+        store, collection_id, s.manifest.source.where, s.run, difference.changed,
+        difference.deleted,
+    )  # fmt: skip
+    embed_shards(s)
+    if last_move(s.run) == "swap":
+        return _load_live(s, resumed=False)
+    load_shadow(s)
+    return []
+
+
+def _load_live(s: Session, *, resumed: bool) -> list[str]:
+    shards = s.run.shards("export"), s.run.shards("embed")
+    return load_into_live(s.store, shadow_of(s), *shards, s.ledger, s.run, resumed=resumed)
+
+
+def settle(s: Session, *, embedding: bool = True) -> list[str]:
+    """Make shards whole and finish a carry that was killed half-way: what the ledger knows must be
+    in the shadow.
+
+    Args:
+        embedding: False where the new model is to be asked only if there is no other way: what is
+            not embedded yet, the ledger does not know, and the next comparison finds it again.
+
+    Returns the ids of rows left alone because a live shadow has newer ones.
+    """
+    if embedding or not_loaded(s.run, s.run.shards("embed")) or not _has_ledger(s):
+        mend_shards(s, embedding=embedding)
+    return load_rest(s)
+
+
+def load_rest(s: Session) -> list[str]:
+    """Load what is embedded and not loaded yet. Returns the ids of rows left alone because a live
+    shadow has newer ones."""
+    exports, embeds = s.run.shards("export"), s.run.shards("embed")
+    if not not_loaded(s.run, embeds):
+        return []
+    if last_move(s.run) == "swap":
+        return _load_live(s, resumed=True)
+    load(s.store, shadow_of(s), exports, embeds, s.ledger, s.run, s.progress)
+    return []
+
+
+def mend_shards(s: Session, *, embedding: bool = True) -> None:
+    """Make shards again that are damaged or gone, and embed what is not embedded.
+
+    Args:
+        embedding: False to leave alone what was never embedded.
+    """
+    _mend_exports(s)
+    embeds = s.run.shards("embed")
+    todo = not_embedded(s.run, s.run.shards("export"))
+    if todo if embedding else any(shard.stem in embeds for shard in todo):
+        embed_shards(s)
+
+
+def _mend_exports(s: Session) -> None:
+    """Make export shards again: from the source or, where both collections were written to since
+    the live name moved, from whichever holds what was moved."""
+    if last_move(s.run) == "swap":
+        _remake_exports(s)
+    elif not all(is_complete(s.run, shard) for shard in s.run.shards("export").values()):
+        _begin_resync(s)  # what came late to the shadow is told by the ledger of before alone
+        _export(s)
+
+
+def _has_ledger(s: Session) -> bool:
+    """Whether the ledger is there; without it, it takes whole shards to make it."""
+    try:
+        _ = s.ledger
+    except DamagedError:
+        return False
+    return True
+
+
+def _remake_exports(s: Session) -> None:
+    shards = s.run.shards("export").values()
+    damaged = [shard for shard in shards if not s.run.is_whole(shard)]
+    if not damaged:
+        return
+    old_id, new_id = both_ids(s)
+    mending = Mending(s.run, s.source_store, old_id, s.store, new_id)
+    if _has_ledger(s):
+        known = {shard.stem: s.ledger.of_shard(shard.stem) for shard in damaged}
+    else:
+        known = {shard.stem: _known_without_ledger(s, shard.stem) for shard in damaged}
+        s.run.journal.append("recheck", watermark=None)
+    for shard in damaged:
+        missing = mending.remake(shard, known[shard.stem])
+        changed = f"; {missing:,} of its records have changed in both" if missing else ""
+        s.progress.note(
+            f"{shard.name} is damaged or gone: made again from what the collections hold{changed}"
+        )
+
+
+def _known_without_ledger(s: Session, stem: str) -> dict[str, Entry]:
+    """What is known of a shard's records from the list of ids and from quarantine."""
+    known = {id: Entry(UNKNOWN, stem, False) for id in census_ids(s.run, stem)}
+    rows = quarantined_of(s.run, stem)
+    return known | {id: Entry(row, stem, True) for id, row in rows.items()}
+
+
+def catch_up_source(s: Session) -> int:
+    """Carry what was written to the source since. Returns the number of records carried."""
+    return catch_up(
+        s.source_store, s.source.id, s.source.name, s.manifest.source.where, s.run, s.ledger,
+        lambda id, difference: carry(s, id, difference),
+    )  # fmt: skip
+
+
+def source_difference(s: Session) -> Difference:
+    """What the source holds otherwise than the run knows."""
+    where, since = s.manifest.source.where, compared_until(s.run)
+    return find_difference(s.source_store, s.source.id, where, s.ledger, since=since)
+
+
+def shadow_of(s: Session) -> str:
+    """Object id of the run's shadow. Raises UsageError before there is one."""
+    id = shadow_id(s.run)
+    if id is None:
+        raise UsageError(f"{s.manifest.name}: there is no shadow yet", "Use `reembed run`.")
+    return id
+
+
+def both_ids(s: Session) -> tuple[str, str]:
+    """Object ids of the old and of the new collection."""
+    return s.source.id, shadow_of(s)
+
+
+def way_back_of(s: Session) -> WayBack:
+    """What carries rows back to the old collection; the old model is opened only if needed."""
+    if not _has_ledger(s):
+        _remake_exports(s)
+        embed_shards(s)
+    old_id, new_id = both_ids(s)
+    return WayBack(
+        s.run, s.source_store, old_id, s.ledger, s.template,
+        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.store, new_id,
+    )  # fmt: skip

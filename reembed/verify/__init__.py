@@ -1,0 +1,1 @@
+"""The gates, what they search, and the verdict."""

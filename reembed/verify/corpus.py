@@ -1,0 +1,213 @@
+"""A finished run read back: the records that count now, shard by shard, each shard held once.
+
+A record may stand in several shards (a delta replaces what an older shard says); the ledger knows
+which one speaks for it, and everything here passes over the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from reembed.manifest.template import TextTemplate
+from reembed.quality.search import Block
+from reembed.records import (
+    Vectors,
+    bad_rows,
+    fixed_array_to_vectors,
+    list_array_to_vectors,
+    metadata_object,
+)
+from reembed.run.directory import RunDir, Shard
+from reembed.run.ledger import Ledger
+
+FIELDS = ("id", "document", "metadata", "uri")
+
+
+@dataclass(frozen=True)
+class Page:
+    """The records that a shard speaks for, or a part of them.
+
+    Attributes:
+        ids: `n` record ids.
+        rows: their row hashes, as exported.
+        keys: hashes of the texts that were embedded.
+        texts: what the template gives for the exported records now.
+        vectors: `(n, d) float32`, as embedded.
+    """
+
+    ids: list[str]
+    rows: list[bytes]
+    keys: list[bytes]
+    texts: list[str]
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record, for a person to look at.
+
+    Attributes:
+        key: hash of its text.
+        text: as embedded, before the model's prefix.
+        metadata: parsed.
+    """
+
+    key: bytes
+    text: str
+    metadata: dict[str, Any]
+
+
+class Corpus:
+    """The records of a run.
+
+    Args:
+        ledger: of the same run.
+        template: gives a record's text.
+    """
+
+    def __init__(self, run: RunDir, ledger: Ledger, template: TextTemplate) -> None:
+        self._run, self._ledger, self._template = run, ledger, template
+        self.exports = run.shards("export")
+        self.embeds = run.shards("embed")
+
+    @property
+    def rows(self) -> int:
+        """Rows of all embed shards, older versions of records among them."""
+        return sum(shard.rows for shard in self.embeds.values())
+
+    def damaged(self, stem: str) -> list[str]:
+        """Names of this stem's files that are gone or changed since they were journalled."""
+        shards = (self.exports.get(stem), self.embeds[stem])
+        return [shard.name for shard in shards if shard and not self._run.is_whole(shard)]
+
+    def page(self, stem: str, rows: range | None = None) -> Page:
+        """What a shard speaks for, of these rows of its embed shard (default: all)."""
+        embeds = self._run.read_shard(self.embeds[stem], ["id", "text_sha256", "embedding"])
+        if rows is not None:
+            embeds = embeds.slice(rows.start, len(rows))
+        current = self._ledger.current(stem)
+        embeds = embeds.filter(_among(embeds, current))
+        ids = embeds.column("id").to_pylist()
+        exports = self._run.read_shard(self.exports[stem], [*FIELDS, "row_sha256"])
+        exports = _in_order(exports, ids)
+        return Page(
+            ids, exports.column("row_sha256").to_pylist(), embeds.column("text_sha256").to_pylist(),
+            self._texts(exports), fixed_array_to_vectors(embeds.column("embedding")),
+        )  # fmt: skip
+
+    def tokens(self) -> Iterator[tuple[str, list[str], npt.NDArray[np.int32]]]:
+        """For each shard the ids it speaks for, in its order, and the tokens of their texts."""
+        for stem, shard in self.embeds.items():
+            table = self._run.read_shard(shard, ["id", "tokens"])
+            table = table.filter(_among(table, self._ledger.current(stem)))
+            ids = table.column("id").to_pylist()
+            yield stem, ids, np.asarray(table.column("tokens"), np.int32)
+
+    def records(self, ids: Iterable[str]) -> dict[str, Record]:
+        """These records, in shard order; ids that are unknown or quarantined are left out."""
+        by_shard: dict[str, list[str]] = {}
+        for id, entry in self._ledger.lookup(sorted(set(ids))).items():
+            if not entry.quarantined:
+                by_shard.setdefault(entry.shard, []).append(id)
+        found: dict[str, Record] = {}
+        for stem in self.embeds:
+            if wanted := set(by_shard.get(stem, ())):
+                found |= self._records(stem, wanted)
+        return found
+
+    def _records(self, stem: str, wanted: set[str]) -> dict[str, Record]:
+        keys = self._run.read_shard(self.embeds[stem], ["id", "text_sha256"])
+        keys = keys.filter(_among(keys, wanted))
+        exports = self._run.read_shard(self.exports[stem], FIELDS)
+        exports = _in_order(exports, keys.column("id").to_pylist())
+        return {
+            id: Record(key, text, metadata_object(metadata))
+            for id, key, text, metadata in zip(
+                keys.column("id").to_pylist(), keys.column("text_sha256").to_pylist(),
+                self._texts(exports), exports.column("metadata").to_pylist(), strict=True,
+            )
+        }  # fmt: skip
+
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Those of these ids that the source has, quarantined ones too."""
+        return set(self._ledger.lookup(sorted(set(ids))))
+
+    def new_blocks(self) -> Iterator[Block]:
+        """Every record with its new vector."""
+        for stem, shard in self.embeds.items():
+            table = self._run.read_shard(shard, ["id", "text_sha256", "embedding"])
+            table = table.filter(_among(table, self._ledger.current(stem)))
+            ids = table.column("id").to_pylist()
+            vectors = fixed_array_to_vectors(table.column("embedding"))
+            fine = ~bad_rows(vectors)  # the integrity gate tells of those that are not
+            keys = table.column("text_sha256").to_pylist()
+            yield _block(ids, keys, vectors, fine)
+
+    def old_blocks(self) -> Iterator[Block]:
+        """Every record with its old vector, quarantined ones too: the old collection finds them.
+
+        Records without a usable old vector are left out. The key of a quarantined record is its own
+        row hash, since no text of it was embedded.
+        """
+        for stem, shard in self.exports.items():
+            keys = self._shard_keys(stem)
+            table = self._run.read_shard(shard, ["id", "row_sha256", "embedding"])
+            entries = self._ledger.lookup(table.column("id").to_pylist())
+            mine = {id for id, entry in entries.items() if entry.shard == stem}
+            table = table.filter(_among(table, mine))
+            vectors, present = list_array_to_vectors(table.column("embedding"))
+            table = table.filter(pa.array(present))
+            ids = table.column("id").to_pylist()
+            rows = table.column("row_sha256").to_pylist()
+            yield _block(
+                ids, [keys.get(id, row) for id, row in zip(ids, rows, strict=True)], vectors,
+                ~bad_rows(vectors),
+            )  # fmt: skip
+
+    def _shard_keys(self, stem: str) -> dict[str, bytes]:
+        shard: Shard | None = self.embeds.get(stem)
+        if shard is None:
+            return {}
+        table = self._run.read_shard(shard, ["id", "text_sha256"])
+        ids, keys = table.column("id").to_pylist(), table.column("text_sha256").to_pylist()
+        return dict(zip(ids, keys, strict=True))
+
+    def vectors(self, ids: Sequence[str]) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
+        """New and old vectors `(d,) float32` of these records, as far as they have usable ones."""
+        wanted = set(ids)
+        found: tuple[dict[str, Vectors], dict[str, Vectors]] = ({}, {})
+        for place, blocks in zip(found, (self.new_blocks(), self.old_blocks()), strict=True):
+            for block in blocks:
+                for row, id in enumerate(block.ids):
+                    if id in wanted:
+                        place[id] = block.vectors[row].copy()
+        return found
+
+    def _texts(self, exports: pa.Table) -> list[str]:
+        return self._template.texts(*(exports.column(name).to_pylist() for name in FIELDS))
+
+
+def _among(table: pa.Table, ids: set[str]) -> pa.Array:
+    listed = table.column("id").to_pylist()
+    return pa.array(np.fromiter((id in ids for id in listed), bool, len(listed)))
+
+
+def _in_order(table: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """The rows of these ids, in their order."""
+    place = {id: row for row, id in enumerate(table.column("id").to_pylist())}
+    return table.take(pa.array([place[id] for id in ids], pa.int64()))
+
+
+def _block(
+    ids: list[str], keys: list[bytes], vectors: Vectors, fine: npt.NDArray[np.bool_]
+) -> Block:
+    if fine.all():
+        return Block(ids, keys, vectors)
+    rows = np.flatnonzero(fine).tolist()
+    return Block([ids[row] for row in rows], [keys[row] for row in rows], vectors[rows])

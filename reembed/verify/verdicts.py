@@ -1,0 +1,134 @@
+"""Stage 4 of a run, taken with a session: the verdict, and what a swap asks of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reembed.disk import write_atomic
+from reembed.errors import BudgetError, GateError, PreflightError
+from reembed.quality.verdict import Gate, Verdict
+from reembed.report.write import write_report
+from reembed.results import (
+    VERDICT_FILE,
+    State,
+    gate_error,
+    read_verdict,
+    run_state,
+)
+from reembed.run.directory import DELTA
+from reembed.session import Session
+from reembed.stages.swap_kind import choose_kind
+from reembed.sync.catch_up import (
+    last_move,
+)
+from reembed.sync.difference import (
+    find_late,
+    without_conflicts,
+)
+from reembed.sync.recover import both_ids, budget_stop, shadow_of
+from reembed.verify.gates import Verification
+
+UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
+
+
+def verify_run(s: Session) -> Verdict:
+    """Check every gate, write the verdict and the report, and journal it.
+
+    Raises:
+        BudgetError: what a gate asks the model would pass a cap. There is no verdict then.
+    """
+    _ = s.fingerprint  # the model must still be the one that embedded
+    spent = s.meter()
+    try:
+        verdict = _verification(s).verdict(s.progress)
+    except BudgetError as error:
+        raise budget_stop(s, error.tokens, "verifying") from None
+    if last_move(s.run) == "swap":
+        verdict = replace(verdict, gates=(*verdict.gates, _late_gate(s)))
+    data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
+    write_atomic(s.run.path / VERDICT_FILE, data)
+    swap = _swap_note(s)
+    s.run.journal.append("verdict", passed=verdict.passed, swap=swap, **spent())
+    write_report(s.manifest.name, s.run, s.manifest.path)
+    return verdict
+
+
+def verify_slice(s: Session, part: str) -> Verdict:
+    """Check the integrity of one slice, `n/t`, of the records."""
+    verdict = _verification(s).slice_verdict(part, s.progress)
+    s.run.journal.append("slice-verdict", slice=part, passed=verdict.passed)
+    return verdict
+
+
+def _verification(s: Session) -> Verification:
+    manifest = s.manifest
+    old_embedder = s.old_embedder
+    return Verification(
+        run=s.run, store=s.store, shadow_id=shadow_of(s), source_metric=s.source.metric,
+        target_metric=manifest.target.metric or s.source.metric, template=s.template,
+        embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
+        ledger=s.ledger, settings=manifest.verify, source_store=s.source_store,
+        source_id=s.source.id, wait=s.pause.wait,
+    )  # fmt: skip
+
+
+def _late_gate(s: Session) -> Gate:
+    """Whether everything written to the old collection is in the live one."""
+    old_id, new_id = both_ids(s)
+    found = find_late(s.source_store, old_id, s.manifest.source.where, s.run, s.ledger)
+    late, conflicts = without_conflicts(s.store, new_id, found, s.ledger)
+    ids = [*late.changed, *late.deleted]
+    message = f"{len(ids):,} writes to the old collection are not in the live one"
+    figures = {"late": len(ids), "conflicts": len(conflicts)}
+    samples = {"late": ids[:20], "conflicts": conflicts[:20]}
+    return Gate("late writes", "fail" if ids else "pass", message, figures, samples)
+
+
+def _swap_note(s: Session) -> dict[str, Any]:
+    """For the report: what a swap may claim as things stand, or why none can be made."""
+    try:
+        source = s.source_store.resolve(s.manifest.source.collection)
+        return choose_kind(s.source_store, s.manifest, source).to_dict()
+    except PreflightError as error:
+        return {"refused": error.message, "hint": error.hint}
+
+
+def require_verdict(s: Session) -> None:
+    """Raise GateError unless the newest verdict passes and no slice has failed since."""
+    verdict = read_verdict(s.run)
+    if verdict is None or run_state(s.run) in (*UNLOADED, "loaded"):
+        raise GateError(
+            f"{s.manifest.name}: there is no verdict on this run yet", "Use `reembed run`."
+        )
+    if not verdict.passed:
+        raise gate_error(verdict)
+    for event in reversed(s.run.events("verdict", "slice-verdict")):
+        if event["event"] == "verdict":
+            break
+        if not event["passed"]:
+            raise GateError(
+                f"{s.manifest.name}: slice {event['slice']} failed after the last verdict",
+                "Use `reembed verify` to check everything again.",
+            )
+
+
+def check_deltas(s: Session) -> None:
+    """The integrity gate on the deltas and on shards that were made again, if some came after the
+    verdict: in this call, or in an earlier one that a hold, a hook or a kill stopped before the
+    move."""
+    after = set[str]()
+    for event in s.run.events("verdict", "shard"):
+        if event["event"] == "verdict":
+            after.clear()
+        elif event["stage"] == "embed":
+            after.add(Path(event["name"]).stem)
+    if not after:
+        return
+    verification = _verification(s)
+    stems = [stem for stem in verification.embeds if stem.startswith(DELTA) or stem in after]
+    gate: Gate = verification.integrity(s.progress, stems)
+    if gate.status != "pass":
+        raise gate_error(Verdict(s.run.run_id, verification.seed, (gate,)))

@@ -1,0 +1,134 @@
+"""Imports point one way, and adapters are loaded only when they are needed.
+
+A package imports from itself and from the levels above it in this list, and no module imports
+itself by way of others. A new package is given its place here; one that does not fit is two things.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
+
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ("errors", "records", "progress", "engines"),
+    ("disk", "manifest"),
+    ("run", "quality"),
+    ("embedders",),
+    ("stores", "results"),
+    ("lease", "applications", "report", "discover"),
+    ("session",),
+    ("stages",),
+    ("sync", "compare"),
+    ("verify",),
+    ("cutover",),
+    ("migration",),
+    ("cli",),
+)
+
+STORE_ADAPTERS = {"chroma", "postgres"}
+PUBLIC_FACES = {"live", "rundir", "stores.chroma_function"}
+"""What applications import, and the old places of what they imported; nothing here imports them."""
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package by its name without `reembed.`."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_bytes())
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> set[str]:
+    """The modules of the package that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative imports hide where things are"
+            assert node.module is not None
+            found |= {
+                full if (full := f"{node.module}.{alias.name}")[8:] in MODULES else node.module
+                for alias in node.names
+            }
+    inside = {module[8:] for module in found if module.startswith("reembed.")}
+    return {module for module in inside if module in MODULES}
+
+
+def level(name: str) -> int:
+    """The level of a module: that of its package, or its own at the top."""
+    top = name.partition(".")[0]
+    for number, names in enumerate(LEVELS, 1):
+        if top in names:
+            return number
+    raise AssertionError(f"reembed.{name} has no place: give it one in LEVELS")
+
+
+INSIDE = sorted(MODULES.keys() - {""} - PUBLIC_FACES)
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_package_imports_only_from_levels_below_it(name: str) -> None:
+    for other in imports(name):
+        assert other not in PUBLIC_FACES, f"reembed.{name} imports reembed.{other}"
+        same_package = name.partition(".")[0] == other.partition(".")[0]
+        lower = level(other) < level(name) or same_package
+        assert lower, f"reembed.{name} imports reembed.{other}, which comes after it"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {name: imports(name) - {name} for name in MODULES}
+    for start in graph:
+        seen = set[str]()
+        ahead = [*graph[start]]
+        while ahead:
+            one = ahead.pop()
+            assert one != start, f"reembed.{start} imports itself by way of others"
+            if one not in seen:
+                seen.add(one)
+                ahead += graph[one]
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_adapters_are_imported_by_their_registry_alone(name: str) -> None:
+    for other in imports(name):
+        parts = other.split(".")
+        if parts[0] == "stores" and parts[1:2] and parts[1] in STORE_ADAPTERS:
+            assert name.startswith(f"stores.{parts[1]}"), f"reembed.{name} imports reembed.{other}"
+        if other.startswith("embedders.providers."):
+            assert name.startswith("embedders.providers."), (
+                f"reembed.{name} imports reembed.{other}"
+            )
+
+
+def loaded(statement: str) -> set[str]:
+    """The top-level modules that a new interpreter has loaded after `statement`."""
+    code = f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+
+
+CLIENTS = {"chromadb", "openai", "ollama", "onnxruntime", "tokenizers", "wordllama", "grpc"}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not loaded("import reembed") & (CLIENTS | {"pyarrow", "numpy", "pydantic", "typer"})
+
+
+@pytest.mark.parametrize(
+    "module", ["cli", "manifest", "migration", "stores.registry", "embedders.registry"]
+)
+def test_clients_are_loaded_only_when_a_manifest_asks_for_them(module: str) -> None:
+    assert not loaded(f"import reembed.{module}") & CLIENTS

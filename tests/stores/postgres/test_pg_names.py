@@ -1,0 +1,198 @@
+"""Names that need quotes, schemas beside public, names that are too long for what is made of them,
+and what an application does with its table after the swap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from reembed.stores.registry import open_store
+from tests.support.helpers import sentence, vector_of
+from tests.support.pg_scene import Scene, written
+
+ROWS = 12
+
+
+def make(scene: Scene, rows: int = ROWS, key: str = "serial PRIMARY KEY") -> None:
+    """The scene's table with some rows and an index."""
+    scene.execute(
+        sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(scene.schema)),
+        sql.SQL(f"CREATE TABLE {{}} (id {key}, content text, embedding vector(48))").format(
+            scene.identifier
+        ),
+        sql.SQL("CREATE INDEX ON {} USING hnsw (embedding vector_cosine_ops)").format(
+            scene.identifier
+        ),
+    )
+    scene.fill(rows)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["My Table", "select", "my.docs", "a.b.c", 'q"uo\'te', "%s", "{}", "ünï", "docs__x", "12",
+     "public", "data_the_documents_of_a_company_with_a_very_long_name_v2_final_"],
+)  # fmt: skip
+def test_any_name(postgres_url: str, tmp_path: Path, name: str) -> None:
+    scene = Scene(postgres_url, tmp_path, name)
+    make(scene)
+    scene.there_and_back()
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [("app", "docs"), ("My Schema", "My Docs"), ("a.b", "c"), ("a", "b.c"), ("user", "table")],
+)
+def test_a_schema_beside_public(postgres_url: str, tmp_path: Path, schema: str, name: str) -> None:
+    scene = Scene(postgres_url, tmp_path, f"{schema}.{name}", schema=schema, name=name)
+    make(scene)
+    scene.there_and_back()
+
+
+def test_a_schema_on_the_search_path(postgres_url: str, tmp_path: Path) -> None:
+    scene = Scene(postgres_url, tmp_path, "docs", schema="app")
+    make(scene)
+    other = Scene(postgres_url, tmp_path, "public.docs", name="docs")
+    make(other, 3)
+    before = other.contents(), other.vectors()
+    scene = Scene(f"{postgres_url}&options=-csearch_path%3Dapp", tmp_path, "docs", schema="app")
+    scene.there_and_back()
+    assert (other.contents(), other.vectors()) == before
+
+
+def test_the_extension_in_a_schema_of_its_own(postgres_url: str, tmp_path: Path) -> None:
+    scene = Scene(postgres_url, tmp_path)
+    ((database,),) = scene.execute("SELECT current_database()")
+    scene.execute(
+        "DROP EXTENSION vector", "CREATE SCHEMA ext", "CREATE EXTENSION vector SCHEMA ext",
+        "CREATE TABLE docs (id serial PRIMARY KEY, content text, embedding ext.vector(48))",
+        "CREATE INDEX ON docs USING hnsw ((embedding::ext.halfvec(48)) ext.halfvec_l2_ops)",
+    )  # fmt: skip
+    scene.execute(
+        sql.SQL("ALTER DATABASE {} SET search_path = public, ext").format(sql.Identifier(database))
+    )
+    scene.fill(ROWS)
+    scene.execute(sql.SQL("ALTER DATABASE {} RESET search_path").format(sql.Identifier(database)))
+    plan = scene.migration.plan()
+    assert (plan.ok, plan.metric) == (True, "l2")
+    scene.run()
+    scene.swap()
+    scene.check_new_vectors()
+    scene.migration.rollback()
+    scene.migration.clean()
+
+
+def test_equal_names_in_two_schemas_are_told_apart(postgres_url: str, tmp_path: Path) -> None:
+    inner = Scene(postgres_url, tmp_path, "my.docs", schema="my", name="docs")
+    outer = Scene(postgres_url, tmp_path, "public.my.docs", name="my.docs")
+    make(inner)
+    make(outer, 5)
+    store = open_store(postgres_url)
+    try:
+        assert store.collections() == ["my.docs", "public.my.docs"]
+        assert [store.describe(name).count for name in store.collections()] == [ROWS, 5]
+    finally:
+        store.close()
+    before = inner.contents(), inner.vectors()
+    Scene(postgres_url, tmp_path, "public.my.docs", name="my.docs").there_and_back()
+    assert (inner.contents(), inner.vectors()) == before
+
+
+@pytest.mark.parametrize("target", ["other.docs_new", "public.docs", "docs", "taken", "view"])
+def test_a_target_that_cannot_be_is_refused_by_the_plan(
+    postgres_url: str, tmp_path: Path, target: str
+) -> None:
+    scene = Scene(postgres_url, tmp_path, target__collection=target)
+    make(scene)
+    scene.execute(
+        "CREATE SCHEMA other", "CREATE TABLE taken (n int)", "CREATE VIEW view AS TABLE taken"
+    )
+    told = " ".join(problem.message for problem in scene.migration.plan().blockers)
+    expected = {
+        "other.docs_new": "is in the schema 'other'",
+        "taken": "public.taken has no column of type vector",
+        "view": "public.view is a view",
+    }
+    assert expected.get(target, f"{target!r} is the source itself") in told
+
+
+# The application goes on
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("serial", "docs"),
+        ("bigint GENERATED ALWAYS AS IDENTITY (START 1 INCREMENT 3 CACHE 5)", "docs"),
+        ("int GENERATED BY DEFAULT AS IDENTITY", "My Docs"),
+        ("serial", "My Docs"),
+    ],
+)
+def test_numbers_go_on_counting_after_every_move(
+    postgres_url: str, tmp_path: Path, key: str, name: str
+) -> None:
+    """Rows are inserted without an id in every state; none gets one that was given before."""
+    scene = Scene(postgres_url, tmp_path, name)
+    make(scene, key=f"{key} PRIMARY KEY")
+    given = [row[0] for row in scene.execute(sql.SQL("TABLE {}").format(scene.identifier))]
+    sequence = scene.shape()["sequences"]
+
+    def insert(model: str, number: int) -> None:
+        text = sentence(number)
+        statements = (
+            sql.SQL("INSERT INTO {} (content, embedding) VALUES (%s, %s) RETURNING id"),
+            sql.SQL("INSERT INTO {} VALUES (DEFAULT, %s, %s) RETURNING id"),
+        )
+        for statement in statements:
+            ((id,),) = scene.execute(
+                statement.format(scene.identifier),
+                parameters=[text, written(vector_of(model, text))],
+            )
+            assert id > max(given)
+            given.append(id)
+        assert scene.shape()["sequences"] == sequence
+
+    scene.migration.run()
+    insert("old", 100)
+    scene.swap()
+    insert("new", 101)
+    scene.migration.rollback()
+    insert("old", 102)
+    scene.swap()
+    insert("new", 103)
+    scene.migration.clean()
+    insert("new", 104)
+    assert sorted(map(int, scene.texts())) == given
+    scene.check_new_vectors()
+    assert scene.execute("SELECT count(*) FROM pg_class WHERE relname ~ '__'") == [(0,)]
+
+
+def test_inserts_by_position_and_by_name_after_the_swap(postgres_url: str, tmp_path: Path) -> None:
+    """The columns keep their order, dropped ones between them or not."""
+    scene = Scene(postgres_url, tmp_path)
+    scene.execute(
+        "CREATE TABLE docs (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), gone int, embedding "
+        "vector(48), at timestamptz NOT NULL DEFAULT now(), content text, n int CHECK (n > 0) "
+        "DEFAULT 7)",
+        "ALTER TABLE docs DROP COLUMN gone",
+    )
+    scene.fill(ROWS)
+    scene.run()
+    scene.swap()
+    new = written(vector_of("new", "a text"))
+    scene.execute(
+        "INSERT INTO docs VALUES (gen_random_uuid(), %s, now(), 'a text', 1)", parameters=[new]
+    )
+    scene.execute("INSERT INTO docs (content, embedding) VALUES ('a text', %s)", parameters=[new])
+    with pytest.raises(psycopg.errors.CheckViolation):
+        scene.execute("INSERT INTO docs (n) VALUES (0)")
+    assert scene.execute("SELECT n FROM docs WHERE content = 'a text' ORDER BY n") == [(1,), (7,)]
+    scene.migration.rollback()
+    assert scene.execute("SELECT n FROM docs WHERE content = 'a text' ORDER BY n") == [(1,), (7,)]
+    old = vector_of("old", "a text").tolist()
+    found = scene.execute("SELECT embedding::text FROM docs WHERE content = 'a text'")
+    assert all(
+        list(map(float, row[0].strip("[]").split(","))) == pytest.approx(old) for row in found
+    )

@@ -1,0 +1,123 @@
+"""Faults of a provider in the middle of a whole migration. Those of one call: `test_openai.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reembed.errors import GateError, ModelChangedError, ProviderRefusedError
+from tests.support.helpers import (
+    chroma,
+    migration,
+    plain_collection,
+    quarantined,
+    records_of,
+    run_dir,
+    sentence,
+    vectors_of,
+    write_manifest,
+)
+from tests.support.servers.embedding_server import OPENAI, EmbeddingServer, Fault
+
+RECORDS = 512
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddingServer]:
+    monkeypatch.setenv("SOME_KEY", "k" * 24)
+    with EmbeddingServer(OPENAI) as running:
+        yield running
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    with chroma(tmp_path / "db") as client:
+        plain_collection(client, count=RECORDS)
+    return tmp_path / "db"
+
+
+def manifest(server: EmbeddingServer, database: Path, batch: int, **changes: Any) -> Path:
+    model = {
+        "provider": "openai", "name": "wordllama", "base_url": server.openai_url,
+        "api_key_env": "SOME_KEY", "dimensions": 128,
+        "options": {"batch_items": batch, "retry_wait": 0.01},
+    }  # fmt: skip
+    settings = {"model": model, "embed__concurrency": 1, **changes}
+    return write_manifest(database.parent, f"chroma:{database}", **settings)
+
+
+def embedding_requests(server: EmbeddingServer) -> list[list[str]]:
+    """The texts of each request so far."""
+    return [request["input"] for request in server.requests]
+
+
+def test_one_poisonous_record_of_512_is_quarantined_and_the_others_are_moved(
+    server: EmbeddingServer, database: Path
+) -> None:
+    poison = sentence(99)
+    server.faults = lambda number, texts: (
+        Fault("status", 400, message="flagged") if poison in texts else None
+    )
+    path = manifest(server, database, RECORDS, verify__allow_quarantined=1)
+    assert migration(path).run(until="export").state == "exported"
+    server.served.clear()
+    result = migration(path).run(until="load")
+    assert (result.exported, result.loaded, result.quarantined) == (RECORDS, RECORDS - 1, 1)
+    assert quarantined(run_dir(path)) == {"r99": "refused"}
+    assert {server.served[sentence(number)] for number in range(RECORDS) if number != 99} == {1}
+    assert migration(path).run(swap=True).exit_code == 3
+    with chroma(database) as client:
+        docs = client.get_collection("docs", embedding_function=None)
+        assert records_of(docs).keys() == {f"r{n}" for n in range(RECORDS)} - {"r99"}
+
+
+def test_a_key_that_is_revoked_half_way_costs_nothing_twice(
+    server: EmbeddingServer, database: Path
+) -> None:
+    path = manifest(server, database, 64)
+    assert migration(path).run(until="export").state == "exported"
+    server.served.clear()
+    begun = len(server.requests)
+    server.faults = lambda number, texts: (
+        Fault("status", 401, message="revoked") if number >= begun + 6 else None
+    )
+    with pytest.raises(ProviderRefusedError, match="revoked"):
+        migration(path).run(until="load")
+    paid = {text for text in server.served if text.startswith("record ")}
+    assert 0 < len(paid) < RECORDS
+    server.faults = ()
+    result = migration(path).run(until="load")
+    assert (result.loaded, result.quarantined) == (RECORDS, 0)
+    assert {server.served[sentence(number)] for number in range(RECORDS)} == {1}
+
+
+def test_a_model_that_changes_in_silence_while_it_embeds_is_not_swapped_in(
+    server: EmbeddingServer, database: Path
+) -> None:
+    path = manifest(server, database, 64)
+    assert migration(path).run(until="export").state == "exported"
+    asked = 0
+
+    def change(number: int, texts: list[str]) -> None:
+        nonlocal asked
+        asked += len(texts) == 64
+        if asked > 4:  # the second half of the records gets another model of the same name
+            server.shift = 0.5
+
+    server.faults = change
+    result = migration(path).run()
+    assert result.state == "failed"
+    assert result.verdict is not None
+    assert [gate.name for gate in result.verdict.failing] == ["fidelity"]
+    with pytest.raises(GateError, match="another vector"):
+        migration(path).swap()
+    # The next command holds the model against its fingerprint, before it pays for anything.
+    with pytest.raises(ModelChangedError, match="other vectors"):
+        migration(path).run()
+    with chroma(database) as client:
+        docs = client.get_collection("docs", embedding_function=None)
+        assert np.shape(vectors_of(docs, ["r0"])) == (1, 48), "the live name has not moved"

@@ -1,0 +1,181 @@
+"""The report of a real run: what it says, that it is safe, and that it is written in time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import reembed.report.write
+from reembed.errors import PreflightError, UsageError
+from reembed.report.gather import Report, read_report
+from reembed.report.timeline import LONGEST, stages, timeline
+from reembed.run.directory import RunDir
+from tests.support.helpers import Command, migration, run_dir
+from tests.support.report_cases import HOSTILE, finished_run, hostile_report
+from tests.support.report_page import read_page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_run(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def report(made: Path) -> Report:
+    return migration(made).report()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A finished migration to go on with."""
+    return finished_run(tmp_path)
+
+
+def test_the_page_says_what_was_done(report: Report, made: Path) -> None:
+    reader = read_page(report.to_html())
+    text = "".join(reader.text)
+    for words in (
+        "Every gate passed", "Integrity", "Fidelity", "Index", "Recall", "Time and cost",
+        "151", "150 loaded, 1 quarantined", "no text", "docs__counting_model-new-64",
+        *(f"reembed {command} {made} --yes" for command in ("swap", "rollback", "clean")),
+        report.swap["guarantee"], "census of 'docs'", "verdict: pass", "provider: python",
+    ):  # fmt: skip
+        assert words in text, words
+    assert set(reader.links) <= set(reader.ids), "every link leads somewhere"
+    assert reader.headings[0] == 1 and reader.headings.count(1) == 1
+    assert {stage.name for stage in report.stages} == {"export", "embed", "load", "verify"}
+    assert [(q.reason, q.count) for q in report.quarantine] == [("no_text", 1)]
+    assert report.quarantine[0].samples[0][0] == HOSTILE
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_the_page_needs_and_runs_nothing(report: Report, hostile: bool) -> None:
+    page = (hostile_report(report) if hostile else report).to_html()
+    assert len(page.encode()) < 300_000
+    style = page[page.index("<style>") + 7 : page.index("</style>")]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert f"default-src &#x27;none&#x27;; style-src &#x27;sha256-{digest}" in policy[1]
+    assert "url(" not in style and "@import" not in style
+    assert "<script" not in page.lower() and "<img" not in page.lower()
+    text = "".join(read_page(page).text)
+    assert not hostile or text.count(HOSTILE) > 30, "shown, as text"
+
+
+def test_a_report_at_every_state_of_a_run(made: Path, tmp_path: Path) -> None:
+    lines = (run_dir(made).path / "journal.jsonl").read_text().splitlines(keepends=True)
+    for count in range(1, len(lines) + 1):
+        run = tmp_path / str(count) / run_dir(made).run_id
+        shutil.copytree(run_dir(made).path, run, ignore=shutil.ignore_patterns("ledger*"))
+        (run / "journal.jsonl").write_text("".join(lines[:count]))
+        found = read_report("move", RunDir(run))
+        read_page(found.to_html())
+        assert found.to_markdown().startswith("### reembed move: ")
+        json.dumps(found.to_dict())
+        assert found.outcome == ("pass" if count == len(lines) else "none")
+
+
+def test_markdown_is_a_table_of_the_gates(report: Report) -> None:
+    summary = report.to_markdown()
+    assert summary.startswith("### reembed move: ✅ pass\n")
+    assert "| integrity | ✅ pass | all 150 records equal" in summary
+    assert "Quarantined: 1 no\\_text." in summary
+    hostile = hostile_report(report).to_markdown()
+    assert "### reembed" in hostile and "❌ the swap is refused" in hostile
+    assert not re.search(r"(?<!\\)<", re.sub(r"`[^`]*`", "", hostile)), "no tag outside of code"
+    rows = [line for line in hostile.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
+
+
+def test_the_report_is_beside_the_verdict_and_follows_the_swap(own: Path) -> None:
+    run = run_dir(own).path
+    assert "Pass" in (run / "report.html").read_text()
+    assert "✅ pass" in (run / "summary.md").read_text()
+    done = migration(own)
+    done.swap()
+    page = (run / "report.html").read_text()
+    assert "The run is swapped" in page and "swap done" in page
+    assert f"reembed swap {own}" not in page
+    done.rollback()
+    assert "The run is rolled back" in (run / "report.html").read_text()
+    assert not done.swap(dry_run=True).done
+    assert "rolled back" in (run / "report.html").read_text()
+
+
+def test_a_report_that_cannot_be_written_is_told(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise PreflightError(f"{path}: no space left on the device")
+
+    monkeypatch.setattr(reembed.report.write, "write_atomic", full)
+    with pytest.raises(PreflightError, match=r"report\.html: no space left"):
+        migration(own).verify()
+    assert run_dir(own).events()[-1]["event"] == "verdict", "the verdict stands all the same"
+    done = migration(own).swap()
+    assert done.done and any("report could not be written" in m for m in done.messages)
+
+
+def test_the_command(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = Command(capsys, monkeypatch)
+    run = run_dir(made).path
+    assert command("report", made).out.strip() == str(run / "report.html")
+    wanted = tmp_path / "r.html"
+    assert command("report", made, "-o", wanted).code == 0
+    assert wanted.read_text().startswith("<!doctype html>")
+    assert command("report", made, "--markdown").out.startswith("### reembed move")
+    document = json.loads(command("report", made, "--json").out)
+    assert document["outcome"] == "pass" and document["verdict"]["passed"]
+    assert command("report", made, "--json", "--markdown").code == 2
+    assert command("report", made, "-o", tmp_path / "no" / "r.html").code == 2
+
+
+def test_no_run_no_report(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(made.read_text() + f"state: {tmp_path / 'nowhere'}\n")
+    with pytest.raises(UsageError, match="there is no run yet"):
+        migration(path).report()
+
+
+def test_refused_and_undecided_verdicts_say_why(report: Report) -> None:
+    page = hostile_report(report).to_html()
+    assert "The swap is refused" in page and "The live name was not moved" in page
+    refused = replace(report, swap={"refused": "no way", "hint": "take another"})
+    assert "it cannot be swapped: no way" in refused.to_html()
+
+
+def test_stages_count_only_what_their_time_covers() -> None:
+    def shard(t: float, name: str, rows: int) -> dict[str, object]:
+        return {"t": t, "event": "shard", "stage": "embed", "name": f"embed/{name}.parquet",
+                "rows": rows}  # fmt: skip
+
+    events = [
+        shard(10, "shard-00000", 5), shard(100, "shard-00001", 7),
+        {"t": 101, "event": "stage-done", "stage": "embed", "seconds": 2.0, "usd": 0.5,
+         "stats": {"tokens": 70}},
+        {"t": 102, "event": "loaded", "stem": "shard-00001"}, shard(102.5, "delta-00000", 1),
+        {"t": 103, "event": "stage-done", "stage": "load", "seconds": 1.5, "stats": {}},
+        {"t": 200, "event": "stage-done", "stage": "embed", "seconds": 1.0, "usd": 0.25,
+         "stats": {"tokens": 1}},
+    ]  # fmt: skip
+    embed, load = stages(events)
+    assert (embed.records, embed.earlier, embed.seconds, embed.usd) == (7, 5, 3.0, 0.75)
+    assert embed.stats == {"tokens": 71}
+    assert (load.records, load.records_per_second) == (7, 7 / 1.5)
+
+
+def test_a_long_timeline_is_cut_in_the_middle() -> None:
+    events = [{"t": t, "event": "caught-up", "carried": 1} for t in range(500)]
+    found = timeline(events)
+    assert len(found) == LONGEST + 1
+    assert any("300 more" in moment.what for moment in found)
