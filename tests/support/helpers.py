@@ -32,7 +32,7 @@ from reembed.migration import Migration
 from reembed.run.directory import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ROOT / "tests" / "cases"
+CASES = ROOT / "tests" / "support" / "cases"
 NORMAL = int(os.environ.get("REEMBED_TEST_RECORDS", "600"))
 """Records of the end-to-end collection; 5000 in a thorough run."""
 
