@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from reembed.migration import Migration
     from reembed.quality.verdict import Gate, Verdict
     from reembed.report.gather import Report
-    from reembed.results import RunResult
+    from reembed.results import RunResult, SwapResult
     from reembed.stages.plan import Plan
-    from reembed.sync.catch_up import SwapResult
 
 __version__ = "0.1.0"
 
@@ -38,7 +37,7 @@ _MODULES = {
     "ReembedError": "reembed.errors",
     "Report": "reembed.report.gather",
     "RunResult": "reembed.results",
-    "SwapResult": "reembed.sync.catch_up",
+    "SwapResult": "reembed.results",
     "Verdict": "reembed.quality.verdict",
 }
 

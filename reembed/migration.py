@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reembed.cutover.cleaning import clean_run
+from reembed.cutover.clean import clean_run
 from reembed.cutover.move import let_writes_go
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
@@ -22,25 +22,20 @@ from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
-from reembed.results import (
-    RunResult,
-    State,
-    run_result,
-    run_state,
-    wrong_state,
-)
+from reembed.results import RunResult, SwapResult, run_result, wrong_state
 from reembed.run.directory import Lease, RunDir
 from reembed.run.guards import guard_messages
-from reembed.run.leftovers import remove_leftovers
-from reembed.session import Session
-from reembed.stages.load import shadow_id
-from reembed.stages.plan import Plan, Problem
-from reembed.sync.catch_up import (
-    SwapResult,
+from reembed.run.history import (
+    State,
     last_move,
     pending_move,
+    run_state,
+    shadow_id,
     swap_unfinished,
 )
+from reembed.run.leftovers import remove_leftovers
+from reembed.session import Session
+from reembed.stages.plan import Plan, Problem
 from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 

@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reembed.embedders.spending import Spent, read_spent
 from reembed.errors import GateError, ReembedError, UsageError
 from reembed.quality.verdict import Verdict
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
+from reembed.run.history import NEXT_STEP, State, run_state
 from reembed.run.ledger import Ledger
-from reembed.sync.catch_up import SwapResult
 
 VERDICT_FILE = "verdict.json"
-State = Literal[
-    "created", "exported", "embedded", "loaded", "verified", "failed", "swapping", "swapped",
-    "rolling back", "rolled back", "cleaning", "cleaned",
-]  # fmt: skip
-
-NEXT_STEP: dict[State, str] = {
-    "created": "reembed run", "exported": "reembed run", "embedded": "reembed run",
-    "loaded": "reembed run", "verified": "reembed swap", "failed": "look at the verdict",
-    "swapping": "reembed swap", "swapped": "reembed rollback, or clean once it is trusted",
-    "rolling back": "reembed rollback", "rolled back": "reembed swap, or clean",
-    "cleaning": "reembed clean", "cleaned": "",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,26 +87,6 @@ def gate_error(verdict: Verdict) -> GateError:
     )
 
 
-def run_state(run: RunDir) -> State:
-    """How far a run came: a fold over its journal."""
-    state: State = "created"
-    after_stage: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
-    after_event: dict[str, State] = {
-        "swap-begun": "swapping", "swap-done": "swapped", "rollback-begun": "rolling back",
-        "rollback-done": "rolled back", "clean-begun": "cleaning", "cleaned": "cleaned",
-    }  # fmt: skip
-    for event in run.events():
-        if event["event"] == "stage-done":
-            if event["stage"] == "load" or state in ("created", "exported", "embedded"):
-                state = after_stage[event["stage"]]  # export and embed alone undo no later stage
-        elif event["event"] == "verdict":
-            if state != "swapped":
-                state = "verified" if event["passed"] else "failed"
-        else:
-            state = after_event.get(event["event"], state)
-    return state
-
-
 def read_verdict(run: RunDir) -> Verdict | None:
     """The newest verdict of a run, None before there is one."""
     path = run.path / VERDICT_FILE
@@ -161,3 +129,43 @@ def wrong_state(name: str, run: RunDir, state: State, *wanted: State) -> UsageEr
         f"{name}: run {run.run_id} is {state}{instead}",
         f"Next: {NEXT_STEP[state]}." if NEXT_STEP[state] else "",
     )
+
+
+@dataclass(frozen=True)
+class SwapResult:
+    """What a swap, rollback or sweep did.
+
+    Attributes:
+        action: swap, rollback, sweep or clean.
+        run: run id.
+        done: False for a dry run, which tells what would be done.
+        live: the live name.
+        collection: name of the collection that the live name leads to now.
+        parked: name of the other one.
+        kind: swap kind; empty where no name moved.
+        guarantee: what the kind claims.
+        gap_seconds: measured time in which the live name did not exist; None without a gap.
+        caught_up: records carried before the move.
+        swept: records carried after it.
+        conflicts: ids that the live collection had changed itself, so they were left alone.
+        lost: ids of rows that could not be carried and were accepted as lost.
+        messages: what the user should know or do.
+    """
+
+    action: str
+    run: str
+    done: bool
+    live: str
+    collection: str
+    parked: str
+    kind: str = ""
+    guarantee: str = ""
+    gap_seconds: float | None = None
+    caught_up: int = 0
+    swept: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -7,9 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.quality.verdict import Verdict
-from reembed.results import RunResult
+from reembed.results import RunResult, SwapResult
 from reembed.stages.plan import Plan, Problem, human_bytes
-from reembed.sync.catch_up import SwapResult
 
 STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
 

@@ -1,26 +1,27 @@
 """The move of the live name, and what a swap and its way back have in common.
 
-Every move is journalled before and after, and what follows a move (sweep, hook) is finished by the
-next call if this one is killed. A swap is taken in `swapping.py`, its way back in `moving_back.py`.
+Every move is journalled before and after, and a store's `exchange` is convergent, so a killed move
+is finished by the next call, and what follows it (sweep, hook) too. A swap is in `swap.py`, its
+way back in `rollback.py`; what a kind may claim is in `stages/swap_kind.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Literal
 
 from reembed.applications.mem0.plan import application_config
+from reembed.cutover.hooks import hook_variables
+from reembed.manifest import SwapKind
+from reembed.results import SwapResult
+from reembed.run.directory import RunDir
+from reembed.run.history import last_move, parked_name
 from reembed.session import Session
-from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan, parked_name
-from reembed.stores.store import Exchange, Receipt
-from reembed.sync.catch_up import (
-    SwapResult,
-    hook_variables,
-    last_move,
-    move_live_name,
-    release_writes,
-    writes_held,
-)
+from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
+from reembed.stores.store import Exchange, Receipt, Store
 from reembed.sync.recover import both_ids, shadow_of
 
 MOVE_TRIES = 5
@@ -93,3 +94,52 @@ def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -
         collection=parked if back else name, parked=other,
         kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
     )  # fmt: skip
+
+
+HOLD_SECONDS = 60.0
+"""How long writers wait at most while the name moves."""
+
+
+@contextlib.contextmanager
+def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Iterator[None]:
+    """Writers wait until `release_writes`, at the latest at the end of the block, so that nothing
+    they write falls between the last comparison and the move."""
+    run.journal.append("writes-held")
+    grace = store.hold_writes(live, HOLD_SECONDS, incoming_id)
+    if grace:
+        time.sleep(grace)
+    try:
+        yield
+    finally:
+        release_writes(store, run, live)
+
+
+def release_writes(store: Store, run: RunDir, live: str) -> None:
+    """Let held writers go on, those too that a killed call held."""
+    last = run.last("writes-held", "writes-released")
+    if last is not None and last["event"] == "writes-held":
+        store.release_writes(live)
+        run.journal.append("writes-released")
+
+
+def move_live_name(
+    store: Store, run: RunDir, action: str, kind: SwapKind, exchange: Exchange
+) -> Receipt:
+    """Move the live name, journalled before and after.
+
+    Args:
+        action: `swap` or `rollback`.
+    """
+    run.journal.append(f"{action}-begun", kind=kind, exchange=asdict(exchange))
+    return finish_move(store, run, action)
+
+
+def finish_move(store: Store, run: RunDir, action: str) -> Receipt:
+    """Do what is left of the newest move of this kind. Convergent, so safe after any crash."""
+    begun = run.events(f"{action}-begun")[-1]
+    if begun["kind"] == "config":  # no name moves: the application's configuration does
+        receipt = Receipt("config")
+    else:
+        receipt = store.exchange(begun["kind"], Exchange(**begun["exchange"]))
+    run.journal.append(f"{action}-done", receipt=receipt.to_dict(), exchange=begun["exchange"])
+    return receipt

@@ -6,24 +6,26 @@ import time
 from dataclasses import replace
 
 from reembed.cutover import move as moving
-from reembed.cutover.move import hold_writes, let_writes_go, move, outcome, swap_kind, variables_of
+from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.move import (
+    finish_move,
+    hold_writes,
+    let_writes_go,
+    move,
+    outcome,
+    swap_kind,
+    variables_of,
+)
 from reembed.errors import LockedError, PreflightError
+from reembed.results import SwapResult
+from reembed.run.history import last_move, pending_move, rollback_unfinished
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.store import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
-from reembed.sync.catch_up import (
-    SWEEP_SECONDS,
-    SwapResult,
-    finish_move,
-    last_move,
-    pending_move,
-    rollback_unfinished,
-    run_after,
-    run_before,
-)
 from reembed.sync.recover import both_ids, settle, shadow_of, way_back_of
+from reembed.sync.sweep import SWEEP_SECONDS
 
 STILL_WRITTEN_BACK = (
     "the new collection is still written to, through handles that were opened before the rollback: "

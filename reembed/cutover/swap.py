@@ -7,28 +7,25 @@ from dataclasses import replace
 
 from reembed.applications.mem0.plan import application_config, prepare
 from reembed.cutover import move as moving
-from reembed.cutover.move import hold_writes, let_writes_go, move, outcome, swap_kind, variables_of
+from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.move import (
+    finish_move,
+    hold_writes,
+    let_writes_go,
+    move,
+    outcome,
+    swap_kind,
+    variables_of,
+)
 from reembed.cutover.rollback import sweep_back
 from reembed.errors import LockedError
-from reembed.results import run_state, wrong_state
+from reembed.results import SwapResult, wrong_state
 from reembed.run.guards import guard_messages, refuse_held
+from reembed.run.history import last_move, pending_move, run_state, shadow_was_live, swap_unfinished
 from reembed.session import Session
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.store import Receipt
-from reembed.sync.catch_up import (
-    SWEEP_SECONDS,
-    SwapResult,
-    finish_move,
-    last_move,
-    merge_intruder,
-    pending_move,
-    run_after,
-    run_before,
-    shadow_was_live,
-    swap_unfinished,
-    sweep,
-)
 from reembed.sync.recover import (
     both_ids,
     carry,
@@ -39,6 +36,7 @@ from reembed.sync.recover import (
     settle,
     shadow_of,
 )
+from reembed.sync.sweep import SWEEP_SECONDS, merge_intruder, sweep
 from reembed.verify.verdicts import check_deltas, require_verdict
 
 DEPLOY = "deploy {} to the application now: until then its searches ask with the old model"

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import reembed
 from reembed.quality.verdict import Verdict
 from reembed.report.timeline import Moment, Stage, stages, timeline
-from reembed.results import NEXT_STEP, RunResult, State, run_result
+from reembed.results import RunResult, run_result
 from reembed.run.directory import RunDir
-from reembed.stages.embed import QUARANTINE_FILE
-from reembed.stages.swap_kind import parked_name
+from reembed.run.history import NEXT_STEP, State, parked_name
+from reembed.run.quarantine import QUARANTINE_FILE
 
 Outcome = Literal["pass", "refused", "none"]
 QUARANTINE_SAMPLES = 10

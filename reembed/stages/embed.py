@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,25 +21,21 @@ import pyarrow.parquet as pq
 from reembed.disk import atomic_file, remove
 from reembed.embedders.embedder import Embedder
 from reembed.engines.engine import Engine
-from reembed.errors import DamagedError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Counter, Progress
 from reembed.records import (
     QUARANTINE_SCHEMA,
     Vectors,
     embed_schema,
-    hashes_of,
     text_hash,
     vectors_to_fixed_array,
 )
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.ledger import Ledger
+from reembed.run.quarantine import QUARANTINE_DIR
 from reembed.run.vector_cache import VectorCache
 
 STAGE = "embed"
-QUARANTINE_DIR = "quarantine"
-QUARANTINE_FILE = "quarantine.parquet"
 SHARDS_IN_WORK = 2
 
 NO_TEXT = ("no_text", "the template gives no text for it")
@@ -214,49 +209,6 @@ def not_embedded(run: RunDir, export_shards: dict[str, Shard]) -> list[Shard]:
 
 def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:
     return shard is not None and shard.source == source.sha256 and run.is_whole(shard)
-
-
-def write_quarantine(run: RunDir, ledger: Ledger) -> int:
-    """Gather the records that are quarantined now into one file. Returns their number.
-
-    A record quarantined in one shard may have been mended or deleted by a later delta; the ledger
-    knows which shard speaks for it.
-    """
-    rows = 0
-    with (
-        atomic_file(run.path / QUARANTINE_FILE) as file,
-        pq.ParquetWriter(file, QUARANTINE_SCHEMA, compression="zstd") as writer,
-    ):
-        for part in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
-            table = _read_part(run, part)
-            entries = ledger.lookup(table.column("id").to_pylist())
-            current = [
-                (entry := entries.get(id)) is not None and entry.shard == part.stem
-                for id in table.column("id").to_pylist()
-            ]
-            table = table.filter(pa.array(current, pa.bool_()))
-            writer.write_table(table)
-            rows += table.num_rows
-    return rows
-
-
-def _read_part(run: RunDir, part: Path) -> pa.Table:
-    try:
-        return pq.read_table(part, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedError(
-            f"{part}: the list of a shard's quarantined records is damaged: {error}",
-            f"Delete it and {run.path / STAGE / part.name}, and run the same command again: both "
-            "are made again, and what was paid for is in the cache.",
-        ) from error
-
-
-def quarantined_of(run: RunDir, stem: str) -> dict[str, bytes]:
-    """Row hash of each record of a shard that was set aside when it was embedded."""
-    part = run.path / QUARANTINE_DIR / f"{stem}.parquet"
-    if not part.is_file():
-        return {}
-    return hashes_of(_read_part(run, part))
 
 
 def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:

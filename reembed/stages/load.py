@@ -19,27 +19,19 @@ from reembed.progress import Progress
 from reembed.records import SHARD_ROWS, Metric, chunked
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.ledger import UNKNOWN, Ledger
+from reembed.run.history import not_loaded, shadow_id
+from reembed.run.ledger import Ledger
 from reembed.stages.refusals import existing, name_taken
 from reembed.stages.shard_rows import (
     ShardRows,
     displace,
     displacing,
     load_shard,
-    not_loaded,
     read_rows,
-    write_rows,
 )
 from reembed.stores.store import CollectionInfo, Store
-from reembed.sync.difference import find_difference
 
 STAGE = "load"
-
-
-def shadow_id(run: RunDir) -> str | None:
-    """The object id of the run's shadow, None before it is made."""
-    event = run.last("shadow-created")
-    return None if event is None else str(event["id"])
 
 
 def ensure_shadow(
@@ -164,34 +156,3 @@ def remove_strays(store: Store, shadow: str, ledger: Ledger) -> None:
         strays += [id for id in ids if id not in known or known[id].quarantined]
     for ids in chunked(strays, SHARD_ROWS):
         store.delete(shadow, ids)
-
-
-def resync(
-    store: Store,
-    shadow: str,
-    export_shards: Mapping[str, Shard],
-    embed_shards: Mapping[str, Shard],
-    ledger: Ledger,
-    run: RunDir,
-) -> int:
-    """Make the shadow what the shards say again, after it was live and written to.
-
-    Returns the number of records put back or removed. What those writes were is in the source by
-    now (rollback carried them), and catch-up brings them from there, as it does what was displaced.
-    """
-    difference = find_difference(store, shadow, None, ledger, include_quarantined=False)
-    ids = [*difference.changed, *difference.deleted]
-    wanted: dict[str, set[str]] = {}
-    known = ledger.lookup(ids)
-    for id, entry in known.items():
-        if not entry.quarantined and entry.row_sha256 != UNKNOWN:
-            wanted.setdefault(entry.shard, set()).add(id)
-    strays = [id for id in ids if id not in known or known[id].quarantined]
-    for page in chunked(strays, SHARD_ROWS):
-        store.delete(shadow, page)
-    todo = {id for members in wanted.values() for id in members}
-    for stem, members in wanted.items():
-        rows = read_rows(run, export_shards[stem], embed_shards[stem])
-        write_rows(displacing(store.replace, store, run, stem, todo), shadow, rows, members)
-        todo -= members
-    return len(ids)

@@ -20,9 +20,10 @@ from reembed.manifest import Manifest
 from reembed.records import Metric
 from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
+from reembed.run.history import parked_name
 from reembed.stages.estimate import Estimate, Known, make_estimate, timed
 from reembed.stages.refusals import existing, name_taken, refuse_empty
-from reembed.stages.swap_kind import SwapPlan, choose_kind, parked_name
+from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.store import CollectionInfo, Store
 
 NO_EXCHANGE = (

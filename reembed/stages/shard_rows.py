@@ -8,7 +8,7 @@ that catch-up carries it anew; until then it is missing, and no verdict passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +42,6 @@ def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
     return ShardRows(
         run.read_shard(export, RECORD_COLUMNS), run.read_shard(embed, ["id", "embedding"])
     )
-
-
-def not_loaded(run: RunDir, embed_shards: Mapping[str, Shard]) -> list[Shard]:
-    """The embed shards that are not journalled as loaded, in order."""
-    loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
-    return [shard for shard in embed_shards.values() if loaded.get(shard.stem) != shard.sha256]
 
 
 def displace(store: Store, shadow: str, run: RunDir, stem: str, ids: Sequence[str]) -> None:

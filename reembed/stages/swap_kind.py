@@ -115,8 +115,3 @@ def _check_live(store: Store, manifest: Manifest, source: CollectionInfo, kind: 
             "the rest from the application",
             "Leave where out, or set swap.kind: config to only build the new collection.",
         )
-
-
-def parked_name(live: str, run_id: str) -> str:
-    """The old collection's name after a swap: `<live>__parked-<run id>`."""
-    return f"{live}__parked-{run_id}"

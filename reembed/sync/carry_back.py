@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
+from reembed.run.history import displaced_back
 from reembed.run.ledger import UNKNOWN
 from reembed.stores.store import Store
-from reembed.sync.carry_back_log import Hashes, displaced_back, read_carried, write_carried
+from reembed.sync.carry_back_log import Hashes, read_carried, write_carried
 from reembed.sync.difference import find_difference, refuse_collapse
 from reembed.sync.grouped_writes import write_together
 from reembed.sync.old_vectors import OldVectors

@@ -55,26 +55,3 @@ def write_carried(run: RunDir, known: Mapping[str, Hashes]) -> None:
     columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
     with atomic_file(run.path / CARRIED_FILE) as file:
         pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file)
-
-
-def displaced_back(run: RunDir) -> list[str]:
-    """Ids of records that a way back which has not come to its end has displaced."""
-    ids: dict[str, None] = {}
-    for event in run.events("displaced-back", "carry-done", "resync-begun"):
-        if event["event"] == "displaced-back":
-            ids |= dict.fromkeys(event["ids"])
-        else:
-            ids.clear()
-    return list(ids)
-
-
-def written_back(run: RunDir) -> set[str]:
-    """Ids of records of the old collection that ways back have written or deleted since the swap.
-    One that did not come to its end leaves them otherwise than the application did."""
-    ids = set[str]()
-    for event in run.events("carrying-back", "displaced-back", "swap-done"):
-        if event["event"] == "swap-done":
-            ids.clear()
-        else:
-            ids.update(event["ids"])
-    return ids

@@ -15,22 +15,15 @@ from typing import Any
 from reembed.errors import SourceChangedError
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
+from reembed.run.history import foreign_stems, written_back
 from reembed.run.ledger import Entry, Ledger
 from reembed.stores.store import Store
-from reembed.sync.carry_back_log import written_back
 
 COLLAPSE_SHARE = 0.5
 """A source that has lost more than this share of its records since the export is not caught up
 with but refused: a wiped database looks just like a very thorough deletion."""
 FEW = 10
 """A loss of so few records is believed, unless it is all there were."""
-
-
-def compared_until(run: RunDir) -> str | None:
-    """The watermark at which the source and the ledger were last known to agree; None to compare
-    everything."""
-    event = run.last("census", "caught-up", "recheck")
-    return event["watermark"] if event else None
 
 
 @dataclass
@@ -127,11 +120,6 @@ def _compare(
             difference.changed.append(id)
     difference.compared += len(present)
     return present, known
-
-
-def foreign_stems(run: RunDir) -> set[str]:
-    """Shards whose records the source need not hold, such as those of an intruder."""
-    return {stem for stem, shard in run.shards("export").items() if shard.foreign}
 
 
 def find_late(

@@ -13,8 +13,9 @@ from itertools import islice
 
 from reembed.records import hashes_of
 from reembed.run.directory import RunDir, Shard
+from reembed.run.history import not_loaded
 from reembed.run.ledger import Ledger
-from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, not_loaded, read_rows
+from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows
 from reembed.stores.store import Store
 from reembed.sync.grouped_writes import write_together
 

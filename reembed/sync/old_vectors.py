@@ -15,11 +15,10 @@ from reembed.embedders.embedder import Embedder
 from reembed.manifest.template import TextTemplate
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors, text_hash
 from reembed.run.directory import RunDir
+from reembed.run.history import displaced_back, foreign_stems
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
 from reembed.stores.store import Store
-from reembed.sync.carry_back_log import displaced_back
-from reembed.sync.difference import foreign_stems
 
 OLD_MODEL_SAMPLE = 16
 OLD_MODEL_COSINE = 0.99

@@ -6,33 +6,39 @@ A delta that is carried, before the swap or after it, goes the same way as the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from reembed.disk import remove
 from reembed.embedders.spending import cost
 from reembed.engines.local import LocalEngine
-from reembed.errors import BudgetError, DamagedError, PreflightError, UsageError
-from reembed.run.ledger import UNKNOWN, Entry
+from reembed.errors import (
+    BudgetError,
+    DamagedError,
+    PreflightError,
+    UsageError,
+)
+from reembed.records import SHARD_ROWS, chunked
+from reembed.run.directory import RunDir, Shard
+from reembed.run.history import compared_until, last_move, not_loaded, shadow_id, shadow_was_live
+from reembed.run.ledger import UNKNOWN, Entry, Ledger
+from reembed.run.quarantine import quarantined_of, write_quarantine
 from reembed.session import Session
-from reembed.stages.embed import embed, not_embedded, quarantined_of, write_quarantine
+from reembed.stages.embed import embed, not_embedded
 from reembed.stages.estimate import tokens_left, verify_tokens
 from reembed.stages.export import census_ids, export, export_delta, is_complete, take_census
-from reembed.stages.load import build_index, ensure_shadow, load, resync, shadow_id
+from reembed.stages.load import build_index, ensure_shadow, load
 from reembed.stages.plan import Plan, index_settings, make_plan, target_name
-from reembed.stages.shard_rows import not_loaded
+from reembed.stages.shard_rows import (
+    displacing,
+    read_rows,
+    write_rows,
+)
+from reembed.stores.store import Store
 from reembed.sync.carry_back import WayBack
 from reembed.sync.carry_back_log import CARRIED_FILE
-from reembed.sync.catch_up import (
-    catch_up,
-    last_move,
-    shadow_was_live,
-)
-from reembed.sync.difference import (
-    Difference,
-    compared_until,
-    find_difference,
-)
+from reembed.sync.catch_up import catch_up
+from reembed.sync.difference import Difference, find_difference
 from reembed.sync.load_live import load_into_live
 from reembed.sync.remake import Mending
 
@@ -307,3 +313,34 @@ def way_back_of(s: Session) -> WayBack:
         s.run, s.source_store, old_id, s.ledger, s.template,
         lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.store, new_id,
     )  # fmt: skip
+
+
+def resync(
+    store: Store,
+    shadow: str,
+    export_shards: Mapping[str, Shard],
+    embed_shards: Mapping[str, Shard],
+    ledger: Ledger,
+    run: RunDir,
+) -> int:
+    """Make the shadow what the shards say again, after it was live and written to.
+
+    Returns the number of records put back or removed. What those writes were is in the source by
+    now (rollback carried them), and catch-up brings them from there, as it does what was displaced.
+    """
+    difference = find_difference(store, shadow, None, ledger, include_quarantined=False)
+    ids = [*difference.changed, *difference.deleted]
+    wanted: dict[str, set[str]] = {}
+    known = ledger.lookup(ids)
+    for id, entry in known.items():
+        if not entry.quarantined and entry.row_sha256 != UNKNOWN:
+            wanted.setdefault(entry.shard, set()).add(id)
+    strays = [id for id in ids if id not in known or known[id].quarantined]
+    for page in chunked(strays, SHARD_ROWS):
+        store.delete(shadow, page)
+    todo = {id for members in wanted.values() for id in members}
+    for stem, members in wanted.items():
+        rows = read_rows(run, export_shards[stem], embed_shards[stem])
+        write_rows(displacing(store.replace, store, run, stem, todo), shadow, rows, members)
+        todo -= members
+    return len(ids)

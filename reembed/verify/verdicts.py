@@ -11,19 +11,11 @@ from reembed.disk import write_atomic
 from reembed.errors import BudgetError, GateError, PreflightError
 from reembed.quality.verdict import Gate, Verdict
 from reembed.report.write import write_report
-from reembed.results import (
-    VERDICT_FILE,
-    State,
-    gate_error,
-    read_verdict,
-    run_state,
-)
+from reembed.results import VERDICT_FILE, gate_error, read_verdict
 from reembed.run.directory import DELTA
+from reembed.run.history import State, last_move, run_state
 from reembed.session import Session
 from reembed.stages.swap_kind import choose_kind
-from reembed.sync.catch_up import (
-    last_move,
-)
 from reembed.sync.difference import (
     find_late,
     without_conflicts,

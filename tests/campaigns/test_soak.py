@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from reembed import live
+from reembed.cutover.move import release_writes, writes_held
 from reembed.session import Session
 from reembed.stores.registry import open_store
 from reembed.sync import recover as building
-from reembed.sync.catch_up import release_writes, writes_held
 from tests.support.helpers import (
     ROOT,
     Calls,

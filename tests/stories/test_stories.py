@@ -36,9 +36,8 @@ from hypothesis.stateful import (
 from reembed.errors import GateError, PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration import Migration
-from reembed.results import State
 from reembed.run.directory import RunDir
-from reembed.sync.catch_up import swap_unfinished
+from reembed.run.history import State, swap_unfinished
 from tests.support.crash import work
 from tests.support.helpers import (
     Records,

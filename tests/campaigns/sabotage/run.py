@@ -38,8 +38,9 @@ from reembed.records import (
 )
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
+from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
-from reembed.stages.embed import embed, write_quarantine
+from reembed.stages.embed import embed
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.store import Store

@@ -28,8 +28,9 @@ from reembed.records import (
 )
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
+from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
-from reembed.stages.embed import embed, write_quarantine
+from reembed.stages.embed import embed
 from tests.support.helpers import (
     Calls,
     chroma,

@@ -14,11 +14,12 @@ from reembed.manifest import Model
 from reembed.progress import Progress
 from reembed.records import Vectors
 from reembed.run.directory import RunDir
+from reembed.run.history import not_loaded
 from reembed.run.ledger import Ledger
-from reembed.stages.load import ensure_shadow, load, resync
-from reembed.stages.shard_rows import not_loaded
+from reembed.stages.load import ensure_shadow, load
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from reembed.sync.recover import resync
 from tests.support.helpers import (
     chroma,
     migration,

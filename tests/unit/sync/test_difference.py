@@ -9,12 +9,12 @@ import pytest
 
 from reembed.errors import SourceChangedError
 from reembed.run.directory import RunDir
+from reembed.run.history import compared_until
 from reembed.run.ledger import Ledger
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.sync.difference import (
     Difference,
-    compared_until,
     find_difference,
     find_late,
     refuse_collapse,
