@@ -211,8 +211,8 @@ def story(
         scene.build(url, base_url)
         scene.write_manifest(work, url, base_url, kind)
         if not catch_up:
-            for name in ("building.catch_up", "swapping.sweep"):
-                nothing = _nothing(name.partition(".")[2])
+            for name in ("sync.recover.catch_up", "cutover.swap.sweep"):
+                nothing = _nothing(name.rpartition(".")[2])
                 stack.enter_context(mock.patch(f"reembed.{name}", nothing))
         crew = Crew(url, base_url, rate, over_http)
         crew.start(["live", "held-old"])

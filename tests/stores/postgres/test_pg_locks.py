@@ -341,7 +341,6 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 from reembed.cutover import move as moving
-from reembed.sync import catch_up as swap
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import rename as pg_exchange
 from reembed.stores.postgres.locks import hold as pg_hold
@@ -378,7 +377,7 @@ KILLS = {
     "names exchanged, not committed": 'after(pg_move, "exchange_names", die)',
     "columns exchanged, not committed": 'after(pg_columns, "rename_columns", die)',
     "committed, not journalled": 'after(pg_move.Mover, "exchange", die)',
-    "journalled": 'after(swap, "finish_move", die); after(moving, "move_live_name", die)',
+    "journalled": 'after(moving, "finish_move", die)',
 }
 OF_WAY = {"rename": {"names"}, "columns": {"columns", "handed"}}
 

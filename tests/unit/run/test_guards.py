@@ -353,7 +353,7 @@ def test_a_move_that_was_begun_is_finished_in_spite_of_a_hold(
     tmp_path: Path, database: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a move is worse than one too many."""
-    from reembed.sync import catch_up as swap
+    from reembed.cutover import move
 
     path = write_manifest(tmp_path, f"chroma:{database}")
     migration(path).run()
@@ -362,7 +362,7 @@ def test_a_move_that_was_begun_is_finished_in_spite_of_a_hold(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(swap, "finish_move", die)
+        patch.setattr(move, "finish_move", die)
         migration(path).swap()
     assert migration(path).status().state == "swapping"
     guard(path, HOLD_FILE)

@@ -36,7 +36,7 @@ STAGES = ("export", "embed")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("difference", "export", "load", "rollback"):
+    for module in ("sync.difference", "stages.export", "stages.load", "sync.carry_back"):
         monkeypatch.setattr(f"reembed.{module}.SHARD_ROWS", SHARD_ROWS)
 
 
