@@ -2,12 +2,15 @@
 
 An error says what happened, to which record or setting, and what to do next (`hint`). Each class
 carries the exit code that the command line ends with, so that scripts can tell the causes apart.
+What it says holds no secret that the process has read, whoever prints it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+
+from reembed.redaction import redacted
 
 
 class ReembedError(Exception):
@@ -22,9 +25,9 @@ class ReembedError(Exception):
     kind: ClassVar[str] = "bug"
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = redacted(hint)
+        super().__init__(self.message)
 
     def to_dict(self) -> dict[str, Any]:
         """The `--json` form: `{"exit_code", "kind", "message", "hint"}`."""

@@ -23,6 +23,7 @@ from reembed.disk import write_atomic, write_output
 from reembed.errors import InterruptedRunError, OutputError, ReembedError, UsageError
 from reembed.manifest import Manifest, json_schema
 from reembed.progress import TerminalProgress
+from reembed.redaction.terminal import clean_streams
 
 app = typer.Typer(
     help="Move a live vector collection from one embedding model to another, safely.",
@@ -269,6 +270,12 @@ def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -
 def main() -> NoReturn:
     """Run the command line and exit with the code that `reembed.errors` documents."""
     signal.signal(signal.SIGTERM, _interrupt)
+    with clean_streams():
+        code = _exit_code()
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
         if code == InterruptedRunError.exit_code:  # typer takes KeyboardInterrupt for itself
@@ -290,7 +297,7 @@ def main() -> NoReturn:
                 "says where the migration stands.",
             )
         )
-    sys.exit(code or 0)
+    return code or 0
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

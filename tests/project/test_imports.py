@@ -17,6 +17,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
+    ("redaction",),
     ("errors", "records", "progress", "engines"),
     ("disk", "manifest"),
     ("run", "quality"),

@@ -35,6 +35,7 @@ from reembed.embedders.sending.retry import BadAnswer
 from reembed.errors import ProviderRefusedError, UnreachableError
 from reembed.manifest import Model
 from reembed.records import Vectors
+from reembed.redaction import read_variable, remember_url, shown_url
 
 T = TypeVar("T")
 
@@ -57,7 +58,8 @@ class OllamaProvider:
     def __init__(self, model: Model, base_dir: Path) -> None:
         self._model = model
         host = model.base_url or os.environ.get("OLLAMA_HOST") or DEFAULT_HOST
-        self._where = f"ollama {model.name} at {redact(host)}"
+        remember_url(host)
+        self._where = f"ollama {model.name} at {shown_url(host)}"
         options = Options(model)
         timeout = options.take_positive("timeout", float, TIMEOUT)
         items = options.take_positive("batch_items", int, 64)
@@ -75,12 +77,12 @@ class OllamaProvider:
         self.price: Price | None = None
         self.normalizes = False  # /api/embed gives vectors of length one
         self._deadline = wire.Deadline(timeout, httpx.ReadTimeout)
-        key = os.environ.get(model.api_key_env, "").strip() if model.api_key_env else ""
+        key = read_variable(model.api_key_env) if model.api_key_env else ""
         if model.api_key_env and not key:
             raise ProviderRefusedError(
                 f"{self._where}: there is no key in the environment variable {model.api_key_env}"
             )
-        self._secrets = [key, os.environ.get("OLLAMA_API_KEY", "")]
+        read_variable("OLLAMA_API_KEY")  # the client sends it of its own accord
         self._client = ollama.Client(
             host,
             timeout=httpx.Timeout(timeout, connect=wire.CONNECT_SECONDS),
@@ -150,7 +152,7 @@ class OllamaProvider:
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, ollama.ResponseError):
             return self._status_failure(error)
-        words = redact(f"{type(error).__name__}: {error}", self._secrets)
+        words = redact(f"{type(error).__name__}: {error}")
         if isinstance(error, ConnectionError | httpx.ConnectTimeout):
             return UnreachableError(
                 f"{self._where}: nobody answers",
@@ -161,7 +163,7 @@ class OllamaProvider:
         return TransientError(f"the answer is no list of embeddings: {words}")
 
     def _status_failure(self, error: ollama.ResponseError) -> Exception:
-        words = redact(wire.body_words(error.error), self._secrets)
+        words = redact(wire.body_words(error.error))
         if error.status_code == 404:
             return ProviderRefusedError(
                 f"{self._where}: {words}", f"ollama pull {self._model.name}"

@@ -38,6 +38,7 @@ from reembed.embedders.sending.retry import BadAnswer
 from reembed.errors import ManifestError, ProviderRefusedError, UnreachableError
 from reembed.manifest import Model
 from reembed.records import Vectors
+from reembed.redaction import read_variable, remember_url, shown_url
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL = Limits(
@@ -74,10 +75,12 @@ class OpenAIProvider:
     def __init__(self, model: Model, base_dir: Path) -> None:
         self._model = model
         url = model.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL
+        remember_url(url)
+        shown = shown_url(url)
         if urlsplit(url).scheme not in ("http", "https"):
-            raise ManifestError(f"model.base_url: {url!r} is no http or https URL")
+            raise ManifestError(f"model.base_url: {shown!r} is no http or https URL")
         self._official = (urlsplit(url).hostname or "").endswith("api.openai.com")
-        self._where = f"openai {model.name}" + ("" if self._official else f" at {redact(url)}")
+        self._where = f"openai {model.name}" + ("" if self._official else f" at {shown}")
         options = Options(model)
         if options.take("batch_api", bool, False):
             raise ManifestError(
@@ -134,7 +137,7 @@ class OpenAIProvider:
 
     def _find_key(self) -> str:
         variable = self._key_variable
-        key = os.environ.get(variable, "").strip()
+        key = read_variable(variable)
         if key:
             return key
         if self._official or self._model.api_key_env:
@@ -209,18 +212,18 @@ class OpenAIProvider:
     def _failure(self, error: openai.OpenAIError) -> Exception:
         """What the Provider protocol calls an error of the client."""
         if isinstance(error, openai.APIStatusError):
-            words = redact(wire.body_words(error.response.text), [self._key])
+            words = redact(wire.body_words(error.response.text))
             headers = error.response.headers
             return wire.failure(error.status_code, words, headers, self._where, self._key_variable)
         if isinstance(error, openai.APIConnectionError):
             return self._no_connection(error)
-        return TransientError(redact(str(error), [self._key]))
+        return TransientError(redact(str(error)))
 
     def _no_connection(self, error: openai.APIConnectionError) -> Exception:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        words = redact(f"{type(cause).__name__}: {cause}", [self._key])
+        words = redact(f"{type(cause).__name__}: {cause}")
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
             return UnreachableError(
                 f"{self._where}: nobody answers ({words})",
@@ -239,7 +242,7 @@ class OpenAIProvider:
                 raise BadAnswer(f"the indices {sorted(indices)[:5]}... are not those of the texts")
             rows = [_vector(entry["embedding"]) for entry in entries]
         except (ValueError, KeyError, TypeError, AttributeError):
-            start = redact(body[:80], [self._key])
+            start = redact(body, 80)
             raise TransientError(f"the answer is no list of embeddings: {start!r}") from None
         sizes = {len(row) for row in rows}
         if len(sizes) > 1:
