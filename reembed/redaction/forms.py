@@ -137,10 +137,14 @@ def _basic(text: str) -> list[str]:
     return found
 
 
+_HALF_STARRED = r"\b[A-Za-z]{2,6}[-_][A-Za-z0-9_-]*\*{3,}[^\s\"',}]*"
+"""A key as OpenAI echoes it: `sk-abc***wxyz`."""
+
+
 def starred_forms(text: str, hidden: str) -> str:
     """`text` with every secret that is known by its own form replaced."""
     for secret in _basic(text):
         text = text.replace(secret, hidden)
-    for pattern in KNOWN_FORMS:
+    for pattern in (*KNOWN_FORMS, _HALF_STARRED):
         text = re.sub(pattern, hidden, text)
     return text

@@ -1,9 +1,9 @@
 """Finding known secrets in a text, in whatever encoding they come back.
 
-A text is decoded again and again (%-escapes, backslash escapes, HTML's) as long as that changes it,
-and every stage is searched, without regard to case; a match is starred where it came from. Base64 is
-found by the part of it that does not depend on what stands before and after the secret. A secret
-that somebody else has starred in its middle is starred whole.
+A text is decoded again and again (%-escapes, backslash escapes, HTML's) as long as that changes
+it, and every stage is searched, without regard to case; a match is starred where it came from.
+Base64 is found by the part of it that does not depend on what stands before and after the secret. A
+secret that somebody else has starred in its middle is starred whole.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import Any
 
 from reembed.redaction.forms import starred_forms
 from reembed.redaction.known import current, distinct
+from reembed.redaction.urls import starred_urls
 
 HIDDEN = "[hidden]"
+LONG = 8
+"""Characters of a secret that are found in base64, and in any text if they are no simple word."""
 STAGES = 4
 """Times that a text is decoded: a URL in JSON in a URL takes three."""
 
@@ -49,7 +52,7 @@ class _Needles:
         plain: strong secrets, lower case, in the forms that decoding leads to.
         weak: short or simple ones, lower case, which are starred as whole words alone.
         coded: parts of base64, and hexadecimal.
-        halves: every secret as it is, for what others starred.
+        halves: long secrets as they are, for what others starred.
     """
 
     plain: tuple[str, ...]
@@ -61,7 +64,7 @@ class _Needles:
 def redacted(text: str) -> str:
     """Words of a person, a program or a server, with every known secret replaced, and what looks
     like one by its own form."""
-    return starred_forms(redacted_values(text), HIDDEN) if text else text
+    return starred_forms(starred_urls(redacted_values(text), HIDDEN), HIDDEN) if text else text
 
 
 def redacted_values(text: str, *, words: bool = True) -> str:
@@ -95,29 +98,27 @@ def redacted_data(data: Any, *, words: bool = True) -> Any:
 
 @lru_cache(maxsize=4)
 def _compiled(version: int, secrets: tuple[str, ...], open_: frozenset[str]) -> _Needles:
-    plain, weak, coded = list[str](), list[str](), list[str]()
+    plain, weak, coded, halves = (list[str]() for _ in range(4))
     for secret in secrets:
-        if is_weak(secret):
-            if secret.lower() not in open_:
-                weak += _forms(secret)
-            continue
-        plain += _forms(secret)
-        coded += _base64_cores(secret.encode())
-        coded += [secret.encode().hex(), secret.encode().hex().upper()]
-    return _Needles(
-        tuple(distinct(plain)), tuple(distinct(weak)), tuple(distinct(coded)),
-        tuple(secret for secret in distinct(secrets) if not is_weak(secret)),
-    )  # fmt: skip
+        if not is_weak(secret):
+            plain += _forms(secret)
+        elif secret.lower() not in open_:
+            weak += _forms(secret)
+        if len(secret) >= LONG:
+            coded += _base64_cores(secret.encode())
+            coded += [secret.encode().hex(), secret.encode().hex().upper()]
+            halves.append(secret)
+    return _Needles(*(tuple(distinct(found)) for found in (plain, weak, coded, halves)))
 
 
 def is_weak(secret: str) -> bool:
     """Whether a secret is so short or simple that ordinary words contain it."""
-    return len(secret) < 8 or (len(secret) < 16 and _WORD.fullmatch(secret) is not None)
+    return len(secret) < LONG or (len(secret) < 16 and _WORD.fullmatch(secret) is not None)
 
 
 def _forms(secret: str) -> list[str]:
-    """A secret as it is searched for, in lower case: itself, and what it reads as once decoded, as a
-    secret with a %41 of its own does."""
+    """A secret as it is searched for, in lower case: itself, and what it reads as once decoded, as
+    one with a %41 of its own does."""
     low = _lower(secret)
     found = [low, _lower(secret.upper()), low.replace(" ", "+")]
     if any(ord(c) > 0xFFFF for c in secret):  # in JSON two escapes

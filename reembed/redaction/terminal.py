@@ -1,8 +1,8 @@
-"""What reaches a terminal or a log: no secret, and nothing that a terminal acts on.
+r"""What reaches a terminal or a log: no secret, and nothing that a terminal acts on.
 
 Ids, texts, table names and the words of providers and hooks are others'. A C0 or C1 control
 character, an override of the writing direction or an invisible tag in them is shown as an escape,
-`\\x1b`, and never sent.
+`\x1b`, and never sent.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class CleanStream(_Encodable):
 
 @contextlib.contextmanager
 def clean_streams() -> Iterator[None]:
-    """Stdout and stderr are clean in the block, whoever writes to them: us, a library, a warning."""
+    """In the block, stdout and stderr are clean whoever writes to them: a library, a warning."""
     out, err = sys.stdout, sys.stderr
-    sys.stdout = CleanStream(out, words=False)  # type: ignore[assignment]
-    sys.stderr = CleanStream(err, words=True)  # type: ignore[assignment]
+    sys.stdout = CleanStream(out, words=False)
+    sys.stderr = CleanStream(err, words=True)
     try:
         yield
     finally:

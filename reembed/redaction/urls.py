@@ -86,3 +86,16 @@ def secrets_in_text(text: str) -> list[str]:
         for secret in without_secrets(match[0])[1]
         if not _FILLED_IN.match(secret)
     ]
+
+
+def starred_urls(text: str, hidden: str) -> str:
+    """`text` with the secrets of every URL in it replaced."""
+
+    def starred(match: re.Match[str]) -> str:
+        url = match[0]
+        for secret in without_secrets(url)[1]:
+            if not _FILLED_IN.match(secret):
+                url = url.replace(secret, hidden)
+        return url
+
+    return _IN_TEXT.sub(starred, text) if ":/" in text else text
