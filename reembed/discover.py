@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from reembed.embedders.recorded import believe
 from reembed.errors import PreflightError, UsageError
 from reembed.manifest.urls import resolve_url
 from reembed.stores.registry import open_store
@@ -59,7 +60,7 @@ class Discovery:
             info for info in self.collections
             if info.name == self.manifest["source"]["collection"]
         )  # fmt: skip
-        found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}.\n"
+        found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}\n"
         return HEADER + found + yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
 
 
@@ -137,6 +138,10 @@ def _seen_from(folder: Path, url: str) -> str:
 
 
 def _model_text(info: CollectionInfo) -> str:
-    if info.model is None:
-        return "not recorded (give it as source.model to compare old and new)"
-    return f"{info.model.get('provider')} {info.model.get('name')}"
+    """What the store says of the model, on one line: it is data, and this is a comment."""
+    recorded = believe(info.model)
+    if recorded is None:
+        return "not recorded (give it as source.model to compare old and new)."
+    if recorded.model is None:
+        return f"as the store says {recorded.keys()}: if it is right, give it as source.model."
+    return f"{recorded.name}."

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from reembed.applications.mem0.plan import old_model
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint
+from reembed.embedders.recorded import believe
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.spending import Spending
 from reembed.errors import (
@@ -266,8 +267,15 @@ class Session:
     def _open_old_embedder(self) -> Embedder | None:
         manifest = self.manifest
         model = manifest.source.model or old_model(manifest)
-        if model is None and self.source.model is not None:
-            model = Model.model_validate(self.source.model)
+        recorded = believe(self.source.model, [manifest.model]) if model is None else None
+        if recorded is not None:
+            model = recorded.model
+            if model is None:
+                self.old_model_note = (
+                    f"the old model is not called: {recorded.problem}; if it is right, give it as "
+                    "source.model, as `reembed plan` prints it"
+                )
+                return None
         if model is None:
             self.old_model_note = (
                 "the old model is unknown (the store recorded none, and source.model is not given)"

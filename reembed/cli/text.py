@@ -19,6 +19,10 @@ def plan_text(plan: Plan) -> RenderableType:
     source, estimate = plan.source, plan.estimate
     table.add_row("source", f"{source.name}: {plan.records:,} records, {source.dimensions} "
                             f"dimensions, {source.metric}")  # fmt: skip
+    if plan.old_model is not None:
+        said, believed = plan.old_model["said"], plan.old_model["believed"]
+        named = f"{said.get('provider')} {said.get('name')}, as the store says"
+        table.add_row("made by", Text(named if believed else f"{named}; not believed, see below"))
     table.add_row("target", f"{plan.target}: {plan.dimensions} dimensions, {plan.metric}")
     table.add_row("store", plan.target_url)
     about = "" if estimate.exact_tokens else "at most about "

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reembed.applications.mem0.plan import compare_history, examine
+from reembed.applications.mem0.plan import compare_history, examine, old_model
 from reembed.embedders.embedder import Embedder
+from reembed.embedders.recorded import Recorded, believe
 from reembed.embedders.spending import Budget, Spending, cost
 from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
@@ -48,6 +49,8 @@ class Plan:
     Attributes:
         application_config: the application's configuration to deploy with the swap, where reembed
             knows how to write it.
+        old_model: what the store says of the model that made its vectors, and what of it is not
+            believed; None where it says nothing.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Plan:
     swap: SwapPlan | None
     executes: list[str]
     application_config: str | None = None
+    old_model: dict[str, Any] | None = None
     warnings: list[Problem] = field(default_factory=list)
     blockers: list[Problem] = field(default_factory=list)
 
@@ -154,6 +158,8 @@ def make_plan(
         *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes, *made,
     }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
+    recorded = believe(source.model, [manifest.model])
+    warnings += _recorded_warnings(manifest, recorded)
     can_point = "pointer" in source_store.capabilities.swap_kinds
     warnings.append(_application_warning(source, dimensions, swap, can_point))
     mem0 = examine(manifest, source, dimensions)
@@ -164,8 +170,25 @@ def make_plan(
     return Plan(
         manifest.name, source, manifest.target_url, target, dimensions,
         manifest.target.metric or source.metric, records, estimate, spending.budget(), swap,
-        manifest.executes(), mem0.changed_config, warnings, blockers,
+        manifest.executes(), mem0.changed_config, recorded.to_dict() if recorded else None,
+        warnings, blockers,
     )  # fmt: skip
+
+
+def _recorded_warnings(manifest: Manifest, recorded: Recorded | None) -> list[Problem]:
+    """What the store says of the old model and is not believed, if nobody else tells it."""
+    if recorded is None or recorded.model is not None:
+        return []
+    if manifest.source.model is not None or old_model(manifest) is not None:
+        return []
+    return [
+        Problem(
+            f"the old model will not be called: {recorded.problem}. Without it, old and new search "
+            "are not held against each other by queries of reembed's own, and a rollback cannot "
+            "embed what was written since",
+            recorded.hint,
+        )
+    ]
 
 
 def _target_blockers(

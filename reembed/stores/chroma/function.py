@@ -3,16 +3,19 @@
 Chroma embeds `query_texts` with the function on record, so a shadow must carry its own model's.
 Chroma's built-in functions are recorded where they give exactly the model's vectors; for everything
 else there is `reembed`, registered by `import reembed.live`, which embeds as the manifest says.
+What is read back is a store's word: `embedders.recorded` says what of it is used.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
+from chromadb.api.models.Collection import Collection
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import (
     known_embedding_functions,
@@ -20,6 +23,7 @@ from chromadb.utils.embedding_functions import (
 )
 from pydantic import ValidationError
 
+from reembed.embedders.recorded import Recorded, believe, trust
 from reembed.errors import PreflightError
 from reembed.manifest import Model
 
@@ -32,11 +36,30 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
     """A manifest's model as a Chroma embedding function, prefixes and normalisation included.
 
     Building it needs neither network nor key; the embedder is opened at the first text, once a
-    process, because Chroma builds the function anew at every query.
+    process, because Chroma builds the function anew at every query. Who makes one with a model of
+    its own gives its word for that model; one that Chroma builds from what a store has on record
+    embeds only what `embedders.recorded` believes, and else refuses at the first text.
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        trust(model)
+        self._model: Model | None = model
+        self._config = _settings(model)
+
+    @property
+    def model(self) -> Model:
+        """The model to embed with.
+
+        Raises:
+            PreflightError: it is a store's word, which is not enough for it.
+        """
+        if self._model is not None:
+            return self._model
+        recorded = believe(self._config)
+        assert recorded is not None, "there is a config"
+        if recorded.model is None:
+            raise recorded.refusal("the collection's embedding function reembed")
+        return recorded.model
 
     def __call__(self, input: Documents) -> Embeddings:
         embedded = _embedder(self.model.model_dump_json()).embed_documents(list(input))
@@ -61,11 +84,13 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
         return ["cosine", "l2", "ip"]
 
     def get_config(self) -> dict[str, Any]:
-        return _settings(self.model)
+        return deepcopy(self._config)
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> ReembedEmbeddingFunction:
-        return ReembedEmbeddingFunction(Model.model_validate(config))
+        made = ReembedEmbeddingFunction.__new__(ReembedEmbeddingFunction)
+        made._model, made._config = None, deepcopy(dict(config))
+        return made
 
 
 @lru_cache(maxsize=8)
@@ -214,27 +239,87 @@ def _known(provider: str, found: dict[str, Any]) -> dict[str, Any] | None:
     return keys
 
 
-def open_function(function: Mapping[str, Any] | None) -> EmbeddingFunction[Any] | None:
-    """The recorded embedding function, ready to embed; None where none is recorded.
+def open_recorded(
+    said: Mapping[str, Any] | None, words: Iterable[Model | None], where: str
+) -> EmbeddingFunction[Any] | None:
+    """A recorded model as a function that is ready to embed; None where none is recorded.
+
+    Args:
+        said: manifest keys, as `model_of` and a pointer give them.
+        words: models that the application names.
 
     Raises:
-        PreflightError: it is not registered in this process, or cannot be built here.
+        PreflightError: a store's word is not enough for it, it is not registered in this process,
+            or it cannot be built here.
     """
-    if not function or function.get("type") != "known":
+    if said is not None and said.get("provider") == "chroma":
+        _require_registered(str(said.get("name")))
+    recorded = believe(said, words)
+    if recorded is None:
         return None
-    name = str(function.get("name"))
+    if recorded.model is None:
+        raise recorded.refusal(where)
+    if recorded.model.provider != "chroma":
+        return ReembedEmbeddingFunction(recorded.model)
+    return _built(recorded.model)
+
+
+def _require_registered(name: str) -> None:
     if name not in known_embedding_functions:
         raise PreflightError(
             f"the collection's embedding function {name!r} is not registered in this process",
             "Import the module that registers it before the first query.",
         )
+
+
+def _built(model: Model) -> EmbeddingFunction[Any]:
+    """One of Chroma's registered functions."""
     try:
-        built: EmbeddingFunction[Any] = known_embedding_functions[name].build_from_config(
-            dict(function.get("config") or {})
+        built: EmbeddingFunction[Any] = known_embedding_functions[model.name].build_from_config(
+            dict(model.options)
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
         raise PreflightError(
-            f"the collection's embedding function {name!r} cannot be built here: {error}",
+            f"the collection's embedding function {model.name!r} cannot be built here: {error}",
             "Set the environment variable or install the package that it names.",
         ) from error
     return built
+
+
+def disarm(collection: Collection, words: Iterable[Model | None]) -> Recorded | None:
+    """Take from a collection's handle the functions that a store's word is not enough for: Chroma
+    builds all that are on record at each write. The collection itself stays as it is.
+
+    Returns:
+        a sparse function that was taken, with which Chroma would have embedded what is written.
+    """
+    model: Any = collection.get_model()
+    words, sparse = list(words), list[Recorded]()
+
+    def cleaned(part: Any, inside_sparse: bool) -> Any:
+        if isinstance(part, list):
+            return [cleaned(one, inside_sparse) for one in part]
+        if not isinstance(part, dict):
+            return part
+        return {
+            key: taken(value, inside_sparse) if key == "embedding_function"
+            else cleaned(value, inside_sparse or key == "sparse_vector")
+            for key, value in part.items()
+        }  # fmt: skip
+
+    def taken(function: Any, inside_sparse: bool) -> Any:
+        if not isinstance(function, dict) or function.get("type") in ("legacy", "unknown"):
+            return function
+        if function.get("name") == NAME and not inside_sparse:
+            return function  # builds nothing, and asks by itself
+        said = model_of(function)
+        recorded = believe(said if said is not None else {"provider": None}, words)
+        if recorded is not None and recorded.model is not None:
+            return function
+        if inside_sparse and recorded is not None:
+            sparse.append(recorded)
+        return {"type": "legacy"}
+
+    model["serialized_schema"] = cleaned(model.serialized_schema, False)
+    model["configuration_json"] = cleaned(model.configuration_json, False)
+    return sparse[0] if sparse else None

@@ -6,7 +6,9 @@
 
 Every call looks the live name up again (the pointer `<name>__pointer` if there is one, else the
 plain name), so a swap of any kind is seen by the next call, and texts are embedded with the model
-that fits the collection found. Importing this module registers the embedding function `reembed`,
+that fits the collection found. What a store says of a model is data: one that calls code, reads
+files, or sends texts and keys elsewhere than its provider does takes the application's word, by
+`model=` or `trust`. Importing this module registers the embedding function `reembed`,
 with which a plain Chroma client can open collections that reembed made.
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -23,8 +26,9 @@ from chromadb.api.models.Collection import Collection
 from chromadb.api.types import EmbeddingFunction, GetResult, QueryResult
 from chromadb.errors import NotFoundError
 
+from reembed.embedders import recorded as model_record
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
-from reembed.manifest import Model
+from reembed.manifest import Manifest, Model
 from reembed.manifest.urls import check_url
 from reembed.records import Vectors
 from reembed.stores.chroma import client as chroma_client
@@ -34,7 +38,7 @@ from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import pointer as chroma_pointer
 
-__all__ = ["LiveCollection", "open"]
+__all__ = ["LiveCollection", "open", "trust"]
 
 PATIENCE_SECONDS = 5.0
 """How long a live name may be missing before it is an error; a rename's gap takes milliseconds."""
@@ -49,7 +53,8 @@ def open(url: str, name: str, *, model: Model | None = None) -> LiveCollection:
 
     Args:
         url: `chroma:/path`, `chroma+http://host:port` or `chroma+cloud://tenant/database`.
-        model: embeds texts for a collection that records no model of its own.
+        model: embeds texts for a collection that records no model of its own, and is the
+            application's word for one that does (see `trust`).
 
     Raises:
         ManifestError, PreflightError, UnreachableError: as `reembed.stores.registry.open_store`.
@@ -57,6 +62,28 @@ def open(url: str, name: str, *, model: Model | None = None) -> LiveCollection:
     check_url(url, "store URL")
     client = chroma_client.connect(chroma_client.parse(url), url)
     return LiveCollection(client, name, model=model, owns_client=True)
+
+
+def trust(*words: Model | Manifest | Mapping[str, Any] | str | Path) -> None:
+    """Give the application's word for models that stores have on record, in this whole process.
+
+    Args:
+        words: models, as `Model` or as a mapping of the manifest's keys; or a manifest or its path,
+            for its `model` and its `source.model`.
+
+    Raises:
+        ManifestError: one of them is no manifest.
+        pydantic.ValidationError: one of them is no model.
+    """
+    for word in words:
+        if isinstance(word, str | Path):
+            word = Manifest.load(word)
+        if isinstance(word, Manifest):
+            models = [word.model, *([word.source.model] if word.source.model else [])]
+        else:
+            models = [word if isinstance(word, Model) else Model.model_validate(dict(word))]
+        for model in models:
+            model_record.trust(model)
 
 
 class LiveCollection:
@@ -93,7 +120,18 @@ class LiveCollection:
     @property
     def collection(self) -> Collection:
         """The collection that the name leads to now. Held, it goes stale with the next swap."""
-        return self._resolve()[0]
+        return self._harmless(self._resolve()[0])
+
+    def _harmless(self, collection: Collection, writes: bool = False) -> Collection:
+        """The handle without functions that nobody's word but the store's stands for.
+
+        Raises:
+            PreflightError: one of them would have to embed what is written.
+        """
+        sparse = chroma_function.disarm(collection, [self._model])
+        if writes and sparse is not None:
+            raise sparse.refusal(f"{self.name}: a sparse vector is made of what is written")
+        return collection
 
     def _resolve(self) -> tuple[Collection, dict[str, Any] | None]:
         """The collection now, and the model that its pointer names (None for a plain name)."""
@@ -117,10 +155,10 @@ class LiveCollection:
                 raise problem
             time.sleep(_PAUSE_SECONDS)
 
-    def _call(self, work: Callable[[Collection], Result]) -> Result:
+    def _call(self, work: Callable[[Collection], Result], writes: bool = False) -> Result:
         """`work` on the collection of this moment, again if it was deleted in between."""
         for attempt in range(_SWAPS_PER_CALL):
-            collection, _ = self._resolve()
+            collection = self._harmless(self._resolve()[0], writes)
             try:
                 return work(collection)
             except NotFoundError:
@@ -142,7 +180,7 @@ class LiveCollection:
             if now.id != collection.id:
                 continue
             try:
-                return work(now, vectors)
+                return work(self._harmless(now, not query), vectors)
             except NotFoundError:  # dropped between the look-up and the call
                 continue
         raise SourceChangedError(f"{self.name} moved {_SWAPS_PER_CALL} times during one call")
@@ -158,28 +196,28 @@ class LiveCollection:
     def _function(
         self, collection: Collection, model: Mapping[str, Any] | None
     ) -> EmbeddingFunction[Any]:
-        """The pointer's model, else the collection's own, else the one given to `open`."""
-        recorded: Any = None
+        """The pointer's model, else the collection's own, else the one given to `open`.
+
+        Raises:
+            PreflightError: there is none, or a store's word is not enough for it.
+        """
         if model is None:
-            recorded = chroma_metric.recorded_function(collection)
-            if recorded is None and self._model is None:
+            function = chroma_metric.recorded_function(collection)
+            if function is not None:
+                model = chroma_function.model_of(function) or {"provider": function.get("name")}
+            elif self._model is None:
                 raise PreflightError(
                     f"{self.name}: neither a pointer nor the collection says which model embeds "
                     "its texts",
                     "Pass query_embeddings, or model= to reembed.live.open.",
                 )
-        key = json.dumps([model, recorded], sort_keys=True, default=str)
+        key = json.dumps(model, sort_keys=True, default=str)
         if key not in self._functions:
-            self._functions[key] = self._open_function(model, recorded)
+            opened = chroma_function.open_recorded(model, [self._model], self.name)
+            self._functions[key] = opened or chroma_function.ReembedEmbeddingFunction(
+                cast(Model, self._model)
+            )
         return self._functions[key]
-
-    def _open_function(
-        self, model: Mapping[str, Any] | None, recorded: Mapping[str, Any] | None
-    ) -> EmbeddingFunction[Any]:
-        if model is not None:
-            return chroma_function.ReembedEmbeddingFunction(Model.model_validate(dict(model)))
-        function = chroma_function.open_function(recorded)
-        return function or chroma_function.ReembedEmbeddingFunction(cast(Model, self._model))
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -241,7 +279,7 @@ class LiveCollection:
         documents = arguments.get("documents")
         if documents is None or arguments.get("embeddings") is not None:
             chroma_hold.wait(self._client, self.name)
-            self._call(lambda c: getattr(c, verb)(ids=ids, **arguments))
+            self._call(lambda c: getattr(c, verb)(ids=ids, **arguments), writes=True)
             return
         rest = {key: value for key, value in arguments.items() if key != "embeddings"}
         self._call_with_vectors(

@@ -56,9 +56,16 @@ def follow(client: ClientAPI, pointer: Collection) -> Collection:
 
 
 def model_of(pointer: Collection) -> dict[str, Any] | None:
-    """Manifest keys of the model that embeds queries for the pointer's target."""
+    """Manifest keys of the model that embeds queries for the pointer's target, as it says; see
+    `embedders.recorded`."""
     text = (pointer.metadata or {}).get("model")
-    return json.loads(text) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    return said if isinstance(said, dict) else {"provider": None}
 
 
 def exchange(client: ClientAPI, move: Exchange) -> Receipt:
@@ -114,7 +121,8 @@ def flip(client: ClientAPI, move: Exchange, target: str) -> None:
             raise SourceChangedError(
                 f"{pointer.name} points to a third collection ({old.get('target_id')})"
             )
-        generation = int(old.get("generation") or 0) + 1
+        counted = old.get("generation")
+        generation = counted + 1 if isinstance(counted, int) else 1
         with mapped(pointer.name):
             pointer.modify(metadata=_metadata(move, target, generation, old.get("plain_id")))
         return

@@ -12,7 +12,10 @@ from typing import Any
 
 from psycopg import sql
 
+from reembed.errors import PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema.indexes import OPERATORS
 from reembed.stores.postgres.schema.table import Table
 
 NOTE = "reembed:"
@@ -135,6 +138,29 @@ def parse_note(text: str | None) -> dict[str, Any]:
         return {"comment": text}
     try:
         note = json.loads(text.removeprefix(NOTE))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return note if isinstance(note, dict) else {}
+    if not isinstance(note, dict):
+        return {}
+    return {key: value for key, value in note.items() if _is_sound(key, value)}
+
+
+def _is_sound(key: str, value: Any) -> bool:
+    """Whether a part of a note can be what it stands for: its table's owner can write anything into
+    a comment, and parts of it become settings of statements."""
+    try:
+        if key in ("like", "stands_for"):
+            return type(value) is int and 0 < value < 2**32
+        if key == "metric":
+            return value in OPERATORS
+        if key == "index":
+            pg_indexes.check_index(value)
+        if key == "had_index":
+            pg_indexes.check_index(pg_indexes.VectorIndex(**value).to_dict())
+            return value["metric"] in OPERATORS and isinstance(value["name"], str)
+    except (PreflightError, TypeError, AttributeError, KeyError, ValueError):
+        return False
+    return {
+        "model": isinstance(value, dict), "metadata": isinstance(value, dict | None),
+        "comment": isinstance(value, str), "not_null": isinstance(value, bool),
+    }.get(key, True)  # fmt: skip

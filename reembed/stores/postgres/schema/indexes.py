@@ -222,7 +222,12 @@ def _retyped(tail: str, like: Table, shadow: Table) -> str:
 def create_vector_index(
     connection: Connection, table: Table, column: str, index: VectorIndex
 ) -> None:
-    """Make an index of a column of vectors."""
+    """Make an index of a column of vectors.
+
+    Raises:
+        PreflightError: it is none that pgvector makes.
+    """
+    check_index(index.to_dict())
     row = fetch_one(
         connection,
         "SELECT typname FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %s "
