@@ -97,8 +97,10 @@ class Recorded:
     @property
     def problem(self) -> str:
         """What is not believed, in one sentence."""
-        return f"the store says that {self.name} made its vectors, and its word is not enough for " \
-               f"{'; '.join(self.doubts)}"  # fmt: skip
+        return (
+            f"the store says that {self.name} made its vectors, and its word is not enough for "
+            f"{'; '.join(self.doubts)}"
+        )
 
     @property
     def hint(self) -> str:
@@ -116,12 +118,11 @@ class Recorded:
         }
 
     def refusal(self, where: str) -> PreflightError:
-        """For an application that wants to embed with it."""
+        """For an application that wants to embed with it: its traceback shows the message alone."""
         return PreflightError(
-            f"{where}: {self.problem}",
-            "If you know that it is right, say so in the application before it asks: "
-            f"reembed.live.trust({json.loads(self.keys())!r}), or with the manifest that made the "
-            "collection: reembed.live.trust('migrate.yaml').",
+            f"{where}: {self.problem}. If you know that it is right, call reembed.live.trust("
+            f"{json.loads(self.keys())!r}) first, or give it the path of the manifest that made "
+            "the collection"
         )
 
 
@@ -185,7 +186,7 @@ def _vouches(word: Model, model: Model) -> bool:
 
 def _by_word(word: Model, model: Model) -> Model:
     """The recorded model, with all that reaches anywhere as the user's own side has it."""
-    reaching = {"base_url": word.base_url, "api_key_env": word.api_key_env}
+    reaching: dict[str, Any] = {"base_url": word.base_url, "api_key_env": word.api_key_env}
     if model.provider not in DEFAULT_ADDRESS:
         reaching |= {"name": word.name, "options": word.options}
     elif _lasting(word) == model.options:

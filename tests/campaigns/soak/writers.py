@@ -118,6 +118,7 @@ def opened(role: str, url: str, base_url: str) -> Iterator[tuple[Any, Any]]:
     from tests.support.helpers import chroma_at
 
     if role == "live":
+        live.trust(*(scene.model(which, base_url) for which in ("old", "new")))
         with live.open(url, "docs", model=scene.model("old", base_url)) as docs:
             yield docs, None
         return

@@ -166,7 +166,7 @@ def test_a_function_nobody_registered_is_described_not_raised(store):
     assert info.model == {"provider": "chroma", "name": "of-an-application"}
     assert store.fetch(info.id, ["a"], vectors=True).num_rows == 1
     with pytest.raises(PreflightError, match="of-an-application"):
-        chroma_function.open_function({"type": "known", "name": "of-an-application", "config": {}})
+        chroma_function.open_recorded(info.model, [], "theirs")
 
 
 MODULE = """
@@ -206,8 +206,18 @@ def migrated(store):
 
 def test_an_application_in_a_fresh_process_asks_with_the_model_of_the_shadow(migrated, tmp_path):
     """Its query goes through the query prefix, so it lies on the first axis."""
-    ran = run_application(migrated, tmp_path, "import reembed.live")
+    word = '{"provider": "python", "name": "my_model:embed"}'
+    ran = run_application(migrated, tmp_path, f"import reembed.live as live; live.trust({word})")
     assert ran.stdout == "r00000\n", ran.stderr
+
+
+def test_without_the_applications_word_the_code_that_a_store_names_is_not_called(
+    migrated, tmp_path
+):
+    ran = run_application(migrated, tmp_path, "import reembed.live")
+    assert ran.returncode != 0
+    assert "python my_model:embed: it is code" in ran.stderr
+    assert "reembed.live.trust(" in ran.stderr
 
 
 def test_without_the_import_chroma_names_the_function_it_lacks(migrated, tmp_path):
