@@ -150,8 +150,9 @@ def ask() -> Answers:
     """Open the live name with Chroma's own client and let it embed and answer the questions."""
     import chromadb
 
-    import reembed.live  # noqa: F401  (makes the embedding function "reembed" known to Chroma)
+    from reembed import live
 
+    live.trust(MANIFEST)  # the models are packages here, for which a store's word is not enough
     collection = chromadb.PersistentClient(str(DATABASE)).get_collection(LIVE)
     found = collection.query(query_texts=list(QUESTIONS), n_results=ANSWERS, include=[])
     sample = collection.peek(1)["embeddings"]

@@ -351,13 +351,15 @@ def test_a_drafted_manifest_holds_a_stores_words_in_one_comment(
         ({**OPENAI, "api_key_env": "OTHER"}, OPENAI, None),
         ({"provider": "static", "name": "wordllama", "query_prefix": "q"}, None,
          {"provider": "static", "name": "wordllama", "query_prefix": "q"}),
-        ({"provider": "python", "name": "a:b", "dimensions": 3}, {"provider": "python", "name": "a:b"},
+        ({"provider": "python", "name": "a:b", "dimensions": 3},
+         {"provider": "python", "name": "a:b"},
          {"provider": "python", "name": "a:b", "dimensions": 3}),
         ({"provider": "python", "name": "a:c"}, {"provider": "python", "name": "a:b"}, None),
         ({"provider": "onnx", "name": "d", "options": {"tokenizer": "/t"}},
          {"provider": "onnx", "name": "d"}, None),
         ({**OLLAMA, "options": {"timeout": 1e9, "retry_attempts": 10**9}}, None, OLLAMA),
-        ({"provider": "chroma", "name": "default"}, None, {"provider": "chroma", "name": "default"}),
+        ({"provider": "chroma", "name": "default"}, None,
+         {"provider": "chroma", "name": "default"}),
         ({"provider": "chroma", "name": "text2vec"}, None, None),
     ],
 )  # fmt: skip
@@ -386,6 +388,6 @@ def test_an_application_trusts_by_model_mapping_and_manifest(tmp_path: Path, wat
         with live.open(f"chroma:{folder}", "docs") as docs:
             with pytest.raises(PreflightError, match="python counting_model:old: it is code"):
                 docs.query(query_texts=["two"], n_results=1)
-            live.trust(word)  # type: ignore[arg-type]
+            live.trust(word)
             assert docs.query(query_texts=["two"], n_results=1)["ids"] == [["b"]]
     assert np.isfinite(vector_of("old", "two")).all()

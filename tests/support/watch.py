@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-SECRET = "canary-8f1d-the-value-of-a-variable"  # noqa: S105
+SECRET = "canary-8f1d-the-value-of-a-variable"
 
 
 class Watch:
@@ -82,7 +82,7 @@ def watching(folder: Path) -> Iterator[Watch]:
     def looked_up(self: Any, key: str) -> str:
         if sys._getframe(1).f_code.co_name not in ("__iter__", "copy"):  # all of them, by name none
             watch.variable(key)
-        return get(self, key)
+        return str(get(self, key))
 
     os._Environ.__getitem__ = looked_up  # type: ignore[method-assign,assignment]
     _watches.append(watch)

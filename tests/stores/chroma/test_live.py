@@ -163,7 +163,7 @@ def test_a_name_in_the_gap_of_a_rename_is_waited_for(store, sides, docs):
 
 
 def test_a_name_that_stays_away_is_an_error_after_a_bounded_time(store, monkeypatch):
-    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("reembed.stores.chroma.live.PATIENCE_SECONDS", 0.1)
     with (
         live.open(store.url, "never") as never,
         pytest.raises(CollectionNotFoundError, match="never"),
@@ -174,7 +174,7 @@ def test_a_name_that_stays_away_is_an_error_after_a_bounded_time(store, monkeypa
 def test_a_pointer_whose_target_is_gone_is_an_error_after_a_bounded_time(
     store, sides, docs, monkeypatch
 ):
-    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("reembed.stores.chroma.live.PATIENCE_SECONDS", 0.1)
     swap(store, sides, "pointer")
     store.drop(sides["new"])
     with pytest.raises(SourceChangedError, match="gone"):
