@@ -22,7 +22,7 @@ from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
-from reembed.results import RunResult, SwapResult, run_result, wrong_state
+from reembed.results import MANIFEST_COPY, RunResult, SwapResult, run_result, wrong_state
 from reembed.run.directory import Lease, RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import (
@@ -34,6 +34,7 @@ from reembed.run.history import (
     swap_unfinished,
 )
 from reembed.run.leftovers import remove_leftovers
+from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem
 from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
@@ -61,7 +62,10 @@ class Migration:
             plan = plan_run(s, shadow_id(run) if run else None)
         if run is None or last_move(run) != "swap":
             return plan
-        done = Problem("this migration is done already", "Another one needs another name.")
+        done = Problem(
+            "this migration is already swapped",
+            "To migrate again, to another model, give the manifest another name.",
+        )
         return replace(plan, warnings=[done, *plan.warnings])
 
     def run(
@@ -80,12 +84,14 @@ class Migration:
         with self._lease(), self._session(self._current_run()) as s:
             if s.begun and _is_done(s.run):
                 s.remove_dead_lease()
-                return self._result(s.run, messages=["this migration is done"], unchanged=True)
+                return self._result(
+                    s.run, messages=["already swapped; nothing to do"], unchanged=True
+                )
             if s.begun or until != "plan":
                 s.take_lease()
             if s.begun:
                 if run_state(s.run) == "cleaning":
-                    raise wrong_state(self.manifest.name, s.run, "cleaning")
+                    raise wrong_state(self.manifest, s.run, "cleaning")
                 let_writes_go(s)
                 if pending_move(s.run) == "rollback":
                     done = rollback_run(s, dry_run=False, accept_loss=False)
@@ -128,7 +134,7 @@ class Migration:
                     f"{self.manifest.name}: nothing is loaded yet", "Use `reembed run` first."
                 )
             if state == "cleaned":
-                raise wrong_state(self.manifest.name, s.run, state)
+                raise wrong_state(self.manifest, s.run, state)
             s.take_lease()
             if slice is not None:
                 return self._result(s.run, verdict=verify_slice(s, slice))
@@ -149,7 +155,7 @@ class Migration:
         """Carry writes that landed in the collection that is not live since the name moved."""
         with self._lease(), self._session(self._require_run()) as s:
             s.take_lease()
-            return sweep_run(s)
+            return self._with_steps(s.run, sweep_run(s))
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
         """Move the live name back to the old collection, with what was written since.
@@ -197,6 +203,7 @@ class Migration:
     def _reported(self, run: RunDir, result: SwapResult) -> SwapResult:
         """Bring the report up to what was done. It is done, so a report that cannot be written is
         told and not raised."""
+        result = self._with_steps(run, result)
         if not result.done:
             return result
         try:
@@ -205,6 +212,10 @@ class Migration:
             told = f"the report could not be written: {error.message}"
             return replace(result, messages=[*result.messages, told])
         return result
+
+    def _with_steps(self, run: RunDir, result: SwapResult) -> SwapResult:
+        manifest = self.manifest.path or run.path / MANIFEST_COPY
+        return replace(result, steps=next_steps(run_state(run), manifest))
 
     def _session(self, run: RunDir | None, *, writes: bool = True) -> Session:
         return Session(self.manifest, run, self.progress, writes=writes)
@@ -242,7 +253,7 @@ class Migration:
         run.check_identity(self.manifest.identity())
         state = run_state(run)
         if (states and state not in states) or (state == "cleaning" and not cleaning):
-            raise wrong_state(self.manifest.name, run, state, *states)
+            raise wrong_state(self.manifest, run, state, *states)
         return run
 
     def _no_run(self) -> UsageError:
@@ -251,7 +262,7 @@ class Migration:
         )
 
     def _result(self, run: RunDir, **fields: object) -> RunResult:
-        return run_result(self.manifest.name, run, **fields)
+        return run_result(self.manifest.name, run, self.manifest.path, **fields)
 
 
 def _is_done(run: RunDir) -> bool:

@@ -9,13 +9,16 @@ from typing import Any
 
 from reembed.embedders.spending import Spent, read_spent
 from reembed.errors import GateError, ReembedError, UsageError
+from reembed.manifest import Manifest
 from reembed.quality.verdict import Verdict
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
-from reembed.run.history import NEXT_STEP, State, run_state
+from reembed.run.history import State, run_state
 from reembed.run.ledger import Ledger
+from reembed.run.steps import Step, next_steps
 
 VERDICT_FILE = "verdict.json"
+MANIFEST_COPY = "manifest.yaml"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class RunResult:
         run: run id; empty before there is one.
         path: run directory.
         state: see `State`.
-        next: the command that goes on from here.
+        next: the command that goes on from here; empty after the last.
+        steps: every command that the run can take now, that one first, and the way back.
         exported, quarantined, loaded: records.
         verdict: of the newest verification.
         swap: what the swap did, where this call swapped.
@@ -48,10 +52,11 @@ class RunResult:
     messages: list[str] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
     unchanged: bool = False
+    steps: list[Step] = field(default_factory=list)
 
     @property
     def next(self) -> str:
-        return NEXT_STEP[self.state]
+        return self.steps[0].command if self.steps else ""
 
     @property
     def error(self) -> ReembedError | None:
@@ -70,7 +75,8 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         document = {
             "name": self.name, "run": self.run, "path": self.path, "state": self.state,
-            "next": self.next, "exported": self.exported, "quarantined": self.quarantined,
+            "next": self.next, "steps": [step.to_dict() for step in self.steps],
+            "exported": self.exported, "quarantined": self.quarantined,
             "loaded": self.loaded, "exit_code": self.exit_code, "unchanged": self.unchanged,
             "messages": self.messages, "spent": asdict(self.spent),
             "verdict": self.verdict.to_dict() if self.verdict else None,
@@ -95,8 +101,12 @@ def read_verdict(run: RunDir) -> Verdict | None:
     return Verdict.from_dict(json.loads(path.read_text("utf-8")))
 
 
-def run_result(name: str, run: RunDir, **fields: Any) -> RunResult:
-    """The result of a call that worked on this run."""
+def run_result(name: str, run: RunDir, manifest: Path | None = None, **fields: Any) -> RunResult:
+    """The result of a call that worked on this run.
+
+    Args:
+        manifest: the file that the next commands name; default: the run's own copy.
+    """
     state = run_state(run)
     total = quarantined = 0
     if run.shards("embed"):
@@ -106,7 +116,8 @@ def run_result(name: str, run: RunDir, **fields: Any) -> RunResult:
     fields.setdefault("verdict", read_verdict(run))
     return RunResult(
         name, run.run_id, str(run.path), state, exported=total, quarantined=quarantined,
-        loaded=total - quarantined if in_store else 0, spent=read_spent(run.path), **fields,
+        loaded=total - quarantined if in_store else 0, spent=read_spent(run.path),
+        steps=next_steps(state, manifest or run.path / MANIFEST_COPY), **fields,
     )  # fmt: skip
 
 
@@ -122,12 +133,13 @@ def all_results(state: Path) -> list[RunResult]:
     ]
 
 
-def wrong_state(name: str, run: RunDir, state: State, *wanted: State) -> UsageError:
+def wrong_state(manifest: Manifest, run: RunDir, state: State, *wanted: State) -> UsageError:
     """The refusal of a command that a run in this state cannot take."""
+    steps = next_steps(state, manifest.path or run.path / MANIFEST_COPY)
     instead = f", not {' or '.join(wanted)}" if wanted else ""
     return UsageError(
-        f"{name}: run {run.run_id} is {state}{instead}",
-        f"Next: {NEXT_STEP[state]}." if NEXT_STEP[state] else "",
+        f"{manifest.name}: run {run.run_id} is {state}{instead}",
+        " Or: ".join(f"`{step.command}` to {step.does}." for step in steps),
     )
 
 
@@ -150,6 +162,7 @@ class SwapResult:
         conflicts: ids that the live collection had changed itself, so they were left alone.
         lost: ids of rows that could not be carried and were accepted as lost.
         messages: what the user should know or do.
+        steps: the commands that the run can take now, the natural next one first.
     """
 
     action: str
@@ -166,6 +179,7 @@ class SwapResult:
     conflicts: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -39,7 +39,10 @@ own, so importing the name from click would miss it."""
 
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the migration's YAML file")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
-Yes = Annotated[bool, typer.Option("--yes", help="do it; without, only say what would be done")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes/--dry-run", help="do it, or only say what would be done (the default)"),
+]
 
 
 @app.callback(invoke_without_command=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
+from reembed.run.steps import Step
 from reembed.stages.plan import Plan, Problem, human_bytes
 
 STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
@@ -65,10 +68,19 @@ def result_text(result: RunResult) -> RenderableType:
     if result.verdict:
         parts.append(verdict_text(result.verdict))
     if result.swap:
-        parts.append(swap_text(result.swap))
-    if result.next:
-        parts.append(Text(f"next: {result.next}"))
-    return Group(*parts)
+        parts.append(_moved_text(result.swap))
+    return Group(*parts, *_steps(result.steps))
+
+
+def _steps(steps: Sequence[Step]) -> list[RenderableType]:
+    """What to type next, the natural command first."""
+    lines: list[RenderableType] = []
+    for number, step in enumerate(steps):
+        line = Text("next: " if number == 0 else "or:   ", "bold" if number == 0 else "dim")
+        line.append(step.command, "default")
+        line.append(f"   # {step.does}", "dim")
+        lines.append(line)
+    return lines
 
 
 def verdict_text(verdict: Verdict) -> RenderableType:
@@ -88,30 +100,46 @@ def verdict_text(verdict: Verdict) -> RenderableType:
 
 
 def swap_text(result: SwapResult) -> RenderableType:
-    """What a swap, rollback, sweep or clean did or would do."""
-    table = _pairs(result.action if result.done else f"{result.action} (nothing done yet)")
+    """What a swap, rollback, sweep or clean did or would do, and what to type next."""
+    if result.done:
+        return Group(_moved_text(result), *_steps(result.steps))
+    return Group(_moved_text(result), Text("Nothing was done. Add --yes to do it.", "bold"))
+
+
+def _moved_text(result: SwapResult) -> RenderableType:
+    table = _pairs(result.action if result.done else f"{result.action} (dry run)")
     if result.action in ("swap", "rollback"):
-        leads = "leads to" if result.done else "would lead to"
-        table.add_row(result.live, f"{leads} what was {result.collection}")
-        if result.kind != "config":
-            table.add_row("the other one", f"is named {result.parked}" if result.done
-                          else f"would be named {result.parked}")  # fmt: skip
+        table.add_row(result.live, _names_text(result))
     if result.kind:
         table.add_row("kind", f"{result.kind}: {result.guarantee}")
     if result.gap_seconds is not None:
         table.add_row("gap", f"{result.gap_seconds * 1000:.1f} ms measured")
-    if result.done and result.action != "clean":
-        table.add_row("carried", f"{result.caught_up:,} before, {result.swept:,} after")
+    if result.done and result.action == "sweep":
+        table.add_row("writes", f"{result.swept:,} copied")
+    elif result.done and result.action != "clean":
+        table.add_row("writes", f"{result.caught_up:,} copied before the switch, {result.swept:,} "
+                                "after")  # fmt: skip
     if result.conflicts:
-        table.add_row("left alone", f"{len(result.conflicts):,} that the live collection changed "
+        table.add_row("not copied", f"{len(result.conflicts):,} that the live collection changed "
                                     f"itself, e.g. {', '.join(result.conflicts[:5])}")  # fmt: skip
     if result.lost:
         table.add_row("lost", f"{len(result.lost):,} rows, e.g. {', '.join(result.lost[:5])}")
     for message in result.messages:
         table.add_row("", message)
-    if not result.done:
-        table.add_row("", f"do it with: reembed {result.action} MANIFEST --yes")
     return table
+
+
+def _names_text(result: SwapResult) -> str:
+    """Which collection the live name serves, and what the other one is called."""
+    if result.kind == "config":
+        ready = "is" if result.done else "would be"
+        return f"no name moves; {result.collection} {ready} ready for the application"
+    if result.done:
+        kept = f"; the previous collection is kept as {result.parked}"
+        return f"now serves {result.collection}{kept}"
+    return (
+        f"would serve {result.collection}; the present collection would be kept as {result.parked}"
+    )
 
 
 def human_time(seconds: float) -> str:

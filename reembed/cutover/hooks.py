@@ -48,7 +48,7 @@ def run_before(command: str | None, variables: Mapping[str, str]) -> None:
     if failure:
         raise PreflightError(
             f"the hook swap.before failed, so nothing was moved: {failure}",
-            "Mend the command and run the same command again.",
+            "Fix the command and run the same command again.",
         )
 
 

@@ -56,7 +56,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     if last_move(run) == "swap":
         return replace(outcome(s, "swap", True), messages=["it is swapped already"])
     if run_state(run) == "cleaned":
-        raise wrong_state(s.manifest.name, run, "cleaned")
+        raise wrong_state(s.manifest, run, "cleaned")
     require_verdict(s)
     source = s.source_store.resolve(manifest.source.collection)
     refuse_other(source, s.source, s.run)
@@ -200,7 +200,7 @@ def sweep_run(s: Session) -> SwapResult:
     if shadow_was_live(s.run) and state != "cleaned":
         return sweep_back(s)
     if state != "swapped":
-        raise wrong_state(s.manifest.name, s.run, state, "swapped")
+        raise wrong_state(s.manifest, s.run, state, "swapped")
     left = settle(s)
     swept, conflicts = _sweep_parked(s)
     return replace(outcome(s, "sweep", True), swept=swept, conflicts=[*left, *conflicts])

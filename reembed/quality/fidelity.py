@@ -127,9 +127,8 @@ def _passed(sample: Sample, lowest: float, tail: TailProbe) -> str:
     else:
         share = figures["seen_from_share"]
         found += (
-            f"a fault in {share:.2%} of the records or in {sample.distance:,} in a row would have "
-            "been "
-            "seen with 99 %"
+            f"this would catch, with 99 % confidence, a fault in {share:.2%} of the records or in "
+            f"{sample.distance:,} consecutive ones"
         )
     if tail.seen is None:
         found += "; the model refused the tail probe"

@@ -172,8 +172,9 @@ def _conclude(c: Comparison, difference: Interval) -> tuple[Status, str]:
     needed = queries_to_settle(difference, c.margin)
     many = f"about {needed:,} queries" if needed else "more than a million queries"
     return undecided, (
-        f"undecided, since the interval includes the margin -{c.margin}; {many} would settle it"
-        + ("" if c.kind == "judged" else ", and judged ones (verify.queries and qrels) would gate")
+        f"inconclusive: the difference lies between {difference.low:+.4f} and "
+        f"{difference.high:+.4f}, the margin is -{c.margin}; {many} would decide it"
+        + ("" if c.kind == "judged" else ", and judged ones (verify.queries and qrels) would count")
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,12 +15,12 @@ from reembed.quality.verdict import Verdict
 from reembed.report.timeline import Moment, Stage, stages, timeline
 from reembed.results import RunResult, run_result
 from reembed.run.directory import RunDir
-from reembed.run.history import NEXT_STEP, State, parked_name
+from reembed.run.history import State
 from reembed.run.quarantine import QUARANTINE_FILE
+from reembed.run.steps import Step
 
 Outcome = Literal["pass", "refused", "none"]
 QUARANTINE_SAMPLES = 10
-CLEAN_STATES = ("swapped", "cleaned")
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,6 @@ class Quarantined:
     reason: str
     count: int
     samples: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command to go on with, and what it does."""
-
-    command: str
-    does: str
 
 
 @dataclass(frozen=True)
@@ -89,14 +80,14 @@ class Report:
     quarantine: list[Quarantined]
     timeline: list[Moment]
     swap: dict[str, Any]
-    commands: list[Command]
+    commands: list[Step]
     manifest: str
     reembed: str = field(default=reembed.__version__)
 
     @property
     def next(self) -> str:
         """The command that goes on from here."""
-        return NEXT_STEP[self.state]
+        return self.commands[0].command if self.commands else ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {
@@ -125,7 +116,7 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
         name: of the migration.
         manifest: the file that the user keeps, for the commands; default: the run's own copy.
     """
-    result = run_result(name, run)
+    result = run_result(name, run, manifest)
     events = run.events()
     newest = {event["event"]: event for event in events}
     identity = newest["run-created"]["identity"]
@@ -142,7 +133,7 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
         exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
         verdict=result.verdict, stages=stages(events), quarantine=_quarantine(run),
         timeline=timeline(events), swap=_swap(events),
-        commands=_commands(result, run, manifest or copy, _live(events, identity)),
+        commands=result.steps,
         manifest=copy.read_text("utf-8") if copy.is_file() else "",
     )  # fmt: skip
 
@@ -191,30 +182,3 @@ def _swap(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif event["event"] == "swap-begun" and event["kind"] != noted.get("kind"):
             noted = {"kind": event["kind"], "live": event["exchange"]["live"]}
     return noted
-
-
-def _live(events: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]) -> str:
-    return str(_swap(events).get("live") or identity["source"]["collection"])
-
-
-def _commands(result: RunResult, run: RunDir, manifest: Path, live: str) -> list[Command]:
-    path, parked, state = shlex.quote(str(manifest)), parked_name(live, run.run_id), result.state
-    swapped = state in CLEAN_STATES
-    commands = []
-    if state in ("created", "exported", "embedded", "loaded"):
-        commands.append(Command(f"reembed run {path}", "goes on where the run stopped"))
-    if state in ("loaded", "verified", "failed"):
-        commands.append(Command(f"reembed verify {path}", "checks every gate again"))
-    if not swapped:
-        what = f"moves {live!r} to the new collection; the old one is kept as {parked!r}"
-        commands.append(Command(f"reembed swap {path} --yes", what))
-    if state != "cleaned":
-        back = f"moves {live!r} back to the old collection, with what was written since"
-        commands.append(
-            Command(f"reembed rollback {path} --yes", back if swapped else f"after a swap: {back}")
-        )
-        kept = "deletes the old collection, once it was kept as long as swap.keep_old says"
-        unused = "deletes the new collection instead, if it is not wanted"
-        commands.append(Command(f"reembed clean {path} --yes", kept if swapped
-                                else f"after a swap: {kept}; before one: {unused}"))  # fmt: skip
-    return commands

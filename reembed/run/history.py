@@ -45,15 +45,6 @@ State = Literal[
 ]  # fmt: skip
 
 
-NEXT_STEP: dict[State, str] = {
-    "created": "reembed run", "exported": "reembed run", "embedded": "reembed run",
-    "loaded": "reembed run", "verified": "reembed swap", "failed": "look at the verdict",
-    "swapping": "reembed swap", "swapped": "reembed rollback, or clean once it is trusted",
-    "rolling back": "reembed rollback", "rolled back": "reembed swap, or clean",
-    "cleaning": "reembed clean", "cleaned": "",
-}  # fmt: skip
-
-
 def run_state(run: RunDir) -> State:
     """How far a run came: a fold over its journal."""
     state: State = "created"

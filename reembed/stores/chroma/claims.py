@@ -84,7 +84,10 @@ def claim(client: ClientAPI, live: str, text: str, over: str | None) -> str | No
         if _make(client, name + _NEXT, text) and _take_over(client, found, name, text):
             _remove_asides(client, name)
             return None
-    raise UnreachableError(f"{name} comes and goes", "Run again to resume.")
+    raise UnreachableError(
+        f"the lease {name} changed {_TRIES} times while it was being claimed",
+        "Other commands are starting and ending here. Run again to resume.",
+    )
 
 
 def _take_over(client: ClientAPI, old: Collection, name: str, text: str) -> bool:

@@ -126,7 +126,10 @@ def flip(client: ClientAPI, move: Exchange, target: str) -> None:
         with mapped(pointer.name):
             pointer.modify(metadata=_metadata(move, target, generation, old.get("plain_id")))
         return
-    raise SourceChangedError(f"{name_of(move.live)} cannot be made: it comes and goes")
+    raise SourceChangedError(
+        f"the pointer {name_of(move.live)} was made and deleted by others at every look",
+        "Find what makes it, and run the same command again.",
+    )
 
 
 def _metadata(

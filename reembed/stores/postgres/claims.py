@@ -54,7 +54,8 @@ class Claims:
                 except errors.UndefinedTable:  # not made yet, or dropped with its last claim
                     self._make(live)
         raise UnreachableError(
-            f"{self._url}: the lease on {live!r} comes and goes", "Run again to resume."
+            f"{self._url}: the lease on {live!r} changed {_TRIES} times while it was being claimed",
+            "Other commands are starting and ending here. Run again to resume.",
         )
 
     def renew(self, live: str, claim: str, renewed: str) -> str | None:

@@ -98,7 +98,11 @@ def test_every_command_prints_one_document_its_python_twin_returns(
     plan = document("plan", path)
     same(plan, migration(path).plan().to_dict(), "estimate")
     run = document("run", path)
-    assert (run["state"], run["next"], run["exit_code"]) == ("verified", "reembed swap", 0)
+    assert (run["state"], run["next"], run["exit_code"]) == (
+        "verified",
+        f"reembed swap {path} --yes",
+        0,
+    )
     again = migration(path).run().to_dict()
     same(run, again, "verdict", "spent")
     assert 0 < run["spent"]["tokens"] < again["spent"]["tokens"], "a verification asks again"
@@ -132,7 +136,7 @@ def test_tables_go_to_stdout_and_progress_to_stderr(
     assert "export: 40 of 40" in outcome.err
     assert ESCAPE not in outcome.out + outcome.err
     assert "swapped" in command("status", path).out
-    assert "rollback (nothing done yet)" in command("rollback", path).out
+    assert "rollback (dry run)" in command("rollback", path).out
     assert command("sweep", path).code == 0
     assert command("plan", path).code == 0
 

@@ -361,7 +361,7 @@ def test_a_second_swap_says_so(tmp_path: Path, database: Path) -> None:
     before = names_in(f"chroma:{database}")
     again = migration(path).swap()
     assert again.messages == ["it is swapped already"]
-    assert migration(path).run().messages == ["this migration is done"]
+    assert migration(path).run().messages == ["already swapped; nothing to do"]
     assert names_in(f"chroma:{database}") == before
 
 
@@ -474,7 +474,7 @@ def test_clean_waits_for_keep_old_and_for_late_writes(tmp_path: Path, database: 
     assert result.messages == ["the old collection is deleted"]
     assert names_in(f"chroma:{database}").keys() == {"docs"}
     assert migration(path).clean().messages == ["it is cleaned already"]
-    assert migration(path).run().messages == ["this migration is done"]
+    assert migration(path).run().messages == ["already swapped; nothing to do"]
     with pytest.raises(UsageError, match="is cleaned"):
         migration(path).verify()
     with pytest.raises(UsageError, match="is cleaned, not swapped"):
@@ -542,7 +542,7 @@ def test_what_a_killed_clean_has_deleted_is_nobodys_deletion(
         with pytest.raises(UnreachableError):
             migration(path).clean()
     one = migration(path)
-    assert (one.status().state, one.status().next) == ("cleaning", "reembed clean")
+    assert (one.status().state, one.status().next) == ("cleaning", f"reembed clean {path} --yes")
     for command in (one.sweep, one.rollback, one.swap, one.run, one.verify):
         with pytest.raises(UsageError, match="is cleaning") as refusal:
             command()

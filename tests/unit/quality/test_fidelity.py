@@ -34,7 +34,7 @@ def gate(
 def test_equal_vectors_pass_and_say_what_would_have_been_seen():
     found = gate(AGAIN)
     assert found.status == "pass"
-    assert "125 in a row" in found.message
+    assert "125 consecutive ones" in found.message
     assert found.figures["seen_from_share"] > found.figures["below"] == 0
 
 

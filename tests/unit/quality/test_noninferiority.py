@@ -48,7 +48,8 @@ def test_an_open_question_says_how_many_queries_would_settle_it():
     new, old = loses(0.025, 300)
     judged = recall_gate(compared(new, old))
     assert judged.status == "inconclusive"
-    assert "undecided" in judged.message and "would settle it" in judged.message
+    assert "inconclusive: the difference lies between" in judged.message
+    assert "would decide it" in judged.message
     assert judged.figures["queries_to_settle"] > 300
     known = recall_gate(compared(new, old, "known-item"))
     assert known.status == "shown"

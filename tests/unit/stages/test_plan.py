@@ -156,4 +156,4 @@ def test_a_plan_after_the_swap_says_that_it_is_done(tmp_path: Path, database: Pa
     path = write_manifest(tmp_path, f"chroma:{database}")
     migration(path).run(swap=True)
     plan: Any = migration(path).plan()
-    assert any("done already" in warning.message for warning in plan.warnings)
+    assert any("already swapped" in warning.message for warning in plan.warnings)

@@ -1,0 +1,72 @@
+"""What to type next: for every state of a run the commands that go on from it, and the way back.
+
+A command is printed whole, with the manifest's path as seen from the working directory, so that it
+can be copied as it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reembed.run.history import State
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command to go on with, and what it does."""
+
+    command: str
+    does: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def next_steps(state: State, manifest: Path) -> list[Step]:
+    """The commands that go on from a run in this state, the natural next one first, and the way
+    back.
+
+    Args:
+        manifest: the file that the commands name.
+    """
+    path = _shown(manifest)
+    run = Step(f"reembed run {path}", "continue where the run stopped")
+    swap = Step(f"reembed swap {path} --yes", "make the live name serve the new collection")
+    back = Step(
+        f"reembed rollback {path} --yes",
+        "make the live name serve the old collection again, with what was written since",
+    )  # fmt: skip
+    report = Step(f"reembed report {path}", "write the verdict as one HTML page")
+    verify = Step(f"reembed verify {path}", "check every gate again")
+    give_up = Step(f"reembed clean {path} --yes", "give up: delete the new collection")
+    sweep = Step(f"reembed sweep {path}", "copy late writes to the collection that is not live")
+    clean = Step(
+        f"reembed clean {path} --yes", "delete the old collection, once swap.keep_old has passed"
+    )
+    steps: dict[State, list[Step]] = {
+        "created": [run],
+        "exported": [run],
+        "embedded": [run],
+        "loaded": [run, give_up],
+        "verified": [swap, Step(back.command, f"after the swap: {back.does}"), report, give_up],
+        "failed": [report, verify, give_up],
+        "swapping": [swap],
+        "swapped": [back, sweep, clean],
+        "rolling back": [back],
+        "rolled back": [swap, give_up],
+        "cleaning": [clean],
+        "cleaned": [],
+    }
+    return steps[state]
+
+
+def _shown(path: Path) -> str:
+    """A path relative to the working directory if it lies in it, quoted for a shell."""
+    try:
+        seen = os.path.relpath(path)
+    except (OSError, ValueError):  # the working directory is gone
+        return shlex.quote(str(path))
+    return shlex.quote(str(path) if seen.startswith("..") else seen)
