@@ -8,6 +8,8 @@ manifest's own folder.
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +17,8 @@ import yaml
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from reembed.errors import ManifestError
-from reembed.manifest.messages import explain
-from reembed.manifest.reader import read_yaml
+from reembed.manifest.messages import Places, explain
+from reembed.manifest.reader import places, read_yaml
 from reembed.manifest.secrets import refuse_secrets
 from reembed.manifest.sections import (
     Embed,
@@ -32,6 +34,7 @@ from reembed.manifest.sections import (
 )
 from reembed.manifest.template import TemplateError, TextTemplate
 from reembed.manifest.urls import absolute, check_url, resolve_url
+from reembed.manifest.variables import fill
 
 __all__ = [
     "Embed", "Layout", "Manifest", "Model", "Provider", "Source", "Swap", "SwapKind", "Target",
@@ -75,13 +78,18 @@ class Manifest(Section):
             ManifestError: it cannot be read, is no valid manifest, or holds a secret.
         """
         path = Path(path)
-        manifest = cls.parse(read_yaml(path), base_dir=path.resolve().parent, origin=str(path))
+        data = fill(read_yaml(path), str(path), os.environ)
+        manifest = cls._parse(data, path.resolve().parent, str(path), lambda: places(path))
         manifest._path = path.resolve()
         return manifest
 
     @classmethod
     def parse(cls, data: Any, base_dir: Path, origin: str = "manifest") -> Self:
         """Validate `data` and make its paths absolute. Raises ManifestError."""
+        return cls._parse(data, base_dir, origin, dict)
+
+    @classmethod
+    def _parse(cls, data: Any, base_dir: Path, origin: str, places: Callable[[], Places]) -> Self:
         if not isinstance(data, dict):
             raise ManifestError(
                 f"{origin}: a manifest is a mapping of keys, this is {_yaml_type(data)}",
@@ -91,7 +99,7 @@ class Manifest(Section):
         try:
             manifest = cls.model_validate(data)
         except ValidationError as error:
-            raise ManifestError(*explain(error, data, origin, cls)) from None
+            raise ManifestError(*explain(error, data, origin, cls, places())) from None
         check_url(manifest.source.url, f"{origin}: source.url")
         if manifest.target.url is not None:
             check_url(manifest.target.url, f"{origin}: target.url")

@@ -4,36 +4,62 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+Places = Mapping[tuple[str, ...], tuple[int, int]]
+"""Line and column of every key of a file, both from 1."""
+MOST_TOLD = 20
+
 
 def explain(
-    error: ValidationError, data: Any, origin: str, manifest: type[BaseModel]
+    error: ValidationError, data: Any, origin: str, manifest: type[BaseModel], places: Places
 ) -> tuple[str, str]:
-    """The most telling validation error in the manifest's own words, and a hint.
+    """Every validation error in the manifest's own words, a line each in the order of the file, and
+    what may help: `m.yaml:7:3: unknown key 'model.nmae'; did you mean 'name'?`.
 
-    An unknown key comes first: misspelt, it is often why another one is missing. The alternatives
-    of one value (`30` is neither `auto` nor a list) are one error.
+    The alternatives of one value (`30` is neither `auto` nor a list) are one error.
+
+    Args:
+        places: where the keys stand in the file; empty for a manifest that was made in Python.
     """
-    problems: dict[str, list[Any]] = {}
+    problems: dict[tuple[str, ...], list[Any]] = {}
     for problem in error.errors():
-        path = _path(problem, data)
-        problems.setdefault(".".join(path), []).append((path, problem))
-    first = min(problems.values(), key=lambda group: group[0][1]["type"] != "extra_forbidden")
-    path, problem = first[0]
-    where = ".".join(path)
-    tail = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        known = sorted(_section(manifest, path[:-1]).model_fields)
+        problems.setdefault(tuple(_path(problem, data)), []).append(problem)
+    told = sorted(
+        (_place(path, places), _told(path, group, manifest)) for path, group in problems.items()
+    )
+    lines = [f"{_where(origin, place)}: {text}" for place, text in told[:MOST_TOLD]]
+    if len(told) > MOST_TOLD:
+        lines.append(f"and {len(told) - MOST_TOLD} more")
+    return "\n".join(lines), _SEE_SCHEMA
+
+
+def _where(origin: str, place: tuple[int, int]) -> str:
+    return f"{origin}:{place[0]}:{place[1]}" if place[0] else origin
+
+
+def _place(path: tuple[str, ...], places: Places) -> tuple[int, int]:
+    """Where a key stands, or the section that lacks it."""
+    while path and path not in places:
+        path = path[:-1]
+    return places.get(path, (0, 0))
+
+
+def _told(path: tuple[str, ...], group: list[Any], manifest: type[BaseModel]) -> str:
+    where, kind = ".".join(path), group[0]["type"]
+    if kind == "extra_forbidden":
+        known = sorted(_section(manifest, [*path[:-1]]).model_fields)
         close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known keys here: {', '.join(known)}."
-        return f"{origin}: unknown key {where!r}{tail}", hint
-    if problem["type"] == "missing":
-        return f"{origin}: {where} is missing{tail}", _SEE_SCHEMA
-    message = "; or: ".join(_message(problem) for _, problem in first)
-    return f"{origin}: {where}: {message}{tail}", _closest_choice(first) or _SEE_SCHEMA
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if kind == "missing":
+        return f"{where} is missing"
+    message = "; or: ".join(_message(problem) for problem in group)
+    closest = _closest_choice(group)
+    return f"{where}: {message}" + (f"; {closest}" if closest else "")
 
 
 _SEE_SCHEMA = "See `reembed schema` for every key."
@@ -62,16 +88,16 @@ def _path(problem: Any, data: Any) -> list[str]:
 
 
 def _closest_choice(group: list[Any]) -> str | None:
-    """`Did you mean 'cosine'?` for a misspelt choice."""
-    value = group[0][1].get("input")
+    """`did you mean 'cosine'?` for a misspelt choice."""
+    value = group[0].get("input")
     choices = [
         choice
-        for _, problem in group
+        for problem in group
         if problem["type"] == "literal_error"
         for choice in re.findall(r"'([^']*)'", problem["ctx"]["expected"])
     ]
     close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
-    return f"Did you mean {close[0]!r}?" if close else None
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -43,6 +43,27 @@ def read_yaml(path: Path) -> Any:
     return data
 
 
+def places(path: Path) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Line and column, both from 1, of every key and list item of a file that `read_yaml` took."""
+    found: dict[tuple[str, ...], tuple[int, int]] = {}
+
+    def walk(node: yaml.Node, path: tuple[str, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            inside = [(str(key.value), key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            inside = [(str(index), value, value) for index, value in enumerate(node.value)]
+        else:
+            return
+        for name, at, value in inside:
+            found[(*path, name)] = (at.start_mark.line + 1, at.start_mark.column + 1)
+            walk(value, (*path, name))
+
+    node = yaml.compose(_read(path), yaml.SafeLoader)
+    if node is not None:
+        walk(node, ())
+    return found
+
+
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,10 @@ class TestUnknownAndMissingKeys:
     ) -> None:
         message = refusal(load, **{key: 1})
         assert f"unknown key {shown}" in message
-        assert f"Did you mean {nearest}?" in message
+        assert f"did you mean {nearest}?" in message
 
     def test_lists_the_known_where_none_is_near(self, load: Load) -> None:
-        assert "Known keys here: collection, index, metric, url." in refusal(load, target__zzz=1)
+        assert "known here: collection, " in refusal(load, target__zzz=1)
 
     def test_in_a_section_that_may_be_null(self, load: Load) -> None:
         model = {"provider": "openai", "name": "m", "dimensons": 1}
@@ -125,10 +126,17 @@ class TestUnknownAndMissingKeys:
         assert "unknown key 'source.model.dimensons'" in message
         assert "'dimensions'" in message
 
-    def test_comes_before_a_missing_one_that_it_explains(self, load: Load) -> None:
-        message = refusal(load, model__nmae="m", model__name=...)
-        assert "unknown key 'model.nmae' (and 1 more)" in message
-        assert "Did you mean 'name'?" in message
+    def test_all_are_told_at_once_a_line_each_where_they_stand(self, load: Load) -> None:
+        changes = {"model__nmae": "m", "model__name": ..., "verify__sample": "many", "swop": {}}
+        first, second, fourth, third = refusal(load, **changes).split("\n")
+        assert re.search(r"m\.yaml:1:1: model\.name is missing", first)
+        assert re.search(r":2:3: unknown key 'model\.nmae'; did you mean 'name'\?", second)
+        assert re.search(r":\d+:3: verify\.sample: should be a valid integer", third)
+        assert re.search(r":\d+:1: unknown key 'swop'; did you mean 'swap'\?", fourth)
+
+    def test_no_more_than_a_screen_of_them(self, load: Load) -> None:
+        message = refusal(load, **{f"nonsense{number}": 1 for number in range(30)})
+        assert "and 10 more" in message and len(message.split("\n")) == 21
 
     @pytest.mark.parametrize("key", ["name", "source", "model", "source__url", "model__provider"])
     def test_missing(self, load: Load, key: str) -> None:
@@ -374,7 +382,7 @@ class TestValues:
     ) -> None:
         message = refusal(load, **changes)
         assert f"{next(iter(changes)).replace('__', '.')}: should be '" in message
-        assert f"Did you mean {nearest!r}?" in message
+        assert f"did you mean {nearest!r}?" in message
 
     @pytest.mark.parametrize(
         "changes",
@@ -407,15 +415,15 @@ class TestValues:
     )
     def test_bad_value_is_named_by_its_key(self, load: Load, changes: dict[str, Any]) -> None:
         key = next(iter(changes)).replace("__", ".")
-        assert f"m.yaml: {key}: " in refusal(load, **changes)
+        assert re.search(rf"m\.yaml:\d+:\d+: {re.escape(key)}: ", refusal(load, **changes))
 
     def test_files_of_mem0_want_its_layout(self, load: Load) -> None:
         files = {"config": "mem0.json"}
         for changes in ({}, {"source__layout": "table"}):
             said = refusal(load, source__mem0=files, **changes)
-            assert "m.yaml: source.mem0: is for layout: mem0" in said
+            assert ": source.mem0: is for layout: mem0" in said
         assert "names no file" in refusal(load, source__mem0={}, source__layout="mem0")
-        assert "Did you mean 'config'?" in refusal(load, source__mem0={"confg": "x"})
+        assert "did you mean 'config'?" in refusal(load, source__mem0={"confg": "x"})
 
     def test_integers_pass_for_numbers(self, load: Load) -> None:
         assert load(verify__margin=0).verify.margin == 0
