@@ -34,7 +34,8 @@ from reembed.quality.statistics import Interval, mean_interval, paired_differenc
 from reembed.records import SHARD_ROWS, Metric, bad_rows, chunked, text_hash
 from reembed.stages.refusals import refuse_empty
 from reembed.stores.registry import open_source
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 SAMPLE = 2_000
 MOST_QUERIES = 1_000
@@ -201,7 +202,7 @@ def _task(store: Store, manifest: Manifest, sample: int, seed: int) -> _Task:
             id for query in judged.ids for id, s in judged.judgements[query].items() if s > 0
         }
         ids = sorted({*ids, *relevant})
-    batches = [store.fetch(info.id, part, vectors=False, where=where)
+    batches = [store.reader.fetch(info.id, part, vectors=False, where=where)
                for part in chunked(ids, SHARD_ROWS)]  # fmt: skip
     records = pa.Table.from_batches(batches)
     texts = _texts(manifest, records)
@@ -245,7 +246,7 @@ def _sample_ids(
     def rank(id: str) -> bytes:
         return hashlib.blake2b(id.encode(), digest_size=8, salt=salt).digest()
 
-    listed = (id for page in store.list_ids(info.id, where) for id in page.to_pylist())
+    listed = (id for page in store.reader.list_ids(info.id, where) for id in page.to_pylist())
     return sorted(heapq.nsmallest(sample, listed, key=rank))
 
 

@@ -13,7 +13,8 @@ from reembed.embedders.recorded import believe
 from reembed.errors import PreflightError, UsageError
 from reembed.manifest.urls import resolve_url
 from reembed.stores.registry import open_store
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 HEADER = """\
 # A migration manifest; `reembed schema` lists every key.
@@ -84,7 +85,7 @@ def discover(
     try:
         infos, refused = _describe_all(store)
         if collection is None and len(infos) + len(refused) == 1 and refused:
-            store.describe(*refused)  # raises, with the way out
+            store.catalog.describe(*refused)  # raises, with the way out
         if not infos and not refused:
             raise PreflightError(f"{url}: holds no collection", "Check the path or the database.")
         if collection is None and len(infos) + len(refused) > 1:
@@ -96,7 +97,7 @@ def discover(
                 f"{url}: holds {len(infos) + len(refused)} collections",
                 f"Choose with --collection: {names}.",
             )
-        chosen = store.describe(collection or infos[0].name)
+        chosen = store.catalog.describe(collection or infos[0].name)
     finally:
         store.close()
     source: dict[str, Any] = {
@@ -114,9 +115,9 @@ def discover(
 def _describe_all(store: Store) -> tuple[list[CollectionInfo], dict[str, str]]:
     """Every collection, and why those that are refused cannot be described."""
     infos, refused = [], {}
-    for name in store.collections():
+    for name in store.catalog.collections():
         try:
-            infos.append(store.describe(name))
+            infos.append(store.catalog.describe(name))
         except PreflightError as error:
             refused[name] = error.message
     return infos, refused

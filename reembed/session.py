@@ -29,7 +29,8 @@ from reembed.errors import (
     ReembedError,
     UnreachableError,
 )
-from reembed.lease.lease import LeasedProgress, StoreLease, leased
+from reembed.lease.guarded import LeasedProgress, leased
+from reembed.lease.lease import StoreLease
 from reembed.manifest import Manifest, Model
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
@@ -39,7 +40,8 @@ from reembed.run.guards import Pause
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import Paid, VectorCache, known_hashes
 from reembed.stores.registry import open_source, open_store
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 
 class Session:
@@ -105,8 +107,8 @@ class Session:
         """
         manifest, store = self.manifest, self.source_store
         run = self._run.run_id if self._run else ""
-        lease = StoreLease(store, manifest.live, manifest.name, run, self.progress.note)
         try:
+            lease = StoreLease(store, manifest.live, manifest.name, run, self.progress.note)
             lease.acquire()
         except PreflightError as error:
             if manifest.target_url == manifest.source.url:

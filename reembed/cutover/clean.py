@@ -47,10 +47,15 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
         return outcome(s, "clean", False)
     let_writes_go(s)
     done = _drop_old(s) if last_move(s.run) == "swap" else _drop_shadow(s)
-    s.source_store.release_capture(s.source.id)
+    if s.source_store.capture is not None:
+        s.source_store.capture.stop(s.source.id)
     shadow = shadow_id(s.run)
-    if shadow is not None and s.store.describe_id(shadow) is not None:
-        s.store.release_capture(shadow)
+    if (
+        shadow is not None
+        and s.store.capture is not None
+        and s.store.catalog.describe_id(shadow) is not None
+    ):
+        s.store.capture.stop(shadow)
     s.run.journal.append("cleaned", what=done)
     return replace(outcome(s, "clean", True), messages=[done])
 
@@ -81,7 +86,7 @@ def _drop_shadow(s: Session) -> str:
     unread = ""
     if dropping(s.run) is None and shadow_was_live(s.run):
         try:
-            if s.store.describe_id(id) is not None:
+            if s.store.catalog.describe_id(id) is not None:
                 refuse_late(s)
         except DamagedStoreError:
             unread = "; its index could not be read, so what came late to it, if anything, is lost"
@@ -112,7 +117,7 @@ def drop_old(
             f"{live!r} no longer leads to the collection that this run swapped in",
             "Another swap has happened since; nothing was deleted.",
         )
-    if not begun and store.describe_id(parked_id) is not None:
+    if not begun and store.catalog.describe_id(parked_id) is not None:
         found = find_late(store, parked_id, where, run, ledger)
         late, _ = without_conflicts(store, live_id, found, ledger)
         if late:
@@ -145,4 +150,4 @@ def drop_shadow(store: Store, run: RunDir, shadow_id: str, live: str | None) -> 
 def _drop(store: Store, run: RunDir, id: str) -> None:
     if dropping(run) != id:
         run.journal.append("clean-begun", id=id)
-    store.drop(id)
+    store.to_write().drop(id)

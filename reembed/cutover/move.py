@@ -21,7 +21,8 @@ from reembed.run.directory import RunDir
 from reembed.run.history import last_move, parked_name
 from reembed.session import Session
 from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
-from reembed.stores.store import Exchange, Receipt, Store
+from reembed.stores.store import Store
+from reembed.stores.values import Exchange, Receipt
 from reembed.sync.recover import both_ids, shadow_of
 
 MOVE_TRIES = 5
@@ -29,10 +30,16 @@ MOVE_PAUSE = 1.0
 """Seconds in which others that were in the way of a move can go on."""
 
 
+def _parked_as(s: Session) -> str:
+    """The name that the old collection gets, or would get."""
+    name = parked_name(s.manifest.live, s.run.run_id)
+    return s.store.cutover.fit_name(name) if s.store.cutover else name
+
+
 def swap_kind(s: Session) -> SwapPlan:
     """How this run's newest swap moves the live name."""
     kind = s.run.events("swap-begun")[-1]["kind"]
-    guarantee = s.store.capabilities.swap_kinds.get(kind, "")
+    guarantee = s.store.cutover.kinds.get(kind, "") if s.store.cutover else ""
     return SwapPlan(kind, CONFIG_GUARANTEE if kind == "config" else guarantee, s.manifest.live)
 
 
@@ -54,7 +61,7 @@ def let_writes_go(s: Session) -> None:
 def move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after."""
     old_id, new_id = both_ids(s)
-    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
+    parked = _parked_as(s)
     if action == "swap":
         model = s.manifest.model.to_dict()
         exchange = Exchange(s.manifest.live, new_id, old_id, parked, model)
@@ -69,7 +76,7 @@ def move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Rec
 def variables_of(s: Session, action: str) -> dict[str, str]:
     """What the hooks of a move are told."""
     shadow = str(s.run.events("shadow-created")[-1]["name"])
-    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
+    parked = _parked_as(s)
     variables = hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
     config = application_config(s.manifest, s.run.path, action)
     return variables | ({} if config is None else {"APPLICATION_CONFIG": str(config)})
@@ -79,15 +86,12 @@ def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -
     """What an action did or, as a dry run, would do."""
     shadow = s.run.last("shadow-created")
     name = str(shadow["name"]) if shadow else ""
-    parked = s.store.fit_name(parked_name(s.manifest.live, s.run.run_id))
+    parked = _parked_as(s)
     back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
     other = name if back else parked
-    if (
-        done and action != "clean"
-    ):  # a pointer leaves a collection its name unless it is the live one
-        left = (
-            s.store.describe_id(shadow_of(s)) if back else s.source_store.describe_id(s.source.id)
-        )
+    if done and action != "clean":  # a pointer leaves a collection its name unless it is live
+        store, id = (s.store, shadow_of(s)) if back else (s.source_store, s.source.id)
+        left = store.catalog.describe_id(id)
         other = left.name if left else other
     return SwapResult(
         action, s.run.run_id, done, s.manifest.live,
@@ -105,7 +109,7 @@ def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Itera
     """Writers wait until `release_writes`, at the latest at the end of the block, so that nothing
     they write falls between the last comparison and the move."""
     run.journal.append("writes-held")
-    grace = store.hold_writes(live, HOLD_SECONDS, incoming_id)
+    grace = store.to_move().hold_writes(live, HOLD_SECONDS, incoming_id)
     if grace:
         time.sleep(grace)
     try:
@@ -118,7 +122,7 @@ def release_writes(store: Store, run: RunDir, live: str) -> None:
     """Let held writers go on, those too that a killed call held."""
     last = run.last("writes-held", "writes-released")
     if last is not None and last["event"] == "writes-held":
-        store.release_writes(live)
+        store.to_move().release_writes(live)
         run.journal.append("writes-released")
 
 
@@ -140,6 +144,6 @@ def finish_move(store: Store, run: RunDir, action: str) -> Receipt:
     if begun["kind"] == "config":  # no name moves: the application's configuration does
         receipt = Receipt("config")
     else:
-        receipt = store.exchange(begun["kind"], Exchange(**begun["exchange"]))
+        receipt = store.to_move().exchange(begun["kind"], Exchange(**begun["exchange"]))
     run.journal.append(f"{action}-done", receipt=receipt.to_dict(), exchange=begun["exchange"])
     return receipt

@@ -22,7 +22,7 @@ from reembed.run.history import last_move, pending_move, rollback_unfinished
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan
-from reembed.stores.store import Receipt
+from reembed.stores.values import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
 from reembed.sync.recover import both_ids, settle, shadow_of, way_back_of
 from reembed.sync.sweep import SWEEP_SECONDS
@@ -46,7 +46,7 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
     if dry_run:
         return outcome(s, "rollback", False, kind)
     old_id, _ = both_ids(s)
-    if s.source_store.describe_id(old_id) is None:
+    if s.source_store.catalog.describe_id(old_id) is None:
         raise PreflightError(
             f"the old collection (id {old_id}) is gone, so there is nothing to go back to",
             "The run's export shards still hold every record with its old vector.",

@@ -25,7 +25,7 @@ from reembed.run.history import last_move, pending_move, run_state, shadow_was_l
 from reembed.session import Session
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
-from reembed.stores.store import Receipt
+from reembed.stores.values import Receipt
 from reembed.sync.recover import (
     both_ids,
     carry,
@@ -130,7 +130,7 @@ def _finish_swap(s: Session) -> SwapResult:
 
 def _open_in_others(s: Session) -> list[str]:
     """Which other processes have a store open that takes one writer, and what that means."""
-    others = s.source_store.capabilities.open_in
+    others = s.source_store.catalog.capabilities.open_in
     if not others:
         return []
     return [

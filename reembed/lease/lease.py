@@ -1,7 +1,7 @@
 """The lease on a live name, kept in its store: one run at a time, of any machine or directory.
 
 The store holds one claim, an `Owner` as text, and changes it only by compare-and-set
-(`Store.claim`). A thread renews it. A claim is taken over at once if its process is known to be
+(`Claims.claim`). A thread renews it. A claim is taken over at once if its process is known to be
 gone, else only if its heartbeat is older than STALE_SECONDS *and* the claim does not change while
 it is watched for WATCH_SECONDS: clocks of two machines may differ by any amount, and a live owner
 is still seen to be alive. What it takes is that no machine's clock runs half as fast as another's,
@@ -16,13 +16,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
 
 from reembed.errors import LockedError, ReembedError
 from reembed.lease.owner import Owner
-from reembed.progress import Counter, Progress
 from reembed.stores.store import Store
 
 RENEW_SECONDS = 10.0
@@ -60,13 +58,17 @@ class StoreLease:
     Args:
         manifest, run: names of what is worked on, for those who are locked out.
         note: told why it takes a while.
+
+    Raises:
+        PreflightError: the store keeps no claims.
     """
 
     def __init__(
         self, store: Store, live: str, manifest: str, run: str = "",
         note: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._store, self._live, self._note = store, live, note
+        self._url, self._claims = store.url, store.to_claim()
+        self._live, self._note = live, note
         self._owner = Owner.this_process(manifest, run)
         self._claim = ""
         self._unsure = ""  # a renewal without an answer: it may stand, or `_claim` may
@@ -89,7 +91,7 @@ class StoreLease:
             dead = dead or (bool(watched) and _now() - since > WATCH_SECONDS)
             claim, asked = self._owner.beat().to_text(), _now()
             try:
-                standing = self._store.claim(self._live, claim, watched if dead else None)
+                standing = self._claims.claim(self._live, claim, watched if dead else None)
             except ReembedError:
                 _LEFT_BEHIND.add(claim)  # it may stand all the same
                 raise
@@ -111,7 +113,7 @@ class StoreLease:
         age = time.time() - owner.heartbeat if owner else STALE_SECONDS
         if changed or abs(age) < STALE_SECONDS:
             raise LockedError(
-                f"{self._store.url}: another run is at work on {self._live!r}: "
+                f"{self._url}: another run is at work on {self._live!r}: "
                 f"{owner or 'of another version of reembed'}",
                 "Wait until it ends, or stop it; running again then resumes where it was. If its "
                 f"machine is gone, run again once its heartbeat is {STALE_SECONDS:.0f} s old.",
@@ -148,7 +150,7 @@ class StoreLease:
         else:
             by = "taken over by another version of reembed" if self._lost else "taken away"
         raise LockedError(
-            f"{self._store.url}: the lease on {self._live!r} was {by}. This process had stood "
+            f"{self._url}: the lease on {self._live!r} was {by}. This process had stood "
             "still, or had not reached the store, for too long; it stops before its next write",
             "Wait until that run ends, then run again: what this one did is kept.",
         )
@@ -159,7 +161,7 @@ class StoreLease:
                 return
             self._unsure = self._unsure or self._owner.beat().to_text()
             asked = _now()
-            standing = self._store.renew(self._live, self._claim, self._unsure)
+            standing = self._claims.renew(self._live, self._claim, self._unsure)
             if standing is not None:
                 self._lost = standing
                 return
@@ -178,73 +180,10 @@ class StoreLease:
             return
         try:
             for claim in filter(None, (self._claim, self._unsure)):
-                self._store.unclaim(self._live, claim)
+                self._claims.unclaim(self._live, claim)
         except ReembedError as error:
             _LEFT_BEHIND.update(filter(None, (self._claim, self._unsure)))
             self._note(
                 f"the lease on {self._live!r} could not be given back ({error.message}); the next "
                 "run takes it over"
             )
-
-
-# What a run does under a lease
-
-WRITES = frozenset(
-    {
-        "acknowledge", "add", "build_index", "capture", "delete", "hold_writes", "release_capture",
-        "release_writes", "replace",
-    }
-)  # fmt: skip
-MOVES = frozenset({"create", "exchange", "drop"})
-"""Writes before which the store itself is asked whose the lease is."""
-
-
-class _LeasedStore:
-    """A store that asks for the lease before every write."""
-
-    def __init__(self, store: Store, check: Callable[[bool], None]) -> None:
-        self._store, self._check = store, check
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._store, name)
-        if name not in WRITES | MOVES:
-            return found
-
-        def checked(*arguments: Any, **options: Any) -> Any:
-            self._check(name in MOVES)
-            return found(*arguments, **options)
-
-        return checked
-
-
-def leased(store: Store, check: Callable[[bool], None]) -> Store:
-    """`store`, with `check` before every write; it is told whether the write is one of MOVES."""
-    return cast(Store, _LeasedStore(store, check))
-
-
-class LeasedProgress(Progress):
-    """Progress that ends a stage which needs no store, such as embedding, when the lease is lost.
-
-    Args:
-        check: raises then.
-    """
-
-    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
-        self._progress, self._check = progress, check
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Counter]:
-        with self._progress.stage(name, total, done) as counter:
-            yield _LeasedCounter(counter, self._check)
-
-    def note(self, message: str) -> None:
-        self._progress.note(message)
-
-
-class _LeasedCounter:
-    def __init__(self, counter: Counter, check: Callable[[], None]) -> None:
-        self._counter, self._check = counter, check
-
-    def update(self, n: float | None = 1) -> None:
-        self._check()
-        self._counter.update(n)

@@ -16,7 +16,8 @@ from reembed.manifest import Manifest
 from reembed.manifest.template import TextTemplate
 from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 SAMPLE = 500
 TIMED_TEXTS = 32
@@ -80,10 +81,10 @@ def make_estimate(
 ) -> tuple[Estimate, Sampled]:  # fmt: skip
     """What a run will take but for its time, which costs something to learn: see `timed`."""
     template = TextTemplate(manifest.text)
-    page = next(iter(store.list_ids(source.id, manifest.source.where)), None)
+    page = next(iter(store.reader.list_ids(source.id, manifest.source.where)), None)
     ids = page.to_pylist() if page is not None else []
     ids = ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]
-    rows = store.fetch(source.id, ids, vectors=False, where=manifest.source.where)
+    rows = store.reader.fetch(source.id, ids, vectors=False, where=manifest.source.where)
     columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
     texts = template.texts(*columns)
     usable = [text for text in texts if text.strip()]
@@ -113,7 +114,7 @@ def make_estimate(
         state_bytes=text_bytes + records * (source.dimensions or 0) * 4 + 2 * new_vectors,
         store_bytes=(
             CHROMA_TEXT_FACTOR * text_bytes + 2 * new_vectors
-            if target_store.capabilities.local_path
+            if target_store.catalog.capabilities.local_path
             else 0
         ),
     )

@@ -22,7 +22,8 @@ from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 STAGE = "export"
 CENSUS = "shard-"
@@ -68,13 +69,14 @@ def take_census(
         return Census(source.id, done["rows"], done["watermark"])
 
     # Shards of an earlier census may be older than this one: then nothing may be spared a look.
-    watermark = store.watermark(source.id) if done is None else None
+    changes = store.changes if done is None else None
+    watermark = changes.since(source.id, None).mark if changes else None
     rows = 0
     with (
         atomic_file(run.path / IDS_FILE) as file,
         pq.ParquetWriter(file, IDS_SCHEMA, compression="zstd") as writer,
     ):
-        for ids in _full_slices(store.list_ids(source.id, where)):
+        for ids in _full_slices(store.reader.list_ids(source.id, where)):
             writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
             rows += len(ids)
     refuse_empty(source, where, rows)
@@ -168,7 +170,7 @@ def export_shard(
 def _fetch(
     store: Store, source_id: str, ids: Sequence[str], where: Mapping[str, Any] | str | None
 ) -> pa.Table:
-    batch = store.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
+    batch = store.reader.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
     return pa.Table.from_batches([batch])
 
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from reembed.errors import SourceChangedError, TakenError
-from reembed.manifest import Model
 from reembed.progress import Progress
-from reembed.records import SHARD_ROWS, Metric, chunked
+from reembed.records import SHARD_ROWS, chunked
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.history import not_loaded, shadow_id
@@ -28,8 +26,10 @@ from reembed.stages.shard_rows import (
     displacing,
     load_shard,
     read_rows,
+    writing,
 )
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo, CollectionSpec
 
 STAGE = "load"
 
@@ -37,14 +37,7 @@ STAGE = "load"
 def ensure_shadow(
     store: Store,
     run: RunDir,
-    name: str,
-    *,
-    dimensions: int,
-    metric: Metric,
-    index: Mapping[str, Any],
-    metadata: Mapping[str, Any] | None,
-    model: Model,
-    like: str | None = None,
+    spec: CollectionSpec,
 ) -> CollectionInfo:
     """The run's shadow, made if need be.
 
@@ -55,9 +48,9 @@ def ensure_shadow(
         PreflightError: the name is taken by a collection that this run did not make.
         SourceChangedError: the shadow was deleted behind our back.
     """
-    id = shadow_id(run)
+    id, name = shadow_id(run), spec.name
     if id is not None:
-        info = store.describe_id(id)
+        info = store.catalog.describe_id(id)
         if info is None:
             raise SourceChangedError(
                 f"the shadow {name!r} (id {id}) is gone: somebody deleted it",
@@ -73,10 +66,7 @@ def ensure_shadow(
     else:
         if not intended:
             run.journal.append("shadow-intent", name=name)
-        info = store.create(
-            name, dimensions=dimensions, metric=metric, index=index, metadata=metadata,
-            model=model, like=like,
-        )  # fmt: skip
+        info = store.to_write().create(spec)
     run.journal.append("shadow-created", id=info.id, name=name)
     return info
 
@@ -87,7 +77,7 @@ def intended_shadow(store: Store, run: RunDir) -> str | None:
     if shadow_id(run) is not None or not intents:
         return None
     name = str(intents[-1]["name"])
-    info = store.describe(name) if name in store.collections() else None
+    info = store.catalog.describe(name) if name in store.catalog.collections() else None
     return info.id if info is not None and not info.count else None
 
 
@@ -114,7 +104,7 @@ def load(
             wait()
             stem = shard.stem
             replacing = stem.startswith(DELTA) or stem in remade
-            write = displacing(store.replace if replacing else store.add, store, run, stem)
+            write = displacing(writing(store, "replace" if replacing else "add"), store, run, stem)
             load_shard(store, shadow, export_shards[stem], rows, ledger, write, replacing=replacing)
             run.journal.append("loaded", stem=stem, sha256=shard.sha256)
             counter.update(shard.rows)
@@ -140,6 +130,8 @@ def build_index(store: Store, shadow: str, run: RunDir) -> None:
     """Make the indexes of a shadow that is full. Records that cannot be together in a unique one,
     since shards were exported at several moments, are displaced: the next comparison tells which
     of them is right."""
+    if store.build_index is None:  # it indexes as it is filled
+        return
     try:
         store.build_index(shadow)
     except TakenError as error:
@@ -150,9 +142,9 @@ def build_index(store: Store, shadow: str, run: RunDir) -> None:
 def remove_strays(store: Store, shadow: str, ledger: Ledger) -> None:
     """Delete from the shadow what no shard holds any more, after a shard was made again."""
     strays: list[str] = []
-    for page in store.list_ids(shadow):
+    for page in store.reader.list_ids(shadow):
         ids = page.to_pylist()
         known = ledger.lookup(ids)
         strays += [id for id in ids if id not in known or known[id].quarantined]
     for ids in chunked(strays, SHARD_ROWS):
-        store.delete(shadow, ids)
+        store.to_write().delete(shadow, ids)

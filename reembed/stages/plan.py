@@ -24,8 +24,10 @@ from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.stages.estimate import Estimate, Known, make_estimate, timed
 from reembed.stages.refusals import existing, name_taken, refuse_empty
+from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Cutover, Store
+from reembed.stores.values import CollectionInfo, Survey
 
 NO_EXCHANGE = (
     "swap.kind: config builds the new collection beside it and leaves the change to the application"
@@ -90,19 +92,6 @@ LEASE_IN_SOURCE = Problem(
 )
 
 
-def target_name(manifest: Manifest, store: Store, dimensions: int) -> str:
-    """The shadow's name: target.collection, or `<collection>__<model>-<dimensions>`."""
-    return manifest.target.collection or store.default_target(
-        manifest.source.collection, manifest.model.name.removeprefix("package:"), dimensions
-    )
-
-
-def index_settings(manifest: Manifest, source: CollectionInfo) -> dict[str, Any]:
-    """The shadow's index: the source's settings where the store is the same, and target.index."""
-    same_store = manifest.target_url == manifest.source.url
-    return (source.index if same_store else {}) | manifest.target.index
-
-
 def make_plan(
     manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
     spending: Spending, known: Known, own_shadow: str | None = None,
@@ -119,16 +108,17 @@ def make_plan(
         UnreachableError, ProviderRefusedError: the model does not answer as asked.
     """
     source = source_store.resolve(manifest.source.collection)
+    writer, _ = target_store.to_write(), target_store.to_search()
     where = manifest.source.where
-    source_store.check_where(where)
+    source_store.reader.check_where(where)
     records = source.count
     if where is not None:
-        records = sum(len(page) for page in source_store.list_ids(source.id, where))
+        records = sum(len(page) for page in source_store.reader.list_ids(source.id, where))
     history = compare_history(manifest, source, source_store)
     refuse_empty(source, where, records)
     embedder.check_reachable()
     dimensions = embedder.dimensions
-    target = target_name(manifest, target_store, dimensions)
+    target = target_name(manifest, writer, dimensions)
 
     blockers: list[Problem] = []
     swap = None
@@ -136,14 +126,15 @@ def make_plan(
         swap = choose_kind(source_store, manifest, source)
     except PreflightError as error:
         blockers.append(Problem(error.message, error.hint))
-    survey = source_store.survey(source.id)
+    survey = source_store.survey(source.id) if source_store.survey else Survey()
     if swap is not None and swap.kind != "config":
         blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
-    blockers += _target_blockers(manifest, source, target_store, target, own_shadow)
-    made, refused = _shadow_notes(manifest, source, target_store, dimensions)
-    blockers += refused
+    checked = writer.check(shadow_spec(manifest, source, target, dimensions))
+    blockers += [Problem(refusal.message, refusal.hint) for refusal in checked.refusals]
+    taken = _target_blockers(manifest, source, target_store, target, own_shadow)
+    blockers += [problem for problem in taken if problem not in blockers]
     if swap is not None and swap.kind != "config":
-        blockers += _live_blockers(source_store, source, manifest.live)
+        blockers += _live_blockers(source_store.to_move(), source, manifest.live)
     estimate, sampled = make_estimate(
         manifest, source_store, source, records, embedder, target_store, known
     )
@@ -155,12 +146,13 @@ def make_plan(
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {
-        *source_store.capabilities.notes, *target_store.capabilities.notes, *survey.notes, *made,
+        *source_store.catalog.capabilities.notes, *target_store.catalog.capabilities.notes,
+        *survey.notes, *checked.notes,
     }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
     recorded = believe(source.model, [manifest.model])
     warnings += _recorded_warnings(manifest, recorded)
-    can_point = "pointer" in source_store.capabilities.swap_kinds
+    can_point = source_store.cutover is not None and "pointer" in source_store.cutover.kinds
     warnings.append(_application_warning(source, dimensions, swap, can_point))
     mem0 = examine(manifest, source, dimensions)
     warnings += [Problem(text) for text in history]
@@ -196,7 +188,6 @@ def _target_blockers(
 ) -> list[Problem]:
     try:
         same_store = manifest.target_url == manifest.source.url
-        store.check_name(target, source.id if same_store else None)
         there = existing(store, target)
         if same_store and (
             target in (source.name, manifest.source.collection, manifest.live)
@@ -214,25 +205,11 @@ def _target_blockers(
     return []
 
 
-def _shadow_notes(
-    manifest: Manifest, source: CollectionInfo, store: Store, dimensions: int
-) -> tuple[list[str], list[Problem]]:
-    """What the store says of the shadow that it will make, or why it will not."""
-    index = index_settings(manifest, source)
-    like = source.id if manifest.target_url == manifest.source.url else None
-    try:
-        store.check_index(index, manifest.target.metric or source.metric)
-        return store.check_shadow(like, dimensions, index), []
-    except RefusedError as error:
-        return [], [Problem(error.message, error.hint)]
-
-
-def _live_blockers(store: Store, source: CollectionInfo, live: str) -> list[Problem]:
+def _live_blockers(cutover: Cutover, source: CollectionInfo, live: str) -> list[Problem]:
     """The live name must be legal, and leave room for what the old collection will be called."""
     try:
-        store.check_name(live)
-        parked = store.fit_name(parked_name(live, "x" * len(new_run_id())))
-        store.check_name(parked, source.id)
+        parked = cutover.fit_name(parked_name(live, "x" * len(new_run_id())))
+        cutover.check(live, parked, source.id)
     except RefusedError as error:
         return [Problem(f"swap.live: {error.message}", error.hint or "Choose another live name.")]
     return []
@@ -283,7 +260,7 @@ def _budget_blockers(
 
 def _disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:
     needs = {_existing(state): estimate.state_bytes}
-    local = store.capabilities.local_path
+    local = store.catalog.capabilities.local_path
     if local is not None:
         path = _existing(local)
         same = next((p for p in needs if p.stat().st_dev == path.stat().st_dev), path)

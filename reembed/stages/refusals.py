@@ -7,13 +7,14 @@ from typing import Any
 
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.run.directory import RunDir
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 
 def existing(store: Store, name: str) -> CollectionInfo | None:
     """The collection of this name, None without one."""
     try:
-        return store.describe(name)
+        return store.catalog.describe(name)
     except CollectionNotFoundError:
         return None
 

@@ -19,13 +19,14 @@ from reembed.records import SHARD_ROWS, Vectors, chunked, fixed_array_to_vectors
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
 from reembed.stores.store import Store
+from reembed.stores.values import WriteMode
 
 RECORD_COLUMNS = ("id", "document", "metadata", "uri", "row_sha256")
 DISPLACING_TRIES = 3
 """How often a write is tried: all holders are told at once, and nobody else writes to a shadow."""
 
 Write = Callable[[str, pa.RecordBatch, Vectors], None]
-"""`Store.add` or `Store.replace`."""
+"""`Writer.write` with its mode."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class ShardRows:
 
     records: pa.Table
     embedded: pa.Table
+
+
+def writing(store: Store, mode: WriteMode) -> Write:
+    """`Writer.write` of the store in this mode."""
+    write = store.to_write().write
+    return lambda id, records, vectors: write(id, records, vectors, mode)
 
 
 def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
@@ -53,7 +60,7 @@ def displace(store: Store, shadow: str, run: RunDir, stem: str, ids: Sequence[st
     if ids:
         run.journal.append("displaced", stem=stem, ids=list(ids))
     for page in chunked(ids, SHARD_ROWS):
-        store.delete(shadow, page)
+        store.to_write().delete(shadow, page)
 
 
 def displacing(
@@ -76,7 +83,7 @@ def displacing(
                     raise  # two rows of the shard itself need one value
                 again = [id for id in error.holders if id in spared]
                 displace(store, shadow, run, stem, sorted({*error.holders} - {*again}))
-                store.delete(shadow, again)
+                store.to_write().delete(shadow, again)
 
     return written
 
@@ -102,7 +109,7 @@ def load_shard(
     if replacing:
         gone = gone_of(export, rows, ledger)
         for ids in chunked([id for id in gone if only is None or id in only], SHARD_ROWS):
-            store.delete(shadow, ids)
+            store.to_write().delete(shadow, ids)
     write_rows(write, shadow, rows, current)
 
 

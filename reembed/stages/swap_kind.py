@@ -8,7 +8,8 @@ from typing import Any
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.manifest import Manifest, SwapKind
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 PREFERENCE: tuple[SwapKind, ...] = ("transaction", "alias")
 """What `auto` takes where the live name is no pointer; `rename` comes last and must be accepted."""
@@ -51,10 +52,12 @@ def choose_kind(store: Store, manifest: Manifest, source: CollectionInfo) -> Swa
                 "Leave it at auto: the new collection is left ready in the target store.",
             )
         return SwapPlan("config", CONFIG_GUARANTEE, live)
-    kinds = store.capabilities.swap_kinds
-    kind = _wanted_kind(swap.kind, kinds, swap.accept_window, store.is_pointer(live))
-    if kind == "config":
-        return SwapPlan(kind, CONFIG_GUARANTEE, live)
+    if swap.kind == "config":
+        return SwapPlan("config", CONFIG_GUARANTEE, live)
+    cutover = store.to_move()
+    kinds = cutover.kinds
+    is_pointer = cutover.follow(live) is not None
+    kind = _wanted_kind(swap.kind, kinds, swap.accept_window, is_pointer)
     _check_live(store, manifest, source, kind)
     return SwapPlan(kind, kinds[kind], live)
 
@@ -74,7 +77,7 @@ def _wanted_kind(
             "swap.kind rename has a gap of a few ms in which the live name does not exist", hint
         )
     if wanted != "auto":
-        for kind in ("config", *kinds):
+        for kind in kinds:
             if kind == wanted:
                 return kind
         raise PreflightError(f"this store cannot swap by {wanted}; it can by {_list(kinds)}", hint)

@@ -10,7 +10,8 @@ from typing import Any
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
 from reembed.manifest import Layout, Manifest
 from reembed.manifest.urls import check_url
-from reembed.stores.store import Store, StoreOptions
+from reembed.stores.store import Store
+from reembed.stores.values import StoreOptions
 
 ADAPTERS = {
     "chroma": "reembed.stores.chroma.store",

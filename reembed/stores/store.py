@@ -1,147 +1,43 @@
-"""What every store adapter offers: the Store protocol and the values it speaks in.
+"""What a store is made of: parts, of which each has those it can have.
+
+Every store can be looked into and read (`Catalog`, `Reader`); a Parquet folder, or a database in
+which one may not write, is nothing else. What more a store can do is a part of its own, and None
+where it cannot, so that no method does nothing. Whoever needs a part asks for it once, by
+`Store.to_write()` and its like, which refuse with the store's URL and the way out.
 
 An adapter maps its client's errors to `reembed.errors`: a store out of reach is UnreachableError,
 an unknown name CollectionNotFoundError, a request it will never take PreflightError. A contract
-suite (`tests/contract`) holds every adapter to the sentences below.
+suite (`tests/stores/contract`) holds every adapter to the sentences below, part by part.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 
-from reembed.manifest import Layout, Model, SwapKind
-from reembed.records import Metric, Vectors
+from reembed.errors import PreflightError
+from reembed.manifest import SwapKind
+from reembed.records import Vectors
+from reembed.stores.values import (
+    Capabilities,
+    Change,
+    CollectionInfo,
+    CollectionSpec,
+    Exchange,
+    Receipt,
+    SpecCheck,
+    Survey,
+    Where,
+    WriteMode,
+)
 
 
-@dataclass(frozen=True)
-class CollectionInfo:
-    """A collection as the store describes it at one moment.
-
-    Attributes:
-        id: the store's own object id, stable under renames.
-        count: records, all of them.
-        dimensions: of its vectors, None where it never had one.
-        metric: the metric its index really uses.
-        metadata: the collection's own metadata, None without any.
-        index: store-specific index settings, as `create` takes them.
-        model: what the store recorded of the model, as manifest keys; None if nothing usable.
-        database: which database it is in, whatever name and address that goes by; empty where the
-            store cannot tell.
-        layout: pgvector: how the table is laid out; empty where a store has one layout.
-    """
-
-    id: str
-    name: str
-    count: int
-    dimensions: int | None
-    metric: Metric
-    metadata: dict[str, Any] | None = None
-    index: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] | None = None
-    database: dict[str, Any] = field(default_factory=dict)
-    layout: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """What a manifest says of its source besides the URL.
-
-    Attributes:
-        data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
-        layout: pgvector: how the table is laid out.
-        columns: pgvector: names of columns, by what they hold.
-    """
-
-    data_dir: Path | None = None
-    layout: Layout = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What `plan` should tell about a collection that is to be moved.
-
-    Attributes:
-        notes: how it is laid out, and what its swap will do to what hangs on it.
-        blockers: why it cannot be swapped.
-    """
-
-    notes: tuple[str, ...] = ()
-    blockers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a store can do here, with this URL and this machine's reach.
-
-    Attributes:
-        swap_kinds: the kinds it can do, and what each guarantees, in its own words.
-        local_path: the directory whose disk the shadow fills, None if it is not on this machine.
-        notes: what `plan` should tell the user about this store.
-        open_in: other processes that have a store open that takes one writer, e.g.
-            `pid 123 (python app.py)`; those that can be seen.
-    """
-
-    swap_kinds: Mapping[SwapKind, str]
-    local_path: Path | None = None
-    notes: tuple[str, ...] = ()
-    open_in: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One move of the live name from a collection to another.
-
-    Attributes:
-        live: the name the application reads.
-        incoming_id: the collection that takes the live name.
-        outgoing_id: the collection that has it now; None where the live name is new.
-        parked: the name that the outgoing collection gets.
-        model: settings of the incoming collection's model (manifest keys), for a pointer's readers.
-    """
-
-    live: str
-    incoming_id: str
-    outgoing_id: str | None
-    parked: str
-    model: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What an exchange did.
-
-    Attributes:
-        kind: the swap kind used.
-        gap_seconds: how long the live name did not exist, measured; None where there is no gap.
-        intruder: name of a collection that somebody made under the live name in the gap, moved
-            aside so that its records can be merged; None without one.
-        mark: for `changed_since`, where the store logs writes to the incoming collection from the
-            very moment of the move; None where it does not.
-    """
-
-    kind: SwapKind
-    gap_seconds: float | None = None
-    intruder: str | None = None
-    mark: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class Store(Protocol):
-    """A vector database behind one URL."""
-
-    url: str
+class Catalog(Protocol):
+    """Which collections there are."""
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -158,43 +54,15 @@ class Store(Protocol):
         """The collection of this object id, None if it is gone."""
         ...
 
-    def survey(self, id: str) -> Survey:
-        """What is to be said of a collection before it is moved."""
-        ...
 
-    def check_name(self, name: str, beside: str | None = None) -> None:
-        """Raise PreflightError, saying why, if the store would refuse the name.
+class Reader(Protocol):
+    """Records out."""
 
-        Args:
-            beside: object id of the collection with which this one is to exchange names.
-        """
-        ...
-
-    def fit_name(self, name: str) -> str:
-        """A name that was made up, shortened where the store allows no such long ones."""
-        ...
-
-    def check_index(self, index: Mapping[str, Any], metric: Metric) -> None:
-        """Raise PreflightError, saying why, if `create` would refuse these index settings."""
-        ...
-
-    def check_shadow(
-        self, like: str | None, dimensions: int, index: Mapping[str, Any]
-    ) -> list[str]:
-        """What `plan` should say of a collection that is made like another one of this store, with
-        vectors of so many dimensions. Raises PreflightError, saying why, if `create` would refuse.
-        """
-        ...
-
-    def default_target(self, collection: str, model: str, dimensions: int) -> str:
-        """A legal name `<collection>__<model>-<dimensions>`."""
-        ...
-
-    def check_where(self, where: Mapping[str, Any] | str | None) -> None:
+    def check_where(self, where: Where) -> None:
         """Raise PreflightError if the filter is not one of this store's."""
         ...
 
-    def list_ids(self, id: str, where: Mapping[str, Any] | str | None = None) -> Iterator[pa.Array]:
+    def list_ids(self, id: str, where: Where = None) -> Iterator[pa.Array]:
         """The ids of all (matching) records, each exactly once, in pages of at most SHARD_ROWS.
 
         Records written or deleted meanwhile may or may not appear; all others do.
@@ -202,12 +70,7 @@ class Store(Protocol):
         ...
 
     def fetch(
-        self,
-        id: str,
-        ids: Sequence[str],
-        *,
-        vectors: bool,
-        where: Mapping[str, Any] | str | None = None,
+        self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
     ) -> pa.RecordBatch:
         """The records of these ids (at most SHARD_ROWS) as `EXPORT_SCHEMA`, in the order asked for.
 
@@ -220,50 +83,41 @@ class Store(Protocol):
         """Number of records."""
         ...
 
-    def create(
-        self,
-        name: str,
-        *,
-        dimensions: int,
-        metric: Metric,
-        index: Mapping[str, Any],
-        metadata: Mapping[str, Any] | None,
-        model: Model,
-        like: str | None = None,
-    ) -> CollectionInfo:
-        """A new, empty collection that embeds query texts with `model` where the store can.
 
-        Args:
-            like: object id of a collection of this store whose shape (columns, constraints) it has.
+class Search(Protocol):
+    """The store's own search."""
 
-        Raises PreflightError if the name is taken or illegal or a setting is unknown.
+    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+        """For each of `(q, d) float32` the ids of its k nearest, nearest first."""
+        ...
+
+
+class Writer(Protocol):
+    """Collections and records in."""
+
+    def default_target(self, collection: str, model: str, dimensions: int) -> str:
+        """A legal name `<collection>__<model>-<dimensions>`."""
+        ...
+
+    def check(self, spec: CollectionSpec) -> SpecCheck:
+        """What is to be said of a collection before it is made, and all that `create` would refuse
+        of its name, its index and its shape, but for a name that is taken."""
+        ...
+
+    def create(self, spec: CollectionSpec) -> CollectionInfo:
+        """A new, empty collection.
+
+        Raises PreflightError if the name is taken or `check` has a refusal.
         """
         ...
 
-    def build_index(self, id: str) -> None:
-        """Make the indexes that are better made when the records are there. Idempotent.
-
-        Raises:
-            TakenError: records hold the same values, which an index must have unique.
-        """
-        ...
-
-    def add(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
-        """Write records with vectors `(n, d) float32`, in batches the store can take.
-
-        Idempotent for records that are already there with the same content; it never changes one
-        that is there (use `replace`).
+    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        """Write records with vectors `(n, d) float32`, in batches the store can take. Idempotent.
 
         Args:
             records: `EXPORT_SCHEMA`, of which the old vectors may be missing.
-
-        Raises:
-            TakenError: as `replace`.
-        """
-        ...
-
-    def replace(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
-        """Write records so that nothing of an older version remains (no metadata merge).
+            mode: `add` never changes a record that is there. `replace` leaves nothing of an older
+                version (no metadata merge).
 
         Raises:
             TakenError: other records hold values that must be unique. Nothing was written.
@@ -274,43 +128,59 @@ class Store(Protocol):
         """Delete records; ids that do not exist are fine."""
         ...
 
-    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
-        """The store's own search: for each of `(q, d) float32` the ids of its k nearest, nearest
-        first."""
+    def drop(self, id: str) -> None:
+        """Delete the collection of this object id, never one of the same name. Gone is fine."""
         ...
 
-    def snapshot(self) -> contextlib.AbstractContextManager[None]:
-        """What is listed and fetched in the block is as of one moment, where the store can."""
+
+class Changes(Protocol):
+    """What was written since."""
+
+    def since(self, id: str, mark: str | None) -> Change:
+        """What was written since an earlier call gave the mark; with None all that counts is the
+        mark of this moment."""
         ...
 
-    def capture(self, id: str) -> None:
-        """Log writes to the collection from now on, where the store can be told to. Idempotent."""
+
+class Capture(Protocol):
+    """A log of writes, which `Changes` then tells of."""
+
+    def start(self, id: str) -> None:
+        """Log writes to the collection from now on, where that may be. Idempotent."""
         ...
 
-    def release_capture(self, id: str) -> None:
-        """Remove every trace of `capture`, and of a move that was given up. Idempotent."""
+    def stop(self, id: str) -> None:
+        """Remove every trace of `start`, and of a move that was given up. Idempotent."""
         ...
 
-    def watermark(self, id: str) -> str | None:
-        """A mark of this moment for `changed_since`; None where the store can give none."""
+    def acknowledge(self, token: object) -> None:
+        """What `Changes.since` told with this token is carried, and need not be told again."""
         ...
 
-    def changed_since(self, id: str, mark: str) -> list[str] | None:
-        """Ids that may have been written or deleted since `watermark` gave the mark, and all that
-        were; None where the store cannot tell, so that every record must be compared."""
+
+class Cutover(Protocol):
+    """The move of a live name, and writers that wait meanwhile."""
+
+    @property
+    def kinds(self) -> Mapping[SwapKind, str]:
+        """The swap kinds it can do here, and what each guarantees, in its own words."""
         ...
 
-    def acknowledge(self, id: str) -> None:
-        """What `changed_since` last told of this collection has been carried, and need not be told
-        again."""
+    def follow(self, live: str) -> CollectionInfo | None:
+        """The collection to which a pointer of this name leads, which `reembed.live` follows; None
+        where the name is no pointer."""
         ...
 
-    def is_pointer(self, live: str) -> bool:
-        """Whether this live name is a pointer that `reembed.live` follows."""
+    def fit_name(self, name: str) -> str:
+        """A name that was made up, shortened where the store allows no such long ones."""
         ...
 
-    def resolve(self, live: str) -> CollectionInfo:
-        """The collection that the live name leads to now, through its pointer if it is one."""
+    def check(self, live: str, parked: str, outgoing_id: str) -> None:
+        """Raise PreflightError, saying why, if the store would refuse one of the names of a move.
+
+        Args:
+            outgoing_id: the collection that has the live name, and would get the other.
+        """
         ...
 
     def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
@@ -337,11 +207,15 @@ class Store(Protocol):
         """Let held writers go on. Fine if none are held."""
         ...
 
+
+class Claims(Protocol):
+    """Claims on live names, for the lease."""
+
     def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
         """Claim a live name: compare-and-set, also among processes on several machines.
 
         A claim is a text that the store keeps beside the name, and does not understand. There need
-        be no collection of the name, and `collections` lists no claims.
+        be no collection of the name, and `Catalog.collections` lists no claims.
 
         Args:
             over: take the name over from exactly this claim; None only takes it if nobody has it.
@@ -366,45 +240,63 @@ class Store(Protocol):
         """Free the live name of exactly this claim; if another stands, or none, that is fine."""
         ...
 
-    def drop(self, id: str) -> None:
-        """Delete the collection of this object id, never one of the same name. Gone is fine."""
-        ...
 
-    def close(self) -> None: ...
+@dataclass(frozen=True)
+class Store:
+    """A vector database behind one URL, by its parts.
 
+    Attributes:
+        build_index: makes the indexes of a collection (by its object id) that are better made when
+            the records are there. Idempotent. Raises TakenError where records hold the same values,
+            which an index must have unique. None: it indexes as it is filled.
+        snapshot: what is listed and fetched in the block is as of one moment.
+        survey: what is to be said of a collection (by its object id) before it is moved.
+        close: gives back what was opened.
+    """
 
-class SimpleStore:
-    """What a store does that logs no writes, reads no snapshots and indexes as it is filled."""
+    url: str
+    catalog: Catalog
+    reader: Reader
+    search: Search | None = None
+    writer: Writer | None = None
+    build_index: Callable[[str], None] | None = None
+    snapshot: Callable[[], AbstractContextManager[None]] | None = None
+    survey: Callable[[str], Survey] | None = None
+    changes: Changes | None = None
+    capture: Capture | None = None
+    cutover: Cutover | None = None
+    claims: Claims | None = None
+    close: Callable[[], None] = lambda: None
 
-    def survey(self, id: str) -> Survey:
-        return Survey()
+    def resolve(self, live: str) -> CollectionInfo:
+        """The collection that the live name leads to now, through its pointer if it is one."""
+        followed = self.cutover.follow(live) if self.cutover else None
+        return followed or self.catalog.describe(live)
 
-    def fit_name(self, name: str) -> str:
-        return name
+    # A part that is needed. Each raises PreflightError where the store lacks it.
 
-    def check_shadow(
-        self, like: str | None, dimensions: int, index: Mapping[str, Any]
-    ) -> list[str]:
-        return []
+    def to_write(self) -> Writer:
+        if self.writer is None:
+            raise self._refusal("it can only be read", "Give another store as target.url.")
+        return self.writer
 
-    def build_index(self, id: str) -> None:
-        return None
+    def to_search(self) -> Search:
+        if self.search is None:
+            raise self._refusal("it has no search of its own", "Give another store as target.url.")
+        return self.search
 
-    def snapshot(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def to_move(self) -> Cutover:
+        if self.cutover is None:
+            raise self._refusal(
+                "no name moves in it",
+                "swap.kind: config leaves the new collection ready under its own name.",
+            )
+        return self.cutover
 
-    def capture(self, id: str) -> None:
-        return None
+    def to_claim(self) -> Claims:
+        if self.claims is None:
+            raise self._refusal("it keeps no claims", "Nothing in it can be written to then.")
+        return self.claims
 
-    def release_capture(self, id: str) -> None:
-        return None
-
-    def watermark(self, id: str) -> str | None:
-        return None
-
-    def changed_since(self, id: str, mark: str) -> list[str] | None:
-        """By watermark alone: nothing changed, or anything."""
-        return [] if self.watermark(id) == mark else None
-
-    def acknowledge(self, id: str) -> None:
-        return None
+    def _refusal(self, what: str, hint: str) -> PreflightError:
+        return PreflightError(f"{self.url}: {what}", hint)

@@ -221,19 +221,19 @@ class WayBack(OldVectors):
         for ids in chunked([*deleted, *changed], SHARD_ROWS):
             self.run.journal.append("carrying-back", ids=ids)
         for ids in chunked(deleted, SHARD_ROWS):
-            self.old_store.delete(self.old_id, ids)
+            self.old_store.to_write().delete(self.old_id, ids)
         todo, times = list(changed), Counter[str]()
 
         def displace(ids: set[str]) -> None:
             self.run.journal.append("displaced-back", ids=sorted(ids))
-            self.old_store.delete(self.old_id, sorted(ids))
+            self.old_store.to_write().delete(self.old_id, sorted(ids))
             pairs.update(dict.fromkeys(ids, (UNKNOWN, None)))
             todo.extend(sorted(ids.difference(todo)))
             times.update(ids)
 
         while todo:
             ids, todo[:SHARD_ROWS] = todo[:SHARD_ROWS], []
-            rows = self.new_store.fetch(self.new_id, ids, vectors=False)
+            rows = self.new_store.reader.fetch(self.new_id, ids, vectors=False)
             vectors, usable = self._old_vectors(rows)
             names = rows.column("id").to_pylist()
             unusable = [id for id, ok in zip(names, usable, strict=True) if not ok]
@@ -248,7 +248,9 @@ class WayBack(OldVectors):
 
             def write(ids: set[str], rows: Rows = (rows, vectors, names)) -> None:
                 part = np.array([id in ids for id in rows[2]], bool)
-                self.old_store.replace(self.old_id, rows[0].filter(part), rows[1][part])
+                self.old_store.to_write().write(
+                    self.old_id, rows[0].filter(part), rows[1][part], "replace"
+                )
 
             while waiting:
                 ids = list(islice(waiting, LIVE_ROWS))
@@ -292,7 +294,7 @@ class WayBack(OldVectors):
         movable = set[str]()
         kept = [id for id in holders if id not in lost and times[id] < DISPLACED_TIMES]
         for part in chunked(kept, SHARD_ROWS):
-            rows = self.new_store.fetch(self.new_id, part, vectors=False)
+            rows = self.new_store.reader.fetch(self.new_id, part, vectors=False)
             there = _hashes(self.old_store, self.old_id, part)
             _, usable = self._old_vectors(rows, gone=True)
             movable |= {
@@ -305,7 +307,7 @@ class WayBack(OldVectors):
         """Look before the first write whether every row keeps its vector or can get one."""
         homeless: list[str] = []
         for ids in chunked(changed, SHARD_ROWS):
-            rows = self.new_store.fetch(self.new_id, ids, vectors=False)
+            rows = self.new_store.reader.fetch(self.new_id, ids, vectors=False)
             needy = set(self._texts(rows)).difference(self._kept(ids))
             homeless += sorted(id for id, *_ in needy)
         if homeless and self.old_template is None:
@@ -331,4 +333,4 @@ def _taken_refusal(taken: dict[str, str]) -> PreflightError:
 
 def _hashes(store: Store, collection_id: str, ids: Sequence[str]) -> dict[str, bytes]:
     """Row hash of those of `ids` that are in the collection."""
-    return hashes_of(store.fetch(collection_id, ids, vectors=False))
+    return hashes_of(store.reader.fetch(collection_id, ids, vectors=False))

@@ -12,6 +12,7 @@ from reembed.run.ledger import Ledger
 from reembed.stores.store import Store
 from reembed.sync.difference import (
     Difference,
+    acknowledge,
     find_difference,
     refuse_collapse,
 )
@@ -49,7 +50,8 @@ def catch_up(
     """
     carried = 0
     before: int | None = None
-    store.capture(source_id)
+    if store.capture is not None:
+        store.capture.start(source_id)
     since = compared_until(run)
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(store, source_id, where, ledger, since=since)
@@ -63,7 +65,7 @@ def catch_up(
         steady = steady and not displaced  # the shadow lacks them, and no verdict looks for them
         if not difference or steady:
             run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
-        store.acknowledge(source_id)
+        acknowledge(store, difference)
         if not difference or steady:
             return carried
         before, since = found, difference.watermark

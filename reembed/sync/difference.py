@@ -18,6 +18,7 @@ from reembed.run.directory import RunDir
 from reembed.run.history import foreign_stems, written_back
 from reembed.run.ledger import Entry, Ledger
 from reembed.stores.store import Store
+from reembed.stores.values import Change
 
 COLLAPSE_SHARE = 0.5
 """A source that has lost more than this share of its records since the export is not caught up
@@ -35,12 +36,14 @@ class Difference:
         deleted: ids that the ledger knows and the collection no longer has.
         watermark: the store's, taken before the first record was read.
         compared: records read.
+        token: acknowledges to the store that this is carried.
     """
 
     changed: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     watermark: str | None = None
     compared: int = 0
+    token: object = None
 
     def __len__(self) -> int:
         return len(self.changed) + len(self.deleted)
@@ -63,16 +66,16 @@ def find_difference(
         include_quarantined: whether quarantined records are expected in the collection: yes in the
             source, no in the shadow.
     """
-    difference = Difference(watermark=store.watermark(collection_id))
+    written = store.changes.since(collection_id, since) if store.changes else Change(None, None)
+    difference = Difference(watermark=written.mark, token=written.token)
     displaced = ledger.displaced()
-    touched = store.changed_since(collection_id, since) if since is not None else None
-    if touched is not None:
-        touched = [*touched, *sorted(displaced.difference(touched))]
+    if written.ids is not None:
+        touched = [*written.ids, *sorted(displaced.difference(written.ids))]
         _compare_touched(store, collection_id, where, ledger, touched, difference,
                          include_quarantined)  # fmt: skip
         return difference
     ledger.begin_scan()
-    for page in store.list_ids(collection_id, where):
+    for page in store.reader.list_ids(collection_id, where):
         ids = page.to_pylist()
         present, _ = _compare(store, collection_id, where, ledger, ids, difference,
                               include_quarantined)  # fmt: skip
@@ -110,7 +113,7 @@ def _compare(
 ) -> tuple[list[str], dict[str, Entry]]:
     """Compare records with the ledger by row hash. Returns the ids of those that are there, and
     what the ledger knows of the ids asked for."""
-    rows = store.fetch(collection_id, ids, vectors=False, where=where)
+    rows = store.reader.fetch(collection_id, ids, vectors=False, where=where)
     present = rows.column("id").to_pylist()
     known = ledger.lookup(ids)
     for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
@@ -146,6 +149,12 @@ def find_late(
     return found
 
 
+def acknowledge(store: Store, difference: Difference) -> None:
+    """What was found is carried, so a store that logs writes need not tell it again."""
+    if store.capture is not None and difference.token is not None:
+        store.capture.acknowledge(difference.token)
+
+
 def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:
     """Raise SourceChangedError if the collection has lost most of its records, or all of few.
 
@@ -169,7 +178,7 @@ def without_conflicts(
     a newer row. Returns the rest, and the ids left out."""
     newer = set[str]()
     for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
-        there = hashes_of(store.fetch(receiver_id, ids, vectors=False))
+        there = hashes_of(store.reader.fetch(receiver_id, ids, vectors=False))
         known = ledger.lookup(ids)
         for id in ids:
             entry = known.get(id)
@@ -181,5 +190,6 @@ def without_conflicts(
         deleted=[id for id in difference.deleted if id not in newer],
         watermark=difference.watermark,
         compared=difference.compared,
+        token=difference.token,
     )
     return kept, sorted(newer)

@@ -15,7 +15,7 @@ from reembed.records import hashes_of
 from reembed.run.directory import RunDir, Shard
 from reembed.run.history import not_loaded
 from reembed.run.ledger import Ledger
-from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows
+from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows, writing
 from reembed.stores.store import Store
 from reembed.sync.grouped_writes import write_together
 
@@ -92,13 +92,13 @@ class _Delta:
 
     def _write(self, ids: set[str]) -> None:
         load_shard(
-            self.store, self.live, self.export, self.rows, self.ledger, self.store.replace,
-            replacing=True, only=ids,
+            self.store, self.live, self.export, self.rows, self.ledger,
+            writing(self.store, "replace"), replacing=True, only=ids,
         )  # fmt: skip
 
     def _unchanged(self, ids: Collection[str]) -> set[str]:
         """Those of these rows that the application has neither changed nor deleted since."""
-        now = hashes_of(self.store.fetch(self.live, list(ids), vectors=False)) if ids else {}
+        now = hashes_of(self.store.reader.fetch(self.live, list(ids), vectors=False)) if ids else {}
         newer = {
             id for id, row in now.items() if row not in (self.wanted.get(id), self.before.get(id))
         }

@@ -60,7 +60,7 @@ class OldVectors:
         """
         ids = rows.column("id").to_pylist()
         kept = self._exported(ids) if gone else self._kept(ids)
-        info = self.old_store.describe_id(self.old_id)
+        info = self.old_store.catalog.describe_id(self.old_id)
         vectors = np.zeros((len(ids), (info.dimensions or 0) if info else 0), np.float32)
         usable = np.zeros(len(ids), bool)
         todo = []
@@ -81,7 +81,7 @@ class OldVectors:
     def _kept(self, ids: Sequence[str]) -> dict[Key, Vectors]:
         """The vectors `(d,) float32` that the old collection has of these records, or had before
         they were displaced."""
-        there = self.old_store.fetch(self.old_id, ids, vectors=True)
+        there = self.old_store.reader.fetch(self.old_id, ids, vectors=True)
         missing = set(ids).difference(there.column("id").to_pylist())
         displaced = missing.intersection(displaced_back(self.run)) if missing else missing
         return self._exported(sorted(displaced)) | self._by_text(there)
@@ -120,10 +120,10 @@ class OldVectors:
         embedder, self._why = self.old_model()
         if embedder is None:
             return None
-        first = next(iter(self.old_store.list_ids(self.old_id)), None)
+        first = next(iter(self.old_store.reader.list_ids(self.old_id)), None)
         ids = first.to_pylist() if first is not None else []
         ids = ids[:: max(1, len(ids) // (4 * OLD_MODEL_SAMPLE))]
-        rows = self.old_store.fetch(self.old_id, ids, vectors=True)
+        rows = self.old_store.reader.fetch(self.old_id, ids, vectors=True)
         rows = rows.filter(rows.column("embedding").is_valid())
         best = 0.0
         for template in (self.template, DOCUMENT):

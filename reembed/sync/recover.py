@@ -28,11 +28,13 @@ from reembed.stages.embed import embed, not_embedded
 from reembed.stages.estimate import tokens_left, verify_tokens
 from reembed.stages.export import census_ids, export, export_delta, is_complete, take_census
 from reembed.stages.load import build_index, ensure_shadow, load
-from reembed.stages.plan import Plan, index_settings, make_plan, target_name
+from reembed.stages.plan import Plan, make_plan
+from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.shard_rows import (
     displacing,
     read_rows,
     write_rows,
+    writing,
 )
 from reembed.stores.store import Store
 from reembed.sync.carry_back import WayBack
@@ -74,8 +76,10 @@ def run_stages(s: Session, until: Stage) -> None:
 def _export(s: Session) -> None:
     where = s.manifest.source.where
     source = s.source_store.resolve(s.manifest.source.collection)
-    s.source_store.capture(source.id)  # before the snapshot, so that no write is between the two
-    with s.source_store.snapshot():
+    store = s.source_store
+    if store.capture is not None:  # before the snapshot, so that no write is between the two
+        store.capture.start(source.id)
+    with store.snapshot() if store.snapshot else contextlib.nullcontext():
         census = take_census(s.source_store, source, where, s.run)
         export(s.source_store, census, where, s.run, s.progress, s.pause.wait)
 
@@ -131,15 +135,9 @@ def budget_stop(s: Session, needed: int, what: str) -> BudgetError:
 def load_shadow(s: Session) -> None:
     """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
     manifest, dimensions = s.manifest, s.embedder.dimensions
-    shadow = ensure_shadow(
-        s.store, s.run, target_name(manifest, s.store, dimensions),
-        dimensions=dimensions,
-        metric=manifest.target.metric or s.source.metric,
-        index=index_settings(manifest, s.source),
-        metadata=s.source.metadata,
-        model=manifest.model,
-        like=s.source.id if manifest.target_url == manifest.source.url else None,
-    )  # fmt: skip
+    name = target_name(manifest, s.store.to_write(), dimensions)
+    spec = shadow_spec(manifest, s.source, name, dimensions)
+    shadow = ensure_shadow(s.store, s.run, spec)
     load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
          s.progress, s.pause.wait)  # fmt: skip
     build_index(s.store, shadow.id, s.run)
@@ -337,10 +335,11 @@ def resync(
             wanted.setdefault(entry.shard, set()).add(id)
     strays = [id for id in ids if id not in known or known[id].quarantined]
     for page in chunked(strays, SHARD_ROWS):
-        store.delete(shadow, page)
+        store.to_write().delete(shadow, page)
     todo = {id for members in wanted.values() for id in members}
     for stem, members in wanted.items():
         rows = read_rows(run, export_shards[stem], embed_shards[stem])
-        write_rows(displacing(store.replace, store, run, stem, todo), shadow, rows, members)
+        write = displacing(writing(store, "replace"), store, run, stem, todo)
+        write_rows(write, shadow, rows, members)
         todo -= members
     return len(ids)

@@ -56,8 +56,8 @@ class Mending:
         return len(missing)
 
     def _records(self, known: Mapping[str, bytes]) -> list[pa.Table]:
-        old = self.old_store.fetch(self.old_id, list(known), vectors=True)
-        new = self.new_store.fetch(self.new_id, list(known), vectors=False)
+        old = self.old_store.reader.fetch(self.old_id, list(known), vectors=True)
+        new = self.new_store.reader.fetch(self.new_id, list(known), vectors=False)
         old_rows, new_rows = hashes_of(old), hashes_of(new)
         kept = [
             id for id, row in old_rows.items()

@@ -12,6 +12,7 @@ from reembed.stores.store import Store
 from reembed.sync.catch_up import Carry
 from reembed.sync.difference import (
     Difference,
+    acknowledge,
     find_difference,
     find_late,
     without_conflicts,
@@ -43,7 +44,7 @@ def sweep(
         conflicts = sorted({*conflicts, *carry(parked_id, kept)})
     if not conflicts:
         run.journal.append("caught-up", watermark=found.watermark, carried=len(kept))
-        source_store.acknowledge(parked_id)
+        acknowledge(source_store, found)
     return len(kept), conflicts
 
 
@@ -51,7 +52,7 @@ def merge_intruder(
     store: Store, name: str, live_id: str, ledger: Ledger, carry: Carry
 ) -> tuple[int, list[str]]:
     """Carry the records of a collection that somebody made under the live name in the gap."""
-    intruder = store.describe(name)
+    intruder = store.catalog.describe(name)
     found = find_difference(store, intruder.id, None, ledger)
     found = Difference(changed=found.changed)  # what it lacks was never deleted
     kept, conflicts = without_conflicts(store, live_id, found, ledger)

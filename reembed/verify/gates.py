@@ -138,7 +138,7 @@ class Verification:
             twins = self._check_twins(finder, findings)
         total, quarantined = self.ledger.counts()
         expected = total - quarantined
-        count = self.store.count(self.shadow_id)
+        count = self.store.reader.count(self.shadow_id)
         if stems is None:
             if count != expected or findings.counts["missing"]:
                 self._find_extra(findings)
@@ -185,7 +185,7 @@ class Verification:
         if not page.ids:
             return
         check_texts(page.ids, page.texts, page.keys, findings)
-        served = self.store.fetch(self.shadow_id, page.ids, vectors=True)
+        served = self.store.reader.fetch(self.shadow_id, page.ids, vectors=True)
         check_served(page.ids, page.rows, page.vectors, served, self.target_metric, findings)
         finder.add(page.ids, page.keys, page.vectors)
 
@@ -208,7 +208,7 @@ class Verification:
         return figures | {"by_the_model": int(alike.sum())}
 
     def _find_extra(self, findings: Findings) -> None:
-        for page in self.store.list_ids(self.shadow_id):
+        for page in self.store.reader.list_ids(self.shadow_id):
             ids = page.to_pylist()
             known = self.ledger.lookup(ids)
             findings.add("extra", [id for id in ids if id not in known])
@@ -240,7 +240,7 @@ class Verification:
         records = self.corpus.records(sample.ids)
         texts = [records[id].text for id in sample.ids]
         again = self.embedder.embed_documents(texts)
-        served = self.store.fetch(self.shadow_id, sample.ids, vectors=True)
+        served = self.store.reader.fetch(self.shadow_id, sample.ids, vectors=True)
         tail = probe_tail(
             self.embedder.embed_documents, self.embedder.count_tokens,
             self.embedder.limits.max_tokens, sample.longest_tokens,

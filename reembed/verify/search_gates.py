@@ -28,7 +28,8 @@ from reembed.quality.sidebyside import overlap_gate, score_figures, shorten, sid
 from reembed.quality.statistics import quantiles
 from reembed.quality.verdict import Gate
 from reembed.records import Metric, Vectors, cosine_rows
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 from reembed.verify.corpus import Corpus
 from reembed.verify.questions import Questions, make_questions
 
@@ -76,8 +77,10 @@ class Searches:
             message = questions.figures.get("reason", "there is no record to ask for")
             return [Gate("index", "fail", message), Gate("recall", "inconclusive", message)]
         queries = self.embedder.embed_queries(texts)
-        k = min(self.settings.k, self.store.count(self.shadow_id))
-        answers = self.store.query(self.shadow_id, queries, k) if k else [[] for _ in texts]
+        k = min(self.settings.k, self.store.reader.count(self.shadow_id))
+        answers = (
+            self.store.to_search().query(self.shadow_id, queries, k) if k else [[] for _ in texts]
+        )
         new = exact_search(
             queries, self.corpus.new_blocks(), self.settings.k, self.target_metric, answers
         )
@@ -149,7 +152,7 @@ class Searches:
     def _index(
         self, queries: Vectors, answers: Sequence[Sequence[str]], exact: Hits, k: int
     ) -> Gate:
-        info = self.store.describe_id(self.shadow_id)
+        info = self.store.catalog.describe_id(self.shadow_id)
         real = info.metric if info else self.target_metric
         recalls = answer_recalls(exact, k)
         limit = self.settings.index_recall
@@ -182,7 +185,7 @@ class Searches:
             store: Store, id: str, held: dict[str, Vectors], blocks: Iterator[Block], metric: Metric
         ) -> float:
             queries = np.stack([held[record] for record in ids])
-            hits = exact_search(queries, blocks, k, metric, store.query(id, queries, k))
+            hits = exact_search(queries, blocks, k, metric, store.to_search().query(id, queries, k))
             return round(float(answer_recalls(hits, k).mean()), 6)
 
         try:
@@ -198,10 +201,12 @@ class Searches:
     def _deeper(self, queries: Vectors, k: int, info: CollectionInfo | None) -> list[Deeper]:
         """What the index finds among the first k if it is asked for more."""
         found = []
-        count = self.store.count(self.shadow_id)
+        count = self.store.reader.count(self.shadow_id)
         now = max(k, int(info.index.get("ef_search", k)) if info else k)
         for asked in sorted({min(now * times, count) for times in DEEPER}):
-            answers = [row[:k] for row in self.store.query(self.shadow_id, queries, asked)]
+            answers = [
+                row[:k] for row in self.store.to_search().query(self.shadow_id, queries, asked)
+            ]
             hits = exact_search(queries, self.corpus.new_blocks(), k, self.target_metric, answers)
             recall = round(float(answer_recalls(hits, k).mean()), 6)
             found.append(Deeper(asked, recall))
@@ -293,10 +298,10 @@ class Searches:
 def _timed(store: Store, id: str, queries: Vectors, k: int) -> dict[str, float]:
     if not k:
         return {}
-    store.query(id, queries[:1], k)  # the first one loads the index
+    store.to_search().query(id, queries[:1], k)  # the first one loads the index
     times = []
     for row in range(min(TIMED_QUERIES, len(queries))):
         start = perf_counter()
-        store.query(id, queries[row : row + 1], k)
+        store.to_search().query(id, queries[row : row + 1], k)
         times.append((perf_counter() - start) * 1000)
     return quantiles(times)

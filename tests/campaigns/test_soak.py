@@ -113,7 +113,7 @@ def test_a_hold_ends_by_itself_and_with_the_next_command(tmp_path: Path, databas
     migration(path).run()
     store, run = open_store(url), run_dir(path)
     run.journal.append("writes-held")  # and killed
-    assert store.hold_writes("docs", 0.5, "")
+    assert store.to_move().hold_writes("docs", 0.5, "")
     with live.open(url, "docs") as docs:
         start = time.monotonic()
         docs.delete(ids=["r1"])
@@ -197,7 +197,7 @@ def test_a_rollback_that_was_stopped_pays_for_no_text_again(
         new = client.get_collection("docs", embedding_function=None)
         new.update(ids=["r1"], documents=["paid"], embeddings=[vector_of("new", "paid")])
     with monkeypatch.context() as patch:
-        patch.setattr("reembed.stores.chroma.store.ChromaStore.replace", _stopped)
+        patch.setattr("reembed.stores.chroma.writer.ChromaWriter.write", _stopped)
         with pytest.raises(KeyboardInterrupt):
             migration(path).rollback()
     assert migration(path).rollback().caught_up == 1

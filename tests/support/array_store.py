@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from reembed.errors import CollectionNotFoundError
-from reembed.manifest import Model
 from reembed.quality.search import Block, exact_search
 from reembed.records import (
     EXPORT_SCHEMA,
@@ -21,7 +19,15 @@ from reembed.records import (
     chunked,
     row_hash,
 )
-from reembed.stores.store import Capabilities, CollectionInfo, Exchange, Receipt, SimpleStore
+from reembed.stores.store import Store
+from reembed.stores.values import (
+    Capabilities,
+    CollectionInfo,
+    CollectionSpec,
+    SpecCheck,
+    Where,
+    WriteMode,
+)
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 
@@ -78,24 +84,26 @@ class Collection:
         return self._searchable[1]
 
 
-class ArrayStore(SimpleStore):
-    """See the module. Implements `reembed.stores.store.Store`, but for what a swap needs."""
+class Arrays:
+    """See the module: every part of a store in one, but for what a swap needs."""
 
     def __init__(self) -> None:
-        self.url = "chroma:in-memory"
         self.held: dict[str, Collection] = {}
         self._claims: dict[str, str] = {}
         self._claiming = threading.Lock()
 
-    def clone(self) -> ArrayStore:
+    def store(self) -> Store:
+        return Store("chroma:in-memory", self, self, search=self, writer=self, claims=self)
+
+    def clone(self) -> Arrays:
         """A copy whose records can be changed without changing these."""
-        copy = ArrayStore()
+        copy = Arrays()
         copy.held = {id: collection.clone() for id, collection in self.held.items()}
         return copy
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities({})
+        return Capabilities()
 
     def collections(self) -> list[str]:
         return sorted(self.held)
@@ -110,16 +118,15 @@ class ArrayStore(SimpleStore):
         held = self.held.get(id)
         return replace(held.info, count=len(held.rows)) if held else None
 
-    def check_name(self, name: str, beside: str | None = None) -> None: ...
-
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
         return f"{collection}__{model}-{dimensions}"
 
-    def check_index(self, index: Mapping[str, Any], metric: Metric) -> None: ...
+    def check(self, spec: CollectionSpec) -> SpecCheck:
+        return SpecCheck()
 
-    def check_where(self, where: Mapping[str, Any] | str | None) -> None: ...
+    def check_where(self, where: Where) -> None: ...
 
-    def list_ids(self, id: str, where: Mapping[str, Any] | str | None = None) -> Iterator[pa.Array]:
+    def list_ids(self, id: str, where: Where = None) -> Iterator[pa.Array]:
         for page in chunked(list(self.held[id].rows), SHARD_ROWS):
             yield pa.array(page, pa.string())
 
@@ -129,7 +136,7 @@ class ArrayStore(SimpleStore):
         ids: Sequence[str],
         *,
         vectors: bool,
-        where: Mapping[str, Any] | str | None = None,
+        where: Where = None,
     ) -> pa.RecordBatch:
         held = self.held[id].rows
         found = [(one, held[one]) for one in ids if one in held]
@@ -156,22 +163,15 @@ class ArrayStore(SimpleStore):
     def count(self, id: str) -> int:
         return len(self.held[id].rows)
 
-    def create(
-        self,
-        name: str,
-        *,
-        dimensions: int,
-        metric: Metric,
-        index: Mapping[str, Any],
-        metadata: Mapping[str, Any] | None,
-        model: Model,
-        like: str | None = None,
-    ) -> CollectionInfo:
-        info = CollectionInfo(name, name, 0, dimensions, metric, None, dict(index), None)
+    def create(self, spec: CollectionSpec) -> CollectionInfo:
+        name, index = spec.name, dict(spec.index)
+        info = CollectionInfo(name, name, 0, spec.dimensions, spec.metric, None, index, None)
         self.held[name] = Collection(info)
         return info
 
-    def add(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
+    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        if mode == "replace":
+            self.delete(id, records.column("id").to_pylist())
         rows = self.held[id].rows
         for record, vector in zip(records.to_pylist(), vectors, strict=True):
             if record["id"] not in rows:
@@ -179,10 +179,6 @@ class ArrayStore(SimpleStore):
                     record["document"], record["metadata"], record["uri"], vector.copy(),
                     record["row_sha256"],
                 )  # fmt: skip
-
-    def replace(self, id: str, records: pa.RecordBatch, vectors: Vectors) -> None:
-        self.delete(id, records.column("id").to_pylist())
-        self.add(id, records, vectors)
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
         for one in ids:
@@ -198,20 +194,6 @@ class ArrayStore(SimpleStore):
             chance = np.random.default_rng(k)
             ranked = [[one for one in row if chance.random() >= held.miss] for row in ranked]
         return [row[:k] for row in ranked]
-
-    def is_pointer(self, live: str) -> bool:
-        return False
-
-    def resolve(self, live: str) -> CollectionInfo:
-        return self.describe(live)
-
-    def exchange(self, kind: Any, exchange: Exchange) -> Receipt:
-        raise NotImplementedError
-
-    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
-        return None
-
-    def release_writes(self, live: str) -> None: ...
 
     def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
         with self._claiming:
@@ -237,4 +219,8 @@ class ArrayStore(SimpleStore):
     def drop(self, id: str) -> None:
         self.held.pop(id, None)
 
-    def close(self) -> None: ...
+
+def arrays_of(store: Store) -> Arrays:
+    """What is behind such a store."""
+    assert isinstance(store.catalog, Arrays)
+    return store.catalog

@@ -21,7 +21,8 @@ from reembed.disk import write_atomic
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest, Model
 from reembed.records import SHARD_ROWS, chunked
-from reembed.stores.store import CollectionInfo, Store
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo
 
 FEW = 5
 CONFIG_FILE = "mem0-config"
@@ -69,7 +70,7 @@ def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) ->
     living = living_memories(history)
     missing: list[str] = []
     for ids in chunked(living, SHARD_ROWS):
-        there = store.fetch(source.id, ids, vectors=False).column("id").to_pylist()
+        there = store.reader.fetch(source.id, ids, vectors=False).column("id").to_pylist()
         missing += sorted(set(ids).difference(there))
     refuse_fresh_database(history, living, missing, source.name, source.count)
     if not missing:

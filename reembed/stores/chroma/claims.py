@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Container
 from typing import TypeVar
@@ -60,8 +61,8 @@ def is_claim(collection: Collection) -> bool:
     return KEY in (collection.metadata or {})
 
 
-def claim(client: ClientAPI, live: str, text: str, over: str | None) -> str | None:
-    """See `Store.claim`."""
+def take(client: ClientAPI, live: str, text: str, over: str | None) -> str | None:
+    """See `Claims.claim`."""
     name = name_of(live)
     for _ in range(_TRIES):
         coming = _coming(client, name, (text, over))
@@ -112,7 +113,7 @@ def _take_over(client: ClientAPI, old: Collection, name: str, text: str) -> bool
 
 
 def renew(client: ClientAPI, live: str, text: str, renewed: str) -> str | None:
-    """See `Store.renew`."""
+    """See `Claims.renew`."""
     name = name_of(live)
     found = _by_name(client, name)
     if found is None:
@@ -143,7 +144,7 @@ def _coming(client: ClientAPI, name: str, known: Container[str | None] = ()) -> 
 
 
 def unclaim(client: ClientAPI, live: str, text: str) -> None:
-    """See `Store.unclaim`."""
+    """See `Claims.unclaim`."""
     name = name_of(live)
     for place in (name + _NEXT, name):
         found = _by_name(client, place)
@@ -225,3 +226,25 @@ def _again(call: Callable[[], Result]) -> Result:
                 raise
             time.sleep(_PAUSE_SECONDS)
     raise AssertionError("the last try returns or raises")
+
+
+class ChromaClaims:
+    """See `Claims`.
+
+    Args:
+        one_writer: the heart beats in a thread of its own.
+    """
+
+    def __init__(self, client: ClientAPI, one_writer: threading.Lock) -> None:
+        self._client = client
+        self._one_writer = one_writer
+
+    def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
+        return take(self._client, live, claim, over)
+
+    def renew(self, live: str, claim: str, renewed: str) -> str | None:
+        with self._one_writer:
+            return renew(self._client, live, claim, renewed)
+
+    def unclaim(self, live: str, claim: str) -> None:
+        unclaim(self._client, live, claim)

@@ -31,7 +31,7 @@ from reembed.stores.chroma.names import (
     holder,
     modify_name,
 )
-from reembed.stores.store import Exchange, Receipt
+from reembed.stores.values import Exchange, Receipt
 
 _TRIES = 20
 _COMMITS = 5
@@ -54,7 +54,7 @@ GUARANTEES: dict[SwapKind, str] = {
 def exchange(
     client: ClientAPI, kind: SwapKind, move: Exchange, merge: Merge, folder: Path | None = None
 ) -> Receipt:
-    """Move the live name; see `Store.exchange`.
+    """Move the live name; see `Cutover.exchange`.
 
     Args:
         merge: makes one collection of the intruders of a rename.

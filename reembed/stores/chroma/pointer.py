@@ -23,7 +23,7 @@ from reembed.stores.chroma.names import (
     holder,
     modify_name,
 )
-from reembed.stores.store import Exchange, Receipt
+from reembed.stores.values import Exchange, Receipt
 
 VERSION = 1
 KEY = "reembed:pointer"

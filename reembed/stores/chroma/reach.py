@@ -18,7 +18,7 @@ def verified(folder: Path, client: ClientAPI, url: str) -> Path:
     """`folder`, if it holds just the collections that the server lists.
 
     Raises:
-        PreflightError: it is not the server's directory. (A fresh copy passes: `ChromaStore` relies
+        PreflightError: it is not the server's directory. (A fresh copy passes: `Database` relies
         on the file only where a process has it open, and asks the server after a transaction.)
     """
     if not (folder / chroma_sqlite.FILE).is_file():

@@ -87,7 +87,7 @@ def fetch(
     where: Mapping[str, Any] | None,
     over_http: bool,
 ) -> pa.RecordBatch:
-    """Records of `ids` as `EXPORT_SCHEMA`, in that order; see `Store.fetch`."""
+    """Records of `ids` as `EXPORT_SCHEMA`, in that order; see `Reader.fetch`."""
     columns = _Columns()
     wanted = list(dict.fromkeys(ids))
     done, rows = 0, 200 if over_http else SHARD_ROWS

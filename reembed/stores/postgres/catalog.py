@@ -28,16 +28,24 @@ from reembed.stores.postgres.client import (
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema.layout import read_parts, table_by_oid, vector_tables
-from reembed.stores.postgres.schema.names import ENTITIES, Found, find_table, missing_table
+from reembed.stores.postgres.schema.names import (
+    ENTITIES,
+    Found,
+    check_identifier,
+    find_table,
+    fitted,
+    missing_table,
+    place_for,
+)
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.store import CollectionInfo, StoreOptions
+from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions
 
 SAMPLE = 200
 """Rows looked at for the dimensions of a column that is not typed."""
 
 
 class Catalog:
-    """A database's tables as collections.
+    """A database's tables as collections. See `reembed.stores.store.Catalog`.
 
     Args:
         options: `layout` and `columns` of the source.
@@ -74,6 +82,19 @@ class Catalog:
         """Which database this is."""
         return identify(self.main, self.url)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        row = fetch_one(self.main, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')")
+        if row and row[0]:
+            return Capabilities()
+        return Capabilities(
+            notes=(
+                f"the role {self.database.role!r} cannot see other roles' snapshots "
+                "(pg_read_all_stats): a REPEATABLE READ transaction of another role that began "
+                "before the swap may find the table empty",
+            )
+        )
+
     def collections(self) -> list[str]:
         with mapped(self.url):
             found = vector_tables(self.main)
@@ -96,6 +117,11 @@ class Catalog:
             if found is None:
                 raise missing_table(name, self.url, self.collections())
             return self.describe_found(found)
+
+    def describe_id(self, id: str) -> CollectionInfo | None:
+        with mapped(self.url):
+            found = self.found(id)
+            return self.describe_found(found) if found else None
 
     def describe_found(self, found: Found) -> CollectionInfo:
         parts = self.parts(found)
@@ -166,6 +192,23 @@ class Catalog:
                     f"({self.database.name!r} of the cluster {self.database.system}).",
                 )
             return self.parts(found)
+
+    def check_name(self, name: str, beside: str | None = None) -> None:
+        """Raise PreflightError, saying why, if no table can have the name.
+
+        Args:
+            beside: object id of the collection with which this one is to exchange names.
+        """
+        with mapped(self.url):
+            found = self.found(beside) if beside else None
+            _, table = place_for(self.main, name, found[1] if found else None)
+        check_identifier(table)
+
+    def fit_name(self, name: str) -> str:
+        """A name that was made up, shortened to what Postgres keeps."""
+        with mapped(self.url):
+            _, table = place_for(self.main, name)
+        return name.removesuffix(table) + fitted(table)
 
     def tables_of_name(self, name: str) -> list[Table]:
         """The tables of the collection of this name. Raises CollectionNotFoundError."""

@@ -30,7 +30,7 @@ RETURNING claim
 
 
 class Claims:
-    """See `Store.claim`."""
+    """See `reembed.stores.store.Claims`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -43,7 +43,7 @@ class Claims:
             self._open = connect(self._url)
         return self._open
 
-    def claim(self, live: str, claim: str, over: str | None) -> str | None:
+    def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
         with mapped(f"{self._url}: the lease on {live!r}"):
             for _ in range(_TRIES):
                 try:

@@ -31,6 +31,7 @@ from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import ENTITY_PREFIX
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.shadow import ShadowMaker
+from reembed.stores.values import Where, WriteMode
 
 
 def _rows(
@@ -46,8 +47,18 @@ def _rows(
     return records, vectors
 
 
+def condition_of(where: Where) -> str | None:
+    """The SQL condition of `source.where`. Raises PreflightError if it is none."""
+    if where is not None and not isinstance(where, str):
+        raise PreflightError(
+            f"source.where is an SQL condition on Postgres, not {where!r}",
+            "For example: where: \"payload->>'user_id' = 'alice'\".",
+        )
+    return where
+
+
 class Records:
-    """The records of one database's collections."""
+    """The records of one database's collections. See `Reader`, `Search` and `Writer`."""
 
     def __init__(self, catalog: Catalog, shadows: ShadowMaker) -> None:
         self._catalog = catalog
@@ -67,8 +78,16 @@ class Records:
             self._reader = None
             reader.close()
 
-    def list_ids(self, id: str, where: str | None) -> Iterator[pa.Array]:
-        """See `Store.list_ids`."""
+    def check_where(self, where: Where) -> None:
+        condition_of(where)
+
+    def count(self, id: str) -> int:
+        tables = self._catalog.tables(id)
+        with mapped(self._catalog.url):
+            return sum(self._catalog.count_of(table) for table in tables)
+
+    def list_ids(self, id: str, where: Where = None) -> Iterator[pa.Array]:
+        condition = condition_of(where)
         tables = self._catalog.tables(id)
         connection = connect(self._catalog.url)  # of its own: the caller reads between two pages
         try:
@@ -80,20 +99,19 @@ class Records:
                     sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(shared[0]))
                 )
             for table in tables:
-                yield from read_ids(connection, table, where)
+                yield from read_ids(connection, table, condition)
         finally:
             connection.close()
 
     def fetch(
-        self, id: str, ids: Sequence[str], where: str | None, vectors: bool
+        self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
     ) -> pa.RecordBatch:
-        """See `Store.fetch`."""
-        batches = []
+        condition, batches = condition_of(where), []
         for table, names in self._split(self._catalog.tables(id), ids):
             wanted = usable(table, names)
             if wanted:
                 batches.append(
-                    copy_rows(self._reader or self._catalog.main, table, wanted, where, vectors)
+                    copy_rows(self._reader or self._catalog.main, table, wanted, condition, vectors)
                 )
         if not batches:
             return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
@@ -117,7 +135,6 @@ class Records:
         return split
 
     def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
-        """See `Store.query`."""
         tables = self._catalog.tables(id)
         metric = self._catalog.metric_of(tables[0])
         answers: list[list[tuple[float, str]]] = [[] for _ in vectors]
@@ -146,8 +163,8 @@ class Records:
                     answer.extend((row[1], table.prefix + row[0]) for row in rows)
         return [[one for _, one in sorted(answer)[:k]] for answer in answers]
 
-    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, *, replacing: bool) -> None:
-        """See `Store.add` and `Store.replace`."""
+    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        replacing = mode == "replace"
         tables = self._catalog.tables(id)
         ids = records.column("id").to_pylist()
         if len(tables) == 1 and any(one.startswith(ENTITY_PREFIX) for one in ids):
@@ -219,7 +236,6 @@ class Records:
         return {row[0] for row in rows}
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
-        """See `Store.delete`."""
         tables = self._catalog.tables(id)
         for start in range(0, len(ids), SHARD_ROWS):
             for table, names in self._split(tables, ids[start : start + SHARD_ROWS]):

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from reembed.errors import PreflightError
-from reembed.manifest import Model
-from reembed.records import Metric
 from reembed.stores.postgres import shadow_tables as pg_tables
 from reembed.stores.postgres import unique as pg_unique
 from reembed.stores.postgres.catalog import Catalog
@@ -18,6 +16,7 @@ from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema.layout import read_parts, table_by_oid
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.values import CollectionSpec
 
 
 class ShadowMaker:
@@ -26,32 +25,28 @@ class ShadowMaker:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def create(
-        self, name: str, dimensions: int, metric: Metric, index: Mapping[str, Any],
-        metadata: Mapping[str, Any] | None, model: Model, like: str | None,
-    ) -> str:  # fmt: skip
-        """Make the tables of a collection; see `Store.create`. Returns its name with its schema."""
-        catalog = self._catalog
-        tables = catalog.tables(like) if like else []
+    def create(self, spec: CollectionSpec) -> str:
+        """Make the tables of a collection. Returns its name with its schema."""
+        catalog, name = self._catalog, spec.name
+        tables = catalog.tables(spec.like) if spec.like else []
         with mapped(catalog.url):
             schema, bare = place_for(catalog.main, name, tables[0].schema if tables else None)
             if find_table(catalog.main, f"{schema}.{bare}") is not None:
                 raise PreflightError(f"{catalog.url}: the name {name!r} is taken")
             with catalog.main.transaction():
-                self._create(schema, bare, dimensions, metric, index, metadata, model, tables)
+                self._create(schema, bare, spec, tables)
         return f"{schema}.{bare}"
 
     def _create(
-        self, schema: str, name: str, dimensions: int, metric: Metric, index: Mapping[str, Any],
-        metadata: Mapping[str, Any] | None, model: Model, tables: Sequence[Table],
-    ) -> None:  # fmt: skip
+        self, schema: str, name: str, spec: CollectionSpec, tables: Sequence[Table]
+    ) -> None:
         note = {
-            "model": model.to_dict(), "metric": metric,
-            "index": dict(index) or {"type": "hnsw"}, "metadata": metadata,
+            "model": spec.model.to_dict(), "metric": spec.metric,
+            "index": dict(spec.index) or {"type": "hnsw"}, "metadata": spec.metadata,
         }  # fmt: skip
         if not tables:
-            type = pg_indexes.column_type(dimensions, "vector", index)
-            pg_tables.create_plain(self._catalog.main, schema, name, type, dimensions)
+            type = pg_indexes.column_type(spec.dimensions, "vector", spec.index)
+            pg_tables.create_plain(self._catalog.main, schema, name, type, spec.dimensions)
             found = find_table(self._catalog.main, f"{schema}.{name}")
             assert found is not None, "it has just been made"
             pg_tables.write_note(
@@ -60,8 +55,9 @@ class ShadowMaker:
             return
         for table in tables:
             self._create_part(
-                table, name, dimensions, index, self._own_index(tables[0], table, note)
-            )
+                table, name, spec.dimensions, spec.index,
+                self._own_index(tables[0], table, note),
+            )  # fmt: skip
 
     def _own_index(self, main: Table, table: Table, note: Mapping[str, Any]) -> Mapping[str, Any]:
         """A unit's second table keeps an index of its own kind, or none, unless the manifest asks

@@ -35,8 +35,10 @@ from reembed.stages.export import export, take_census
 from reembed.stages.load import load
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from reembed.stores.values import CollectionSpec
 from reembed.sync.difference import find_difference
 from tests.campaigns.benchmarks.postgres_tables import DIMENSIONS, Form, rows, write
+from tests.support.stores import build_index, snapshot_of
 
 MODEL = Model(
     provider="python", name="tests.campaigns.benchmarks.pipeline:embed", dimensions=DIMENSIONS
@@ -81,11 +83,12 @@ def copy_out(bench: Bench) -> Iterator[None]:
 
 def fetch(bench: Bench) -> Iterator[None]:
     store = open_store(bench.url)
-    id = store.describe(bench.table).id
+    id = store.catalog.describe(bench.table).id
     yield
-    with store.snapshot():
+    with snapshot_of(store):
         read = sum(
-            store.fetch(id, page.to_pylist(), vectors=True).num_rows for page in store.list_ids(id)
+            store.reader.fetch(id, page.to_pylist(), vectors=True).num_rows
+            for page in store.reader.list_ids(id)
         )
     assert read == bench.count
     yield
@@ -95,8 +98,8 @@ def export_stage(bench: Bench) -> Iterator[None]:
     store = open_store(bench.url)
     run = RunDir.create(bench.folder / "runs", "", {})
     yield
-    source = store.describe(bench.table)
-    with store.snapshot():
+    source = store.catalog.describe(bench.table)
+    with snapshot_of(store):
         census = take_census(store, source, None, run)
         shards = export(store, census, None, run, Progress())
     assert sum(shard.rows for shard in shards.values()) == bench.count
@@ -121,19 +124,19 @@ def _embed(run: RunDir) -> None:
 
 
 def _shadow(bench: Bench, store: Store) -> str:
-    like = store.describe(bench.table).id
-    made = store.create(
+    like = store.catalog.describe(bench.table).id
+    made = store.to_write().create(CollectionSpec(
         SHADOW, dimensions=DIMENSIONS, metric="cosine", index={}, metadata=None, model=MODEL,
         like=like,
-    )  # fmt: skip
+    ))  # fmt: skip
     with psycopg.connect(bench.url, autocommit=True) as connection:
         connection.execute("CHECKPOINT")  # of what the step before has written
     return made.id
 
 
 def _finish(bench: Bench, store: Store, id: str) -> None:
-    assert store.count(id) == bench.count
-    store.drop(id)
+    assert store.reader.count(id) == bench.count
+    store.to_write().drop(id)
     store.close()
 
 
@@ -163,7 +166,7 @@ def add(bench: Bench) -> Iterator[None]:
         batches.append((records.to_batches()[0], fixed_array_to_vectors(vectors)))
     yield
     for batch, vectors in batches:
-        store.add(id, batch, vectors)
+        store.to_write().write(id, batch, vectors, "add")
     yield
     _finish(bench, store, id)
 
@@ -187,7 +190,7 @@ def load_stage(bench: Bench) -> Iterator[None]:
 def look(bench: Bench) -> dict[str, float]:
     """What is done beside the stages: the index, a search, a comparison of every record."""
     store = open_store(bench.url)
-    id = store.describe(bench.table).id
+    id = store.catalog.describe(bench.table).id
     figures: dict[str, float] = {}
     with Ledger(RunDir(bench.prepared)) as ledger:
         start = time.perf_counter()
@@ -202,25 +205,25 @@ def look(bench: Bench) -> dict[str, float]:
             f"LIMIT {INDEXED}".encode()
         )
         start = time.perf_counter()
-        store.build_index(shadow)
+        build_index(store, shadow)
         figures["index, s"] = time.perf_counter() - start
         register_vector(connection)
         queries = np.random.default_rng(1).normal(size=(QUERIES, DIMENSIONS)).astype(np.float32)
         vector = bench.form.columns[-1][0]
         query = f"SELECT id FROM {SHADOW} ORDER BY {vector} <=> %b LIMIT 10".encode()
-        store.query(shadow, queries[:1], 10)  # loads the index
+        store.to_search().query(shadow, queries[:1], 10)  # loads the index
         bare, ours = [], []
         for _ in range(5):
             start = time.perf_counter()
             for one in queries:
                 connection.execute(query, [one], prepare=True).fetchall()
             between = time.perf_counter()
-            store.query(shadow, queries, 10)
+            store.to_search().query(shadow, queries, 10)
             bare.append(between - start)
             ours.append(time.perf_counter() - between)
         figures["bare query, ms"] = statistics.median(bare) / QUERIES * 1e3
         figures["query, ms"] = statistics.median(ours) / QUERIES * 1e3
-    store.drop(shadow)
+    store.to_write().drop(shadow)
     store.close()
     return figures
 

@@ -44,8 +44,9 @@ from reembed.stages.embed import embed
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.store import Store
+from reembed.stores.values import CollectionSpec
 from reembed.verify.gates import Verification
-from tests.support.array_store import ArrayStore, Collection, Row
+from tests.support.array_store import Arrays, Collection, Row, arrays_of
 
 RECORDS = 2_400
 SHARD = 600
@@ -128,9 +129,8 @@ class Finished:
     cut: dict[str, Vectors] = field(default_factory=dict)
 
     @property
-    def arrays(self) -> ArrayStore:
-        assert isinstance(self.store, ArrayStore)
-        return self.store
+    def arrays(self) -> Arrays:
+        return arrays_of(self.store)
 
     @property
     def shadow(self) -> Collection:
@@ -146,7 +146,7 @@ class Finished:
         shutil.rmtree(folder, ignore_errors=True)
         path = folder / self.run.run_id
         shutil.copytree(self.run.path, path)
-        yield Finished(RunDir(path), self.arrays.clone(), self.embedder, self.old_embedder,
+        yield Finished(RunDir(path), self.arrays.clone().store(), self.embedder, self.old_embedder,
                        self.metric, seed, self.settings, cut=self.cut)  # fmt: skip
         shutil.rmtree(folder)
 
@@ -231,7 +231,7 @@ def finish(
     count: int = RECORDS,
 ) -> Finished:
     """Export, embed and load a collection."""
-    store = ArrayStore()
+    store = Arrays().store()
     old = open_embedder(OLD)
     embedder = new()
     given = records(count)
@@ -239,20 +239,24 @@ def finish(
     columns = (given.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
     texts = template.texts(*columns)
     held = [text if text.strip() else "nothing" for text in texts]
-    store.create("source", dimensions=128, metric="cosine", index={}, metadata=None, model=OLD)
-    store.add("source", given, old.embed_documents(held).vectors)
+    store.to_write().create(
+        CollectionSpec(
+            "source", dimensions=128, metric="cosine", index={}, metadata=None, model=OLD
+        )
+    )
+    store.to_write().write("source", given, old.embed_documents(held).vectors, "add")
     run = RunDir.create(folder, "", {})
     progress = Progress()
     with mock.patch.object(reembed.stages.export, "SHARD_ROWS", SHARD):
-        census = take_census(store, store.describe("source"), None, run)
+        census = take_census(store, store.catalog.describe("source"), None, run)
         export(store, census, None, run, progress)
     cache = VectorCache(folder / "cache.sqlite", embedder.dimensions)
     embed(run.shards("export"), run, embedder, template, cache, LocalEngine(), progress)
     cache.close()
     with Ledger(run) as ledger:
         write_quarantine(run, ledger)
-        ensure_shadow(store, run, SHADOW, dimensions=embedder.dimensions, metric=metric, index={},
-                      metadata=None, model=NEW)  # fmt: skip
+        spec = CollectionSpec(SHADOW, embedder.dimensions, metric, {}, None, NEW)
+        ensure_shadow(store, run, spec)
         load(store, SHADOW, run.shards("export"), run.shards("embed"), ledger, run, progress)
     return Finished(run, store, embedder, old, metric)
 

@@ -17,10 +17,12 @@ from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.stores.chroma import function as chroma_function
 from reembed.stores.registry import open_store
+from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import simple, vectors
 from tests.stores.contract.stores import new_chroma_folder
 from tests.support.chroma_cases import PYTHON, points
 from tests.support.helpers import chroma
+from tests.support.stores import database_of
 
 OPENAI = {"provider": "openai", "name": "text-embedding-3-small"}
 NOMIC = {
@@ -37,13 +39,15 @@ def store(tmp_path):
 
 
 def persisted(store, model: Model) -> dict[str, Any]:
-    made = store.create(
-        "shadow", dimensions=4, metric="cosine", index={}, metadata=None, model=model
+    made = store.to_write().create(
+        CollectionSpec(
+            "shadow", dimensions=4, metric="cosine", index={}, metadata=None, model=model
+        )
     )
-    with chroma(store._path) as client:
+    with chroma(database_of(store).path) as client:
         found = client.get_collection("shadow", embedding_function=None)
         recorded: dict[str, Any] = found.configuration_json["embedding_function"]
-    assert store.describe_id(made.id).model == chroma_function.model_of(recorded)
+    assert store.catalog.describe_id(made.id).model == chroma_function.model_of(recorded)
     return recorded
 
 
@@ -151,10 +155,10 @@ def test_a_function_on_record_is_read_without_building_it(function, told):
 
 
 def test_a_function_nobody_registered_is_described_not_raised(store):
-    with chroma(store._path) as client:
+    with chroma(database_of(store).path) as client:
         made = client.create_collection("theirs", embedding_function=None)
         made.add(ids=["a"], embeddings=points([1, 2]))
-    connection = sqlite3.connect(store._path / "chroma.sqlite3")
+    connection = sqlite3.connect(database_of(store).path / "chroma.sqlite3")
     connection.execute(
         "UPDATE collections SET schema_str = replace(schema_str, ?, ?)",
         ('"source_key"', '"embedding_function":{"type":"known","name":"of-an-application",'
@@ -162,9 +166,9 @@ def test_a_function_nobody_registered_is_described_not_raised(store):
     )  # fmt: skip
     connection.commit()
     connection.close()
-    info = store.describe("theirs")
+    info = store.catalog.describe("theirs")
     assert info.model == {"provider": "chroma", "name": "of-an-application"}
-    assert store.fetch(info.id, ["a"], vectors=True).num_rows == 1
+    assert store.reader.fetch(info.id, ["a"], vectors=True).num_rows == 1
     with pytest.raises(PreflightError, match="of-an-application"):
         chroma_function.open_recorded(info.model, [], "theirs")
 
@@ -187,7 +191,10 @@ print(found["ids"][0][0])
 def run_application(store, folder, imports):
     (folder / "my_model.py").write_text(MODULE)
     return subprocess.run(
-        [PYTHON, "-W", "ignore", "-c", APPLICATION.format(imports=imports), str(store._path)],
+        [
+            PYTHON, "-W", "ignore", "-c", APPLICATION.format(imports=imports),
+            str(database_of(store).path),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(Path.cwd())])},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
@@ -196,11 +203,17 @@ def run_application(store, folder, imports):
 @pytest.fixture
 def migrated(store):
     model = Model(provider="python", name="my_model:embed", query_prefix="q: ")
-    id = store.create(
-        "docs", dimensions=4, metric="cosine", index={}, metadata=None, model=model
-    ).id
+    id = (
+        store.to_write()
+        .create(
+            CollectionSpec(
+                "docs", dimensions=4, metric="cosine", index={}, metadata=None, model=model
+            )
+        )
+        .id
+    )
     given = np.eye(4, dtype=np.float32)
-    store.add(id, simple(4), given)
+    store.to_write().write(id, simple(4), given, "add")
     return store
 
 

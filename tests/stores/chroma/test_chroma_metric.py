@@ -12,6 +12,7 @@ from reembed.errors import PreflightError
 from reembed.records import unit
 from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.registry import open_store
+from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import MODEL
 from tests.stores.contract.stores import new_chroma_folder
 from tests.support.chroma_cases import lose_vectors, points, upgraded_0_5
@@ -80,31 +81,31 @@ def test_collections_of_chroma_0_5_are_what_they_are_and_not_what_they_claim(tmp
         assert claimed.configuration_json["hnsw"]["space"] == "l2"
         assert chroma_metric.probe(claimed) == metric
     store = open_store(f"chroma:{folder}")
-    assert store.describe(f"really-{metric}").metric == metric
+    assert store.catalog.describe(f"really-{metric}").metric == metric
     store.close()
 
 
 def test_the_same_holds_over_http_where_only_the_probe_can_tell(tmp_path):
     with chroma_server(upgraded_0_5(tmp_path)) as server:
         store = open_store(server.url)
-        assert [store.describe(f"really-{metric}").metric for metric in METRICS] == METRICS
+        assert [store.catalog.describe(f"really-{metric}").metric for metric in METRICS] == METRICS
         store.close()
 
 
 def test_an_empty_collection_of_chroma_0_5_is_what_its_segment_says(tmp_path):
     store = open_store(f"chroma:{upgraded_0_5(tmp_path)}")
-    assert store.describe("empty-cosine").metric == "cosine"
+    assert store.catalog.describe("empty-cosine").metric == "cosine"
     store.close()
 
 
 def test_index_settings_of_chroma_0_5_are_read_where_it_kept_them(tmp_path):
     store = open_store(f"chroma:{upgraded_0_5(tmp_path)}")
-    info = store.describe("really-cosine")
+    info = store.catalog.describe("really-cosine")
     assert (info.index["ef_construction"], info.index["max_neighbors"]) == (64, 12)
-    made = store.create(
+    made = store.to_write().create(CollectionSpec(
         "copied", dimensions=8, metric=info.metric, index=info.index, metadata=info.metadata,
         model=MODEL,
-    )  # fmt: skip
+    ))  # fmt: skip
     assert (made.metric, made.index, made.metadata) == (info.metric, info.index, info.metadata)
     store.close()
 
@@ -115,8 +116,10 @@ def test_all_index_settings_reach_the_new_collection_and_come_back(tmp_path):
         "ef_construction": 40, "max_neighbors": 8, "ef_search": 77, "num_threads": 3,
         "batch_size": 50, "sync_threshold": 500, "resize_factor": 1.5,
     }  # fmt: skip
-    made = store.create(
-        "set", dimensions=4, metric="cosine", index=index, metadata=None, model=MODEL
+    made = store.to_write().create(
+        CollectionSpec(
+            "set", dimensions=4, metric="cosine", index=index, metadata=None, model=MODEL
+        )
     )
     assert made.index == index
     store.close()
@@ -136,9 +139,13 @@ def test_all_index_settings_reach_the_new_collection_and_come_back(tmp_path):
 def test_a_setting_chroma_would_drop_or_misread_is_refused(tmp_path, index, said):
     store = open_store(f"chroma:{new_chroma_folder(tmp_path / 'db')}")
     with pytest.raises(PreflightError) as caught:
-        store.create("never", dimensions=4, metric="l2", index=index, metadata=None, model=MODEL)
+        store.to_write().create(
+            CollectionSpec(
+                "never", dimensions=4, metric="l2", index=index, metadata=None, model=MODEL
+            )
+        )
     assert said in f"{caught.value.message} {caught.value.hint}"
-    assert store.collections() == []
+    assert store.catalog.collections() == []
     store.close()
 
 
@@ -162,13 +169,13 @@ def test_a_spann_index_is_described_as_one():
 def test_metadata_of_every_type_is_carried_and_contradictions_are_left_out(tmp_path):
     store = open_store(f"chroma:{new_chroma_folder(tmp_path / 'db')}")
     metadata = {"s": "x", "i": 1, "f": 0.1 + 0.2, "b": True, "hnsw:space": "l2", "hnsw:M": 16}
-    made = store.create(
+    made = store.to_write().create(CollectionSpec(
         "carried", dimensions=4, metric="cosine", index={"max_neighbors": 16}, metadata=metadata,
         model=MODEL,
-    )  # fmt: skip
+    ))  # fmt: skip
     del metadata["hnsw:space"]
     assert made.metadata == metadata
-    assert store.create(
+    assert store.to_write().create(CollectionSpec(
         "none", dimensions=4, metric="l2", index={}, metadata={}, model=MODEL
-    ).metadata is None  # fmt: skip
+    )).metadata is None  # fmt: skip
     store.close()

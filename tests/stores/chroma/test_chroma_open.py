@@ -17,6 +17,7 @@ from reembed.errors import (
 )
 from reembed.stores.chroma import client as chroma_client
 from reembed.stores.registry import open_store
+from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import MODEL, simple, vectors
 from tests.stores.contract.stores import new_chroma_folder
 from tests.support.chroma_cases import (
@@ -30,6 +31,7 @@ from tests.support.chroma_cases import (
 )
 from tests.support.helpers import chroma
 from tests.support.servers.chroma_server import free_port
+from tests.support.stores import database_of, kinds_of, mark_of
 
 
 def test_what_a_killed_writer_left_is_undone(tmp_path):
@@ -51,8 +53,8 @@ def test_what_a_killed_writer_left_is_undone(tmp_path):
         link.execute("SELECT count(*) FROM collections")
     link.close()
     store = open_store(f"chroma:{tmp_path}/dead")
-    found = store.describe("docs")
-    rows = store.fetch(found.id, ["r0", "r299"], vectors=False)
+    found = store.catalog.describe("docs")
+    rows = store.reader.fetch(found.id, ["r0", "r299"], vectors=False)
     assert (found.count, rows.column("document").to_pylist()) == (300, ["x", "x"])
     store.close()
 
@@ -86,7 +88,7 @@ def test_a_database_of_chroma_0_5_is_refused_unchanged_with_the_way_out(tmp_path
 
 def test_the_copy_that_the_refusal_describes_opens(tmp_path):
     store = open_store(f"chroma:{upgraded_0_5(tmp_path)}")
-    assert store.describe("really-cosine").count == 40
+    assert store.catalog.describe("really-cosine").count == 40
     store.close()
 
 
@@ -107,11 +109,11 @@ def test_opening_describing_and_reading_change_no_row(tmp_path):
         made.add(ids=["a", "b"], embeddings=points([1, 2], [3, 4]), documents=["x", "y"])
     before = tables(folder)
     store = open_store(f"chroma:{folder}")
-    info = store.describe("docs")
-    store.watermark(info.id)
-    ids = next(iter(store.list_ids(info.id))).to_pylist()
-    store.fetch(info.id, ids, vectors=True)
-    store.query(info.id, vectors(1, 2), 1)
+    info = store.catalog.describe("docs")
+    mark_of(store, info.id)
+    ids = next(iter(store.reader.list_ids(info.id))).to_pylist()
+    store.reader.fetch(info.id, ids, vectors=True)
+    store.to_search().query(info.id, vectors(1, 2), 1)
     store.close()
     assert tables(folder) == before
 
@@ -122,7 +124,7 @@ def test_an_application_in_this_process_keeps_its_client(tmp_path):
         docs = client.create_collection("docs", embedding_function=None)
         docs.add(ids=["a"], embeddings=points([1, 2]))
         first, second = open_store(f"chroma:{folder}"), open_store(f"chroma:{folder}")
-        assert first.describe("docs").count == second.describe("docs").count == 1
+        assert first.catalog.describe("docs").count == second.catalog.describe("docs").count == 1
         first.close()
         second.close()
         assert docs.count() == 1
@@ -132,7 +134,7 @@ def test_a_closed_store_can_be_opened_again(tmp_path):
     url = f"chroma:{new_chroma_folder(tmp_path / 'db')}"
     for _ in range(2):
         store = open_store(url)
-        assert store.collections() == []
+        assert store.catalog.collections() == []
         store.close()
 
 
@@ -150,11 +152,11 @@ def test_another_process_that_has_the_database_open_is_told(tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         store = open_store(f"chroma:{folder}")
-        assert str(process.pid) in " ".join(store.capabilities.notes)
+        assert str(process.pid) in " ".join(store.catalog.capabilities.notes)
         store.close()
         process.communicate("")
     store = open_store(f"chroma:{folder}")
-    assert "Open in other processes" not in " ".join(store.capabilities.notes)
+    assert "Open in other processes" not in " ".join(store.catalog.capabilities.notes)
     store.close()
 
 
@@ -177,7 +179,7 @@ def test_a_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch):
 
 def test_every_later_call_is_bounded_too(chroma_server):
     store = open_store(chroma_server.url)
-    timeout = store._client._server._session.timeout  # type: ignore[attr-defined]
+    timeout = database_of(store).client._server._session.timeout
     assert (timeout.connect, timeout.read) == (10.0, 300.0)
     store.close()
 
@@ -215,7 +217,7 @@ def test_the_clients_own_settings_make_it_send_a_bearer_token(monkeypatch):
 def test_tenant_and_database_of_a_server_are_in_the_requests():
     with RecordingServer() as server:
         store = open_store(f"chroma+http://127.0.0.1:{server.port}?tenant=acme&database=prod")
-        assert store.collections() == []
+        assert store.catalog.collections() == []
         store.close()
         assert server.requests[-1][1].startswith("/api/v2/tenants/acme/databases/prod/collections")
 
@@ -228,7 +230,7 @@ def test_cloud_requests_carry_token_tenant_and_database(monkeypatch):
     with RecordingServer() as server:
         monkeypatch.setenv("CHROMA_CLOUD_HOST", f"http://127.0.0.1:{server.port}")
         store = open_store("chroma+cloud://acme/prod")
-        assert store.collections() == []
+        assert store.catalog.collections() == []
         store.close()
         _, path, headers = server.requests[-1]
     assert path.startswith("/api/v2/tenants/acme/databases/prod/collections")
@@ -241,7 +243,7 @@ def test_cloud_takes_tenant_and_database_from_the_environment_as_the_client_does
     with RecordingServer() as server:
         monkeypatch.setenv("CHROMA_CLOUD_HOST", f"http://127.0.0.1:{server.port}")
         store = open_store("chroma+cloud://acme")
-        store.collections()
+        store.catalog.collections()
         store.close()
         assert "/tenants/acme/databases/prod/" in server.requests[-1][1]
 
@@ -265,40 +267,44 @@ def test_cloud_is_chromas_own_host_over_tls_by_default(monkeypatch):
 
 def test_the_servers_directory_makes_a_transaction_and_a_watermark_possible(chroma_server):
     over_http = open_store(chroma_server.url)
-    made = over_http.create(
-        "at-hand", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL
+    made = over_http.to_write().create(
+        CollectionSpec("at-hand", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
     )
-    assert "transaction" not in over_http.capabilities.swap_kinds
-    assert over_http.watermark(made.id) is None
+    assert "transaction" not in kinds_of(over_http)
+    assert mark_of(over_http, made.id) is None
     at_hand = open_store(chroma_server.url, chroma_server.folder)
-    assert "transaction" in at_hand.capabilities.swap_kinds
-    before = at_hand.watermark(made.id)
-    at_hand.add(made.id, simple(3), vectors(3))
-    assert at_hand.watermark(made.id) != before
-    at_hand.drop(made.id)
+    assert "transaction" in kinds_of(at_hand)
+    before = mark_of(at_hand, made.id)
+    at_hand.to_write().write(made.id, simple(3), vectors(3), "add")
+    assert mark_of(at_hand, made.id) != before
+    at_hand.to_write().drop(made.id)
     at_hand.close()
     over_http.close()
 
 
 def test_a_directory_that_is_not_the_servers_is_refused(chroma_server, tmp_path):
     store = open_store(chroma_server.url)
-    made = store.create("here", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
+    made = store.to_write().create(
+        CollectionSpec("here", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
+    )
     with pytest.raises(PreflightError, match="not the directory"):
         open_store(chroma_server.url, new_chroma_folder(tmp_path / "other"))
     with pytest.raises(PreflightError, match="data_dir"):
         open_store(chroma_server.url, tmp_path)
-    store.drop(made.id)
+    store.to_write().drop(made.id)
     store.close()
 
 
 def test_a_copy_of_the_servers_directory_is_not_relied_on_for_records(chroma_server, tmp_path):
     store = open_store(chroma_server.url)
-    made = store.create("copied", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
+    made = store.to_write().create(
+        CollectionSpec("copied", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
+    )
     shutil.copytree(chroma_server.folder, tmp_path / "copy")
     from_copy = open_store(chroma_server.url, tmp_path / "copy")
-    store.add(made.id, simple(3), vectors(3))
-    assert from_copy.watermark(made.id) is None
-    assert [len(page) for page in from_copy.list_ids(made.id)] == [3]
+    store.to_write().write(made.id, simple(3), vectors(3), "add")
+    assert mark_of(from_copy, made.id) is None
+    assert [len(page) for page in from_copy.reader.list_ids(made.id)] == [3]
     from_copy.close()
-    store.drop(made.id)
+    store.to_write().drop(made.id)
     store.close()

@@ -23,13 +23,14 @@ from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import pointer as chroma_pointer
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.registry import open_store
-from reembed.stores.store import Exchange
+from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import MODEL, simple, vectors
 from tests.stores.contract.stores import new_chroma_folder
 from tests.support.chroma_cases import PYTHON, points, tables
 from tests.support.chroma_reader import RECORDS
 from tests.support.helpers import chroma, chroma_at
 from tests.support.servers.chroma_server import chroma_server as run_server
+from tests.support.stores import database_of, is_pointer
 
 SWAPS = int(os.environ.get("REEMBED_TEST_SWAPS", "10"))
 OLD = Model(provider="python", name="tests.support.chroma_reader:embed_old", dimensions=4)
@@ -44,10 +45,14 @@ def store(tmp_path):
 
 
 def make(store, name, version="old", model=MODEL, dimensions=4):
-    info = store.create(
-        name, dimensions=dimensions, metric="cosine", index={}, metadata=None, model=model
+    info = store.to_write().create(
+        CollectionSpec(
+            name, dimensions=dimensions, metric="cosine", index={}, metadata=None, model=model
+        )
     )
-    store.add(info.id, simple(RECORDS, version=version), vectors(RECORDS, dimensions))
+    store.to_write().write(
+        info.id, simple(RECORDS, version=version), vectors(RECORDS, dimensions), "add"
+    )
     return info.id
 
 
@@ -78,7 +83,7 @@ def swap_under_a_reader(store, kind, reader_kind, old, new):
     there, back = there_and_back(store, old, new)
     with reader(store.url, reader_kind) as report:
         for number in range(SWAPS):
-            store.exchange(kind, there if number % 2 == 0 else back)
+            store.to_move().exchange(kind, there if number % 2 == 0 else back)
             time.sleep(0.15)
     [seen] = report
     assert seen["problems"] == []
@@ -126,14 +131,14 @@ def test_a_transaction_changes_two_names_and_nothing_else(store, tmp_path):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     before = tables(tmp_path / "db")
     there, back = there_and_back(store, old, new)
-    store.exchange("transaction", there)
+    store.to_move().exchange("transaction", there)
     after = tables(tmp_path / "db")
     names = {row[0]: row[1] for row in after["collections"]}
     assert names == {new: "docs", old: "docs__parked-r1"}
     for table in before:
         if table != "collections":
             assert after[table] == before[table], table
-    store.exchange("transaction", back)
+    store.to_move().exchange("transaction", back)
     names = {row[0]: row[1] for row in tables(tmp_path / "db")["collections"]}
     assert names == {old: "docs", new: "docs__parked-r1"}
 
@@ -161,20 +166,20 @@ def test_a_transaction_is_committed_again_where_chroma_believes_its_old_pages(
 
     monkeypatch.setattr(chroma_sqlite, "writing", counted_back)
     for move in there_and_back(store, old, new) * 10:
-        assert store.describe("docs").id == move.outgoing_id
+        assert store.catalog.describe("docs").id == move.outgoing_id
         commits.clear()
-        store.exchange("transaction", move)
+        store.to_move().exchange("transaction", move)
         for _ in range(5):  # Chroma has several connections
-            assert store.describe("docs").id == move.incoming_id
-            assert store.describe_id(move.outgoing_id).name == "docs__parked-r1"
+            assert store.catalog.describe("docs").id == move.incoming_id
+            assert store.catalog.describe_id(move.outgoing_id).name == "docs__parked-r1"
 
 
 def test_killed_before_its_commit_a_transaction_has_changed_nothing(store, tmp_path):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     code = (
         "import sys, time; from pathlib import Path; "
-        "from reembed.stores import chroma_sqlite; "
-        "from reembed.stores.store import Exchange; "
+        "from reembed.stores.chroma import sqlite as chroma_sqlite; "
+        "from reembed.stores.values import Exchange; "
         "from reembed.stores.chroma.move import exchange_names\n"
         "with chroma_sqlite.writing(Path(sys.argv[1])) as connection:\n"
         "    exchange_names(connection, Exchange('docs', sys.argv[2], sys.argv[3], 'docs-old'))\n"
@@ -189,10 +194,10 @@ def test_killed_before_its_commit_a_transaction_has_changed_nothing(store, tmp_p
         assert process.stdout is not None
         assert process.stdout.readline() == "inside\n"
         process.send_signal(signal.SIGKILL)
-    assert store.describe("docs").id == old
-    assert store.describe("docs-new").id == new
-    store.exchange("transaction", there_and_back(store, old, new)[0])
-    assert store.describe("docs").id == new
+    assert store.catalog.describe("docs").id == old
+    assert store.catalog.describe("docs-new").id == new
+    store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
+    assert store.catalog.describe("docs").id == new
 
 
 def test_an_unknown_format_is_refused_inside_the_transaction(store, tmp_path):
@@ -202,8 +207,8 @@ def test_an_unknown_format_is_refused_inside_the_transaction(store, tmp_path):
     connection.commit()
     connection.close()
     with pytest.raises(PreflightError, match="newer version"):
-        store.exchange("transaction", there_and_back(store, old, new)[0])
-    assert store.describe("docs").id == old
+        store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
+    assert store.catalog.describe("docs").id == old
 
 
 def test_a_transaction_waits_for_chromas_own_writers(store, tmp_path):
@@ -215,11 +220,11 @@ def test_a_transaction_waits_for_chromas_own_writers(store, tmp_path):
     release = threading.Timer(0.7, lambda: writer.execute("ROLLBACK"))
     release.start()
     began = time.monotonic()
-    store.exchange("transaction", there_and_back(store, old, new)[0])
+    store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
     assert time.monotonic() - began > 0.5
     release.join()
     writer.close()
-    assert store.describe("docs").id == new
+    assert store.catalog.describe("docs").id == new
 
 
 def test_a_copy_of_the_servers_directory_is_found_out_by_the_server(tmp_path):
@@ -230,8 +235,8 @@ def test_a_copy_of_the_servers_directory_is_found_out_by_the_server(tmp_path):
         shutil.copytree(server.folder, tmp_path / "copy")
         store = open_store(server.url, tmp_path / "copy")
         with pytest.raises(PreflightError, match="not the one the server reads"):
-            store.exchange("transaction", there_and_back(store, old, new)[0])
-        assert store.describe("docs").id == old
+            store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
+        assert store.catalog.describe("docs").id == old
         store.close()
 
 
@@ -239,9 +244,9 @@ def test_without_the_file_a_transaction_is_refused(chroma_server):
     store = open_store(chroma_server.url)
     old, new = make(store, "tx-docs"), make(store, "tx-new")
     with pytest.raises(PreflightError, match="transaction"):
-        store.exchange("transaction", Exchange("tx-docs", new, old, "tx-parked"))
-    store.drop(old)
-    store.drop(new)
+        store.to_move().exchange("transaction", Exchange("tx-docs", new, old, "tx-parked"))
+    store.to_write().drop(old)
+    store.to_write().drop(new)
     store.close()
 
 
@@ -252,9 +257,9 @@ def test_a_collection_of_the_same_name_in_another_database_is_left_alone(store, 
         admin.create_database("other")
         client.set_database("other")
         theirs = client.create_collection("docs", embedding_function=None).id
-        store.exchange("transaction", there_and_back(store, old, new)[0])
+        store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
         assert client.get_collection("docs", embedding_function=None).id == theirs
-    assert store.describe("docs").id == new
+    assert store.catalog.describe("docs").id == new
 
 
 # Rename
@@ -262,7 +267,7 @@ def test_a_collection_of_the_same_name_in_another_database_is_left_alone(store, 
 
 def test_a_rename_measures_its_gap(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    receipt = store.exchange("rename", there_and_back(store, old, new)[0])
+    receipt = store.to_move().exchange("rename", there_and_back(store, old, new)[0])
     assert receipt.gap_seconds is not None
     assert 0 < receipt.gap_seconds < 1
 
@@ -278,15 +283,15 @@ def test_what_an_application_makes_in_the_gap_is_moved_aside_and_told(store, mon
 
     monkeypatch.setattr(chroma_swap, "_take_name", with_an_intruder)
     there, back = there_and_back(store, old, new)
-    receipt = store.exchange("rename", there)
-    assert store.describe("docs").id == new
+    receipt = store.to_move().exchange("rename", there)
+    assert store.catalog.describe("docs").id == new
     assert receipt.intruder is not None
     assert receipt.intruder.startswith("docs__intruder-")
-    intruder = store.describe(receipt.intruder)
-    assert store.fetch(intruder.id, ["written in the gap"], vectors=True).num_rows == 1
-    again = store.exchange("rename", there)
+    intruder = store.catalog.describe(receipt.intruder)
+    assert store.reader.fetch(intruder.id, ["written in the gap"], vectors=True).num_rows == 1
+    again = store.to_move().exchange("rename", there)
     assert again.intruder == receipt.intruder, "a call that was killed before it could tell"
-    assert store.exchange("rename", back).intruder not in (None, receipt.intruder)
+    assert store.to_move().exchange("rename", back).intruder not in (None, receipt.intruder)
 
 
 def test_of_several_intruders_of_one_gap_the_one_told_holds_all_records(store, monkeypatch):
@@ -297,15 +302,15 @@ def test_of_several_intruders_of_one_gap_the_one_told_holds_all_records(store, m
         chroma_names.modify_name(collection, name)
         if len(made) < 3:
             made.append(f"written {len(made)}")
-            intruder = store._client.create_collection("docs", embedding_function=None)
+            intruder = database_of(store).client.create_collection("docs", embedding_function=None)
             intruder.add(ids=[made[-1]], embeddings=points([1, 2, 3, 4]), documents=["x"])
 
     monkeypatch.setattr("reembed.stores.chroma.move.modify_name", and_another)
-    receipt = store.exchange("rename", there_and_back(store, old, new)[0])
-    assert store.describe("docs").id == new
-    assert len([name for name in store.collections() if "__intruder-" in name]) == 3
-    kept = store.describe(receipt.intruder).id
-    assert store.fetch(kept, made, vectors=True).column("id").to_pylist() == made
+    receipt = store.to_move().exchange("rename", there_and_back(store, old, new)[0])
+    assert store.catalog.describe("docs").id == new
+    assert len([name for name in store.catalog.collections() if "__intruder-" in name]) == 3
+    kept = store.catalog.describe(receipt.intruder).id
+    assert store.reader.fetch(kept, made, vectors=True).column("id").to_pylist() == made
     assert len(made) == 3
 
 
@@ -321,9 +326,9 @@ def test_an_intruder_of_an_earlier_swap_is_not_told_again(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(chroma_swap, "_take_name", with_an_intruder)
-        assert store.exchange("rename", there).intruder is not None
-    assert store.exchange("rename", back).intruder is None
-    assert store.exchange("rename", there).intruder is None
+        assert store.to_move().exchange("rename", there).intruder is not None
+    assert store.to_move().exchange("rename", back).intruder is None
+    assert store.to_move().exchange("rename", there).intruder is None
 
 
 def test_an_application_that_makes_the_name_all_the_time_loses_nothing(chroma_server):
@@ -344,19 +349,23 @@ def test_an_application_that_makes_the_name_all_the_time_loses_nothing(chroma_se
     thread.start()
     intruders = set()
     for number in range(20):
-        receipt = store.exchange("rename", there if number % 2 == 0 else back)
-        assert store.describe("docs").id == (new if number % 2 == 0 else old)
+        receipt = store.to_move().exchange("rename", there if number % 2 == 0 else back)
+        assert store.catalog.describe("docs").id == (new if number % 2 == 0 else old)
         intruders |= {receipt.intruder} - {None}
     stop.set()
     thread.join()
     kept = set()
-    for name in store.collections():
-        kept |= {i for page in store.list_ids(store.describe(name).id) for i in page.to_pylist()}
+    for name in store.catalog.collections():
+        kept |= {
+            i
+            for page in store.reader.list_ids(store.catalog.describe(name).id)
+            for i in page.to_pylist()
+        }
     assert set(written) <= kept
-    left = {name for name in store.collections() if "__intruder-" in name}
+    left = {name for name in store.catalog.collections() if "__intruder-" in name}
     assert intruders <= left
-    for name in store.collections():
-        store.drop(store.describe(name).id)
+    for name in store.catalog.collections():
+        store.to_write().drop(store.catalog.describe(name).id)
     store.close()
 
 
@@ -364,12 +373,12 @@ def test_an_application_that_makes_the_name_all_the_time_loses_nothing(chroma_se
 def test_killed_between_its_two_renames_a_rename_is_finished_by_the_next_call(store, intruded):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, _ = there_and_back(store, old, new)
-    store._handle(old).modify(name=there.parked)
+    database_of(store).handle(old).modify(name=there.parked)
     if intruded:
-        store._client.create_collection("docs", embedding_function=None)
-    receipt = store.exchange("rename", there)
-    assert store.describe("docs").id == new
-    assert store.describe(there.parked).id == old
+        database_of(store).client.create_collection("docs", embedding_function=None)
+    receipt = store.to_move().exchange("rename", there)
+    assert store.catalog.describe("docs").id == new
+    assert store.catalog.describe(there.parked).id == old
     assert (receipt.intruder is not None) == intruded
 
 
@@ -377,19 +386,19 @@ def test_killed_between_its_two_renames_a_rename_is_finished_by_the_next_call(st
 def test_killed_with_a_name_crossing_a_rollback_is_finished_by_the_next_call(store, kind):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, back = there_and_back(store, old, new)
-    store.exchange(kind, there)
-    store._handle(old).modify(name=chroma_swap._temporary(back))
-    store.exchange(kind, back)
-    assert store.describe("docs").id == old
-    assert store.describe(back.parked).id == new
+    store.to_move().exchange(kind, there)
+    database_of(store).handle(old).modify(name=chroma_swap._temporary(back))
+    store.to_move().exchange(kind, back)
+    assert store.catalog.describe("docs").id == old
+    assert store.catalog.describe(back.parked).id == new
 
 
 def test_a_renamed_outgoing_collection_stops_the_swap(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    store._handle(old).modify(name="somebody-elses-choice")
+    database_of(store).handle(old).modify(name="somebody-elses-choice")
     for kind in ("rename", "transaction"):
         with pytest.raises(SourceChangedError, match="somebody-elses-choice"):
-            store.exchange(kind, there_and_back(store, old, new)[0])
+            store.to_move().exchange(kind, there_and_back(store, old, new)[0])
 
 
 # Pointer
@@ -398,56 +407,56 @@ def test_a_renamed_outgoing_collection_stops_the_swap(store):
 def test_a_pointer_holds_what_its_readers_need_in_one_piece_of_metadata(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, back = there_and_back(store, old, new)
-    store.exchange("pointer", there)
-    assert store.describe("docs__pointer").count == 0
-    assert store.describe("docs__pointer").metadata == {
+    store.to_move().exchange("pointer", there)
+    assert store.catalog.describe("docs__pointer").count == 0
+    assert store.catalog.describe("docs__pointer").metadata == {
         "reembed:pointer": 1, "live": "docs", "target_id": new, "target": "docs-new",
         "generation": 1, "plain_id": old, "model": json.dumps(NEW.settings(), sort_keys=True),
     }  # fmt: skip
-    store.exchange("pointer", back)
-    held = store.describe("docs__pointer").metadata
+    store.to_move().exchange("pointer", back)
+    held = store.catalog.describe("docs__pointer").metadata
     assert (held["target_id"], held["generation"]) == (old, 2)
 
 
 def test_the_plain_name_is_taken_from_the_old_collection_and_given_back(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, back = there_and_back(store, old, new)
-    store.exchange("pointer", there)
-    assert store.collections() == ["docs-new", "docs__parked-r1", "docs__pointer"]
-    store.exchange("pointer", back)
-    assert store.collections() == ["docs", "docs-new", "docs__pointer"]
-    store.exchange("pointer", there)
-    assert store.collections() == ["docs-new", "docs__parked-r1", "docs__pointer"]
+    store.to_move().exchange("pointer", there)
+    assert store.catalog.collections() == ["docs-new", "docs__parked-r1", "docs__pointer"]
+    store.to_move().exchange("pointer", back)
+    assert store.catalog.collections() == ["docs", "docs-new", "docs__pointer"]
+    store.to_move().exchange("pointer", there)
+    assert store.catalog.collections() == ["docs-new", "docs__parked-r1", "docs__pointer"]
 
 
 def test_a_rollback_whose_parked_name_is_the_incoming_ones_own_goes_both_ways(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    store.exchange("pointer", Exchange("docs", new, old, "docs__parked-r1"))
-    store.exchange("pointer", Exchange("docs", old, new, "docs__parked-r1"))
-    store.exchange("pointer", Exchange("docs", new, old, "docs-new"))
+    store.to_move().exchange("pointer", Exchange("docs", new, old, "docs__parked-r1"))
+    store.to_move().exchange("pointer", Exchange("docs", old, new, "docs__parked-r1"))
+    store.to_move().exchange("pointer", Exchange("docs", new, old, "docs-new"))
     assert store.resolve("docs").id == new
-    assert store.describe("docs-new").id == old
+    assert store.catalog.describe("docs-new").id == old
 
 
 def test_killed_after_its_flip_a_pointer_swap_is_finished_by_the_next_call(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, _ = there_and_back(store, old, new)
-    chroma_pointer.flip(store._client, there, "docs-new")
+    chroma_pointer.flip(database_of(store).client, there, "docs-new")
     assert store.resolve("docs").id == new
-    assert "docs" in store.collections()
-    store.exchange("pointer", there)
-    assert store.describe(there.parked).id == old
-    assert store.describe("docs__pointer").metadata["generation"] == 1
+    assert "docs" in store.catalog.collections()
+    store.to_move().exchange("pointer", there)
+    assert store.catalog.describe(there.parked).id == old
+    assert store.catalog.describe("docs__pointer").metadata["generation"] == 1
 
 
 def test_a_pointer_for_a_name_that_never_was_a_collection(store):
     old, new = make(store, "docs-v1"), make(store, "docs-v2", "new")
-    store.exchange("pointer", Exchange("docs", new, old, "docs__parked-r1"))
+    store.to_move().exchange("pointer", Exchange("docs", new, old, "docs__parked-r1"))
     assert store.resolve("docs").id == new
-    assert store.describe("docs-v1").id == old
-    store.exchange("pointer", Exchange("docs", old, new, "docs__parked-r1"))
+    assert store.catalog.describe("docs-v1").id == old
+    store.to_move().exchange("pointer", Exchange("docs", old, new, "docs__parked-r1"))
     assert store.resolve("docs").id == old
-    assert "docs" not in store.collections()
+    assert "docs" not in store.catalog.collections()
 
 
 def test_two_processes_that_make_the_same_pointer_make_one(store, tmp_path):
@@ -458,7 +467,7 @@ def test_two_processes_that_make_the_same_pointer_make_one(store, tmp_path):
 
     def swap(one):
         try:
-            one.exchange("pointer", there)
+            one.to_move().exchange("pointer", there)
         except Exception as error:
             failed.append(error)
 
@@ -470,50 +479,50 @@ def test_two_processes_that_make_the_same_pointer_make_one(store, tmp_path):
     for one in stores:
         one.close()
     assert failed == []
-    assert store.describe("docs__pointer").metadata["generation"] == 1
+    assert store.catalog.describe("docs__pointer").metadata["generation"] == 1
 
 
 def test_a_pointer_to_a_third_collection_is_not_moved(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     third = make(store, "third")
-    store.exchange("pointer", Exchange("docs", third, old, "docs__parked-r1"))
+    store.to_move().exchange("pointer", Exchange("docs", third, old, "docs__parked-r1"))
     with pytest.raises(SourceChangedError, match="third"):
-        store.exchange("pointer", Exchange("docs", new, old, "docs__parked-r2"))
+        store.to_move().exchange("pointer", Exchange("docs", new, old, "docs__parked-r2"))
     assert store.resolve("docs").id == third
 
 
 def test_a_pointer_whose_target_is_gone_is_an_error_that_says_so(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    store.exchange("pointer", there_and_back(store, old, new)[0])
-    store.drop(new)
+    store.to_move().exchange("pointer", there_and_back(store, old, new)[0])
+    store.to_write().drop(new)
     with pytest.raises(SourceChangedError, match="gone"):
         store.resolve("docs")
 
 
 def test_a_collection_that_only_is_named_like_a_pointer_is_none(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    store._client.create_collection("docs__pointer", embedding_function=None)
-    assert not store.is_pointer("docs")
+    database_of(store).client.create_collection("docs__pointer", embedding_function=None)
+    assert not is_pointer(store.cutover, "docs")
     assert store.resolve("docs").id == old
     with pytest.raises(PreflightError, match="no pointer"):
-        store.exchange("pointer", there_and_back(store, old, new)[0])
+        store.to_move().exchange("pointer", there_and_back(store, old, new)[0])
 
 
 @pytest.mark.parametrize("kind", ["rename", "transaction"])
 def test_a_name_that_is_a_pointer_moves_as_one_only(store, kind):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, back = there_and_back(store, old, new)
-    store.exchange("pointer", there)
+    store.to_move().exchange("pointer", there)
     with pytest.raises(PreflightError, match="pointer"):
-        store.exchange(kind, back)
+        store.to_move().exchange(kind, back)
 
 
 @pytest.mark.parametrize("kind", ["rename", "transaction", "pointer"])
 def test_an_illegal_parking_name_is_refused_before_anything_moves(store, kind):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     with pytest.raises(PreflightError, match="a/b"):
-        store.exchange(kind, Exchange("docs", new, old, "a/b"))
-    assert store.collections() == ["docs", "docs-new"]
+        store.to_move().exchange(kind, Exchange("docs", new, old, "a/b"))
+    assert store.catalog.collections() == ["docs", "docs-new"]
 
 
 # Names
@@ -530,10 +539,10 @@ def test_an_illegal_parking_name_is_refused_before_anything_moves(store, kind):
 )  # fmt: skip
 def test_the_rule_for_names_is_chromas_own(store, name, legal):
     def ours():
-        store.check_name(name)
+        chroma_names.check_name(name)
 
     def chromas():
-        store._client.create_collection(name, embedding_function=None)
+        database_of(store).client.create_collection(name, embedding_function=None)
 
     for check in (ours, chromas):
         if legal:
@@ -544,6 +553,6 @@ def test_the_rule_for_names_is_chromas_own(store, name, legal):
 
 
 def test_a_long_name_leaves_room_for_the_dimensions(store):
-    name = store.default_target("d" * 480, "m" * 200, 1536)
-    store.check_name(name)
+    name = store.to_write().default_target("d" * 480, "m" * 200, 1536)
+    chroma_names.check_name(name)
     assert name.endswith("-1536")

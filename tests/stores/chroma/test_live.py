@@ -19,11 +19,12 @@ from reembed.errors import (
 )
 from reembed.manifest import Model
 from reembed.stores.registry import open_store
-from reembed.stores.store import Exchange
+from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import simple
 from tests.stores.contract.stores import new_chroma_folder
 from tests.support.chroma_cases import points
 from tests.support.helpers import chroma
+from tests.support.stores import database_of
 
 AXES = {"old": 4, "new": 6}
 
@@ -59,14 +60,21 @@ def sides(store):
     ids = {}
     for name, version, model in (("docs", "old", OLD), ("docs-new", "new", NEW)):
         axes = AXES[version]
-        ids[version] = store.create(
-            name, dimensions=axes, metric="cosine", index={}, metadata=None, model=model
-        ).id
+        ids[version] = (
+            store.to_write()
+            .create(
+                CollectionSpec(
+                    name, dimensions=axes, metric="cosine", index={}, metadata=None, model=model
+                )
+            )
+            .id
+        )
         vectors = np.eye(axes, dtype=np.float32)
-        store.add(
+        store.to_write().write(
             ids[version],
             simple(4, version=version),
             vectors[:4] if version == "old" else vectors[::-1][:4].copy(),
+            "add",
         )
     return ids
 
@@ -80,7 +88,7 @@ def docs(store):
 def swap(store, sides, kind, back=False) -> None:
     incoming, outgoing = (sides["old"], sides["new"]) if back else (sides["new"], sides["old"])
     model = (OLD if back else NEW).settings()
-    store.exchange(kind, Exchange("docs", incoming, outgoing, "docs__parked-r1", model))
+    store.to_move().exchange(kind, Exchange("docs", incoming, outgoing, "docs__parked-r1", model))
 
 
 def versions(answer: Any) -> set[str]:
@@ -111,7 +119,7 @@ def test_documents_are_embedded_with_the_model_that_fits(store, sides, docs):
     docs.add(["given"], embeddings=[[0, 0, 0, 0, 0, 1]], documents=["number 9"])
     docs.update(["given"], documents="number 1")
     for side, id in (("old", "added"), ("new", "upserted"), ("new", "given")):
-        read = store.fetch(sides[side], [id, "r00001"], vectors=True)
+        read = store.reader.fetch(sides[side], [id, "r00001"], vectors=True)
         one, other = read.column("embedding").to_pylist()
         assert one == other
     docs.delete(ids=["upserted", "given"])
@@ -154,7 +162,7 @@ def test_filters_and_metadata_come_through(store, sides, docs):
 
 
 def test_a_name_in_the_gap_of_a_rename_is_waited_for(store, sides, docs):
-    collection = store._handle(sides["old"])
+    collection = database_of(store).handle(sides["old"])
     collection.modify(name="docs-for-a-moment")
     threading.Timer(0.3, lambda: collection.modify(name="docs")).start()
     began = time.monotonic()
@@ -176,13 +184,13 @@ def test_a_pointer_whose_target_is_gone_is_an_error_after_a_bounded_time(
 ):
     monkeypatch.setattr("reembed.stores.chroma.live.PATIENCE_SECONDS", 0.1)
     swap(store, sides, "pointer")
-    store.drop(sides["new"])
+    store.to_write().drop(sides["new"])
     with pytest.raises(SourceChangedError, match="gone"):
         docs.count()
 
 
 def test_without_any_model_on_record_texts_need_one(store):
-    with chroma(store._path) as client:
+    with chroma(database_of(store).path) as client:
         made = client.create_collection("bare", embedding_function=None)
         made.add(ids=["a", "b"], embeddings=points([1, 0, 0, 0], [0, 1, 0, 0]))
         bare = live.LiveCollection.from_client(client, "bare")
@@ -193,7 +201,7 @@ def test_without_any_model_on_record_texts_need_one(store):
 
 
 def test_a_client_of_the_application_stays_open(store, sides):
-    with chroma(store._path) as client:
+    with chroma(database_of(store).path) as client:
         with live.LiveCollection.from_client(client, "docs") as docs:
             assert docs.count() == 4
         assert client.get_collection("docs", embedding_function=None).count() == 4
@@ -201,13 +209,15 @@ def test_a_client_of_the_application_stays_open(store, sides):
 
 def test_it_works_over_http(chroma_server):
     store = open_store(chroma_server.url)
-    made = store.create(
-        "live-docs", dimensions=4, metric="cosine", index={}, metadata=None, model=OLD
+    made = store.to_write().create(
+        CollectionSpec(
+            "live-docs", dimensions=4, metric="cosine", index={}, metadata=None, model=OLD
+        )
     )
-    store.add(made.id, simple(4, version="old"), np.eye(4, dtype=np.float32))
+    store.to_write().write(made.id, simple(4, version="old"), np.eye(4, dtype=np.float32), "add")
     with live.open(chroma_server.url, "live-docs") as docs:
         assert docs.query(query_texts=["number 3"], n_results=1)["ids"] == [["r00003"]]
-    store.drop(made.id)
+    store.to_write().drop(made.id)
     store.close()
 
 

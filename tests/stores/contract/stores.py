@@ -32,8 +32,8 @@ def _chroma_path(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]
 def _chroma_http(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
     store = open_store(fixture("chroma_server").url)
     yield store
-    for name in store.collections():
-        store.drop(store.describe(name).id)
+    for name in store.catalog.collections():
+        store.to_write().drop(store.catalog.describe(name).id)
     store.close()
 
 

@@ -17,11 +17,11 @@ import pytest
 from psycopg import sql
 
 from reembed.errors import LockedError
-from reembed.stores.postgres.store import PgVectorStore
 from reembed.stores.registry import open_store
 from tests.support.helpers import ROOT, migration, sentence
 from tests.support.pg_docs import App, app, literal, pg_manifest, traces
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.stores import logging, mark_of, snapshot_of
 
 
 @pytest.fixture
@@ -34,24 +34,23 @@ class Queue:
     """What the store tells of a captured table since the last look."""
 
     def __init__(self, url: str) -> None:
-        store = open_store(url)
-        assert isinstance(store, PgVectorStore)
-        self.store = store
-        self.id = self.store.describe("docs").id
+        self.store = open_store(url)
+        self.changes, self.capture = logging(self.store)
+        self.id = self.store.catalog.describe("docs").id
         try:
-            self.store.capture(self.id)
+            self.capture.start(self.id)
         except BaseException:
             self.store.close()
             raise
-        mark = self.store.watermark(self.id)
+        mark = mark_of(self.store, self.id)
         assert mark is not None
         self.mark = mark
 
     def told(self) -> set[str] | None:
         """The ids touched; None where all must be compared. They are forgotten."""
-        found = self.store.changed_since(self.id, self.mark)
-        self.store.acknowledge(self.id)
-        return None if found is None else set(found)
+        found = self.changes.since(self.id, self.mark)
+        self.capture.acknowledge(found.token)
+        return None if found.ids is None else set(found.ids)
 
 
 @pytest.fixture
@@ -148,10 +147,11 @@ def test_a_late_commit_is_told_after_entries_that_were_numbered_later(
 def test_what_is_written_between_reading_and_acknowledging_is_kept(url: str, queue: Queue) -> None:
     with app(url) as docs:
         docs.rewrite(1, "one")
-        assert queue.store.changed_since(queue.id, queue.mark) == ["1"]
+        found = queue.changes.since(queue.id, queue.mark)
+        assert found.ids == ["1"]
         docs.rewrite(1, "one again")
         docs.run("TRUNCATE {t}")
-        queue.store.acknowledge(queue.id)
+        queue.capture.acknowledge(found.token)
         assert queue.told() is None
         docs.insert("x", 5)
         assert queue.told() == {"5"}
@@ -160,7 +160,7 @@ def test_what_is_written_between_reading_and_acknowledging_is_kept(url: str, que
 def test_unacknowledged_entries_are_told_again_by_another_process(url: str, queue: Queue) -> None:
     with app(url) as docs:
         docs.rewrite(1, "one")
-    assert queue.store.changed_since(queue.id, queue.mark) == ["1"]
+    assert queue.changes.since(queue.id, queue.mark).ids == ["1"]
     again = Queue(url)
     assert again.mark == queue.mark, "it is the same capture"
     assert again.told() == {"1"}
@@ -194,7 +194,9 @@ def test_ids_are_told_as_we_write_them(
         docs.run("INSERT INTO {t} (id, content) VALUES (%s, 'x')", id)
         docs.run("UPDATE {t} SET content = 'y'")
     assert queue.told() == {id}
-    assert queue.store.fetch(queue.id, [id], vectors=False).column("document").to_pylist() == ["y"]
+    assert queue.store.reader.fetch(queue.id, [id], vectors=False).column(
+        "document"
+    ).to_pylist() == ["y"]
     queue.store.close()
 
 
@@ -208,8 +210,8 @@ def test_the_capture_waits_for_whoever_has_written_before_it(url: str) -> None:
         start = time.monotonic()
         queue = Queue(url)
         assert time.monotonic() - start > 0.8
-        with queue.store.snapshot():
-            rows = queue.store.fetch(queue.id, ["1"], vectors=False)
+        with snapshot_of(queue.store):
+            rows = queue.store.reader.fetch(queue.id, ["1"], vectors=False)
         assert rows.column("document").to_pylist() == ["written before, committed after"]
         unborn.rewrite(2, "begun before, written after")
         unborn.connection.commit()
@@ -272,17 +274,17 @@ def test_a_half_made_capture_tells_nothing_and_is_made_anew(
                 function=sql.Identifier(f"reembed_{oid}_capture"),
             )
         )
-        assert queue.store.watermark(queue.id) is None
-        assert queue.store.changed_since(queue.id, queue.mark) is None
-        queue.store.capture(queue.id)
-        assert queue.store.watermark(queue.id) not in (None, queue.mark)
-        assert queue.store.changed_since(queue.id, queue.mark) is None, "there was a gap"
-        queue.mark = queue.store.watermark(queue.id) or ""
+        assert mark_of(queue.store, queue.id) is None
+        assert queue.changes.since(queue.id, queue.mark).ids is None
+        queue.capture.start(queue.id)
+        assert mark_of(queue.store, queue.id) not in (None, queue.mark)
+        assert queue.changes.since(queue.id, queue.mark).ids is None, "there was a gap"
+        queue.mark = mark_of(queue.store, queue.id) or ""
         docs.rewrite(1, "x")
         assert queue.told() == {"1"}
-    queue.store.release_capture(queue.id)
+    queue.capture.stop(queue.id)
     assert traces(url) == []
-    queue.store.release_capture(queue.id)
+    queue.capture.stop(queue.id)
 
 
 @pytest.mark.parametrize("until", ["export", "embed", "load", "verify"])
@@ -356,7 +358,7 @@ def test_without_triggers_plan_says_what_that_costs_and_comparison_finds_every_w
     with app(modest_url) as docs:
         migration(path).run()
         store = open_store(modest_url)
-        assert store.watermark(store.describe("docs").id) is None
+        assert mark_of(store, store.catalog.describe("docs").id) is None
         store.close()
         write_some(docs, 100)
         migration(path).swap()

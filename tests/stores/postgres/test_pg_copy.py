@@ -16,6 +16,7 @@ from reembed.records import export_batch, row_hash
 from reembed.stores.postgres.copy import parse as pg_parse
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from reembed.stores.values import CollectionSpec
 from tests.support.servers.postgres_server import PostgresServer
 
 SIZES = [1, 300, 1 << 20]
@@ -38,9 +39,9 @@ def execute(store: Store, *statements: str) -> None:
 
 
 def fetched(store: Store, name: str, vectors: bool = True) -> list[dict[str, Any]]:
-    id = store.describe(name).id
-    ids = [one for page in store.list_ids(id) for one in page.to_pylist()]
-    rows: list[dict[str, Any]] = store.fetch(id, ids, vectors=vectors).to_pylist()
+    id = store.catalog.describe(name).id
+    ids = [one for page in store.reader.list_ids(id) for one in page.to_pylist()]
+    rows: list[dict[str, Any]] = store.reader.fetch(id, ids, vectors=vectors).to_pylist()
     return rows
 
 
@@ -63,22 +64,24 @@ def test_every_kind_of_null_and_of_text(store: Store) -> None:
         assert row["uri"] is None
         assert row["row_sha256"] == row_hash(row["id"], row["document"], row["metadata"], None)
     assert [row["embedding"] for row in fetched(store, "t", vectors=False)] == [None] * 5
-    copy = store.create(
+    copy = store.to_write().create(CollectionSpec(
         "copy", dimensions=3, metric="l2", index={}, metadata=None, model=MODEL,
-        like=store.describe("t").id,
-    )  # fmt: skip
+        like=store.catalog.describe("t").id,
+    ))  # fmt: skip
     kept = [row for row in given if row[3] is not None]
     columns = [[row[place] for row in kept] for place in range(3)]
     batch = export_batch(columns[0], columns[1], columns[2], [None] * len(kept))
-    store.add(copy.id, batch, np.array([k[3] for k in kept], np.float32))
+    store.to_write().write(copy.id, batch, np.array([k[3] for k in kept], np.float32), "add")
     assert fetched(store, "copy") == [r for r in rows if r["embedding"]]
 
 
 def test_an_empty_table(store: Store) -> None:
     execute(store, "CREATE TABLE t (id uuid PRIMARY KEY, embedding vector(3))")
     assert fetched(store, "t") == []
-    id = store.describe("t").id
-    assert store.fetch(id, ["00000000-0000-0000-0000-000000000000"], vectors=True).num_rows == 0
+    id = store.catalog.describe("t").id
+    assert (
+        store.reader.fetch(id, ["00000000-0000-0000-0000-000000000000"], vectors=True).num_rows == 0
+    )
 
 
 def test_vectors_of_several_lengths(store: Store) -> None:
@@ -92,8 +95,8 @@ def test_vectors_of_several_lengths(store: Store) -> None:
     )
     with psycopg.connect(store.url) as connection:
         (oid,) = connection.execute("SELECT 't'::regclass::oid").fetchone() or ()
-    id = f"{store.describe('typed').id.rpartition('/')[0]}/{oid}"
-    rows = store.fetch(id, [str(i) for i in range(40, 0, -1)], vectors=True).to_pylist()
+    id = f"{store.catalog.describe('typed').id.rpartition('/')[0]}/{oid}"
+    rows = store.reader.fetch(id, [str(i) for i in range(40, 0, -1)], vectors=True).to_pylist()
     assert [row["embedding"] for row in rows] == [
         [float(i)] * (i % 5) if i % 5 else None for i in range(40, 0, -1)
     ]
@@ -121,7 +124,7 @@ def test_text_that_is_no_utf8_is_refused(postgres: PostgresServer) -> None:
             connection.execute("INSERT INTO t VALUES (1, E'a\\xff', '[1]')")
         store = open_store(url)
         with pytest.raises(PreflightError, match="invalid byte sequence"):
-            store.fetch(store.describe("t").id, ["1"], vectors=True)
+            store.reader.fetch(store.catalog.describe("t").id, ["1"], vectors=True)
         store.close()
     finally:
         postgres.drop_database("bytes")
@@ -141,12 +144,14 @@ def test_ids_of_every_type_and_what_they_refuse(
 ) -> None:
     store = open_store(postgres_url)
     execute(store, f"CREATE TABLE t (id {type} PRIMARY KEY, content text, embedding vector(2))")
-    id = store.describe("t").id
+    id = store.catalog.describe("t").id
     one, two = np.ones((1, 2), np.float32), np.ones((2, 2), np.float32)
-    store.add(id, export_batch([good], ["text"], ["null"], [None]), one)
+    store.to_write().write(id, export_batch([good], ["text"], ["null"], [None]), one, "add")
     assert [row["id"] for row in fetched(store, "t")] == [good]
     with pytest.raises(PreflightError) as caught:
-        store.replace(id, export_batch([good, bad], ["a", "b"], ["null"] * 2, [None] * 2), two)
+        store.to_write().write(
+            id, export_batch([good, bad], ["a", "b"], ["null"] * 2, [None] * 2), two, "replace"
+        )
     assert repr(bad) in caught.value.message
     assert [row["document"] for row in fetched(store, "t")] == ["text"]
     store.close()
@@ -154,12 +159,14 @@ def test_ids_of_every_type_and_what_they_refuse(
 
 def test_more_rows_than_are_encoded_at_once(postgres_url: str) -> None:
     store = open_store(postgres_url)
-    made = store.create("t", dimensions=500, metric="cosine", index={}, metadata=None, model=MODEL)
+    made = store.to_write().create(
+        CollectionSpec("t", dimensions=500, metric="cosine", index={}, metadata=None, model=MODEL)
+    )
     vectors = np.random.default_rng(0).normal(size=(1_000, 500)).astype(np.float32)
     ids = [f"r{i:04}" for i in range(1_000)]
     batch = export_batch(ids, [None] * 1_000, ["null"] * 1_000, ids)
-    store.add(made.id, batch, vectors)
-    there = store.fetch(made.id, ids[::-1], vectors=True)
+    store.to_write().write(made.id, batch, vectors, "add")
+    there = store.reader.fetch(made.id, ids[::-1], vectors=True)
     assert there.column("uri").to_pylist() == ids[::-1]
     values = there.column("embedding").flatten().to_numpy().reshape(1_000, 500)
     np.testing.assert_array_equal(values, vectors[::-1])
@@ -169,16 +176,20 @@ def test_more_rows_than_are_encoded_at_once(postgres_url: str) -> None:
 def test_rows_that_are_there_are_left_and_the_others_come(postgres_url: str) -> None:
     store = open_store(postgres_url)
     execute(store, "CREATE TABLE t (id int PRIMARY KEY, content text UNIQUE, embedding vector(1))")
-    id = store.describe("t").id
-    store.add(id, _texts(["2"], ["old"]), np.ones((1, 1), np.float32))
-    store.add(id, _texts(["1", "2", "3"], ["a", "b", "c"]), np.ones((3, 1), np.float32))
+    id = store.catalog.describe("t").id
+    store.to_write().write(id, _texts(["2"], ["old"]), np.ones((1, 1), np.float32), "add")
+    store.to_write().write(
+        id, _texts(["1", "2", "3"], ["a", "b", "c"]), np.ones((3, 1), np.float32), "add"
+    )
     assert {row["id"]: row["document"] for row in fetched(store, "t")} == {
         "1": "a", "2": "old", "3": "c",
     }  # fmt: skip
     with pytest.raises(TakenError, match="t_content_key") as caught:
-        store.add(id, _texts(["4", "2"], ["a", "c"]), np.ones((2, 1), np.float32))
+        store.to_write().write(
+            id, _texts(["4", "2"], ["a", "c"]), np.ones((2, 1), np.float32), "add"
+        )
     assert caught.value.taken == {"4": ["1"]}, "the record that is there is left as it is"
-    assert store.count(id) == 3
+    assert store.reader.count(id) == 3
     store.close()
 
 
@@ -194,9 +205,9 @@ def test_a_lost_connection_in_the_middle_is_told(postgres_url: str) -> None:
         "CREATE TABLE t (id int PRIMARY KEY, content text, embedding vector(2))",
         "INSERT INTO t SELECT i, repeat('x', 5000), '[1,2]' FROM generate_series(1, 2000) i",
     )
-    id = store.describe("t").id
+    id = store.catalog.describe("t").id
     where = "CASE WHEN id = 1900 THEN pg_terminate_backend(pg_backend_pid()) ELSE true END"
     with pytest.raises(UnreachableError, match="connection was lost"):
-        store.fetch(id, [str(i) for i in range(1, 2001)], vectors=True, where=where)
-    assert store.count(id) == 2000
+        store.reader.fetch(id, [str(i) for i in range(1, 2001)], vectors=True, where=where)
+    assert store.reader.count(id) == 2000
     store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -40,15 +41,15 @@ def test_a_table_has_one_claim_by_whatever_name_it_goes(postgres_url: str) -> No
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         make_docs(connection, 1)
         first, second = open_store(postgres_url), open_store(postgres_url)
-        assert first.claim("docs", "one") is None
-        assert second.claim("public.docs", "two") == "one"
-        assert second.claim("other", "two") is None
+        assert first.to_claim().claim("docs", "one") is None
+        assert second.to_claim().claim("public.docs", "two") == "one"
+        assert second.to_claim().claim("other", "two") is None
         assert "reembed_lease" in tables(connection)
-        assert first.collections() == ["docs"]
-        first.unclaim("docs", "one")
-        assert second.claim("public.docs", "two") is None
+        assert first.catalog.collections() == ["docs"]
+        first.to_claim().unclaim("docs", "one")
+        assert second.to_claim().claim("public.docs", "two") is None
         for name in ("docs", "other"):
-            second.unclaim(name, "two")
+            second.to_claim().unclaim(name, "two")
         assert tables(connection) == {"docs"}
         first.close()
         second.close()
@@ -63,7 +64,7 @@ def test_a_role_that_may_only_read_is_refused(postgres_url: str, postgres: Postg
         store = open_store(postgres_url)
         store._claims._connection.execute("SET ROLE lease_reader")  # type: ignore[attr-defined]
         with pytest.raises(PreflightError, match="permission denied"):
-            store.claim("docs", "one")
+            store.to_claim().claim("docs", "one")
         store.close()
         connection.execute("DROP OWNED BY lease_reader")
         connection.execute("DROP ROLE lease_reader")
@@ -78,15 +79,15 @@ def test_a_migration_keeps_its_lease_and_leaves_none(
         make_docs(connection)
         path = write_manifest(tmp_path, postgres_url, verify__margin=0.5)
         claims: list[str] = []
-        from reembed.stores.postgres.store import PgVectorStore
+        from reembed.stores.postgres.records import Records
 
-        fetch = PgVectorStore.fetch
+        fetch = Records.fetch
 
-        def looked_at(self: PgVectorStore, *arguments: object, **options: object) -> object:
+        def looked_at(self: Records, *arguments: Any, **options: Any) -> object:
             claims.extend(row[0] for row in connection.execute("SELECT claim FROM reembed_lease"))
-            return fetch(self, *arguments, **options)  # type: ignore[arg-type]
+            return fetch(self, *arguments, **options)
 
-        monkeypatch.setattr(PgVectorStore, "fetch", looked_at)
+        monkeypatch.setattr(Records, "fetch", looked_at)
         assert migration(path).run(swap=True).state == "swapped"
         assert len(set(claims)) > 1, "renewed"
         owners = [Owner.from_text(claim) for claim in claims]

@@ -91,8 +91,11 @@ def test_equal_names_in_two_schemas_are_told_apart(postgres_url: str, tmp_path: 
     make(outer, 5)
     store = open_store(postgres_url)
     try:
-        assert store.collections() == ["my.docs", "public.my.docs"]
-        assert [store.describe(name).count for name in store.collections()] == [ROWS, 5]
+        assert store.catalog.collections() == ["my.docs", "public.my.docs"]
+        assert [store.catalog.describe(name).count for name in store.catalog.collections()] == [
+            ROWS,
+            5,
+        ]
     finally:
         store.close()
     before = inner.contents(), inner.vectors()

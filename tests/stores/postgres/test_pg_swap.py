@@ -508,9 +508,9 @@ def test_clean_killed_after_it_dropped_the_old_table_never_drops_the_live_one(
         before = docs.rows()
         store = open_store(docs_url)
         old = run_dir(path).events("census")[-1]["source"]["id"]
-        store.drop(old)  # and killed
-        assert store.describe_id(old) is None
-        store.drop(old)
+        store.to_write().drop(old)  # and killed
+        assert store.catalog.describe_id(old) is None
+        store.to_write().drop(old)
         store.close()
         assert migration(path).clean().done
         assert (docs.rows(), docs.wrong_vectors("new")) == (before, [])

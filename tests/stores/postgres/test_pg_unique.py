@@ -20,7 +20,8 @@ import reembed.sync.load_live
 from reembed.errors import PreflightError, TakenError
 from reembed.records import export_batch
 from reembed.run.directory import Journal
-from reembed.stores.postgres.store import PgVectorStore
+from reembed.stages.shard_rows import writing
+from reembed.stores.postgres.records import Records
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from tests.support.helpers import migration, run_dir
@@ -107,7 +108,7 @@ def killed(
             patch.setattr(Journal, "append", noting)
         else:
             counts: Callable[..., bool] = lambda _, id, ids, *vectors: len(ids) > 0  # noqa: E731
-            patch.setattr(PgVectorStore, step, dying(getattr(PgVectorStore, step), counts))
+            patch.setattr(Records, step, dying(getattr(Records, step), counts))
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -210,7 +211,7 @@ def test_a_value_that_moves_while_rows_go_back(
     with app(docs_url) as docs:
         migration(path).run(swap=True)
         docs.annotate(1, "so that it goes back")
-        fetch, told = PgVectorStore.fetch, list[int]()
+        fetch, told = Records.fetch, list[int]()
         unlike = reembed.sync.carry_back.WayBack._unlike
 
         def listed(way_back: reembed.sync.carry_back.WayBack, ids: list[str]) -> list[str]:
@@ -220,7 +221,7 @@ def test_a_value_that_moves_while_rows_go_back(
                 exchange(docs, 1, 30)
             return found
 
-        def read(store: PgVectorStore, id: str, ids: Any, **options: Any) -> pa.RecordBatch:
+        def read(store: Records, id: str, ids: Any, **options: Any) -> pa.RecordBatch:
             rows = fetch(store, id, ids, **options)
             if told == [1] and "1" in ids:
                 documents = rows.column("metadata").to_pylist()
@@ -230,7 +231,7 @@ def test_a_value_that_moves_while_rows_go_back(
             return rows
 
         monkeypatch.setattr(reembed.sync.carry_back.WayBack, "_unlike", listed)
-        monkeypatch.setattr(PgVectorStore, "fetch", read)
+        monkeypatch.setattr(Records, "fetch", read)
         assert migration(path).rollback().done
         assert told[:2] == [1, 0]
         assert slug_of(docs, 30) == "s30"
@@ -478,13 +479,13 @@ def test_two_rows_that_exchange_values_are_swept_in_one_write(
             exchange(late, 1, 14)
             expected = late.rows()
         deleted: list[str] = []
-        delete = PgVectorStore.delete
+        delete = Records.delete
 
-        def noted(store: PgVectorStore, id: str, ids: list[str]) -> None:
+        def noted(store: Records, id: str, ids: list[str]) -> None:
             deleted.extend(ids)
             delete(store, id, ids)
 
-        monkeypatch.setattr(PgVectorStore, "delete", noted)
+        monkeypatch.setattr(Records, "delete", noted)
         assert migration(path).sweep().swept == 14
         assert docs.rows() == expected
         assert deleted == [], "the application never misses a row"
@@ -588,9 +589,9 @@ def test_who_holds_a_value_is_told(postgres_url: str, kind: str, replacing: bool
             values = "VALUES (%s, 'text', %s, %s, %s)"
             docs.run(f"INSERT INTO {table.replace('%', '%%')} {values}", number, *row)
         store = open_store(postgres_url)
-        id = store.describe(f"public.{ODD}").id
+        id = store.catalog.describe(f"public.{ODD}").id
         batch = _row(store, id, needy)
-        write = store.replace if replacing else store.add
+        write = writing(store, "replace" if replacing else "add")
         one = np.ones((1, 2), np.float32)
         if not holders:
             write(id, batch, one)
@@ -598,10 +599,10 @@ def test_who_holds_a_value_is_told(postgres_url: str, kind: str, replacing: bool
             with pytest.raises(TakenError) as caught:
                 write(id, batch, one)
             assert caught.value.taken == {"9": holders}
-            assert store.fetch(id, ["9"], vectors=False).num_rows == 0, "nothing was written"
-            store.delete(id, holders)
+            assert store.reader.fetch(id, ["9"], vectors=False).num_rows == 0, "nothing was written"
+            store.to_write().delete(id, holders)
             write(id, batch, one)
-        assert store.fetch(id, ["9"], vectors=False).num_rows == 1
+        assert store.reader.fetch(id, ["9"], vectors=False).num_rows == 1
         store.close()
 
 
@@ -614,10 +615,10 @@ def test_rows_of_one_write_that_need_one_value_are_told(postgres_url: str) -> No
     with app(postgres_url) as docs:
         docs.run("CREATE TABLE docs (id int PRIMARY KEY, body text UNIQUE, embedding vector(2))")
     store = open_store(postgres_url)
-    id = store.describe("docs").id
+    id = store.catalog.describe("docs").id
     batch = export_batch(["1", "2"], ["same", "same"], ["null"] * 2, [None] * 2)
     with pytest.raises(TakenError) as caught:
-        store.replace(id, batch, np.ones((2, 2), np.float32))
+        store.to_write().write(id, batch, np.ones((2, 2), np.float32), "replace")
     assert caught.value.taken == {"2": ["1"]}
     store.close()
 
@@ -628,7 +629,7 @@ def test_the_second_table_of_a_unit_tells_its_own_ids(postgres_url: str) -> None
             docs.run(f"CREATE TABLE {name} (id uuid PRIMARY KEY, vector vector(2), payload jsonb)")
             docs.run(f"CREATE UNIQUE INDEX ON {name} ((payload ->> 'name'))")
     store = open_store(postgres_url)
-    id = store.describe("memories").id
+    id = store.catalog.describe("memories").id
     uuids = [f"00000000-0000-0000-0000-00000000000{n}" for n in range(4)]
     names = [uuids[0], uuids[1], f"entities/{uuids[2]}", f"entities/{uuids[3]}"]
     payloads = ['{"name": "a"}', '{"name": "b"}'] * 2
@@ -637,9 +638,9 @@ def test_the_second_table_of_a_unit_tells_its_own_ids(postgres_url: str) -> None
     def batch(rows: list[int], payloads: list[str]) -> pa.RecordBatch:
         return export_batch([names[row] for row in rows], [None] * 2, payloads, [None] * 2)
 
-    store.add(id, batch([0, 2], [payloads[0], payloads[0]]), ones)
+    store.to_write().write(id, batch([0, 2], [payloads[0], payloads[0]]), ones, "add")
     with pytest.raises(TakenError) as caught:
-        store.replace(id, batch([1, 3], ['{"name": "c"}', payloads[0]]), ones)
+        store.to_write().write(id, batch([1, 3], ['{"name": "c"}', payloads[0]]), ones, "replace")
     assert caught.value.taken == {names[3]: [names[2]]}
-    assert store.count(id) == 2, "neither table was written to"
+    assert store.reader.count(id) == 2, "neither table was written to"
     store.close()

@@ -20,7 +20,8 @@ from reembed.errors import (
     UsageError,
 )
 from reembed.stores.chroma import move as chroma_swap
-from reembed.stores.chroma.store import ChromaStore
+from reembed.stores.chroma.reader import ChromaReader
+from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.registry import open_store
 from tests.support.helpers import (
     Calls,
@@ -39,6 +40,7 @@ from tests.support.helpers import (
     write_manifest,
 )
 from tests.support.servers.chroma_server import ChromaServer
+from tests.support.stores import is_pointer
 
 
 def write(collection: Any) -> None:
@@ -130,7 +132,7 @@ def test_a_pointer_is_followed_with_the_model_that_fits(
     assert result.swap is not None
     assert result.swap.kind == "pointer"
     store = open_store(url)
-    assert store.is_pointer(name)
+    assert is_pointer(store.cutover, name)
     assert store.resolve(name).dimensions == 64
     store.close()
     with live.open(url, name) as opened:
@@ -532,13 +534,13 @@ def test_what_a_killed_clean_has_deleted_is_nobodys_deletion(
     with chroma(database) as client:
         live = records_of(client.get_collection("docs", embedding_function=None))
 
-    def half(store: ChromaStore, id: str) -> None:
-        page = next(store.list_ids(id)).to_pylist()
-        store.delete(id, page[:9])
+    def half(writer: ChromaWriter, id: str) -> None:
+        page = next(ChromaReader(writer._database).list_ids(id)).to_pylist()
+        writer.delete(id, page[:9])
         raise UnreachableError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChromaStore, "drop", half)
+        patch.setattr(ChromaWriter, "drop", half)
         with pytest.raises(UnreachableError):
             migration(path).clean()
     one = migration(path)

@@ -212,7 +212,7 @@ def test_a_source_that_keeps_no_lease_is_told(
     )
     warnings = " ".join(problem.message for problem in migration(path).plan().warnings)
     assert "the lease is kept beside the live name" in warnings
-    monkeypatch.setattr("reembed.stores.chroma.store.ChromaStore.claim", _refused)
+    monkeypatch.setattr("reembed.stores.chroma.claims.ChromaClaims.claim", _refused)
     outcome = command("run", path, "--until", "load", "--json")
     assert outcome.code == 0, outcome.out
     assert "keeps no lease (access refused)" in outcome.err
@@ -287,8 +287,8 @@ def test_a_command_with_nothing_left_to_do_removes_a_dead_lease(
             if step == "clean" and run_dir(path).last("cleaned") is None:
                 migration(path).clean()
             with closing(open_store(url)) as store:
-                assert store.claim("docs", claim) is None
+                assert store.to_claim().claim("docs", claim) is None
             getattr(migration(path), step)()
             assert ("docs__lease" in names_in(url)) == left
             with closing(open_store(url)) as store:
-                store.unclaim("docs", claim)
+                store.to_claim().unclaim("docs", claim)

@@ -275,7 +275,7 @@ def test_what_a_held_swap_carried_is_checked_before_the_move(
         migration(path).swap()
     shadow = run_dir(path).events("shadow-created")[-1]["id"]
     with closing(open_store(resolve_url(f"chroma:{database}", tmp_path))) as store:
-        store.delete(shadow, ["late"])
+        store.to_write().delete(shadow, ["late"])
     file.unlink()
     with pytest.raises(GateError, match="missing"):
         migration(path).swap()

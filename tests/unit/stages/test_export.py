@@ -18,6 +18,7 @@ from reembed.stages import export as stage
 from reembed.stages.export import Census, export, export_delta, take_census
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from reembed.stores.values import CollectionSpec
 from tests.support.helpers import LOST, chroma, lose_vector, plain_collection, vector_of
 
 
@@ -50,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def census_of(store: Store, run: RunDir, where: Any = None) -> Census:
-    return take_census(store, store.describe("docs"), where, run)
+    return take_census(store, store.catalog.describe("docs"), where, run)
 
 
 def exported(run: RunDir) -> list[str]:
@@ -74,7 +75,7 @@ def test_a_finished_export_is_left_alone(store: Store, run: RunDir, small: None)
     census = census_of(store, run)
     export(store, census, None, run, Progress())
     journal = run.journal.path.read_bytes()
-    assert take_census(store, store.describe("docs"), None, run) == census
+    assert take_census(store, store.catalog.describe("docs"), None, run) == census
     export(store, census, None, run, Progress())
     assert run.journal.path.read_bytes() == journal
 
@@ -107,16 +108,16 @@ def test_a_shard_in_work_is_finished_when_the_next_cannot_be_fetched(
     store: Store, run: RunDir, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     census = census_of(store, run)
-    fetch = type(store).fetch
+    fetch = type(store.reader).fetch
     calls: list[int] = []
 
-    def lost(self: Store, *args: Any, **given: Any) -> Any:
+    def lost(self: Any, *args: Any, **given: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise UnreachableError("the connection was lost")
         return fetch(self, *args, **given)
 
-    monkeypatch.setattr(type(store), "fetch", lost)
+    monkeypatch.setattr(type(store.reader), "fetch", lost)
     with pytest.raises(UnreachableError):
         export(store, census, None, run, Progress())
     shards = run.shards("export")
@@ -142,7 +143,7 @@ def test_records_deleted_since_the_census_are_not_in_the_shards(
     store: Store, run: RunDir, small: None
 ) -> None:
     census = census_of(store, run)
-    store.delete(census.source_id, ["r3", "r4"])
+    store.to_write().delete(census.source_id, ["r3", "r4"])
     shards = export(store, census, None, run, Progress())
     assert sum(shard.rows for shard in shards.values()) == 38
 
@@ -175,7 +176,7 @@ def test_a_lost_vector_is_null_and_the_record_is_there(tmp_path: Path, run: RunD
 def test_a_census_of_nothing_is_refused(store: Store, run: RunDir, database: Path) -> None:
     with pytest.raises(PreflightError, match="matches none"):
         census_of(store, run, {"n": -1})
-    store.delete(store.describe("docs").id, [f"r{n}" for n in range(40)])
+    store.to_write().delete(store.catalog.describe("docs").id, [f"r{n}" for n in range(40)])
     with pytest.raises(PreflightError, match="is empty"):
         census_of(store, run)
     assert run.last("census") is None
@@ -183,11 +184,11 @@ def test_a_census_of_nothing_is_refused(store: Store, run: RunDir, database: Pat
 
 def test_another_collection_of_the_name_is_refused(store: Store, run: RunDir) -> None:
     census_of(store, run)
-    store.drop(store.describe("docs").id)
-    store.create(
+    store.to_write().drop(store.catalog.describe("docs").id)
+    store.to_write().create(CollectionSpec(
         "docs", dimensions=4, metric="l2", index={}, metadata=None,
         model=stage.__dict__.get("model") or _model(),
-    )  # fmt: skip
+    ))  # fmt: skip
     for damaged in (False, True):
         if damaged:
             (run.path / "ids.parquet").unlink()

@@ -19,6 +19,7 @@ from reembed.run.ledger import Ledger
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from reembed.stores.values import CollectionSpec, WriteMode
 from reembed.sync.recover import resync
 from tests.support.helpers import (
     chroma,
@@ -47,17 +48,15 @@ class Embedded:
         self.shadow = self.ensure().id
 
     def ensure(self, name: str = "shadow") -> Any:
-        return ensure_shadow(
-            self.store, self.run, name, dimensions=64, metric="cosine", index={}, metadata=None,
-            model=MODEL,
-        )  # fmt: skip
+        spec = CollectionSpec(name, 64, "cosine", index={}, metadata=None, model=MODEL)
+        return ensure_shadow(self.store, self.run, spec)
 
     @property
     def shards(self) -> tuple[Any, Any]:
         return self.run.shards("export"), self.run.shards("embed")
 
-    def load(self, store: Any = None) -> None:
-        load(store or self.store, self.shadow, *self.shards, self.ledger, self.run, Progress())
+    def load(self) -> None:
+        load(self.store, self.shadow, *self.shards, self.ledger, self.run, Progress())
 
     def records(self, name: str = "shadow") -> dict[str, Any]:
         with chroma(self.database) as client:
@@ -91,17 +90,20 @@ def test_loading_twice_writes_once(embedded: Embedded) -> None:
     assert embedded.run.journal.path.read_bytes() == journal
 
 
-def test_a_load_cut_off_in_the_middle_goes_on(embedded: Embedded) -> None:
-    class Dying:
-        def __init__(self, store: Store) -> None:
-            self.store = store
+def test_a_load_cut_off_in_the_middle_goes_on(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = embedded.store.to_write()
 
-        def add(self, id: str, records: Any, vectors: Vectors) -> None:
-            self.store.add(id, records.slice(0, 17), vectors[:17])
-            raise ConnectionError
+    def dying(id: str, records: Any, vectors: Vectors, mode: WriteMode) -> None:
+        write(id, records.slice(0, 17), vectors[:17], mode)
+        raise ConnectionError
 
+    write = writer.write
+    monkeypatch.setattr(writer, "write", dying)
     with pytest.raises(ConnectionError):
-        embedded.load(Dying(embedded.store))
+        embedded.load()
+    monkeypatch.undo()
     assert len(embedded.records()) == 17
     embedded.load()
     assert embedded.records() == embedded.records("docs")
@@ -148,7 +150,7 @@ def test_a_shadow_that_was_renamed_is_still_ours(embedded: Embedded) -> None:
 
 
 def test_a_shadow_that_is_gone_is_an_error(embedded: Embedded) -> None:
-    embedded.store.drop(embedded.shadow)
+    embedded.store.to_write().drop(embedded.shadow)
     with pytest.raises(SourceChangedError, match="is gone"):
         embedded.ensure()
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from reembed.errors import DamagedError, PreflightError
-from reembed.stores.chroma.store import ChromaStore
+from reembed.stores.chroma.writer import ChromaWriter
+from reembed.stores.values import WriteMode
 from tests.support.crash import outcome, work
 from tests.support.helpers import (
     Calls,
@@ -185,12 +186,12 @@ def test_a_shard_made_again_with_wrong_vectors_is_not_swapped_in(
     with chroma(database) as client:
         put(client.get_collection("docs", embedding_function=None), "r1", "changed", "old")
     harm(path, "delete", "export/shard-00000.parquet")
-    replace = ChromaStore.replace
+    write = ChromaWriter.write
 
-    def spoil(self: ChromaStore, id: str, rows: Any, vectors: Any) -> None:
-        replace(self, id, rows, vectors[::-1])
+    def spoil(self: ChromaWriter, id: str, rows: Any, vectors: Any, mode: WriteMode) -> None:
+        write(self, id, rows, vectors[::-1] if mode == "replace" else vectors, mode)
 
-    monkeypatch.setattr(ChromaStore, "replace", spoil)
+    monkeypatch.setattr(ChromaWriter, "write", spoil)
     ended = command("swap", path, "--yes", "--json")
     assert ended.code == 4
     assert "with another vector" in ended.json["error"]["message"]

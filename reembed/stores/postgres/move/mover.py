@@ -16,7 +16,7 @@ from reembed.stores.postgres.move.rename import exchange_names, rename_table
 from reembed.stores.postgres.schema.dependents import dependents
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.store import Exchange
+from reembed.stores.values import Exchange
 
 ALONE_SECONDS = 60.0
 """How long writers wait at most where the caller does not hold them."""
@@ -70,7 +70,7 @@ class Mover:
             hold.close()
 
     def exchange(self, exchange: Exchange) -> None:
-        """See `Store.exchange`."""
+        """See `Cutover.exchange`."""
         incoming = self._incoming(exchange)
         if incoming is None:
             return
@@ -113,7 +113,7 @@ class Mover:
         """The tables that take the live name; None if they have it already.
 
         Raises:
-            SourceChangedError, PreflightError: see `Store.exchange`.
+            SourceChangedError, PreflightError: see `Cutover.exchange`.
         """
         live = find_table(self._catalog.main, exchange.live)
         now = self._catalog.describe_found(live).id if live else None

@@ -1,0 +1,159 @@
+"""What a run does under a lease: the parts of a store that write, asked for the lease first.
+
+Every part that writes has its own class here, so a method that is new in a part has to be given its
+place: a part that lacks it is not of its type any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from reembed.manifest import SwapKind
+from reembed.progress import Counter, Progress
+from reembed.records import Vectors
+from reembed.stores.store import Capture, Cutover, Store, Writer
+from reembed.stores.values import (
+    CollectionInfo,
+    CollectionSpec,
+    Exchange,
+    Receipt,
+    SpecCheck,
+    WriteMode,
+)
+
+Check = Callable[[bool], None]
+"""Raises if the lease is lost. Given True, the store itself is asked whose it is: the writes that
+make, move or delete a collection must not rest on an answer of a moment ago."""
+
+
+@dataclass(frozen=True)
+class LeasedWriter:
+    """A `Writer` that asks for the lease before every write."""
+
+    writer: Writer
+    lease: Check
+
+    def default_target(self, collection: str, model: str, dimensions: int) -> str:
+        return self.writer.default_target(collection, model, dimensions)
+
+    def check(self, spec: CollectionSpec) -> SpecCheck:
+        return self.writer.check(spec)
+
+    def create(self, spec: CollectionSpec) -> CollectionInfo:
+        self.lease(True)
+        return self.writer.create(spec)
+
+    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        self.lease(False)
+        self.writer.write(id, records, vectors, mode)
+
+    def delete(self, id: str, ids: Sequence[str]) -> None:
+        self.lease(False)
+        self.writer.delete(id, ids)
+
+    def drop(self, id: str) -> None:
+        self.lease(True)
+        self.writer.drop(id)
+
+
+@dataclass(frozen=True)
+class LeasedCapture:
+    """A `Capture` that asks for the lease before every write."""
+
+    capture: Capture
+    lease: Check
+
+    def start(self, id: str) -> None:
+        self.lease(False)
+        self.capture.start(id)
+
+    def stop(self, id: str) -> None:
+        self.lease(False)
+        self.capture.stop(id)
+
+    def acknowledge(self, token: object) -> None:
+        self.lease(False)
+        self.capture.acknowledge(token)
+
+
+@dataclass(frozen=True)
+class LeasedCutover:
+    """A `Cutover` that asks for the lease before every write."""
+
+    cutover: Cutover
+    lease: Check
+
+    @property
+    def kinds(self) -> Mapping[SwapKind, str]:
+        return self.cutover.kinds
+
+    def follow(self, live: str) -> CollectionInfo | None:
+        return self.cutover.follow(live)
+
+    def fit_name(self, name: str) -> str:
+        return self.cutover.fit_name(name)
+
+    def check(self, live: str, parked: str, outgoing_id: str) -> None:
+        self.cutover.check(live, parked, outgoing_id)
+
+    def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
+        self.lease(True)
+        return self.cutover.exchange(kind, exchange)
+
+    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
+        self.lease(False)
+        return self.cutover.hold_writes(live, seconds, incoming)
+
+    def release_writes(self, live: str) -> None:
+        self.lease(False)
+        self.cutover.release_writes(live)
+
+
+def leased(store: Store, lease: Check) -> Store:
+    """`store`, which asks for the lease before every write; its claims are the lease's own."""
+    build_index = store.build_index
+
+    def guarded_index(id: str) -> None:
+        lease(False)
+        assert build_index is not None, "it is guarded where there is one"
+        build_index(id)
+
+    return replace(
+        store,
+        writer=LeasedWriter(store.writer, lease) if store.writer else None,
+        build_index=guarded_index if build_index else None,
+        capture=LeasedCapture(store.capture, lease) if store.capture else None,
+        cutover=LeasedCutover(store.cutover, lease) if store.cutover else None,
+    )
+
+
+class LeasedProgress(Progress):
+    """Progress that ends a stage which needs no store, such as embedding, when the lease is lost.
+
+    Args:
+        check: raises then.
+    """
+
+    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
+        self._progress, self._check = progress, check
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Counter]:
+        with self._progress.stage(name, total, done) as counter:
+            yield _LeasedCounter(counter, self._check)
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+
+class _LeasedCounter:
+    def __init__(self, counter: Counter, check: Callable[[], None]) -> None:
+        self._counter, self._check = counter, check
+
+    def update(self, n: float | None = 1) -> None:
+        self._check()
+        self._counter.update(n)

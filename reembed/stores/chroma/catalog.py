@@ -1,0 +1,74 @@
+"""Which collections a Chroma database has, and what is known of them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from chromadb.api.models.Collection import Collection
+
+from reembed.errors import CollectionNotFoundError
+from reembed.records import Metric
+from reembed.stores.chroma import claims as chroma_lease
+from reembed.stores.chroma import function as chroma_function
+from reembed.stores.chroma import metric as chroma_metric
+from reembed.stores.chroma import names as chroma_names
+from reembed.stores.chroma import reach as chroma_reach
+from reembed.stores.chroma import sqlite as chroma_sqlite
+from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.database import Database
+from reembed.stores.processes import Holders, holders
+from reembed.stores.values import Capabilities, CollectionInfo
+
+
+class ChromaCatalog:
+    """See `Catalog`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._metrics: dict[str, Metric] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        path, folder = self._database.path, self._database.folder
+        others = holders(path) if path else Holders({})
+        return Capabilities(folder, chroma_reach.notes(path, folder, others), others.lines())
+
+    def collections(self) -> list[str]:
+        every = chroma_names.list_all(self._database.client)
+        return sorted({one.name for one in every if not chroma_lease.is_claim(one)})
+
+    def describe(self, name: str) -> CollectionInfo:
+        found = self._database.named(name)
+        if found is None:
+            url, names = self._database.url, self.collections()
+            close = get_close_matches(name, names, 1)
+            raise CollectionNotFoundError(
+                f"{url} has no collection {name!r}; it has: {', '.join(names) or 'none'}",
+                f"Did you mean {close[0]!r}?" if close else "",
+            )
+        return self.info(found)
+
+    def describe_id(self, id: str) -> CollectionInfo | None:
+        found = chroma_names.by_id(self._database.client, id)
+        return None if found is None else self.info(found)
+
+    def info(self, collection: Collection) -> CollectionInfo:
+        id, file = str(collection.id), self._database.file
+        legacy = chroma_sqlite.legacy_settings(file, id) if file else {}
+        metric, index, function = chroma_metric.recorded(collection, legacy)
+        with mapped(collection.name):
+            count = collection.count()
+            if id not in self._metrics and count:
+                probed = chroma_metric.probe(collection)
+                if probed is not None:
+                    self._metrics[id] = probed
+        return CollectionInfo(
+            id=id,
+            name=collection.name,
+            count=count,
+            dimensions=collection.get_model().dimension,
+            metric=self._metrics.get(id, metric),
+            metadata=dict(collection.metadata) if collection.metadata else None,
+            index=index,
+            model=chroma_function.model_of(function),
+        )

@@ -1,0 +1,54 @@
+"""What was written to a collection's tables since, told by the triggers of `capture`."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from reembed.stores.postgres import capture as pg_capture
+from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.move import columns as pg_columns
+from reembed.stores.postgres.move.mover import Mover
+from reembed.stores.postgres.schema.table import Table
+from reembed.stores.values import Change
+
+
+class TableChanges:
+    """See `reembed.stores.store.Changes` and `Capture`. A token is the log's entries, by table."""
+
+    def __init__(self, catalog: Catalog, mover: Mover) -> None:
+        self._catalog = catalog
+        self._mover = mover
+
+    def start(self, id: str) -> None:
+        if self._mover.holding:  # there are none to be logged, and we would wait for ourselves
+            return
+        for table in self._catalog.tables(id):
+            with mapped(table.label):
+                pg_capture.install(self._catalog.main, table)
+
+    def stop(self, id: str) -> None:
+        with mapped(self._catalog.url):
+            found = self._catalog.found(id)
+            if found is not None:
+                for table in self._catalog.parts(found):
+                    pg_capture.remove(self._catalog.main, table)
+                    pg_columns.drop_columns(self._catalog.main, [table])
+
+    def since(self, id: str, mark: str | None) -> Change:
+        tables = self._catalog.tables(id)
+        with mapped(self._catalog.url):
+            marks = [pg_capture.mark(self._catalog.main, table) for table in tables]
+            now = " ".join(map(str, marks)) if all(marks) else None
+            if mark is None or now != mark:
+                return Change(None, now)
+            found = [(table, pg_capture.touched(self._catalog.main, table)) for table in tables]
+        token = [(table, touched.entries) for table, touched in found]
+        if any(touched.truncated for _, touched in found):  # what else went cannot be told
+            return Change(None, now, token)
+        return Change([one for _, touched in found for one in touched.ids], now, token)
+
+    def acknowledge(self, token: object) -> None:
+        with mapped(self._catalog.url):
+            for table, entries in cast("list[tuple[Table, list[int]]]", token):
+                pg_capture.forget(self._catalog.main, table, entries)

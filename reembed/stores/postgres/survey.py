@@ -1,0 +1,46 @@
+"""What is to be said of a table before it is moved."""
+
+from __future__ import annotations
+
+from reembed.stores.postgres import capture as pg_capture
+from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.schema.dependents import dependents
+from reembed.stores.postgres.schema.table import Table
+from reembed.stores.values import Survey
+
+
+def survey(catalog: Catalog, id: str) -> Survey:
+    """See `Store.survey`."""
+    notes, blockers = [], []
+    for table in catalog.tables(id):
+        held = dependents(catalog.main, table)
+        notes.append(_layout_note(table))
+        if held.forbidden:
+            blockers.append(f"{table.label}: {'; '.join(held.forbidden)}")
+        elif held.held_by:
+            notes.append(
+                f"{table.label} keeps its place at the swap and exchanges its vector column, "
+                f"since these hold on to it: {', '.join(held.held_by)}. Writers wait while the "
+                "vectors are copied and indexed, which rewrites each row: a REPEATABLE READ "
+                "transaction that is under way and writes to it fails, to be tried again. The "
+                "vector becomes the last column, and a record in quarantine keeps its row, "
+                "without a vector"
+            )
+        else:
+            notes.append(f"{table.label} is exchanged by renaming: nothing else hangs on it")
+        if not pg_capture.allowed(catalog.main, table):
+            notes.append(
+                f"the role {catalog.database.role!r} may not make triggers on "
+                f"{table.label}: every round of catch-up compares all of its rows, the last "
+                "one while writers wait"
+            )
+    return Survey(tuple(notes), tuple(blockers))
+
+
+def _layout_note(table: Table) -> str:
+    text = table.text_sql or table.text or "none (give the text template)"
+    metadata = ", ".join(filter(None, [table.metadata, *(c.name for c in table.others)])) or "none"
+    return (
+        f"{table.label} is laid out as {table.layout}: id {table.id}, text {text}, metadata "
+        f"{metadata}, vector {table.vector} {table.column(table.vector).written}"
+    )

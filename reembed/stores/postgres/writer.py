@@ -1,0 +1,95 @@
+"""Tables and rows into a Postgres database."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+from psycopg import sql
+
+from reembed.records import Vectors
+from reembed.stores.postgres import capture as pg_capture
+from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.records import Records
+from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.shadow import ShadowMaker
+from reembed.stores.values import (
+    CollectionInfo,
+    CollectionSpec,
+    SpecCheck,
+    WriteMode,
+    refusals,
+)
+
+WORD = re.compile(r"[^A-Za-z0-9_-]+")
+MODEL_BYTES = 24
+"""Of the 63 that a name can have, those that say the model."""
+
+
+class TableWriter:
+    """See `reembed.stores.store.Writer`."""
+
+    def __init__(self, catalog: Catalog, records: Records, shadows: ShadowMaker) -> None:
+        self._catalog = catalog
+        self._records = records
+        self._shadows = shadows
+
+    def default_target(self, collection: str, model: str, dimensions: int) -> str:
+        word = WORD.sub("-", model).strip("-") or "model"
+        if len(word) > MODEL_BYTES:
+            digest = hashlib.sha256(model.encode()).hexdigest()[:6]
+            word = f"{word[: MODEL_BYTES - 7]}-{digest}"
+        return self._catalog.fit_name(f"{collection}__{word}-{dimensions}")
+
+    def check(self, spec: CollectionSpec) -> SpecCheck:
+        notes: list[str] = []
+        name = refusals(lambda: self._catalog.check_name(spec.name, spec.like))
+        index = refusals(lambda: pg_indexes.check_index(spec.index)) or refusals(
+            lambda: notes.extend(self._types(spec))
+        )
+        return SpecCheck(tuple(notes), name + index)
+
+    def _types(self, spec: CollectionSpec) -> list[str]:
+        """What is to be said of the type of the new vectors. Raises PreflightError if there is none
+        for so many dimensions."""
+        notes = []
+        for table in self._catalog.tables(spec.like) if spec.like else []:
+            type = table.column(table.vector).type
+            made = pg_indexes.column_type(spec.dimensions, type, spec.index)
+            if made != type:
+                notes.append(
+                    f"{table.label}: the new vectors are of type {made}({spec.dimensions}), the "
+                    f"old ones of type {type}: "
+                    + (
+                        "16-bit floats, since an index of 32-bit ones "
+                        f"takes {pg_indexes.MOST_DIMENSIONS['vector']:,} dimensions at most"
+                        if made == "halfvec"
+                        else "32-bit floats"
+                    )
+                )
+        if spec.like is None:
+            pg_indexes.column_type(spec.dimensions, "vector", spec.index)
+        return notes
+
+    def create(self, spec: CollectionSpec) -> CollectionInfo:
+        self.check(spec).refuse()
+        return self._catalog.describe(self._shadows.create(spec))
+
+    def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        self._records.write(id, records, vectors, mode)
+
+    def delete(self, id: str, ids: Sequence[str]) -> None:
+        self._records.delete(id, ids)
+
+    def drop(self, id: str) -> None:
+        with mapped(self._catalog.url):
+            found = self._catalog.found(id)
+            if found is None:
+                return
+            with self._catalog.main.transaction():
+                for table in self._catalog.parts(found):
+                    pg_capture.remove(self._catalog.main, table)
+                    self._catalog.main.execute(sql.SQL("DROP TABLE {}").format(table.identifier))

@@ -1,0 +1,199 @@
+"""The values in which a store and its callers speak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from reembed.errors import RefusedError
+from reembed.manifest import Layout, Model, SwapKind
+from reembed.records import Metric
+
+Where = Mapping[str, Any] | str | None
+"""A store's own filter, as `source.where` has it."""
+WriteMode = Literal["add", "replace"]
+"""What becomes of a record that is there already: it stays as it is, or the new one replaces it."""
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A collection as the store describes it at one moment.
+
+    Attributes:
+        id: the store's own object id, stable under renames.
+        count: records, all of them.
+        dimensions: of its vectors, None where it never had one.
+        metric: the metric its index really uses.
+        metadata: the collection's own metadata, None without any.
+        index: store-specific index settings, as `CollectionSpec.index` takes them.
+        model: what the store recorded of the model, as manifest keys; None if nothing usable.
+        database: which database it is in, whatever name and address that goes by; empty where the
+            store cannot tell.
+        layout: pgvector: how the table is laid out; empty where a store has one layout.
+    """
+
+    id: str
+    name: str
+    count: int
+    dimensions: int | None
+    metric: Metric
+    metadata: dict[str, Any] | None = None
+    index: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] | None = None
+    database: dict[str, Any] = field(default_factory=dict)
+    layout: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """A collection to be made.
+
+    Attributes:
+        index: store-specific index settings.
+        model: embeds query texts where the store can.
+        like: object id of a collection of this store whose shape (columns, constraints) it has,
+            and with which it is to exchange names.
+    """
+
+    name: str
+    dimensions: int
+    metric: Metric
+    index: Mapping[str, Any]
+    metadata: Mapping[str, Any] | None
+    model: Model
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class SpecCheck:
+    """What a store says of a collection before it is made.
+
+    Attributes:
+        notes: what `plan` should tell.
+        refusals: why it would not be made; empty if it would.
+    """
+
+    notes: tuple[str, ...] = ()
+    refusals: tuple[RefusedError, ...] = ()
+
+    def refuse(self) -> None:
+        """Raise the first refusal, if there is one."""
+        for refusal in self.refusals:
+            raise refusal
+
+
+def refusals(*checks: Callable[[], object]) -> tuple[RefusedError, ...]:
+    """What these checks refuse, in their order."""
+    found: list[RefusedError] = []
+    for check in checks:
+        try:
+            check()
+        except RefusedError as error:
+            found.append(error)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """What a manifest says of its source besides the URL.
+
+    Attributes:
+        data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
+        layout: pgvector: how the table is laid out.
+        columns: pgvector: names of columns, by what they hold.
+    """
+
+    data_dir: Path | None = None
+    layout: Layout = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `plan` should tell about a collection that is to be moved.
+
+    Attributes:
+        notes: how it is laid out, and what its swap will do to what hangs on it.
+        blockers: why it cannot be swapped.
+    """
+
+    notes: tuple[str, ...] = ()
+    blockers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """How a store can be reached from here.
+
+    Attributes:
+        local_path: the directory whose disk the shadow fills, None if it is not on this machine.
+        notes: what `plan` should tell the user about this store.
+        open_in: other processes that have a store open that takes one writer, e.g.
+            `pid 123 (python app.py)`; those that can be seen.
+    """
+
+    local_path: Path | None = None
+    notes: tuple[str, ...] = ()
+    open_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was written to a collection since a mark.
+
+    Attributes:
+        ids: those that may have been written or deleted, and all that were; None where the store
+            cannot tell, so that every record must be compared.
+        mark: of the moment before anything was looked at; None where the store can give none.
+        token: for `Capture.acknowledge`; None where there is nothing to acknowledge.
+    """
+
+    ids: list[str] | None
+    mark: str | None
+    token: object = None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One move of the live name from a collection to another.
+
+    Attributes:
+        live: the name the application reads.
+        incoming_id: the collection that takes the live name.
+        outgoing_id: the collection that has it now; None where the live name is new.
+        parked: the name that the outgoing collection gets.
+        model: settings of the incoming collection's model (manifest keys), for a pointer's readers.
+    """
+
+    live: str
+    incoming_id: str
+    outgoing_id: str | None
+    parked: str
+    model: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What an exchange did.
+
+    Attributes:
+        kind: the swap kind used.
+        gap_seconds: how long the live name did not exist, measured; None where there is no gap.
+        intruder: name of a collection that somebody made under the live name in the gap, moved
+            aside so that its records can be merged; None without one.
+        mark: for `Changes.since`, where the store logs writes to the incoming collection from the
+            very moment of the move; None where it does not.
+    """
+
+    kind: SwapKind
+    gap_seconds: float | None = None
+    intruder: str | None = None
+    mark: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
