@@ -12,6 +12,8 @@ import yaml
 from reembed.embedders.recorded import believe
 from reembed.errors import PreflightError, UsageError
 from reembed.manifest.urls import resolve_url
+from reembed.redaction import remember_url, without_secrets
+from reembed.redaction.terminal import harmless
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -20,6 +22,11 @@ HEADER = """\
 # A migration manifest; `reembed schema` lists every key.
 # Next: choose the model below, then `reembed plan` this file.
 """
+
+_NOTE = (
+    "The password of the URL is not written here: set PGPASSWORD, or keep it in ~/.pgpass or a "
+    "service file."
+)
 
 EXAMPLE_MODEL = {
     "provider": "ollama",
@@ -36,16 +43,18 @@ class Discovery:
     """What a store holds, and a manifest for one of its collections.
 
     Attributes:
-        url: as given.
+        url: as given, without secrets.
         collections: every collection of the store that can be moved.
         manifest: for the chosen one.
         refused: collections that cannot be moved as they are, with the reason.
+        note: where to put a secret of the URL, which no manifest holds; empty without one.
     """
 
     url: str
     collections: list[CollectionInfo]
     manifest: dict[str, Any]
     refused: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -53,7 +62,7 @@ class Discovery:
             "collections": [info.to_dict() for info in self.collections],
             "refused": self.refused,
             "manifest": self.manifest,
-        }
+        } | ({"note": self.note} if self.note else {})
 
     def to_yaml(self) -> str:
         """The manifest as commented YAML."""
@@ -61,8 +70,10 @@ class Discovery:
             info for info in self.collections
             if info.name == self.manifest["source"]["collection"]
         )  # fmt: skip
-        found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}\n"
-        return HEADER + found + yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
+        found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}"
+        lines = [" ".join(harmless(found).split()), *([f"# {self.note}"] if self.note else [])]
+        written = yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
+        return HEADER + "\n".join(lines) + "\n" + written
 
 
 def discover(
@@ -81,7 +92,9 @@ def discover(
         PreflightError: there is none.
         CollectionNotFoundError: the chosen one does not exist.
     """
+    remember_url(url)
     store = open_store(resolve_url(url, Path.cwd()))
+    url, secrets = without_secrets(url)
     try:
         infos, refused = _describe_all(store)
         if collection is None and len(infos) + len(refused) == 1 and refused:
@@ -109,7 +122,7 @@ def discover(
         source["model"] = None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
     manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": EXAMPLE_MODEL}
-    return Discovery(url, infos, manifest, refused)
+    return Discovery(url, infos, manifest, refused, _NOTE if secrets else "")
 
 
 def _describe_all(store: Store) -> tuple[list[CollectionInfo], dict[str, str]]:

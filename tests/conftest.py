@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reembed.redaction import known
 from tests.clients.incident import Incident, write_incident
 from tests.support.helpers import Calls, Command, chroma, plain_collection
 from tests.support.pg_docs import make_docs
@@ -14,6 +15,13 @@ from tests.support.servers.chroma_server import ChromaServer
 from tests.support.servers.chroma_server import chroma_server as run_chroma_server
 from tests.support.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_others() -> Iterator[None]:
+    """What one test gave as a secret is not starred in the next one's output."""
+    yield
+    known.forget()
 
 
 @pytest.fixture(scope="session")

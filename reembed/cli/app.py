@@ -79,6 +79,8 @@ def init(
         say(found.to_yaml(), end="")
     else:
         say(f"wrote {output}; next: choose its model, then `reembed plan {output}`")
+        if found.note:
+            say(found.note)
 
 
 @app.command()

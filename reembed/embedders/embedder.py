@@ -36,6 +36,7 @@ from reembed.errors import (
 )
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
+from reembed.redaction import shown_url
 from reembed.run.guards import Pause
 
 
@@ -72,7 +73,7 @@ class Embedder:
         )
         self._where = f"{model.provider} {model.name}"
         if model.base_url:
-            self._where += f" at {model.base_url}"
+            self._where += f" at {shown_url(model.base_url)}"
         self._pool = Workers(self._workers)
         policy = retry or RetryPolicy()
         throttle = Throttle(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +36,7 @@ from reembed.manifest.sections import (
 from reembed.manifest.template import TemplateError, TextTemplate
 from reembed.manifest.urls import absolute, check_url, resolve_url
 from reembed.manifest.variables import fill
+from reembed.redaction import allow
 
 __all__ = [
     "Embed", "Layout", "Manifest", "Model", "Provider", "Source", "Swap", "SwapKind", "Target",
@@ -108,7 +110,18 @@ class Manifest(Section):
         except ManifestError as error:
             raise ManifestError(f"{origin}: {error.message}", error.hint) from None
         resolved._base_dir = base_dir
+        allow(*resolved._names())
         return resolved
+
+    def _names(self) -> list[str]:
+        """What the manifest uses in the open, so that no weak password hides it in the output."""
+        urls = [self.source.url, self.target_url]
+        models = [model for model in (self.model, self.source.model) if model]
+        return [
+            self.name, self.live, self.source.collection, self.target.collection or "",
+            *(model.name for model in models),
+            *(word for url in urls for word in re.split(r"[^\w.-]+", url)),
+        ]  # fmt: skip
 
     @property
     def base_dir(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from reembed.errors import ManifestError
-from reembed.manifest.secrets import redacted
+from reembed.manifest.secrets import starred
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 50_000
@@ -83,7 +83,7 @@ def _read(path: Path) -> str:
 
 def _not_yaml(path: Path, why: str) -> ManifestError:
     return ManifestError(
-        f"{path}: is not valid YAML: {redacted(why)}",
+        f"{path}: is not valid YAML: {starred(why)}",
         "Texts with a colon, a # or a brace in them want quotes; indent with spaces.",
     )
 
@@ -139,7 +139,7 @@ def _bound(node: yaml.Node | None, path: Path) -> None:
 
 def _only_json(data: Any, origin: str, path: tuple[str, ...] = ()) -> None:
     """Refuse what YAML has and JSON has not: the run directory and the `--json` output are JSON."""
-    where = redacted(".".join(path)) or "top level"
+    where = starred(".".join(path)) or "top level"
     if isinstance(data, dict):
         for key, value in data.items():
             if not isinstance(key, str):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from reembed.records import Metric
+from reembed.redaction import shown_url
 
 Provider = Literal[
     "openai", "ollama", "onnx", "static", "sentence-transformers", "chroma", "python"
@@ -79,6 +80,7 @@ class Model(Section):
         """What decides the vectors, for the fingerprint: all but where the key comes from and how
         patient or how fast requests are, which may change between two calls of a run."""
         settings = self.model_dump(exclude={"api_key_env", "on_too_long"})
+        settings["base_url"] = self.base_url and shown_url(self.base_url)
         settings["options"] = {
             key: value for key, value in self.options.items() if key not in OPERATIONAL_OPTIONS
         }
@@ -88,7 +90,8 @@ class Model(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest keys that are not at their default: enough to open the model elsewhere."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        shown = self.model_dump(mode="json", exclude_defaults=True)
+        return shown | ({"base_url": shown_url(self.base_url)} if self.base_url else {})
 
     def settings_sha256(self) -> str:
         """Hash of `settings`, hexadecimal."""

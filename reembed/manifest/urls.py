@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from reembed.errors import ManifestError
+from reembed.redaction import remember_url, shown_url
 
 PATH_SCHEMES = ("chroma", "qdrant", "lancedb", "milvus")
 """Schemes that are followed by a path: `chroma:./dir`."""
@@ -35,6 +36,8 @@ def absolute(path: str, base_dir: Path) -> str:
 
 def check_url(url: str, origin: str) -> None:
     """Raise ManifestError unless `url` has a known scheme and says where the store is."""
+    remember_url(url)
+    url = shown_url(url)
     scheme, separator, rest = url.partition(":")
     if url.strip() in (":memory:", "ephemeral", "memory") or rest.strip() == ":memory:":
         raise ManifestError(

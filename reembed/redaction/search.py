@@ -34,7 +34,7 @@ _ESCAPED = re.compile(
     r"|\\[uU](?:\{(?P<braced>[0-9A-Fa-f]{1,6})\}"
     r"|(?P<long>000[1-9A-Fa-f][0-9A-Fa-f]{4}|0010[0-9A-Fa-f]{4})|(?P<short>[0-9A-Fa-f]{4}))"
     r"|(?P<x>(?:\\x[0-9A-Fa-f]{2})+)"
-    r"|\\(?P<back>[\"'/\\:@ ])"
+    r"|\\(?P<back>[ -/:-@\[-`{-~])"
     r"|(?P<html>&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
 )
 _STARS = re.compile(
@@ -82,17 +82,23 @@ def redacted_values(text: str, *, words: bool = True) -> str:
     return _starred(text, _half_starred(text, needles.halves))
 
 
-def redacted_data(data: Any, *, words: bool = True) -> Any:
-    """`redacted_values` of every text in nested mappings and lists, keys included."""
+def redacted_data(data: Any, *, words: bool = True, exact: frozenset[str] = frozenset()) -> Any:
+    """`redacted_values` of every text in nested mappings and lists, keys included.
+
+    Args:
+        exact: keys whose values stay as they are.
+    """
     if isinstance(data, str):
         return redacted_values(data, words=words)
     if isinstance(data, dict):
         return {
-            redacted_data(key, words=words): redacted_data(value, words=words)
+            redacted_data(key, words=words): (
+                value if key in exact else redacted_data(value, words=words, exact=exact)
+            )
             for key, value in data.items()
         }
     if isinstance(data, list | tuple):
-        return [redacted_data(value, words=words) for value in data]
+        return [redacted_data(value, words=words, exact=exact) for value in data]
     return data
 
 

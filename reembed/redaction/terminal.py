@@ -17,7 +17,7 @@ from reembed.redaction.search import redacted, redacted_values
 
 _ACTED_ON = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # all but tab and newline
-    "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f"
 )
 _SIGNS = re.compile(f"[{_ACTED_ON}]")

@@ -14,24 +14,29 @@ _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/[^\s\"'<>`]+")
 
 
 def without_secrets(url: str) -> tuple[str, list[str]]:
-    """The URL without password and secret parameters, and these as they stood in it.
+    """The URL without its secrets, and these as they stood in it."""
+    shown, found = parted(url)
+    return shown, [value for _, value in found]
+
+
+def parted(url: str) -> tuple[str, list[tuple[str, str]]]:
+    """The URL without password and secret parameters, and these with their names, as they stood.
 
     The user stays, except where an http URL has it alone: a token is often given so. A `/`, `?` or
     `#` in a password that should have been written as %2F is taken as a part of it.
     """
     start = _START.match(url)
     head, rest = (start[0], url[start.end() :]) if start else ("", url)
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     login, at, place = _login(rest, strict=not start)
     if at:
         user, colon, password = login.partition(":")
         web = "http" in head
         if colon and password:
-            found.append(password)
-            login = user
-        if web and user:
-            found.append(user)
-            login = ""
+            found.append(("password", password))
+        elif web and user:
+            found.append(("user", user))
+        login = "" if web else user
         rest = f"{login}@{place}" if login else place
     path, mark, query = rest.partition("?")
     if mark:
@@ -40,7 +45,7 @@ def without_secrets(url: str) -> tuple[str, list[str]]:
         for pair in query.split("&"):
             name, equals, value = pair.partition("=")
             if equals and value and is_secret_parameter(name):
-                found.append(value)
+                found.append((unquote_plus(name), value))
             else:
                 kept.append(pair)
         rest = path + (f"?{'&'.join(kept)}" if any(kept) else "") + hash_ + fragment

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 import reembed
 from reembed.quality.verdict import Verdict
+from reembed.redaction import redacted_values
+from reembed.redaction.terminal import harmless
 from reembed.report.timeline import Moment, Stage, stages, timeline
 from reembed.results import RunResult, run_result
 from reembed.run.directory import RunDir
@@ -100,13 +102,13 @@ class Report:
         """One page that needs nothing else."""
         from reembed.report.html.page import page
 
-        return page(self)
+        return harmless(redacted_values(page(self), words=False))
 
     def to_markdown(self) -> str:
         """A short summary for pull requests and CI job pages."""
         from reembed.report.markdown import summary
 
-        return summary(self)
+        return harmless(redacted_values(summary(self)))
 
 
 def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:

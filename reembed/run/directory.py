@@ -33,6 +33,7 @@ from reembed.disk import (
     write_errors,
 )
 from reembed.errors import DamagedError, LockedError, ManifestError, PreflightError
+from reembed.redaction import redacted_data
 
 DELTA = "delta-"
 """How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
@@ -73,6 +74,10 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%dt%H%M%S", time.gmtime()) + "-" + secrets.token_hex(2)
 
 
+DATA = frozenset({"deleted", "foreign", "ids", "metadata", "missing"})
+"""Keys of events that hold the user's records or collections, which are never altered."""
+
+
 class Journal:
     """The append-only, fsynced log of a run. Each line is `{"t": seconds, "event": name, ...}`.
 
@@ -105,9 +110,8 @@ class Journal:
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event and wait until it is on disk."""
-        line = json.dumps(
-            {"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False
-        )
+        clean = redacted_data(fields, words=False, exact=DATA)
+        line = json.dumps({"t": round(time.time(), 3), "event": event, **clean}, ensure_ascii=False)
         with write_errors(self.path):
             new = not self.path.exists()
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)

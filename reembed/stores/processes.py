@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from reembed.redaction import redacted
+
 _SHOWN = 80
 
 
@@ -70,7 +72,7 @@ def _command(process: Path) -> str:
     if name.startswith("python"):
         script = _script(words[1:])
     shown = f"{name} {script}".strip()
-    return "".join(letter for letter in shown if letter.isprintable())[:_SHOWN]
+    return redacted("".join(letter for letter in shown if letter.isprintable()))[:_SHOWN]
 
 
 def _script(arguments: list[str]) -> str:

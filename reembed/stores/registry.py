@@ -10,6 +10,7 @@ from typing import Any
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
 from reembed.manifest import Layout, Manifest
 from reembed.manifest.urls import check_url
+from reembed.redaction import shown_url
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions
 
@@ -51,7 +52,8 @@ def open_store(
     scheme = url.partition(":")[0]
     if scheme in COMING:
         raise PreflightError(
-            f"{url}: {scheme} is not supported yet", f"Supported: {', '.join(sorted(ADAPTERS))}."
+            f"{shown_url(url)}: {scheme} is not supported yet",
+            f"Supported: {', '.join(sorted(ADAPTERS))}.",
         )
     if scheme not in ("postgresql", "postgres") and (layout != "auto" or columns):
         raise ManifestError(

@@ -10,6 +10,7 @@ from typing import Any
 from reembed.disk import write_atomic
 from reembed.errors import BudgetError, GateError, PreflightError
 from reembed.quality.verdict import Gate, Verdict
+from reembed.redaction import redacted_data
 from reembed.report.write import write_report
 from reembed.results import VERDICT_FILE, gate_error, read_verdict
 from reembed.run.directory import DELTA
@@ -40,7 +41,8 @@ def verify_run(s: Session) -> Verdict:
         raise budget_stop(s, error.tokens, "verifying") from None
     if last_move(s.run) == "swap":
         verdict = replace(verdict, gates=(*verdict.gates, _late_gate(s)))
-    data = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=2).encode()
+    told = redacted_data(verdict.to_dict(), words=False)
+    data = json.dumps(told, ensure_ascii=False, indent=2).encode()
     write_atomic(s.run.path / VERDICT_FILE, data)
     swap = _swap_note(s)
     s.run.journal.append("verdict", passed=verdict.passed, swap=swap, **spent())

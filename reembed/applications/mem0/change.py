@@ -15,6 +15,8 @@ from reembed.applications.mem0.connection import without_password
 from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.manifest.secrets import is_secret
+from reembed.redaction import redacted_values
+from reembed.redaction.forms import is_secret_name
 
 FIXED = frozenset({"text-embedding-ada-002"})
 """OpenAI's models that refuse to be asked for dimensions."""
@@ -85,14 +87,22 @@ def _without_secrets(data: Any, provider: str, key: str = "") -> Any:
     section that `data` is in, whose key it is."""
     if isinstance(data, dict):
         provider = str(data.get("provider", provider))
-        return {name: _without_secrets(value, provider, name) for name, value in data.items()}
+        inside = (
+            f"{key}_secret" if is_secret_name(key) else ""
+        )  # credentials: {user: .., value: ..}
+        return {
+            name: _without_secrets(value, provider, f"{name}_{inside}" if inside else name)
+            for name, value in data.items()
+        }
     if isinstance(data, list):
         return [_without_secrets(value, provider, key) for value in data]
     if data is None or isinstance(data, bool) or data == "" or _REFERENCE.fullmatch(str(data)):
         return data
     if key == "connection_string":
         return without_password(data, "${PGPASSWORD}")
-    if is_secret(key, str(data)):  # a password of digits is a number in YAML
+    if is_secret(key, str(data)) or redacted_values(str(data), words=False) != str(
+        data
+    ):  # a password of digits is a number in YAML
         return f"${{{_variable(key, provider)}}}"
     return data
 

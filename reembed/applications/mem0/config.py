@@ -14,6 +14,7 @@ from reembed.errors import ManifestError, PreflightError
 from reembed.manifest import Model
 from reembed.manifest.reader import MAX_BYTES, read_yaml
 from reembed.manifest.secrets import is_secret
+from reembed.redaction import remember_in
 
 Form = Literal["json", "yaml", "python"]
 FORMS: dict[str, Form] = {
@@ -173,6 +174,7 @@ def _read(path: Path) -> tuple[Form, dict[str, Any]]:
         raise PreflightError(f"{path}: is not {name}", _WRITE_IT) from None
     if not isinstance(data, dict):
         raise PreflightError(f"{path}: is no dictionary", _WRITE_IT)
+    remember_in(data)
     return form, data
 
 

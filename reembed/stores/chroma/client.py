@@ -34,6 +34,7 @@ from reembed.errors import (
     ReembedError,
     UnreachableError,
 )
+from reembed.redaction import read_variable
 from reembed.stores.chroma import sqlite as chroma_sqlite
 
 CONNECT_SECONDS = 10.0
@@ -166,7 +167,7 @@ def _open_http(address: Address) -> ClientAPI:
 
 
 def _open_cloud(address: Address) -> ClientAPI:
-    key = os.environ.get("CHROMA_API_KEY")
+    key = read_variable("CHROMA_API_KEY")
     if not key:
         raise PreflightError(
             "Chroma Cloud needs a key and CHROMA_API_KEY is not set",

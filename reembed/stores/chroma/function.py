@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from reembed.embedders.recorded import Recorded, believe, trust
 from reembed.errors import PreflightError
 from reembed.manifest import Model
+from reembed.redaction import remember_in, shown_url
 
 NAME = "reembed"
 OLLAMA_URL = "http://127.0.0.1:11434"
@@ -106,6 +107,7 @@ def _settings(model: Model) -> dict[str, Any]:
     environment variable that holds one."""
     defaults = Model(provider=model.provider, name=model.name)
     plain = model.model_dump(mode="json")
+    plain["base_url"] = model.base_url and shown_url(model.base_url)
     return {
         key: value
         for key, value in plain.items()
@@ -140,7 +142,7 @@ def _function_for(model: Model) -> tuple[str, dict[str, Any]]:
             "api_key_env_var": model.api_key_env or "OPENAI_API_KEY",
             "model_name": model.name,
             "organization_id": None,
-            "api_base": model.base_url,
+            "api_base": model.base_url and shown_url(model.base_url),
             "api_type": None,
             "api_version": None,
             "deployment_id": None,
@@ -150,7 +152,7 @@ def _function_for(model: Model) -> tuple[str, dict[str, Any]]:
     # Chroma's Ollama function cannot ask for dimensions.
     if plain and model.provider == "ollama" and not options and model.dimensions is None:
         url = model.base_url or os.environ.get("OLLAMA_HOST") or OLLAMA_URL
-        return "ollama", {"url": url, "model_name": model.name, "timeout": 60}
+        return "ollama", {"url": shown_url(url), "model_name": model.name, "timeout": 60}
     return NAME, _settings(model)
 
 
@@ -211,6 +213,7 @@ def model_of(function: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not function or function.get("type") != "known" or not function.get("name"):
         return None
     name, config = str(function["name"]), dict(function.get("config") or {})
+    remember_in(config)
     if name == NAME:
         try:
             return _settings(Model.model_validate(config))
@@ -219,13 +222,13 @@ def model_of(function: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if name == "openai" and not (config.get("api_type") or config.get("deployment_id")):
         found = {
             "name": config.get("model_name"),
-            "base_url": config.get("api_base"),
+            "base_url": shown_url(str(config.get("api_base") or "")),
             "dimensions": config.get("dimensions"),
             "api_key_env": config.get("api_key_env_var"),
         }
         return _known("openai", found)
     if name == "ollama":
-        url = str(config.get("url") or "").removesuffix("/api/embeddings")
+        url = shown_url(str(config.get("url") or "")).removesuffix("/api/embeddings")
         return _known("ollama", {"name": config.get("model_name"), "base_url": url or None})
     return _known("chroma", {"name": name, "options": config or None})
 

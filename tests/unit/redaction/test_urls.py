@@ -20,7 +20,7 @@ from reembed.redaction import without_secrets
         ("postgresql:///db?host=/tmp&sslpassword=q", "postgresql:///db?host=/tmp", ["q"]),
         ("postgres:/me:pw@h/db", "postgres:/me@h/db", ["pw"]),
         ("https://token@host/v1", "https://host/v1", ["token"]),
-        ("https://me:pw@host/v1", "https://host/v1", ["pw", "me"]),
+        ("https://me:pw@host/v1", "https://host/v1", ["pw"]),
         ("https://h/?api-version=2&sig=a%2Bb&code=c", "https://h/?api-version=2", ["a%2Bb", "c"]),
         ("https://h/v1?subscription-key=k&Session_Token=t", "https://h/v1", ["k", "t"]),
         ("chroma:/data/a@b:c", "chroma:/data/a@b:c", []),
