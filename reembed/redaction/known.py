@@ -150,7 +150,7 @@ def forget() -> None:
 
 def _read_environment() -> None:
     """Look through the environment, again if it has changed."""
-    now = dict(os.environ)
+    now = os.environ.copy()
     if now == _known.environment:
         return
     _known.environment = now
