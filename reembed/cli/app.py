@@ -248,6 +248,22 @@ def compare(
 
 
 @app.command()
+def doctor(
+    subject: Annotated[
+        str | None, typer.Argument(metavar="[MANIFEST_OR_URL]", help="whose store and model to ask")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether this installation is fit for work, and what it reaches."""
+    from reembed.cli.diagnosis import diagnosis_text
+    from reembed.doctor import diagnose
+
+    found = diagnose(subject)
+    _show(found, diagnosis_text, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
 def schema(as_json: Json = False) -> None:
     """Print the manifest's JSON Schema."""
     say_json(json_schema())

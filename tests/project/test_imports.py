@@ -23,7 +23,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("run", "quality"),
     ("embedders",),
     ("stores", "results"),
-    ("lease", "applications", "report", "discover"),
+    ("lease", "applications", "report", "discover", "doctor"),
     ("session",),
     ("stages",),
     ("sync", "compare"),
@@ -31,6 +31,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cutover",),
     ("migration",),
     ("cli",),
+    ("__main__",),
 )
 
 STORE_ADAPTERS = {"chroma", "postgres"}
