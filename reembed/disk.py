@@ -66,6 +66,30 @@ def _refusal(path: Path | str, error: OSError, instead: str) -> PreflightError |
     return None
 
 
+@contextlib.contextmanager
+def read_errors(path: Path | str) -> Iterator[None]:
+    """Turn a file that may not be read, or a failing disk, into an error that names it. That it is
+    not there is left to the caller.
+
+    Raises:
+        PreflightError: it cannot be read; nothing was changed.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        hint = "Give this user the right to read it"
+        if error.errno in (*_IN_THE_WAY, errno.ELOOP):
+            hint = "Move what stands in its place away"
+        elif error.errno not in _FORBIDDEN:
+            hint = "Look at the disk (`dmesg`)"
+        raise PreflightError(
+            f"{error.filename or path}: cannot be read: {error.strerror}",
+            f"{hint}, and run the same command again.",
+        ) from error
+
+
 def full(path: Path | str, instead: str = STATE) -> PreflightError:
     """The error of a full disk."""
     return PreflightError(

@@ -23,17 +23,11 @@ from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
 from reembed.results import MANIFEST_COPY, RunResult, SwapResult, run_result, wrong_state
-from reembed.run.directory import Lease, RunDir
+from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
-from reembed.run.history import (
-    State,
-    last_move,
-    pending_move,
-    run_state,
-    shadow_id,
-    swap_unfinished,
-)
+from reembed.run.history import State
 from reembed.run.leftovers import remove_leftovers
+from reembed.run.lock import StateLock
 from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem
@@ -59,8 +53,8 @@ class Migration:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
         with self._session(run, writes=False) as s:
-            plan = plan_run(s, shadow_id(run) if run else None)
-        if run is None or last_move(run) != "swap":
+            plan = plan_run(s, run.history.shadow_id if run else None)
+        if run is None or run.history.last_move != "swap":
             return plan
         done = Problem(
             "this migration is already swapped",
@@ -90,16 +84,16 @@ class Migration:
             if s.begun or until != "plan":
                 s.take_lease()
             if s.begun:
-                if run_state(s.run) == "cleaning":
+                if s.run.history.state == "cleaning":
                     raise wrong_state(self.manifest, s.run, "cleaning")
                 let_writes_go(s)
-                if pending_move(s.run) == "rollback":
+                if s.run.history.pending_move == "rollback":
                     done = rollback_run(s, dry_run=False, accept_loss=False)
                     return self._result(s.run, swap=done, messages=["finished the rollback"])
-                if pending_move(s.run) or swap_unfinished(s.run):
+                if s.run.history.pending_move or s.run.history.swap_unfinished:
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
-                verified = run_state(s.run) == "verified"
+                verified = s.run.history.state == "verified"
                 if if_changed and verified and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
@@ -128,7 +122,7 @@ class Migration:
                 that fails takes the licence away until a whole verification passes.
         """
         with self._lease(), self._session(self._require_run()) as s:
-            state = run_state(s.run)
+            state = s.run.history.state
             if state in UNLOADED:
                 raise UsageError(
                     f"{self.manifest.name}: nothing is loaded yet", "Use `reembed run` first."
@@ -172,7 +166,7 @@ class Migration:
     def clean(self, *, dry_run: bool = False) -> SwapResult:
         """Delete the collection that is not live: the old one after a swap, else the shadow."""
         with self._lease(), self._session(self._require_run(cleaning=True)) as s:
-            if not dry_run and run_state(s.run) == "cleaned":
+            if not dry_run and s.run.history.state == "cleaned":
                 s.remove_dead_lease()
             elif not dry_run:
                 s.take_lease()
@@ -215,14 +209,14 @@ class Migration:
 
     def _with_steps(self, run: RunDir, result: SwapResult) -> SwapResult:
         manifest = self.manifest.path or run.path / MANIFEST_COPY
-        return replace(result, steps=next_steps(run_state(run), manifest))
+        return replace(result, steps=next_steps(run.history.state, manifest))
 
     def _session(self, run: RunDir | None, *, writes: bool = True) -> Session:
         return Session(self.manifest, run, self.progress, writes=writes)
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:
-        with Lease(self.manifest.state_dir / "lease"):
+        with StateLock(self.manifest.state_dir / "lease"):
             remove_leftovers(self.manifest.state_dir)
             yield
 
@@ -235,8 +229,8 @@ class Migration:
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             return None
-        if run_state(run) == "cleaned":
-            done = last_move(run) == "swap"
+        if run.history.state == "cleaned":
+            done = run.history.last_move == "swap"
             return run if done and run.has_identity(self.manifest.identity()) else None
         run.check_identity(self.manifest.identity())
         return run
@@ -251,7 +245,7 @@ class Migration:
         if run is None:
             raise self._no_run()
         run.check_identity(self.manifest.identity())
-        state = run_state(run)
+        state = run.history.state
         if (states and state not in states) or (state == "cleaning" and not cleaning):
             raise wrong_state(self.manifest, run, state, *states)
         return run
@@ -267,5 +261,5 @@ class Migration:
 
 def _is_done(run: RunDir) -> bool:
     """Whether `run` has nothing left to do."""
-    moving = pending_move(run) or swap_unfinished(run)
-    return not moving and run_state(run) in ("swapped", "cleaned")
+    moving = run.history.pending_move or run.history.swap_unfinished
+    return not moving and run.history.state in ("swapped", "cleaned")

@@ -11,9 +11,10 @@ from reembed.embedders.spending import Spent, read_spent
 from reembed.errors import GateError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.quality.verdict import Verdict
+from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
-from reembed.run.history import State, run_state
+from reembed.run.history import State
 from reembed.run.ledger import Ledger
 from reembed.run.steps import Step, next_steps
 
@@ -96,7 +97,7 @@ def gate_error(verdict: Verdict) -> GateError:
 def read_verdict(run: RunDir) -> Verdict | None:
     """The newest verdict of a run, None before there is one."""
     path = run.path / VERDICT_FILE
-    if run.last("verdict") is None or not path.is_file():
+    if run.history.last(events.VerdictGiven) is None or not path.is_file():
         return None
     return Verdict.from_dict(json.loads(path.read_text("utf-8")))
 
@@ -107,7 +108,7 @@ def run_result(name: str, run: RunDir, manifest: Path | None = None, **fields: A
     Args:
         manifest: the file that the next commands name; default: the run's own copy.
     """
-    state = run_state(run)
+    state = run.history.state
     total = quarantined = 0
     if run.shards("embed"):
         with Ledger(run) as ledger:

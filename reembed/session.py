@@ -35,6 +35,7 @@ from reembed.manifest import Manifest, Model
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
 from reembed.records import fixed_array_to_vectors
+from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
 from reembed.run.ledger import Ledger
@@ -234,12 +235,12 @@ class Session:
         unpriced = self.spending.unpriced(self.manifest.model, self.embedder.price)
         if unpriced:
             raise unpriced
-        event = self.run.last("fingerprint")
-        if event is None:
+        taken = self.run.history.last(events.FingerprintTaken)
+        if taken is None:
             fingerprint = self.embedder.fingerprint()
-            self.run.journal.append("fingerprint", fingerprint=fingerprint.to_dict())
+            self.run.history.write(events.FingerprintTaken(fingerprint=fingerprint.to_dict()))
             return fingerprint
-        fingerprint = Fingerprint.from_dict(event["fingerprint"])
+        fingerprint = Fingerprint.from_dict(taken.fingerprint)
         for note in self.embedder.verify_fingerprint(fingerprint):
             self.progress.note(f"the model's vectors are the same, but {note}")
         return fingerprint
@@ -247,15 +248,15 @@ class Session:
     @property
     def dimensions(self) -> int:
         """Of the new vectors, as the run began with; the model itself is not asked."""
-        return int(self.run.events("fingerprint")[-1]["fingerprint"]["dimensions"])
+        return int(self.run.history.require(events.FingerprintTaken).fingerprint["dimensions"])
 
     @cached_property
     def source(self) -> CollectionInfo:
         """The source as the census found it; before the census, as it is now."""
-        census = self._run.last("census") if self._run else None
+        census = self._run.history.census if self._run else None
         if census is None:
             return self.source_store.resolve(self.manifest.source.collection)
-        return CollectionInfo(**census["source"])
+        return self.run.history.value(CollectionInfo, census.source, "the census")
 
     @cached_property
     def old_embedder(self) -> Embedder | None:

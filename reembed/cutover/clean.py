@@ -15,16 +15,8 @@ from typing import Any
 from reembed.cutover.move import let_writes_go, outcome, swap_kind
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.results import SwapResult
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import (
-    dropping,
-    last_move,
-    pending_move,
-    run_state,
-    shadow_id,
-    shadow_was_live,
-    swap_unfinished,
-)
 from reembed.run.ledger import Ledger
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
@@ -36,9 +28,9 @@ from reembed.sync.recover import both_ids, load_rest, mend_shards, refuse_late
 
 def clean_run(s: Session, dry_run: bool) -> SwapResult:
     """Delete the collection that is not live."""
-    if run_state(s.run) == "cleaned":
+    if s.run.history.state == "cleaned":
         return replace(outcome(s, "clean", True), messages=["it is cleaned already"])
-    if pending_move(s.run) or swap_unfinished(s.run):
+    if s.run.history.pending_move or s.run.history.swap_unfinished:
         raise UsageError(
             f"{s.manifest.name}: a move of the live name was begun and not finished",
             "Run the same command (swap or rollback) again first.",
@@ -46,17 +38,17 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
     if dry_run:
         return outcome(s, "clean", False)
     let_writes_go(s)
-    done = _drop_old(s) if last_move(s.run) == "swap" else _drop_shadow(s)
+    done = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
     if s.source_store.capture is not None:
         s.source_store.capture.stop(s.source.id)
-    shadow = shadow_id(s.run)
+    shadow = s.run.history.shadow_id
     if (
         shadow is not None
         and s.store.capture is not None
         and s.store.catalog.describe_id(shadow) is not None
     ):
         s.store.capture.stop(shadow)
-    s.run.journal.append("cleaned", what=done)
+    s.run.history.write(events.Cleaned(what=done))
     return replace(outcome(s, "clean", True), messages=[done])
 
 
@@ -69,7 +61,7 @@ def _drop_old(s: Session) -> str:
             "Once its configuration has changed, delete the old collection yourself.",
         )
     old_id, new_id = both_ids(s)
-    if dropping(s.run) is None:
+    if s.run.history.dropping is None:
         mend_shards(s, embedding=False)  # the old collection is what they are made from
         load_rest(s)
     return drop_old(
@@ -80,11 +72,11 @@ def _drop_old(s: Session) -> str:
 
 def _drop_shadow(s: Session) -> str:
     """Give up a run that is not swapped: delete its shadow, keep its shards and the source."""
-    id = shadow_id(s.run) or intended_shadow(s.store, s.run)
+    id = s.run.history.shadow_id or intended_shadow(s.store, s.run)
     if id is None:
         return "there was no shadow to delete"
     unread = ""
-    if dropping(s.run) is None and shadow_was_live(s.run):
+    if s.run.history.dropping is None and s.run.history.shadow_was_live:
         try:
             if s.store.catalog.describe_id(id) is not None:
                 refuse_late(s)
@@ -104,8 +96,8 @@ def drop_old(
         PreflightError: it is kept for longer, or holds late writes.
         SourceChangedError: the live name leads somewhere else.
     """
-    begun = dropping(run) == parked_id
-    due = run.events("swap-done")[-1]["t"] + keep_seconds
+    begun = run.history.dropping == parked_id
+    due = run.history.require(events.SwapDone).t + keep_seconds
     if time.time() < due and not begun:
         raise PreflightError(
             f"the old collection is kept until {time.strftime('%F %T', time.localtime(due))} "
@@ -148,6 +140,6 @@ def drop_shadow(store: Store, run: RunDir, shadow_id: str, live: str | None) -> 
 
 
 def _drop(store: Store, run: RunDir, id: str) -> None:
-    if dropping(run) != id:
-        run.journal.append("clean-begun", id=id)
+    if run.history.dropping != id:
+        run.history.write(events.CleanBegun(id=id))
     store.to_write().drop(id)

@@ -11,14 +11,15 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Literal
 
 from reembed.applications.mem0.plan import application_config
 from reembed.cutover.hooks import hook_variables
 from reembed.manifest import SwapKind
 from reembed.results import SwapResult
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import last_move, parked_name
+from reembed.run.events import Action
+from reembed.run.history import parked_name
 from reembed.session import Session
 from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
 from reembed.stores.store import Store
@@ -38,7 +39,7 @@ def _parked_as(s: Session) -> str:
 
 def swap_kind(s: Session) -> SwapPlan:
     """How this run's newest swap moves the live name."""
-    kind = s.run.events("swap-begun")[-1]["kind"]
+    kind = s.run.history.require(events.SwapBegun).kind
     guarantee = s.store.cutover.kinds.get(kind, "") if s.store.cutover else ""
     return SwapPlan(kind, CONFIG_GUARANTEE if kind == "config" else guarantee, s.manifest.live)
 
@@ -58,7 +59,7 @@ def let_writes_go(s: Session) -> None:
         release_writes(s.store, s.run, s.manifest.live)
 
 
-def move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Receipt:
+def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after."""
     old_id, new_id = both_ids(s)
     parked = _parked_as(s)
@@ -66,16 +67,22 @@ def move(s: Session, action: Literal["swap", "rollback"], kind: SwapPlan) -> Rec
         model = s.manifest.model.to_dict()
         exchange = Exchange(s.manifest.live, new_id, old_id, parked, model)
     else:
-        shadow_name = str(s.run.events("shadow-created")[-1]["name"])
+        shadow_name = s.run.history.shadow_name
         old_model = s.manifest.source.model
         settings = old_model.to_dict() if old_model else s.source.model
         exchange = Exchange(s.manifest.live, old_id, new_id, shadow_name, settings)
     return move_live_name(s.store, s.run, action, kind.kind, exchange)
 
 
+def receipt_of(s: Session, action: Action) -> Receipt:
+    """What the newest move of this kind did."""
+    history = s.run.history
+    return history.value(Receipt, history.require(events.DONE[action]).receipt, f"the {action}")
+
+
 def variables_of(s: Session, action: str) -> dict[str, str]:
     """What the hooks of a move are told."""
-    shadow = str(s.run.events("shadow-created")[-1]["name"])
+    shadow = s.run.history.shadow_name
     parked = _parked_as(s)
     variables = hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
     config = application_config(s.manifest, s.run.path, action)
@@ -84,10 +91,10 @@ def variables_of(s: Session, action: str) -> dict[str, str]:
 
 def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -> SwapResult:
     """What an action did or, as a dry run, would do."""
-    shadow = s.run.last("shadow-created")
-    name = str(shadow["name"]) if shadow else ""
+    shadow = s.run.history.last(events.ShadowCreated)
+    name = shadow.name if shadow else ""
     parked = _parked_as(s)
-    back = action == "rollback" or (last_move(s.run) == "rollback" and action != "swap")
+    back = action == "rollback" or (s.run.history.last_move == "rollback" and action != "swap")
     other = name if back else parked
     if done and action != "clean":  # a pointer leaves a collection its name unless it is live
         store, id = (s.store, shadow_of(s)) if back else (s.source_store, s.source.id)
@@ -108,7 +115,7 @@ HOLD_SECONDS = 60.0
 def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Iterator[None]:
     """Writers wait until `release_writes`, at the latest at the end of the block, so that nothing
     they write falls between the last comparison and the move."""
-    run.journal.append("writes-held")
+    run.history.write(events.WritesHeld())
     grace = store.to_move().hold_writes(live, HOLD_SECONDS, incoming_id)
     if grace:
         time.sleep(grace)
@@ -120,30 +127,31 @@ def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Itera
 
 def release_writes(store: Store, run: RunDir, live: str) -> None:
     """Let held writers go on, those too that a killed call held."""
-    last = run.last("writes-held", "writes-released")
-    if last is not None and last["event"] == "writes-held":
+    if run.history.writes_held:
         store.to_move().release_writes(live)
-        run.journal.append("writes-released")
+        run.history.write(events.WritesReleased())
 
 
 def move_live_name(
-    store: Store, run: RunDir, action: str, kind: SwapKind, exchange: Exchange
+    store: Store, run: RunDir, action: Action, kind: SwapKind, exchange: Exchange
 ) -> Receipt:
     """Move the live name, journalled before and after.
 
     Args:
         action: `swap` or `rollback`.
     """
-    run.journal.append(f"{action}-begun", kind=kind, exchange=asdict(exchange))
+    run.history.write(events.BEGUN[action](kind=kind, exchange=asdict(exchange)))
     return finish_move(store, run, action)
 
 
-def finish_move(store: Store, run: RunDir, action: str) -> Receipt:
+def finish_move(store: Store, run: RunDir, action: Action) -> Receipt:
     """Do what is left of the newest move of this kind. Convergent, so safe after any crash."""
-    begun = run.events(f"{action}-begun")[-1]
-    if begun["kind"] == "config":  # no name moves: the application's configuration does
+    begun = run.history.require(events.BEGUN[action])
+    if begun.kind == "config":  # no name moves: the application's configuration does
         receipt = Receipt("config")
     else:
-        receipt = store.to_move().exchange(begun["kind"], Exchange(**begun["exchange"]))
-    run.journal.append(f"{action}-done", receipt=receipt.to_dict(), exchange=begun["exchange"])
+        exchange = run.history.value(Exchange, begun.exchange, f"the {action} that was begun")
+        receipt = store.to_move().exchange(begun.kind, exchange)
+    done = events.DONE[action]
+    run.history.write(done(receipt=receipt.to_dict(), exchange=begun.exchange))
     return receipt

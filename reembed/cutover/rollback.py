@@ -18,7 +18,7 @@ from reembed.cutover.move import (
 )
 from reembed.errors import LockedError, PreflightError
 from reembed.results import SwapResult
-from reembed.run.history import last_move, pending_move, rollback_unfinished
+from reembed.run import events
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan
@@ -39,7 +39,9 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
     It is the emergency exit: no hold, no pause and no budget stops it.
     """
     s.spending.lift()
-    if last_move(s.run) == "rollback" and not (pending_move(s.run) or rollback_unfinished(s.run)):
+    if s.run.history.last_move == "rollback" and not (
+        s.run.history.pending_move or s.run.history.rollback_unfinished
+    ):
         already = outcome(s, "rollback", True)
         return replace(already, messages=["it is rolled back already"])
     kind = swap_kind(s)
@@ -53,21 +55,23 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         )
     variables = variables_of(s, "rollback")
     way_back, before = way_back_of(s), CarriedBack()
-    if rollback_unfinished(s.run):
-        receipt = Receipt(**s.run.events("rollback-done")[-1]["receipt"])
+    if s.run.history.rollback_unfinished:
+        receipt = moving.receipt_of(s, "rollback")
         late = way_back.carry_late()
-    elif pending_move(s.run) == "rollback" and not leads_to(s.store, s.manifest.live, shadow_of(s)):
+    elif s.run.history.pending_move == "rollback" and not leads_to(
+        s.store, s.manifest.live, shadow_of(s)
+    ):
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
     else:
-        if pending_move(s.run) is None:
+        if s.run.history.pending_move is None:
             run_before(s.manifest.swap.before, variables)
         settle(s, embedding=False)
         receipt, late = _move_back_held(s, kind, way_back, before, accept_loss)
     let_writes_go(s)
     messages = _carry_late_until_quiet(way_back, late)
     messages += _left_messages(late) + run_after(s.manifest.swap.after, variables)
-    s.run.journal.append("rollback-finished", carried=late.carried)
+    s.run.history.write(events.RollbackFinished(carried=late.carried))
     return replace(
         outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
         swept=late.carried, conflicts=sorted({*before.conflicts, *late.conflicts}),
@@ -87,7 +91,7 @@ def _move_back_held(
             with hold_writes(s, kind, both_ids(s)[0]):
                 if before.carried or way_back.logged:  # what came meanwhile
                     before.add(way_back.carry(accept_loss))
-                if pending_move(s.run) == "rollback":
+                if s.run.history.pending_move == "rollback":
                     receipt = finish_move(s.store, s.run, "rollback")
                 else:
                     receipt = move(s, "rollback", kind)

@@ -20,8 +20,8 @@ from reembed.cutover.move import (
 from reembed.cutover.rollback import sweep_back
 from reembed.errors import LockedError
 from reembed.results import SwapResult, wrong_state
+from reembed.run import events
 from reembed.run.guards import guard_messages, refuse_held
-from reembed.run.history import last_move, pending_move, run_state, shadow_was_live, swap_unfinished
 from reembed.session import Session
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
@@ -49,13 +49,13 @@ STILL_WRITTEN = (
 def swap_run(s: Session, dry_run: bool) -> SwapResult:
     """Catch up, move the live name, sweep; or finish a swap that was begun."""
     manifest, run = s.manifest, s.run
-    if pending_move(run) == "swap" or swap_unfinished(run):
+    if run.history.pending_move == "swap" or run.history.swap_unfinished:
         if dry_run:
             return replace(outcome(s, "swap", False), messages=["it is begun already"])
         return _finish_swap(s)
-    if last_move(run) == "swap":
+    if run.history.last_move == "swap":
         return replace(outcome(s, "swap", True), messages=["it is swapped already"])
-    if run_state(run) == "cleaned":
+    if run.history.state == "cleaned":
         raise wrong_state(s.manifest, run, "cleaned")
     require_verdict(s)
     source = s.source_store.resolve(manifest.source.collection)
@@ -67,7 +67,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
     mend_shards(s)
-    if last_move(run) == "rollback":
+    if run.history.last_move == "rollback":
         resync_shadow(s)
     load_rest(s)
     caught_up = catch_up_source(s)
@@ -87,7 +87,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
             with hold_writes(s, kind, shadow_of(s)):
                 caught_up += catch_up_source(s)
                 check_deltas(s)
-                if pending_move(s.run) == "swap":
+                if s.run.history.pending_move == "swap":
                     finish_move(s.store, s.run, "swap")
                 else:
                     move(s, "swap", kind)
@@ -107,7 +107,7 @@ def _finish_swap(s: Session) -> SwapResult:
     """
     run = s.run
     s.spending.lift()
-    if pending_move(run) == "swap":
+    if run.history.pending_move == "swap":
         if leads_to(s.source_store, s.manifest.live, s.source.id):
             # It did not get that far, and the application has written since.
             settle(s)
@@ -115,13 +115,13 @@ def _finish_swap(s: Session) -> SwapResult:
         finish_move(s.store, run, "swap")
     settled = settle(s)
     kind = swap_kind(s)
-    receipt = Receipt(**run.events("swap-done")[-1]["receipt"])
+    receipt = moving.receipt_of(s, "swap")
     result = _sweep_after(s, receipt)
     conflicts = sorted({*settled, *result.conflicts})
     config = application_config(s.manifest, run.path, "swap")
     messages = [] if config is None else [DEPLOY.format(config)]
     messages += run_after(s.manifest.swap.after, variables_of(s, "swap"))
-    run.journal.append("swap-finished", swept=result.swept)
+    run.history.write(events.SwapFinished(swept=result.swept))
     return replace(
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
         conflicts=conflicts, messages=[*result.messages, *messages, *_open_in_others(s)],
@@ -183,7 +183,7 @@ def _sweep_until_quiet(s: Session, swept: int) -> tuple[int, list[str], bool]:
 
 def _config_change(s: Session) -> str:
     manifest = s.manifest
-    name = str(s.run.events("shadow-created")[-1]["name"])
+    name = s.run.history.shadow_name
     return (
         f"change the application's configuration: store {manifest.target_url}, collection "
         f"{name!r} instead of {manifest.live!r}, model {manifest.model.provider} "
@@ -196,8 +196,8 @@ def sweep_run(s: Session) -> SwapResult:
     """Carry what handles opened before a move wrote to the collection that is not live now."""
     s.spending.lift()  # the live collection lacks these writes
     let_writes_go(s)
-    state = run_state(s.run)
-    if shadow_was_live(s.run) and state != "cleaned":
+    state = s.run.history.state
+    if s.run.history.shadow_was_live and state != "cleaned":
         return sweep_back(s)
     if state != "swapped":
         raise wrong_state(s.manifest, s.run, state, "swapped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +15,9 @@ from reembed.redaction import redacted_values
 from reembed.redaction.terminal import harmless
 from reembed.report.timeline import Moment, Stage, stages, timeline
 from reembed.results import RunResult, run_result
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import State
+from reembed.run.history import History, State
 from reembed.run.quarantine import QUARANTINE_FILE
 from reembed.run.steps import Step
 
@@ -119,22 +119,22 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
         manifest: the file that the user keeps, for the commands; default: the run's own copy.
     """
     result = run_result(name, run, manifest)
-    events = run.events()
-    newest = {event["event"]: event for event in events}
-    identity = newest["run-created"]["identity"]
-    census, shadow = newest.get("census", {}), newest.get("shadow-created", {})
-    fingerprint = newest.get("fingerprint", {}).get("fingerprint", {})
+    history = run.history
+    identity = history.created.identity
+    census, shadow = history.census, history.last(events.ShadowCreated)
+    taken = history.last(events.FingerprintTaken)
+    fingerprint = taken.fingerprint if taken else {}
     copy = run.path / "manifest.yaml"
     outcome, sentence = _outcome(result)
     return Report(
         name=name, run=run.run_id, path=result.path, written=round(time.time(), 3),
         state=result.state, outcome=outcome, sentence=sentence,
-        source=census.get("source", {}), target=str(shadow.get("name", "")),
+        source=census.source if census else {}, target=shadow.name if shadow else "",
         model=identity["model"],
         dimensions=fingerprint.get("dimensions") or identity["model"].get("dimensions"),
         exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
-        verdict=result.verdict, stages=stages(events), quarantine=_quarantine(run),
-        timeline=timeline(events), swap=_swap(events),
+        verdict=result.verdict, stages=stages(history.read()), quarantine=_quarantine(run),
+        timeline=timeline(history.read()), swap=_swap(history),
         commands=result.steps,
         manifest=copy.read_text("utf-8") if copy.is_file() else "",
     )  # fmt: skip
@@ -175,12 +175,13 @@ def _quarantine(run: RunDir) -> list[Quarantined]:
     return [Quarantined(reason, counts[reason], samples[reason]) for reason in ordered]
 
 
-def _swap(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _swap(history: History) -> dict[str, Any]:
     """What the swap may claim, as the newest verdict noted it; its kind as it was done."""
     noted: dict[str, Any] = {}
-    for event in events:
-        if event["event"] == "verdict" and event.get("swap"):
-            noted = dict(event["swap"])
-        elif event["event"] == "swap-begun" and event["kind"] != noted.get("kind"):
-            noted = {"kind": event["kind"], "live": event["exchange"]["live"]}
+    for event in history.all(events.VerdictGiven, events.SwapBegun):
+        if isinstance(event, events.SwapBegun):
+            if event.kind != noted.get("kind"):
+                noted = {"kind": event.kind, "live": event.exchange["live"]}
+        elif event.swap:
+            noted = dict(event.swap)
     return noted

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reembed.run import events
 from reembed.run.directory import DELTA
+from reembed.run.events import Event
 
-Event = Mapping[str, Any]
 STAGES = ("export", "embed", "load", "verify")
 SLACK = 0.05
 """Seconds by which a stage's own clock and the journal's may differ."""
@@ -52,45 +53,51 @@ class Moment:
     what: str
 
 
-def stages(events: Sequence[Event]) -> list[Stage]:
+def stages(history: Sequence[Event]) -> list[Stage]:
     """The stages that ran to their end at least once, in order."""
     found: dict[str, Stage] = {}
     rows: dict[str, int] = {}
     waiting: dict[str, list[tuple[float, int, bool]]] = {}
-    for event in events:
-        kind, t = event["event"], float(event["t"])
-        if kind == "shard":
-            stem = event["name"].rsplit("/", 1)[-1].removesuffix(".parquet")
-            if event["stage"] == "embed":
-                rows[stem] = event["rows"]
-            entry = (t, event["rows"], stem.startswith(DELTA))
-            waiting.setdefault(event["stage"], []).append(entry)
-        elif kind == "loaded":
-            entry = (t, rows.get(event["stem"], 0), event["stem"].startswith(DELTA))
+    for event in history:
+        if isinstance(event, events.ShardWritten):
+            stem = event.shard.stem
+            if event.stage == "embed":
+                rows[stem] = event.rows
+            entry = (event.t, event.rows, stem.startswith(DELTA))
+            waiting.setdefault(event.stage, []).append(entry)
+        elif isinstance(event, events.Loaded):
+            entry = (event.t, rows.get(event.stem, 0), event.stem.startswith(DELTA))
             waiting.setdefault("load", []).append(entry)
-        elif kind == "stage-done" or (kind == "verdict" and "seconds" in event):
-            name, seconds = str(event.get("stage", "verify")), float(event["seconds"])
-            stage = found.setdefault(name, Stage(name))
-            stage.seconds += seconds
-            for at, count, is_delta in waiting.pop(name, []):
-                if at >= t - seconds - SLACK:
-                    stage.records += count
-                elif not is_delta:  # catch-up makes deltas within another stage
-                    stage.earlier += count
-            _add(stage, event)
+        elif isinstance(event, events.StageDone):
+            _add(found, waiting, event.stage, event.seconds, event)
+        elif isinstance(event, events.VerdictGiven) and event.seconds is not None:
+            _add(found, waiting, "verify", event.seconds, event)
     return [found[name] for name in STAGES if name in found]
 
 
-def _add(stage: Stage, event: Event) -> None:
-    for key, value in event.get("stats", {}).items():
+def _add(
+    found: dict[str, Stage],
+    waiting: dict[str, list[tuple[float, int, bool]]],
+    name: str,
+    seconds: float,
+    done: events.StageDone | events.VerdictGiven,
+) -> None:
+    stage = found.setdefault(name, Stage(name))
+    stage.seconds += seconds
+    for at, count, is_delta in waiting.pop(name, []):
+        if at >= done.t - seconds - SLACK:
+            stage.records += count
+        elif not is_delta:  # catch-up makes deltas within another stage
+            stage.earlier += count
+    for key, value in done.stats.items():
         stage.stats[key] = stage.stats.get(key, 0) + value
-    if event.get("usd") is not None:
-        stage.usd = (stage.usd or 0.0) + float(event["usd"])
+    if done.usd is not None:
+        stage.usd = (stage.usd or 0.0) + done.usd
 
 
-def timeline(events: Sequence[Event]) -> list[Moment]:
+def timeline(history: Sequence[Event]) -> list[Moment]:
     """What happened when, shards left out."""
-    found = [Moment(float(event["t"]), words) for event in events if (words := _words(event))]
+    found = [Moment(event.t, words) for event in history if (words := _words(event))]
     if len(found) <= LONGEST:
         return found
     head, tail = found[: LONGEST // 4], found[-(LONGEST - LONGEST // 4) :]
@@ -100,35 +107,34 @@ def timeline(events: Sequence[Event]) -> list[Moment]:
 
 def _words(event: Event) -> str:
     """An event in a few words, empty for those that say too little."""
-    match event["event"]:
-        case "run-created":
-            return f"run {event['run']} begun"
-        case "census":
-            source = event["source"]
-            return f"census of {source['name']!r}: {event['rows']:,} records"
-        case "stage-done":
-            return f"{event['stage']} done in {human_seconds(float(event['seconds']))}"
-        case "budget-reached":
-            return f"stopped at the budget, with {event['tokens']:,} tokens spent"
-        case "shadow-created":
-            return f"shadow {event['name']!r} made"
-        case "caught-up":
-            carried = int(event.get("carried", 0))
+    match event:
+        case events.RunCreated():
+            return f"run {event.run} begun"
+        case events.Census():
+            return f"census of {event.source['name']!r}: {event.rows:,} records"
+        case events.StageDone():
+            return f"{event.stage} done in {human_seconds(event.seconds)}"
+        case events.BudgetReached():
+            return f"stopped at the budget, with {event.tokens:,} tokens spent"
+        case events.ShadowCreated():
+            return f"shadow {event.name!r} made"
+        case events.CaughtUp():
+            carried = event.carried
             return f"caught up with the source: {carried:,} records carried" if carried else ""
-        case "verdict":
-            return f"verdict: {'pass' if event['passed'] else 'the swap is refused'}"
-        case "slice-verdict":
-            return f"slice {event['slice']} checked: {'pass' if event['passed'] else 'fail'}"
-        case "swap-begun" | "rollback-begun":
-            return f"{event['event'].removesuffix('-begun')} begun ({event['kind']})"
-        case "swap-done" | "rollback-done":
-            gap = event.get("receipt", {}).get("gap_seconds")
+        case events.VerdictGiven():
+            return f"verdict: {'pass' if event.passed else 'the swap is refused'}"
+        case events.SliceVerdict():
+            return f"slice {event.slice} checked: {'pass' if event.passed else 'fail'}"
+        case events.MoveBegun():
+            return f"{event.action} begun ({event.kind})"
+        case events.MoveDone():
+            gap = event.receipt.get("gap_seconds")
             measured = f", gap of {gap * 1000:.1f} ms" if gap is not None else ""
-            return f"{event['event'].removesuffix('-done')} done{measured}"
-        case "clean-begun":
+            return f"{event.action} done{measured}"
+        case events.CleanBegun():
             return "cleaning begun"
-        case "cleaned":
-            return f"cleaned: {event['what']}"
+        case events.Cleaned():
+            return f"cleaned: {event.what}"
     return ""
 
 

@@ -1,123 +1,284 @@
-"""Where a run stands: every question that a command asks of its journal is answered here."""
+"""Where a run stands: every question that a command asks of its journal is answered here.
+
+The journal is parsed once, line by line into the classes of `events.py`; what this process writes,
+and what another one wrote before it gave up the state lock, is taken in when next asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, TypeVar, cast, overload
 
-from reembed.run.directory import RunDir, Shard
+from pydantic import TypeAdapter, ValidationError
 
+from reembed.errors import DamagedError, PreflightError
+from reembed.run import events
+from reembed.run.events import Action, Event
+from reembed.run.journal import Journal
+from reembed.run.shards import Shard
 
-def pending_move(run: RunDir) -> str | None:
-    """`swap` or `rollback` if one was begun and not finished, else None."""
-    last = run.last("swap-begun", "swap-done", "rollback-begun", "rollback-done")
-    name = last["event"] if last else ""
-    return name.removesuffix("-begun") if name.endswith("-begun") else None
-
-
-def last_move(run: RunDir) -> str | None:
-    """`swap` or `rollback`, whichever moved the live name last; None before the first."""
-    last = run.last("swap-done", "rollback-done")
-    return last["event"].removesuffix("-done") if last else None
-
-
-def swap_unfinished(run: RunDir) -> bool:
-    """Whether the live name has moved and what follows (sweep, hook) is still to be done."""
-    last = run.last("swap-begun", "swap-done", "swap-finished", "rollback-begun")
-    return last is not None and last["event"] == "swap-done"
-
-
-def rollback_unfinished(run: RunDir) -> bool:
-    """Whether the live name has moved back and what follows (late writes, hook) is to be done."""
-    last = run.last("swap-begun", "rollback-begun", "rollback-done", "rollback-finished")
-    return last is not None and last["event"] == "rollback-done"
-
-
-def shadow_was_live(run: RunDir) -> bool:
-    """Whether a rollback left the shadow with rows that the run's shards do not know of."""
-    last = run.last("swap-done", "rollback-done", "resync-begun")
-    return last is not None and last["event"] == "rollback-done"
-
+A = TypeVar("A", bound=Event)
+B = TypeVar("B", bound=Event)
+C = TypeVar("C", bound=Event)
+Value = TypeVar("Value")
 
 State = Literal[
     "created", "exported", "embedded", "loaded", "verified", "failed", "swapping", "swapped",
     "rolling back", "rolled back", "cleaning", "cleaned",
 ]  # fmt: skip
 
-
-def run_state(run: RunDir) -> State:
-    """How far a run came: a fold over its journal."""
-    state: State = "created"
-    after_stage: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
-    after_event: dict[str, State] = {
-        "swap-begun": "swapping", "swap-done": "swapped", "rollback-begun": "rolling back",
-        "rollback-done": "rolled back", "clean-begun": "cleaning", "cleaned": "cleaned",
-    }  # fmt: skip
-    for event in run.events():
-        if event["event"] == "stage-done":
-            if event["stage"] == "load" or state in ("created", "exported", "embedded"):
-                state = after_stage[event["stage"]]  # export and embed alone undo no later stage
-        elif event["event"] == "verdict":
-            if state != "swapped":
-                state = "verified" if event["passed"] else "failed"
-        else:
-            state = after_event.get(event["event"], state)
-    return state
+_AFTER_STAGE: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
+_AFTER: dict[type[Event], State] = {
+    events.SwapBegun: "swapping", events.SwapDone: "swapped",
+    events.RollbackBegun: "rolling back", events.RollbackDone: "rolled back",
+    events.CleanBegun: "cleaning", events.Cleaned: "cleaned",
+}  # fmt: skip
 
 
-def shadow_id(run: RunDir) -> str | None:
-    """The object id of the run's shadow, None before it is made."""
-    event = run.last("shadow-created")
-    return None if event is None else str(event["id"])
+class History:
+    """The events of one run, and what follows from them.
 
+    Every question raises DamagedError where a line of the journal is damaged, and PreflightError
+    where a newer version of reembed wrote one.
+    """
 
-def compared_until(run: RunDir) -> str | None:
-    """The watermark at which the source and the ledger were last known to agree; None to compare
-    everything."""
-    event = run.last("census", "caught-up", "recheck")
-    return event["watermark"] if event else None
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._lock = threading.Lock()
+        self._read: list[Event] = []
 
+    def write(self, event: Event) -> None:
+        """Append an event to the journal and wait until it is on disk."""
+        self.journal.append(event.event, **event.fields())
 
-def foreign_stems(run: RunDir) -> set[str]:
-    """Shards whose records the source need not hold, such as those of an intruder."""
-    return {stem for stem, shard in run.shards("export").items() if shard.foreign}
+    def read(self) -> list[Event]:
+        """All events, oldest first."""
+        with self._lock:
+            lines = self.journal.read()
+            if len(lines) < len(self._read):  # another file by now
+                self._read = []
+            for line in lines[len(self._read) :]:
+                self._read.append(self._event(len(self._read) + 1, line))
+            return list(self._read)
 
+    def _event(self, number: int, line: dict[str, Any]) -> Event:
+        kind = events.EVENTS.get(line["event"])
+        if kind is None:
+            raise PreflightError(
+                f"{self.journal.path}: line {number} holds {line['event']!r}, which this version "
+                "of reembed does not know",
+                "If a newer version has worked on this run, go on with that one. If none has, the "
+                "file is damaged: put it back from a backup.",
+            )
+        try:
+            return kind.model_validate(line)
+        except ValidationError as error:
+            raise self.journal.damaged(number, _first(error)) from None
 
-def not_loaded(run: RunDir, embed_shards: Mapping[str, Shard]) -> list[Shard]:
-    """The embed shards that are not journalled as loaded, in order."""
-    loaded = {event["stem"]: event["sha256"] for event in run.events("loaded")}
-    return [shard for shard in embed_shards.values() if loaded.get(shard.stem) != shard.sha256]
+    @overload
+    def all(self, kind: type[A], /) -> list[A]: ...
+    @overload
+    def all(self, kind: type[A], other: type[B], /) -> list[A | B]: ...
+    @overload
+    def all(self, kind: type[A], other: type[B], third: type[C], /) -> list[A | B | C]: ...
 
+    def all(self, *kinds: type[Event]) -> Sequence[Event]:
+        """The events of these kinds, oldest first."""
+        return [event for event in self.read() if isinstance(event, kinds)]
 
-def displaced_back(run: RunDir) -> list[str]:
-    """Ids of records that a way back which has not come to its end has displaced."""
-    ids: dict[str, None] = {}
-    for event in run.events("displaced-back", "carry-done", "resync-begun"):
-        if event["event"] == "displaced-back":
-            ids |= dict.fromkeys(event["ids"])
-        else:
-            ids.clear()
-    return list(ids)
+    @overload
+    def last(self, kind: type[A], /) -> A | None: ...
+    @overload
+    def last(self, kind: type[A], other: type[B], /) -> A | B | None: ...
+    @overload
+    def last(self, kind: type[A], other: type[B], third: type[C], /) -> A | B | C | None: ...
+    @overload
+    def last(self, *kinds: type[Event]) -> Event | None: ...
 
+    def last(self, *kinds: type[Event]) -> Event | None:
+        """The newest event of these kinds."""
+        return next((event for event in reversed(self.read()) if isinstance(event, kinds)), None)
 
-def written_back(run: RunDir) -> set[str]:
-    """Ids of records of the old collection that ways back have written or deleted since the swap.
-    One that did not come to its end leaves them otherwise than the application did."""
-    ids = set[str]()
-    for event in run.events("carrying-back", "displaced-back", "swap-done"):
-        if event["event"] == "swap-done":
-            ids.clear()
-        else:
-            ids.update(event["ids"])
-    return ids
+    def require(self, kind: type[A]) -> A:
+        """The newest event of a kind that the journal must hold by now."""
+        found = self.last(kind)
+        if found is None:
+            raise DamagedError(
+                f"{self.journal.path}: there is no {kind.event!r} in it, and there must be one",
+                "Lines of it are gone: put it back from a backup.",
+            )
+        return found
 
+    def value(self, kind: type[Value], data: Mapping[str, Any], what: str) -> Value:
+        """What an event holds as a mapping, as the dataclass that it was made from.
 
-def dropping(run: RunDir) -> str | None:
-    """Object id of the collection that a killed call was deleting, None if there is none."""
-    last = run.last("clean-begun", "cleaned")
-    return str(last["id"]) if last is not None and last["event"] == "clean-begun" else None
+        Args:
+            what: names it in the error.
+        """
+        try:
+            found: Value = _adapter(cast("Any", kind)).validate_python({**data})
+        except ValidationError as error:
+            raise DamagedError(
+                f"{self.journal.path}: {what} is damaged: {_first(error)}",
+                "The disk or another program changed it: put it back from a backup.",
+            ) from None
+        return found
+
+    # How far it came
+
+    @property
+    def created(self) -> events.RunCreated:
+        """How the run began."""
+        return self.require(events.RunCreated)
+
+    @property
+    def state(self) -> State:
+        """How far the run came."""
+        state: State = "created"
+        for event in self.read():
+            if isinstance(event, events.StageDone):
+                if event.stage == "load" or state in ("created", "exported", "embedded"):
+                    state = _AFTER_STAGE[event.stage]  # export and embed alone undo no later stage
+            elif isinstance(event, events.VerdictGiven):
+                if state != "swapped":
+                    state = "verified" if event.passed else "failed"
+            else:
+                state = _AFTER.get(type(event), state)
+        return state
+
+    @property
+    def census(self) -> events.Census | None:
+        """The newest list of the source's ids."""
+        return self.last(events.Census)
+
+    def shards(self, stage: str) -> dict[str, Shard]:
+        """The journalled shards of a stage by stem, in the order of their first writing."""
+        written = (event for event in self.all(events.ShardWritten) if event.stage == stage)
+        return {event.shard.stem: event.shard for event in written}
+
+    @property
+    def foreign_stems(self) -> set[str]:
+        """Shards whose records the source need not hold, such as those of an intruder."""
+        return {stem for stem, shard in self.shards("export").items() if shard.foreign}
+
+    @property
+    def loaded_stems(self) -> set[str]:
+        """Shards that were loaded at least once."""
+        return {event.stem for event in self.all(events.Loaded)}
+
+    def not_loaded(self, embed_shards: Mapping[str, Shard]) -> list[Shard]:
+        """The embed shards that are not journalled as loaded, in order."""
+        loaded = {event.stem: event.sha256 for event in self.all(events.Loaded)}
+        return [shard for shard in embed_shards.values() if loaded.get(shard.stem) != shard.sha256]
+
+    @property
+    def shadow_id(self) -> str | None:
+        """The object id of the shadow, None before it is made."""
+        made = self.last(events.ShadowCreated)
+        return made.id if made else None
+
+    @property
+    def shadow_name(self) -> str:
+        """The name that the shadow was made with."""
+        return self.require(events.ShadowCreated).name
+
+    @property
+    def compared_until(self) -> str | None:
+        """The watermark at which the source and the ledger were last known to agree; None to
+        compare everything."""
+        last = self.last(events.Census, events.CaughtUp, events.Recheck)
+        return last.watermark if last else None
+
+    # Moves of the live name
+
+    @property
+    def pending_move(self) -> Action | None:
+        """`swap` or `rollback` if one was begun and not finished, else None."""
+        last = self.last(events.MoveBegun, events.MoveDone)
+        return last.action if isinstance(last, events.MoveBegun) else None
+
+    @property
+    def last_move(self) -> Action | None:
+        """`swap` or `rollback`, whichever moved the live name last; None before the first."""
+        last = self.last(events.MoveDone)
+        return last.action if last else None
+
+    @property
+    def swap_unfinished(self) -> bool:
+        """Whether the live name has moved and what follows (sweep, hook) is still to be done."""
+        last = self.last(
+            events.SwapBegun, events.SwapDone, events.SwapFinished, events.RollbackBegun
+        )
+        return isinstance(last, events.SwapDone)
+
+    @property
+    def rollback_unfinished(self) -> bool:
+        """Whether the live name has moved back and what follows (late writes, hook) is to be
+        done."""
+        last = self.last(
+            events.SwapBegun, events.RollbackBegun, events.RollbackDone, events.RollbackFinished
+        )
+        return isinstance(last, events.RollbackDone)
+
+    @property
+    def writes_held(self) -> bool:
+        """Whether writers to the live name may still be made to wait."""
+        return isinstance(self.last(events.WritesHeld, events.WritesReleased), events.WritesHeld)
+
+    @property
+    def shadow_was_live(self) -> bool:
+        """Whether a rollback left the shadow with rows that the run's shards do not know of."""
+        last = self.last(events.SwapDone, events.RollbackDone, events.ResyncBegun)
+        return isinstance(last, events.RollbackDone)
+
+    @property
+    def carry_interrupted(self) -> bool:
+        """Whether a way back was begun and did not come to its end."""
+        return isinstance(self.last(events.CarryBegun, events.CarryDone), events.CarryBegun)
+
+    @property
+    def displaced_back(self) -> list[str]:
+        """Ids of records that a way back which has not come to its end has displaced."""
+        ids: dict[str, None] = {}
+        for event in self.all(events.DisplacedBack, events.CarryDone, events.ResyncBegun):
+            if isinstance(event, events.DisplacedBack):
+                ids |= dict.fromkeys(event.ids)
+            else:
+                ids.clear()
+        return list(ids)
+
+    @property
+    def written_back(self) -> set[str]:
+        """Ids of records of the old collection that ways back have written or deleted since the
+        swap. One that did not come to its end leaves them otherwise than the application did."""
+        ids = set[str]()
+        for event in self.all(events.CarryingBack, events.DisplacedBack, events.SwapDone):
+            if isinstance(event, events.SwapDone):
+                ids.clear()
+            else:
+                ids.update(event.ids)
+        return ids
+
+    @property
+    def dropping(self) -> str | None:
+        """Object id of the collection that a killed call was deleting, None if there is none."""
+        last = self.last(events.CleanBegun, events.Cleaned)
+        return last.id if isinstance(last, events.CleanBegun) else None
 
 
 def parked_name(live: str, run_id: str) -> str:
     """The old collection's name after a swap: `<live>__parked-<run id>`."""
     return f"{live}__parked-{run_id}"
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _first(error: ValidationError) -> str:
+    """Which value is wrong, and how."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"

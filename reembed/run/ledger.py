@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 from reembed.disk import remove, sqlite_errors, write_errors
 from reembed.records import SHARD_ROWS
+from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 
 FILE = "ledger.sqlite"
@@ -184,11 +185,11 @@ class Ledger:
         for what others say, and the shard that speaks for them has not been loaded since. From here
         on their row hash is UNKNOWN to `lookup`, so that every comparison finds them."""
         given_up, loaded = dict[str, int](), dict[str, int]()
-        for place, event in enumerate(self._run.events("displaced", "loaded")):
-            if event["event"] == "loaded":
-                loaded[event["stem"]] = place
+        for place, event in enumerate(self._run.history.all(events.Displaced, events.Loaded)):
+            if isinstance(event, events.Loaded):
+                loaded[event.stem] = place
             else:
-                given_up |= dict.fromkeys(event["ids"], place)
+                given_up |= dict.fromkeys(event.ids, place)
         self._displaced = frozenset(
             id for id, entry in self.lookup(list(given_up)).items()
             if not entry.quarantined and loaded.get(entry.shard, -1) < given_up[id]

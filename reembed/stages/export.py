@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from reembed.disk import atomic_file, file_sha256
 from reembed.progress import Counter, Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
+from reembed.run import events
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
@@ -61,12 +62,12 @@ def take_census(
         PreflightError: the source is empty, or `where` matches nothing.
         SourceChangedError: the source's name leads to another collection than when the run began.
     """
-    done = run.last("census")
+    done = run.history.census
     if done is not None:
-        refuse_other(source, CollectionInfo(**done["source"]), run)
-        refuse_emptied(source, done["rows"] if where is None else 0)
-    if done is not None and file_matches(run, done["sha256"]):
-        return Census(source.id, done["rows"], done["watermark"])
+        refuse_other(source, run.history.value(CollectionInfo, done.source, "the census"), run)
+        refuse_emptied(source, done.rows if where is None else 0)
+    if done is not None and file_matches(run, done.sha256):
+        return Census(source.id, done.rows, done.watermark)
 
     # Shards of an earlier census may be older than this one: then nothing may be spared a look.
     changes = store.changes if done is None else None
@@ -80,10 +81,8 @@ def take_census(
             writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
             rows += len(ids)
     refuse_empty(source, where, rows)
-    run.journal.append(
-        "census", rows=rows, watermark=watermark, source=source.to_dict(),
-        sha256=file_sha256(run.path / IDS_FILE),
-    )  # fmt: skip
+    run.history.write(events.Census(rows=rows, watermark=watermark, source=source.to_dict(),
+        sha256=file_sha256(run.path / IDS_FILE),))  # fmt: skip
     return Census(source.id, rows, watermark)
 
 
@@ -100,8 +99,8 @@ def is_complete(run: RunDir, shard: Shard) -> bool:
 
 def census_ids(run: RunDir, stem: str) -> list[str]:
     """The ids of one of the census's own shards; none where the list is damaged."""
-    census = run.last("census")
-    if stem.startswith(DELTA) or census is None or not file_matches(run, census["sha256"]):
+    census = run.history.census
+    if stem.startswith(DELTA) or census is None or not file_matches(run, census.sha256):
         return []
     with pq.ParquetFile(run.path / IDS_FILE) as file:
         ids = file.read_row_group(int(stem.removeprefix(CENSUS))).column("id")
@@ -140,7 +139,7 @@ def export(
     for stem, shard in shards.items():
         if stem.startswith(DELTA) and stem not in whole:
             progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
-            run.journal.append("recheck", watermark=None)
+            run.history.write(events.Recheck())
             shards[stem] = export_shard(
                 store, census.source_id, [], where, run, stem, shard.deleted
             )
@@ -220,8 +219,8 @@ def export_delta(
     deleted: Sequence[str],
 ) -> None:
     """Export records written since as delta shards, which embed and load treat like any other."""
-    census = run.last("census")
-    foreign = census is not None and census["source"]["id"] != collection_id
+    census = run.history.census
+    foreign = census is not None and census.source["id"] != collection_id
     number = sum(stem.startswith(DELTA) for stem in run.shards(STAGE))
     slices: list[Sequence[str]] = list(chunked(changed, SHARD_ROWS)) or [[]]
     for position, ids in enumerate(slices):

@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from reembed.errors import SourceChangedError, TakenError
 from reembed.progress import Progress
 from reembed.records import SHARD_ROWS, chunked
+from reembed.run import events
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.history import not_loaded, shadow_id
 from reembed.run.ledger import Ledger
 from reembed.stages.refusals import existing, name_taken
 from reembed.stages.shard_rows import (
@@ -48,7 +48,7 @@ def ensure_shadow(
         PreflightError: the name is taken by a collection that this run did not make.
         SourceChangedError: the shadow was deleted behind our back.
     """
-    id, name = shadow_id(run), spec.name
+    id, name = run.history.shadow_id, spec.name
     if id is not None:
         info = store.catalog.describe_id(id)
         if info is None:
@@ -58,25 +58,25 @@ def ensure_shadow(
                 "the cache.",
             )
         return info
-    intended = any(event["name"] == name for event in run.events("shadow-intent"))
+    intended = any(event.name == name for event in run.history.all(events.ShadowIntended))
     info = existing(store, name)
     if info is not None:
         if not intended or info.count:
             raise name_taken(name)
     else:
         if not intended:
-            run.journal.append("shadow-intent", name=name)
+            run.history.write(events.ShadowIntended(name=name))
         info = store.to_write().create(spec)
-    run.journal.append("shadow-created", id=info.id, name=name)
+    run.history.write(events.ShadowCreated(id=info.id, name=name))
     return info
 
 
 def intended_shadow(store: Store, run: RunDir) -> str | None:
     """The object id of an empty collection that a killed call made and did not journal."""
-    intents = run.events("shadow-intent")
-    if shadow_id(run) is not None or not intents:
+    intents = run.history.all(events.ShadowIntended)
+    if run.history.shadow_id is not None or not intents:
         return None
-    name = str(intents[-1]["name"])
+    name = intents[-1].name
     info = store.catalog.describe(name) if name in store.catalog.collections() else None
     return info.id if info is not None and not info.count else None
 
@@ -92,8 +92,8 @@ def load(
     wait: Wait = no_wait,
 ) -> None:
     """Load every shard that is not journalled as loaded, in order."""
-    todo = not_loaded(run, embed_shards)
-    loaded = {event["stem"] for event in run.events("loaded")}
+    todo = run.history.not_loaded(embed_shards)
+    loaded = run.history.loaded_stems
     remade = [s.stem for s in todo if s.stem in loaded]
     total = sum(shard.rows for shard in embed_shards.values())
     with (
@@ -106,7 +106,7 @@ def load(
             replacing = stem.startswith(DELTA) or stem in remade
             write = displacing(writing(store, "replace" if replacing else "add"), store, run, stem)
             load_shard(store, shadow, export_shards[stem], rows, ledger, write, replacing=replacing)
-            run.journal.append("loaded", stem=stem, sha256=shard.sha256)
+            run.history.write(events.Loaded(stem=stem, sha256=shard.sha256))
             counter.update(shard.rows)
     if remade:
         remove_strays(store, shadow, ledger)

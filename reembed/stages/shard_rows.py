@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from reembed.errors import TakenError
 from reembed.records import SHARD_ROWS, Vectors, chunked, fixed_array_to_vectors
+from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
 from reembed.stores.store import Store
@@ -58,7 +59,7 @@ def displace(store: Store, shadow: str, run: RunDir, stem: str, ids: Sequence[st
         stem: of the shard that they stand in the way of; empty where it is none.
     """
     if ids:
-        run.journal.append("displaced", stem=stem, ids=list(ids))
+        run.history.write(events.Displaced(stem=stem, ids=tuple(ids)))
     for page in chunked(ids, SHARD_ROWS):
         store.to_write().delete(shadow, page)
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from reembed.errors import PreflightError, SourceChangedError
 from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
-from reembed.run.history import displaced_back
+from reembed.run import events
 from reembed.run.ledger import UNKNOWN
 from reembed.stores.store import Store
 from reembed.sync.carry_back_log import Hashes, read_carried, write_carried
@@ -127,22 +127,22 @@ class WayBack(OldVectors):
     def _known(self) -> dict[str, Hashes]:
         """What was carried back. Of what a killed call has displaced nothing is known but what the
         old collection held: it has to be looked at again, whatever it is in the new one."""
-        known, displaced = read_carried(self.run), displaced_back(self.run)
+        known, displaced = read_carried(self.run), self.run.history.displaced_back
         before = self._carried(displaced, known)
         return known | {id: (UNKNOWN, before[id][1]) for id in displaced}
 
     @property
     def logged(self) -> bool:
         """Whether the store logs what is written to the new collection, so that a look is cheap."""
-        swapped = self.run.last("swap-done")
-        return swapped is not None and swapped["receipt"].get("mark") is not None
+        swapped = self.run.history.last(events.SwapDone)
+        return swapped is not None and swapped.receipt.get("mark") is not None
 
     def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
         """Ids changed in and deleted from the new collection since they were last carried."""
-        swapped = self.run.last("swap-done")
+        swapped = self.run.history.last(events.SwapDone)
         found = find_difference(
             self.new_store, self.new_id, None, self.ledger, include_quarantined=False,
-            since=swapped["receipt"].get("mark") if swapped else None,
+            since=swapped.receipt.get("mark") if swapped else None,
         )  # fmt: skip
         merged = [id for stem in sorted(self.foreign) for id in sorted(self.ledger.current(stem))]
         ids = list(dict.fromkeys([*found.changed, *found.deleted, *merged, *known]))
@@ -178,8 +178,7 @@ class WayBack(OldVectors):
     def _interrupted(self) -> bool:
         """Whether a killed call was carrying. Replacing a row deletes it first, so one that it left
         missing is ours to restore."""
-        last = self.run.last("carry-begun", "carry-done")
-        return last is not None and last["event"] == "carry-begun"
+        return self.run.history.carry_interrupted
 
     def _conflicts(
         self, ids: Collection[str], known: dict[str, Hashes], interrupted: bool
@@ -217,15 +216,15 @@ class WayBack(OldVectors):
         done = CarriedBack(carried=len(deleted))
         pairs: dict[str, Hashes] = dict.fromkeys(deleted, (None, None))
         if changed or deleted:
-            self.run.journal.append("carry-begun", changed=len(changed), deleted=len(deleted))
+            self.run.history.write(events.CarryBegun(changed=len(changed), deleted=len(deleted)))
         for ids in chunked([*deleted, *changed], SHARD_ROWS):
-            self.run.journal.append("carrying-back", ids=ids)
+            self.run.history.write(events.CarryingBack(ids=tuple(ids)))
         for ids in chunked(deleted, SHARD_ROWS):
             self.old_store.to_write().delete(self.old_id, ids)
         todo, times = list(changed), Counter[str]()
 
         def displace(ids: set[str]) -> None:
-            self.run.journal.append("displaced-back", ids=sorted(ids))
+            self.run.history.write(events.DisplacedBack(ids=tuple(sorted(ids))))
             self.old_store.to_write().delete(self.old_id, sorted(ids))
             pairs.update(dict.fromkeys(ids, (UNKNOWN, None)))
             todo.extend(sorted(ids.difference(todo)))
@@ -283,7 +282,7 @@ class WayBack(OldVectors):
                 done.carried += len(written)
         write_carried(self.run, known | pairs)
         if changed or deleted:
-            self.run.journal.append("carry-done", carried=done.carried)
+            self.run.history.write(events.CarryDone(carried=done.carried))
         return done
 
     def _movable(

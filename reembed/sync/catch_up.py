@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reembed.errors import SourceChangedError
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import compared_until
 from reembed.run.ledger import Ledger
 from reembed.stores.store import Store
 from reembed.sync.difference import (
@@ -52,7 +52,7 @@ def catch_up(
     before: int | None = None
     if store.capture is not None:
         store.capture.start(source_id)
-    since = compared_until(run)
+    since = run.history.compared_until
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(store, source_id, where, ledger, since=since)
         refuse_collapse(name, len(difference.deleted), len(difference.changed), ledger)
@@ -64,7 +64,7 @@ def catch_up(
         displaced = ledger.displaced() if difference else frozenset()
         steady = steady and not displaced  # the shadow lacks them, and no verdict looks for them
         if not difference or steady:
-            run.journal.append("caught-up", watermark=difference.watermark, carried=carried)
+            run.history.write(events.CaughtUp(watermark=difference.watermark, carried=carried))
         acknowledge(store, difference)
         if not difference or steady:
             return carried

@@ -15,7 +15,6 @@ from typing import Any
 from reembed.errors import SourceChangedError
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
-from reembed.run.history import foreign_stems, written_back
 from reembed.run.ledger import Entry, Ledger
 from reembed.stores.store import Store
 from reembed.stores.values import Change
@@ -137,10 +136,10 @@ def find_late(
     """What was written to the parked collection since it was last caught up with. What a rollback
     that did not come to its end did there is no late write: it came from the live collection."""
     found = find_difference(store, parked_id, where, ledger, since=since)
-    ours = written_back(run)
+    ours = run.history.written_back
     found.changed = [id for id in found.changed if id not in ours]
     found.deleted = [id for id in found.deleted if id not in ours]
-    foreign = foreign_stems(run)
+    foreign = run.history.foreign_stems
     if foreign:  # the parked collection never had these, so it has not deleted them
         for ids in chunked(found.deleted, SHARD_ROWS):
             entries = ledger.lookup(ids)

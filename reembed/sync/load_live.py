@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from reembed.records import hashes_of
+from reembed.run import events
 from reembed.run.directory import RunDir, Shard
-from reembed.run.history import not_loaded
 from reembed.run.ledger import Ledger
 from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows, writing
 from reembed.stores.store import Store
@@ -45,14 +45,14 @@ def load_into_live(
             it first, so one that is missing is then written.
     """
     left: list[str] = []
-    loaded = {event["stem"] for event in run.events("loaded")}
-    for shard in not_loaded(run, embed_shards):
+    loaded = run.history.loaded_stems
+    for shard in run.history.not_loaded(embed_shards):
         if shard.stem not in loaded:
             export = export_shards[shard.stem]
             rows = read_rows(run, export, shard)
             before = _rows_before(run, export_shards, export, rows)
             left += _Delta(store, live, export, rows, before, ledger, resumed).load()
-        run.journal.append("loaded", stem=shard.stem, sha256=shard.sha256)
+        run.history.write(events.Loaded(stem=shard.stem, sha256=shard.sha256))
     return left
 
 

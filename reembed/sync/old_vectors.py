@@ -15,7 +15,6 @@ from reembed.embedders.embedder import Embedder
 from reembed.manifest.template import TextTemplate
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors, text_hash
 from reembed.run.directory import RunDir
-from reembed.run.history import displaced_back, foreign_stems
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
 from reembed.stores.store import Store
@@ -48,7 +47,7 @@ class OldVectors:
     @cached_property
     def foreign(self) -> set[str]:
         """Shards of records that the old collection never had."""
-        return foreign_stems(self.run)
+        return self.run.history.foreign_stems
 
     def _old_vectors(
         self, rows: pa.RecordBatch, gone: bool = False
@@ -83,7 +82,7 @@ class OldVectors:
         they were displaced."""
         there = self.old_store.reader.fetch(self.old_id, ids, vectors=True)
         missing = set(ids).difference(there.column("id").to_pylist())
-        displaced = missing.intersection(displaced_back(self.run)) if missing else missing
+        displaced = missing.intersection(self.run.history.displaced_back) if missing else missing
         return self._exported(sorted(displaced)) | self._by_text(there)
 
     def _exported(self, ids: Sequence[str]) -> dict[Key, Vectors]:

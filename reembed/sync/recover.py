@@ -19,8 +19,8 @@ from reembed.errors import (
     UsageError,
 )
 from reembed.records import SHARD_ROWS, chunked
+from reembed.run import events
 from reembed.run.directory import RunDir, Shard
-from reembed.run.history import compared_until, last_move, not_loaded, shadow_id, shadow_was_live
 from reembed.run.ledger import UNKNOWN, Entry, Ledger
 from reembed.run.quarantine import quarantined_of, write_quarantine
 from reembed.session import Session
@@ -56,7 +56,7 @@ def plan_run(s: Session, own_shadow: str | None) -> Plan:
 
 def run_stages(s: Session, until: Stage) -> None:
     """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
-    if shadow_was_live(s.run):
+    if s.run.history.shadow_was_live:
         _mend_exports(s)
     with _timed(s, "export"):
         _export(s)
@@ -68,7 +68,7 @@ def run_stages(s: Session, until: Stage) -> None:
         return
     with _timed(s, "load"):
         load_shadow(s)
-        if last_move(s.run) == "rollback":
+        if s.run.history.last_move == "rollback":
             resync_shadow(s)
         catch_up_source(s)
 
@@ -85,10 +85,10 @@ def _export(s: Session) -> None:
 
 
 @contextlib.contextmanager
-def _timed(s: Session, stage: Stage) -> Iterator[None]:
+def _timed(s: Session, stage: events.Stage) -> Iterator[None]:
     spent = s.meter()
     yield
-    s.run.journal.append("stage-done", stage=stage, **spent())
+    s.run.history.write(events.StageDone(stage=stage, **spent()))
 
 
 def embed_shards(s: Session) -> None:
@@ -128,7 +128,7 @@ def budget_stop(s: Session, needed: int, what: str) -> BudgetError:
         needed: tokens that `what` takes.
     """
     spent = s.spending.spent
-    s.run.journal.append("budget-reached", tokens=spent.tokens, usd=spent.usd, needed=needed)
+    s.run.history.write(events.BudgetReached(tokens=spent.tokens, usd=spent.usd, needed=needed))
     return s.spending.refusal(cost(needed, s.embedder.price), what)
 
 
@@ -151,9 +151,9 @@ def resync_shadow(s: Session) -> None:
 
 
 def _begin_resync(s: Session) -> None:
-    if shadow_was_live(s.run):
+    if s.run.history.shadow_was_live:
         refuse_late(s)
-        s.run.journal.append("resync-begun")
+        s.run.history.write(events.ResyncBegun())
         remove(s.run.path / CARRIED_FILE)
 
 
@@ -177,7 +177,7 @@ def carry(s: Session, collection_id: str, difference: Difference) -> list[str]:
         difference.deleted,
     )  # fmt: skip
     embed_shards(s)
-    if last_move(s.run) == "swap":
+    if s.run.history.last_move == "swap":
         return _load_live(s, resumed=False)
     load_shadow(s)
     return []
@@ -198,7 +198,7 @@ def settle(s: Session, *, embedding: bool = True) -> list[str]:
 
     Returns the ids of rows left alone because a live shadow has newer ones.
     """
-    if embedding or not_loaded(s.run, s.run.shards("embed")) or not _has_ledger(s):
+    if embedding or s.run.history.not_loaded(s.run.shards("embed")) or not _has_ledger(s):
         mend_shards(s, embedding=embedding)
     return load_rest(s)
 
@@ -207,9 +207,9 @@ def load_rest(s: Session) -> list[str]:
     """Load what is embedded and not loaded yet. Returns the ids of rows left alone because a live
     shadow has newer ones."""
     exports, embeds = s.run.shards("export"), s.run.shards("embed")
-    if not not_loaded(s.run, embeds):
+    if not s.run.history.not_loaded(embeds):
         return []
-    if last_move(s.run) == "swap":
+    if s.run.history.last_move == "swap":
         return _load_live(s, resumed=True)
     load(s.store, shadow_of(s), exports, embeds, s.ledger, s.run, s.progress)
     return []
@@ -231,7 +231,7 @@ def mend_shards(s: Session, *, embedding: bool = True) -> None:
 def _mend_exports(s: Session) -> None:
     """Make export shards again: from the source or, where both collections were written to since
     the live name moved, from whichever holds what was moved."""
-    if last_move(s.run) == "swap":
+    if s.run.history.last_move == "swap":
         _remake_exports(s)
     elif not all(is_complete(s.run, shard) for shard in s.run.shards("export").values()):
         _begin_resync(s)  # what came late to the shadow is told by the ledger of before alone
@@ -258,7 +258,7 @@ def _remake_exports(s: Session) -> None:
         known = {shard.stem: s.ledger.of_shard(shard.stem) for shard in damaged}
     else:
         known = {shard.stem: _known_without_ledger(s, shard.stem) for shard in damaged}
-        s.run.journal.append("recheck", watermark=None)
+        s.run.history.write(events.Recheck())
     for shard in damaged:
         missing = mending.remake(shard, known[shard.stem])
         changed = f"; {missing:,} of its records have changed in both" if missing else ""
@@ -284,13 +284,13 @@ def catch_up_source(s: Session) -> int:
 
 def source_difference(s: Session) -> Difference:
     """What the source holds otherwise than the run knows."""
-    where, since = s.manifest.source.where, compared_until(s.run)
+    where, since = s.manifest.source.where, s.run.history.compared_until
     return find_difference(s.source_store, s.source.id, where, s.ledger, since=since)
 
 
 def shadow_of(s: Session) -> str:
     """Object id of the run's shadow. Raises UsageError before there is one."""
-    id = shadow_id(s.run)
+    id = s.run.history.shadow_id
     if id is None:
         raise UsageError(f"{s.manifest.name}: there is no shadow yet", "Use `reembed run`.")
     return id

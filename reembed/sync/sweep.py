@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import compared_until
 from reembed.run.ledger import Ledger
 from reembed.stores.store import Store
 from reembed.sync.catch_up import Carry
@@ -37,13 +37,13 @@ def sweep(
     A record that the live collection has changed itself is left alone. Returns the number of
     records carried and the ids left alone.
     """
-    since = compared_until(run)
+    since = run.history.compared_until
     found = find_late(source_store, parked_id, where, run, ledger, since=since)
     kept, conflicts = without_conflicts(target_store, live_id, found, ledger)
     if kept:
         conflicts = sorted({*conflicts, *carry(parked_id, kept)})
     if not conflicts:
-        run.journal.append("caught-up", watermark=found.watermark, carried=len(kept))
+        run.history.write(events.CaughtUp(watermark=found.watermark, carried=len(kept)))
         acknowledge(source_store, found)
     return len(kept), conflicts
 

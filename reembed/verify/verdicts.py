@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from reembed.disk import write_atomic
@@ -13,8 +12,9 @@ from reembed.quality.verdict import Gate, Verdict
 from reembed.redaction import redacted_data
 from reembed.report.write import write_report
 from reembed.results import VERDICT_FILE, gate_error, read_verdict
+from reembed.run import events
 from reembed.run.directory import DELTA
-from reembed.run.history import State, last_move, run_state
+from reembed.run.history import State
 from reembed.session import Session
 from reembed.stages.swap_kind import choose_kind
 from reembed.sync.difference import (
@@ -39,13 +39,13 @@ def verify_run(s: Session) -> Verdict:
         verdict = _verification(s).verdict(s.progress)
     except BudgetError as error:
         raise budget_stop(s, error.tokens, "verifying") from None
-    if last_move(s.run) == "swap":
+    if s.run.history.last_move == "swap":
         verdict = replace(verdict, gates=(*verdict.gates, _late_gate(s)))
     told = redacted_data(verdict.to_dict(), words=False)
     data = json.dumps(told, ensure_ascii=False, indent=2).encode()
     write_atomic(s.run.path / VERDICT_FILE, data)
     swap = _swap_note(s)
-    s.run.journal.append("verdict", passed=verdict.passed, swap=swap, **spent())
+    s.run.history.write(events.VerdictGiven(passed=verdict.passed, swap=swap, **spent()))
     write_report(s.manifest.name, s.run, s.manifest.path)
     return verdict
 
@@ -53,7 +53,7 @@ def verify_run(s: Session) -> Verdict:
 def verify_slice(s: Session, part: str) -> Verdict:
     """Check the integrity of one slice, `n/t`, of the records."""
     verdict = _verification(s).slice_verdict(part, s.progress)
-    s.run.journal.append("slice-verdict", slice=part, passed=verdict.passed)
+    s.run.history.write(events.SliceVerdict(slice=part, passed=verdict.passed))
     return verdict
 
 
@@ -93,18 +93,18 @@ def _swap_note(s: Session) -> dict[str, Any]:
 def require_verdict(s: Session) -> None:
     """Raise GateError unless the newest verdict passes and no slice has failed since."""
     verdict = read_verdict(s.run)
-    if verdict is None or run_state(s.run) in (*UNLOADED, "loaded"):
+    if verdict is None or s.run.history.state in (*UNLOADED, "loaded"):
         raise GateError(
             f"{s.manifest.name}: there is no verdict on this run yet", "Use `reembed run`."
         )
     if not verdict.passed:
         raise gate_error(verdict)
-    for event in reversed(s.run.events("verdict", "slice-verdict")):
-        if event["event"] == "verdict":
+    for event in reversed(s.run.history.all(events.VerdictGiven, events.SliceVerdict)):
+        if isinstance(event, events.VerdictGiven):
             break
-        if not event["passed"]:
+        if not event.passed:
             raise GateError(
-                f"{s.manifest.name}: slice {event['slice']} failed after the last verdict",
+                f"{s.manifest.name}: slice {event.slice} failed after the last verdict",
                 "Use `reembed verify` to check everything again.",
             )
 
@@ -114,11 +114,11 @@ def check_deltas(s: Session) -> None:
     verdict: in this call, or in an earlier one that a hold, a hook or a kill stopped before the
     move."""
     after = set[str]()
-    for event in s.run.events("verdict", "shard"):
-        if event["event"] == "verdict":
+    for event in s.run.history.all(events.VerdictGiven, events.ShardWritten):
+        if isinstance(event, events.VerdictGiven):
             after.clear()
-        elif event["stage"] == "embed":
-            after.add(Path(event["name"]).stem)
+        elif event.stage == "embed":
+            after.add(event.shard.stem)
     if not after:
         return
     verification = _verification(s)

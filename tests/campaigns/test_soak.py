@@ -16,6 +16,7 @@ import pytest
 
 from reembed import live
 from reembed.cutover.move import release_writes, writes_held
+from reembed.run import events
 from reembed.session import Session
 from reembed.stores.registry import open_store
 from reembed.sync import recover as building
@@ -112,7 +113,7 @@ def test_a_hold_ends_by_itself_and_with_the_next_command(tmp_path: Path, databas
     path = write_manifest(tmp_path, url)
     migration(path).run()
     store, run = open_store(url), run_dir(path)
-    run.journal.append("writes-held")  # and killed
+    run.history.write(events.WritesHeld())  # and killed
     assert store.to_move().hold_writes("docs", 0.5, "")
     with live.open(url, "docs") as docs:
         start = time.monotonic()
@@ -122,7 +123,7 @@ def test_a_hold_ends_by_itself_and_with_the_next_command(tmp_path: Path, databas
     migration(path).run()
     assert "docs__hold" not in names_in(url)
     release_writes(store, run, "docs")
-    assert run.events("writes-released"), "noted, so that it is not done again"
+    assert run.history.all(events.WritesReleased), "noted, so that it is not done again"
     store.close()
 
 

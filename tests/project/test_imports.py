@@ -135,3 +135,28 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 )
 def test_clients_are_loaded_only_when_a_manifest_asks_for_them(module: str) -> None:
     assert not loaded(f"import reembed.{module}") & CLIENTS
+
+
+def test_the_journal_is_written_and_read_through_its_events_alone() -> None:
+    """So that a search for an event's class finds who writes it and who reads it."""
+    wanted = {"journal.append", "journal.read"}
+    for name in INSIDE:
+        if name.startswith("run."):
+            continue
+        for node in ast.walk(MODULES[name]):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+                assert f"{node.value.attr}.{node.attr}" not in wanted, f"reembed.{name}"
+
+
+def test_every_event_has_one_writer_and_readers() -> None:
+    from reembed.run.events import EVENTS
+
+    used: dict[str, list[str]] = {kind.__name__: [] for kind in EVENTS.values()}
+    for name in INSIDE:
+        if name == "run.events":
+            continue
+        for node in ast.walk(MODULES[name]):
+            if isinstance(node, ast.Attribute) and node.attr in used:
+                used[node.attr].append(name)
+    moves = {"SwapBegun", "RollbackBegun", "SwapDone", "RollbackDone"}  # written by their action
+    assert {name for name, users in used.items() if not users} <= moves

@@ -36,8 +36,9 @@ from hypothesis.stateful import (
 from reembed.errors import GateError, PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration import Migration
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import State, swap_unfinished
+from reembed.run.history import State
 from tests.support.crash import work
 from tests.support.helpers import (
     Records,
@@ -221,7 +222,7 @@ class Stories(RuleBasedStateMachine):
         """Whether a move is begun and not finished."""
         run = self.run_directory()
         return run is not None and (
-            self.state in ("swapping", "rolling back") or swap_unfinished(run)
+            self.state in ("swapping", "rolling back") or run.history.swap_unfinished
         )
 
     def look(self) -> None:
@@ -275,13 +276,14 @@ class Stories(RuleBasedStateMachine):
         if self.state == "cleaned":
             with self.live() as (_, model):
                 pass
-            if run.last("swap-done", "rollback-done", "cleaned") and self.was_swapped(run):
+            ended = run.history.last(events.SwapDone, events.RollbackDone, events.Cleaned)
+            if ended and self.was_swapped(run):
                 self.next_migration(model)
 
     @staticmethod
     def was_swapped(run: RunDir) -> bool:
-        last = run.last("swap-done", "rollback-done")
-        return last is not None and last["event"] == "swap-done"
+        last = run.history.last(events.SwapDone, events.RollbackDone)
+        return isinstance(last, events.SwapDone)
 
     def finish(self) -> None:
         """However a story ends, commands given again bring it to a clean end."""

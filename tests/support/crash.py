@@ -83,7 +83,7 @@ def _small_shards() -> None:
 def _hook(count: Any) -> None:
     from chromadb.api.models.Collection import Collection
 
-    from reembed.run.directory import Journal
+    from reembed.run.journal import Journal
 
     append, fsync, add = Journal.append, os.fsync, Collection.add
 

@@ -196,7 +196,7 @@ def small_shards() -> None:
 
 
 def _hook(kill: Kill) -> None:
-    from reembed.run.directory import Journal
+    from reembed.run.journal import Journal
 
     append, fsync = Journal.append, os.fsync
     lines = syncs = 0

@@ -317,7 +317,7 @@ def killed_at(path: Path, event: str, call: str) -> int:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from reembed.run.directory import Journal\n"
+        "from reembed.run.journal import Journal\n"
         "append = Journal.append\n"
         "def killed(self, event, **fields):\n"
         f"    if event == {event!r}: os.kill(os.getpid(), 9)\n"

@@ -17,6 +17,7 @@ import pytest
 from psycopg import sql
 
 from reembed.errors import PreflightError
+from reembed.run import events
 from reembed.stores.registry import open_store
 from tests.support.helpers import Command, migration, run_dir, sentence
 from tests.support.pg_docs import App, app, catalog, pg_manifest, traces
@@ -507,7 +508,7 @@ def test_clean_killed_after_it_dropped_the_old_table_never_drops_the_live_one(
         migration(path).run(swap=True)
         before = docs.rows()
         store = open_store(docs_url)
-        old = run_dir(path).events("census")[-1]["source"]["id"]
+        old = run_dir(path).history.require(events.Census).source["id"]
         store.to_write().drop(old)  # and killed
         assert store.catalog.describe_id(old) is None
         store.to_write().drop(old)

@@ -19,7 +19,8 @@ import reembed.sync.difference
 import reembed.sync.load_live
 from reembed.errors import PreflightError, TakenError
 from reembed.records import export_batch
-from reembed.run.directory import Journal
+from reembed.run import events
+from reembed.run.journal import Journal
 from reembed.stages.shard_rows import writing
 from reembed.stores.postgres.records import Records
 from reembed.stores.registry import open_store
@@ -195,8 +196,8 @@ def test_a_row_deleted_while_another_waits_for_its_turn_stays_deleted(
         rotate(docs)
         with killed(monkeypatch, "note"):  # it is noted, and still there
             migration(path).rollback()
-        (event,) = run_dir(path).events("displaced-back")
-        docs.delete(*map(int, event["ids"]))
+        (event,) = run_dir(path).history.all(events.DisplacedBack)
+        docs.delete(*map(int, event.ids))
         expected = docs.rows()
         assert migration(path).rollback().done
         assert (docs.rows(), docs.wrong_vectors("old")) == (expected, [])
@@ -391,7 +392,7 @@ def test_a_row_read_after_another_gave_its_value_up(
         expected = docs.rows() if not stop else expected
         assert (len(docs.rows()), docs.rows(), docs.wrong_vectors("new")) == (ROWS, expected, [])
         assert slug_of(docs, 30) == ("s30" if back else "s1")
-    assert [event["ids"] for event in run_dir(path).events("displaced")] == [["30"]]
+    assert [event.ids for event in run_dir(path).history.all(events.Displaced)] == [("30",)]
 
 
 @pytest.mark.usefixtures("small")
@@ -423,7 +424,7 @@ def test_an_export_of_several_moments(
         expected = docs.rows()
         migration(path).run(swap=True)
         assert (docs.rows(), docs.wrong_vectors("new")) == (expected, [])
-    assert run_dir(path).events("displaced")
+    assert run_dir(path).history.all(events.Displaced)
 
 
 @pytest.mark.usefixtures("small")

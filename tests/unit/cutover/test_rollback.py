@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reembed.errors import PreflightError, SourceChangedError
-from reembed.run.directory import Journal
+from reembed.run.journal import Journal
 from reembed.stores.chroma import move as chroma_swap
 from reembed.sync.difference import find_difference
 from tests.support.helpers import (

@@ -16,6 +16,7 @@ from reembed.embedders.provider import Price
 from reembed.embedders.sending.checks import CONTROL_TEXT
 from reembed.embedders.spending import SPENDING_FILE, read_spent
 from reembed.errors import BudgetError, ManifestError, PreflightError
+from reembed.run import events
 from tests.support.crash import outcome, work
 from tests.support.helpers import (
     Command,
@@ -121,7 +122,7 @@ def test_a_run_stops_half_way_and_resumes_with_a_higher_cap(scene: Scene, comman
     assert scene.served > 0.8 * (cap - spent), "the budget is used before it stops"
     assert max(scene.times()) == 1
     run = run_dir(path)
-    assert run.last("budget-reached") is not None
+    assert run.history.last(events.BudgetReached) is not None
     document = command("status", path, "--json").json
     assert document["spent"]["tokens"] == read_spent(run.path).tokens <= cap
     assert any("spent so far" in message for message in document["messages"])

@@ -19,6 +19,7 @@ import pytest
 
 from reembed.errors import PreflightError
 from reembed.lease.owner import Owner
+from reembed.run import events
 from reembed.stores.registry import open_store
 from tests.support.helpers import (
     Command,
@@ -189,14 +190,14 @@ def test_who_stood_still_before_the_move_does_not_move(tmp_path: Path, served_ur
             code, result = ended(second)
         assert code == 0, result
         before = names_in(served_url)
-        assert before[NAME] == run_dir(other).events("shadow-created")[0]["id"]
+        assert before[NAME] == run_dir(other).history.shadow_id
         go.touch()
         process.send_signal(signal.SIGCONT)
         code, result = ended(process)
     assert code == 6, result
     assert "lease" in result["error"]["message"]
     assert names_in(served_url) == before, "the live name leads where the other run moved it"
-    assert not run_dir(frozen).events("swap-done")
+    assert not run_dir(frozen).history.all(events.SwapDone)
 
 
 def test_a_source_that_keeps_no_lease_is_told(
@@ -284,7 +285,7 @@ def test_a_command_with_nothing_left_to_do_removes_a_dead_lease(
     alive = Owner.this_process("another").to_text()
     for step in ("run", "clean"):
         for claim, left in ((dead, False), (alive, True)):
-            if step == "clean" and run_dir(path).last("cleaned") is None:
+            if step == "clean" and run_dir(path).history.last(events.Cleaned) is None:
                 migration(path).clean()
             with closing(open_store(url)) as store:
                 assert store.to_claim().claim("docs", claim) is None

@@ -16,6 +16,7 @@ import reembed.report.write
 from reembed.errors import PreflightError, UsageError
 from reembed.report.gather import Report, read_report
 from reembed.report.timeline import LONGEST, stages, timeline
+from reembed.run import events
 from reembed.run.directory import RunDir
 from tests.support.helpers import Command, migration, run_dir
 from tests.support.report_cases import HOSTILE, finished_run, hostile_report
@@ -119,7 +120,9 @@ def test_a_report_that_cannot_be_written_is_told(
     monkeypatch.setattr(reembed.report.write, "write_atomic", full)
     with pytest.raises(PreflightError, match=r"report\.html: no space left"):
         migration(own).verify()
-    assert run_dir(own).events()[-1]["event"] == "verdict", "the verdict stands all the same"
+    assert isinstance(run_dir(own).history.read()[-1], events.VerdictGiven), (
+        "the verdict stands all the same"
+    )
     done = migration(own).swap()
     assert done.done and any("report could not be written" in m for m in done.messages)
 
@@ -155,27 +158,25 @@ def test_refused_and_undecided_verdicts_say_why(report: Report) -> None:
 
 
 def test_stages_count_only_what_their_time_covers() -> None:
-    def shard(t: float, name: str, rows: int) -> dict[str, object]:
-        return {"t": t, "event": "shard", "stage": "embed", "name": f"embed/{name}.parquet",
-                "rows": rows}  # fmt: skip
+    def shard(t: float, name: str, rows: int) -> events.ShardWritten:
+        return events.ShardWritten(
+            t=t, stage="embed", name=f"embed/{name}.parquet", rows=rows, sha256="", source="",
+            deleted=(),
+        )  # fmt: skip
 
-    events = [
+    embed, load = stages([
         shard(10, "shard-00000", 5), shard(100, "shard-00001", 7),
-        {"t": 101, "event": "stage-done", "stage": "embed", "seconds": 2.0, "usd": 0.5,
-         "stats": {"tokens": 70}},
-        {"t": 102, "event": "loaded", "stem": "shard-00001"}, shard(102.5, "delta-00000", 1),
-        {"t": 103, "event": "stage-done", "stage": "load", "seconds": 1.5, "stats": {}},
-        {"t": 200, "event": "stage-done", "stage": "embed", "seconds": 1.0, "usd": 0.25,
-         "stats": {"tokens": 1}},
-    ]  # fmt: skip
-    embed, load = stages(events)
+        events.StageDone(t=101, stage="embed", seconds=2.0, usd=0.5, stats={"tokens": 70}),
+        events.Loaded(t=102, stem="shard-00001", sha256=""), shard(102.5, "delta-00000", 1),
+        events.StageDone(t=103, stage="load", seconds=1.5),
+        events.StageDone(t=200, stage="embed", seconds=1.0, usd=0.25, stats={"tokens": 1}),
+    ])  # fmt: skip
     assert (embed.records, embed.earlier, embed.seconds, embed.usd) == (7, 5, 3.0, 0.75)
     assert embed.stats == {"tokens": 71}
     assert (load.records, load.records_per_second) == (7, 7 / 1.5)
 
 
 def test_a_long_timeline_is_cut_in_the_middle() -> None:
-    events = [{"t": t, "event": "caught-up", "carried": 1} for t in range(500)]
-    found = timeline(events)
+    found = timeline([events.CaughtUp(t=t, watermark=None, carried=1) for t in range(500)])
     assert len(found) == LONGEST + 1
     assert any("300 more" in moment.what for moment in found)

@@ -19,6 +19,7 @@ import pytest
 from reembed.errors import GateError, HeldError
 from reembed.manifest import Manifest
 from reembed.manifest.urls import resolve_url
+from reembed.run import events
 from reembed.run.guards import HOLD_FILE, PAUSE_FILE, POLL_SECONDS, Pause, hold_notice
 from reembed.stages.estimate import TIMED_TEXTS
 from reembed.stores.registry import open_store
@@ -170,7 +171,7 @@ def test_a_pause_between_shards_of_any_stage(tmp_path: Path, database: Path) -> 
     done.start()
     time.sleep(QUIET)
     run = run_dir(path)
-    assert [event["event"] for event in run.events()] == ["run-created", "census"]
+    assert [event.event for event in run.history.read()] == ["run-created", "census"]
     file.unlink()
     done.join(60)
     assert migration(path).status().state == "verified"
@@ -254,7 +255,7 @@ def test_a_held_swap_is_refused_and_swaps_once_it_is_let_go(
         loaded = client.get_collection(shadow, embedding_function=None)
         assert "late" in records_of(loaded), "it has caught up"
     assert not (tmp_path / "hooked").exists(), "the application was not told of a move"
-    assert run_dir(path).events("swap-begun") == []
+    assert run_dir(path).history.all(events.SwapBegun) == []
     file.unlink()
     assert command("swap", path, "--yes", "--json").json["done"] is True
     assert (tmp_path / "hooked").exists()
@@ -273,7 +274,7 @@ def test_what_a_held_swap_carried_is_checked_before_the_move(
         docs.add(ids=["late"], documents=["late"], embeddings=[vector_of("old", "late")])
     with pytest.raises(HeldError, match="no reason given"):
         migration(path).swap()
-    shadow = run_dir(path).events("shadow-created")[-1]["id"]
+    shadow = run_dir(path).history.require(events.ShadowCreated).id
     with closing(open_store(resolve_url(f"chroma:{database}", tmp_path))) as store:
         store.to_write().delete(shadow, ["late"])
     file.unlink()

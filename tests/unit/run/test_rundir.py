@@ -21,12 +21,9 @@ from hypothesis import strategies as st
 
 from reembed.errors import LockedError, ManifestError, PreflightError
 from reembed.records import export_batch, vectors_to_fixed_array, vectors_to_list_array
-from reembed.run.directory import (
-    Journal,
-    Lease,
-    RunDir,
-    new_run_id,
-)
+from reembed.run.directory import RunDir, new_run_id
+from reembed.run.journal import Journal
+from reembed.run.lock import StateLock
 
 IDENTITY = {
     "name": "m",
@@ -92,11 +89,42 @@ class TestJournal:
         journal.append("one")
         with journal.path.open("ab") as file:
             file.write(line + b"\n")
-        if not last:
-            journal.append("three")
+            if not last:
+                file.write(b'{"t": 1, "event": "three"}\n')
         with pytest.raises(PreflightError, match="line 2 is damaged") as caught:
             journal.read()
         assert "again" in caught.value.hint
+        with pytest.raises(PreflightError, match="line 2 is damaged"):
+            journal.append("four")
+
+    def test_a_changed_lost_or_moved_line_is_damage(self, journal: Journal) -> None:
+        for number in range(4):
+            journal.append("n", id=f"record-{number}")
+        lines = journal.path.read_bytes().splitlines(keepends=True)
+        changed = [*lines[:1], lines[1].replace(b"record-1", b"record-7"), *lines[2:]]
+        for wrong in (changed, lines[1:], [*lines[:2], *lines[3:]], [lines[1], lines[0]]):
+            journal.path.write_bytes(b"".join(wrong))
+            with pytest.raises(PreflightError, match=r"line \d is damaged: it or a line before"):
+                Journal(journal.path).read()
+
+    def test_lines_of_a_version_without_checksums_are_read_and_then_covered(
+        self, journal: Journal
+    ) -> None:
+        journal.path.write_text('{"t": 1, "event": "one", "n": 1}\n')
+        journal.append("two")
+        assert names(Journal(journal.path)) == ["one", "two"]
+        data = journal.path.read_bytes()
+        journal.path.write_bytes(data.replace(b'"n": 1', b'"n": 2'))
+        with pytest.raises(PreflightError, match="line 2 is damaged: it or a line before"):
+            Journal(journal.path).read()
+
+    def test_what_another_process_appends_is_taken_in(self, journal: Journal) -> None:
+        journal.append("one")
+        other = Journal(journal.path)
+        other.append("two")
+        assert names(journal) == ["one", "two"]
+        journal.append("three")
+        assert names(other) == ["one", "two", "three"]
 
     def test_disk_that_takes_a_part(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +160,7 @@ class TestJournal:
     def test_survives_kill(self, journal: Journal) -> None:
         """Every event whose append returned is there after SIGKILL."""
         code = (
-            "import sys; from pathlib import Path; from reembed.run.directory import Journal\n"
+            "import sys; from pathlib import Path; from reembed.run.journal import Journal\n"
             "journal = Journal(Path(sys.argv[1]))\n"
             "for number in range(10_000):\n"
             "    journal.append('n', n=number); print(number, flush=True)\n"
@@ -152,15 +180,15 @@ class TestJournal:
 HOLD = """
 import sys, time
 from pathlib import Path
-from reembed.run.directory import Lease
-lease = Lease(Path(sys.argv[1]))
+from reembed.run.lock import StateLock
+lease = StateLock(Path(sys.argv[1]))
 lease.acquire()
 print("held", flush=True)
 time.sleep(60)
 """
 
 
-class TestLease:
+class TestStateLock:
     def hold(self, path: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
@@ -173,14 +201,14 @@ class TestLease:
         path = tmp_path / "m" / "lease"
         with self.hold(path) as process:
             with pytest.raises(LockedError, match=f"pid {process.pid} on .* since ") as caught:
-                Lease(path).acquire()
+                StateLock(path).acquire()
             assert caught.value.exit_code == 6
             process.kill()
-        with Lease(path) as lease:
+        with StateLock(path) as lease:
             assert lease.held
 
     def test_released_is_free(self, tmp_path: Path) -> None:
-        first, second = Lease(tmp_path / "lease"), Lease(tmp_path / "lease")
+        first, second = StateLock(tmp_path / "lease"), StateLock(tmp_path / "lease")
         first.acquire()
         first.acquire()
         with pytest.raises(LockedError):
@@ -193,10 +221,10 @@ class TestLease:
         assert second.path.read_text() == ""
 
     def test_children_do_not_keep_it(self, tmp_path: Path) -> None:
-        with Lease(tmp_path / "lease"):
+        with StateLock(tmp_path / "lease"):
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         try:
-            with Lease(tmp_path / "lease"):
+            with StateLock(tmp_path / "lease"):
                 pass
         finally:
             child.kill()
@@ -238,8 +266,8 @@ def table(rows: int = 3) -> pa.Table:
 class TestRunDir:
     def test_create(self, run: RunDir) -> None:
         assert (run.path / "manifest.yaml").read_text() == "name: m\n"
-        assert run.last("run-created") == run.events()[0]
-        assert run.events()[0]["run"] == run.run_id
+        assert run.history.read() == [run.history.created]
+        assert run.history.created.run == run.run_id
         assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
 
     def test_ids_sort_by_time_and_are_legal_in_names(self) -> None:
@@ -261,17 +289,6 @@ class TestRunDir:
     def test_latest_of_none(self, tmp_path: Path) -> None:
         assert RunDir.latest(tmp_path / "none") is None
         assert RunDir.latest(tmp_path) is None
-
-    def test_events_by_name(self, run: RunDir) -> None:
-        run.journal.append("a", n=1)
-        run.journal.append("b", n=2)
-        run.journal.append("a", n=3)
-        assert [event["n"] for event in run.events("a")] == [1, 3]
-        assert [event["n"] for event in run.events("a", "b")] == [1, 2, 3]
-        last = run.last("a")
-        assert last is not None
-        assert last["n"] == 3
-        assert run.last("c") is None
 
 
 class TestShards:

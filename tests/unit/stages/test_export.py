@@ -13,6 +13,7 @@ import pytest
 from reembed.errors import PreflightError, SourceChangedError, UnreachableError
 from reembed.progress import Progress
 from reembed.records import EXPORT_SCHEMA
+from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.stages import export as stage
 from reembed.stages.export import Census, export, export_delta, take_census
@@ -132,10 +133,10 @@ def test_a_damaged_shard_alone_is_exported_again(store: Store, run: RunDir, smal
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"?")
     notes = Notes()
-    events = len(run.events("shard"))
+    written = len(run.history.all(events.ShardWritten))
     export(store, census, None, run, notes)
     assert path.read_bytes() == whole
-    assert len(run.events("shard")) == events + 1
+    assert len(run.history.all(events.ShardWritten)) == written + 1
     assert notes.said == ["export/shard-00001.parquet is damaged or gone: exporting it again"]
 
 
@@ -179,7 +180,7 @@ def test_a_census_of_nothing_is_refused(store: Store, run: RunDir, database: Pat
     store.to_write().delete(store.catalog.describe("docs").id, [f"r{n}" for n in range(40)])
     with pytest.raises(PreflightError, match="is empty"):
         census_of(store, run)
-    assert run.last("census") is None
+    assert run.history.census is None
 
 
 def test_another_collection_of_the_name_is_refused(store: Store, run: RunDir) -> None:
@@ -240,7 +241,7 @@ def test_a_damaged_delta_is_emptied_and_everything_compared_again(
     (run.path / "export" / "delta-00000.parquet").unlink()
     shards = export(store, census, None, run, Notes())
     assert (shards["delta-00000"].rows, shards["delta-00000"].deleted) == (0, ("gone",))
-    assert run.last("census", "caught-up", "recheck") == run.last("recheck")
+    assert run.history.compared_until is None
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [15], [16], [7, 7, 7], [40], [15, 15], [1] * 31])

@@ -13,8 +13,8 @@ from reembed.errors import PreflightError, SourceChangedError
 from reembed.manifest import Model
 from reembed.progress import Progress
 from reembed.records import Vectors
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.history import not_loaded
 from reembed.run.ledger import Ledger
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.registry import open_store
@@ -80,7 +80,7 @@ def test_every_record_with_the_vector_of_its_text(embedded: Embedded) -> None:
             vectors_of(shadow, ["r0", "r39"]),
             [vector_of("new", sentence(0)), vector_of("new", sentence(39))], rtol=1e-5,
         )  # fmt: skip
-    assert not_loaded(embedded.run, embedded.shards[1]) == []
+    assert embedded.run.history.not_loaded(embedded.shards[1]) == []
 
 
 def test_loading_twice_writes_once(embedded: Embedded) -> None:
@@ -111,7 +111,7 @@ def test_a_load_cut_off_in_the_middle_goes_on(
 
 def test_a_shadow_is_made_once(embedded: Embedded) -> None:
     assert embedded.ensure().id == embedded.shadow
-    assert len(embedded.run.events("shadow-created")) == 1
+    assert len(embedded.run.history.all(events.ShadowCreated)) == 1
 
 
 def test_an_empty_shadow_left_by_a_crash_is_ours(embedded: Embedded) -> None:

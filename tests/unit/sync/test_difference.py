@@ -9,7 +9,6 @@ import pytest
 
 from reembed.errors import SourceChangedError
 from reembed.run.directory import RunDir
-from reembed.run.history import compared_until
 from reembed.run.ledger import Ledger
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
@@ -75,7 +74,7 @@ def test_texts_metadata_uris_and_deletions_all_count(loaded: Loaded) -> None:
 
 
 def test_an_unmoved_watermark_spares_the_comparison(loaded: Loaded) -> None:
-    since = compared_until(loaded.run)
+    since = loaded.run.history.compared_until
     assert since is not None
     assert loaded.difference(since).compared == 0
     loaded.write()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from reembed.errors import DamagedError, PreflightError
+from reembed.run import events
 from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.values import WriteMode
 from tests.support.crash import outcome, work
@@ -88,8 +89,8 @@ class Ids:
 
     def __init__(self, path: Path, database: Path) -> None:
         run = run_dir(path)
-        self.old = run.events("census")[-1]["source"]["id"]
-        self.new = run.events("shadow-created")[-1]["id"]
+        self.old = run.history.require(events.Census).source["id"]
+        self.new = run.history.require(events.ShadowCreated).id
         assert {self.old, self.new} <= set(names_in(f"chroma:{database}").values())
 
 
@@ -97,7 +98,7 @@ def moved(tmp_path: Path, database: Path, **changes: Any) -> tuple[Path, Ids]:
     """A swapped migration with a delta in it: r1 is changed and r2 is deleted before the swap."""
     path = write_manifest(tmp_path, f"chroma:{database}", **changes)
     migration(path).run()
-    old = run_dir(path).events("census")[-1]["source"]["id"]
+    old = run_dir(path).history.require(events.Census).source["id"]
     with collection(database, old) as docs:
         put(docs, "r1", "before the swap", "old")
         docs.delete(ids=["r2"])
@@ -418,7 +419,7 @@ def test_a_shadow_whose_index_chroma_cannot_read_is_given_up_and_built_anew(
     migration(path).run(swap=was_live)
     if was_live:
         migration(path).rollback()
-    shadow = run_dir(path).events("shadow-created")[-1]["id"]
+    shadow = run_dir(path).history.require(events.ShadowCreated).id
     with sqlite3.connect(database / "chroma.sqlite3") as connection:
         ((segment,),) = connection.execute(
             "SELECT id FROM segments WHERE collection = ? AND scope = 'VECTOR'", [shadow]

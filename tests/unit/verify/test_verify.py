@@ -12,6 +12,7 @@ from chromadb.api.models.Collection import Collection
 
 from reembed.errors import GateError, UsageError
 from reembed.quality.verdict import Gate, Verdict
+from reembed.run import events
 from tests.support.helpers import (
     WORDS,
     Command,
@@ -53,7 +54,7 @@ class Shadow:
         self.path = path
 
     def __iter__(self) -> Iterator[Collection]:
-        name = run_dir(self.path).events("shadow-created")[-1]["name"]
+        name = run_dir(self.path).history.shadow_name
         with chroma(self.path.parent / "db") as client:
             yield client.get_collection(name, embedding_function=None)
 
@@ -102,7 +103,7 @@ def test_another_index_metric_is_found(tmp_path: Path):
         plain_collection(client, count=COUNT)
     path = write_manifest(tmp_path, "chroma:./db", verify__sample=100)
     migration(path).run(until="load")
-    name = run_dir(path).events("shadow-created")[-1]["name"]
+    name = run_dir(path).history.shadow_name
     with chroma(tmp_path / "db") as client:  # somebody builds it again, with Chroma's default
         page = client.get_collection(name, embedding_function=None).get(
             include=["documents", "metadatas", "embeddings"]
@@ -111,7 +112,7 @@ def test_another_index_metric_is_found(tmp_path: Path):
         made = client.create_collection(name, embedding_function=None)
         made.add(ids=page["ids"], documents=page["documents"], metadatas=page["metadatas"],
                  embeddings=page["embeddings"])  # fmt: skip
-        run_dir(path).journal.append("shadow-created", id=str(made.id), name=name)
+        run_dir(path).history.write(events.ShadowCreated(id=str(made.id), name=name))
     gate = verify(path)["index"]
     assert gate.status == "fail"
     assert "ranks by l2" in gate.message

@@ -1,0 +1,71 @@
+"""The state lock: one process at a time works on a migration's state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Self
+
+from reembed.disk import PRIVATE_FILE, make_private_dir, write_errors
+from reembed.errors import LockedError
+
+
+class StateLock:
+    """The right to write into `<state>/<name>/`, held by one process at a time.
+
+    An advisory `flock` on the file `lease` there: the kernel drops it when its owner dies, so a
+    dead owner never blocks the next run. The file says who holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises LockedError, naming the owner, if another process holds it."""
+        if self.held:
+            return
+        make_private_dir(self.path.parent)
+        with write_errors(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 4096, 0).decode("utf-8", "replace").strip() or "unknown"
+            os.close(fd)
+            raise LockedError(
+                f"{self.path.parent}: another run is at work: {owner}",
+                "Wait until it ends, or stop it; running again then resumes where it was.",
+            ) from None
+        owner = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %z')}"
+        try:
+            with write_errors(self.path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, owner.encode() + b"\n", 0)
+        except BaseException:
+            os.close(fd)  # and with it the lock, or nobody could have it while this process lives
+            raise
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lock back. Does nothing if it is not held."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):  # a name left in it claims nothing: the lock counts
+                os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
