@@ -10,12 +10,18 @@ PYTEST_ARGS ?=
 # Half of a test's time is waiting; files of tests do not share a server or a directory.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test soak bench bench-sabotage lint format lock clean
+# Other versions of Chroma, each in an environment of its own; the tests of CI use two of them.
+CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
+CHROMAS_OF_CI := 1.0 1.5.5
+chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
+
+.PHONY: help demo test test-matrix soak bench bench-sabotage lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests (a quarter of an hour)"
+	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
 	@echo "make bench   the stages' time and memory over the bare calls they are made of (half an hour)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
@@ -27,8 +33,11 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python manifests/demo.py
 
-test: $(INSTALLED) $(CLIENTS)
+test: $(INSTALLED) $(CLIENTS) $(call chromas,$(CHROMAS_OF_CI))
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-matrix: $(INSTALLED) $(call chromas,$(CHROMAS))
+	REEMBED_TEST_CHROMA="$(CHROMAS)" $(BIN)/python -m pytest tests/stores/chroma/test_chroma_versions.py $(PYTEST_ARGS)
 
 # What each prints ends in a line that counts failures; docs/soak.md says how to tell one trial again.
 SOAK_WRITERS := $(BIN)/python -m tests.campaigns.soak.writers --seconds 120 --rate 60
@@ -81,6 +90,14 @@ $(CLIENTS): tests/clients/requirements.lock | $(INSTALLED)
 	@echo "Installing the applications of tests/clients into $(VENV)/clients. This takes a minute, once."
 	@$(BIN)/python -m venv --clear $(VENV)/clients
 	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
+# A version's own wheel, and what it needs that ours does not; the rest it borrows from $(VENV).
+$(VENV)/chroma-%/.installed: tests/versions/chroma-%.lock | $(INSTALLED)
+	@echo "Installing Chroma $* into $(VENV)/chroma-$*."
+	@$(BIN)/python -m venv --clear --without-pip $(VENV)/chroma-$*
+	@$(BIN)/python -m pip --python $(VENV)/chroma-$*/bin/python --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)/chroma-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-borrowed.pth"
 	@touch $@
 
 # Hashes come from PyPI alone, whatever indexes this machine is set to use. The markers that uv repeats on every line

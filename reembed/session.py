@@ -40,7 +40,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import Paid, VectorCache, known_hashes
-from reembed.stores.registry import open_source, open_store
+from reembed.stores.registry import open_source, open_target
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 
@@ -148,7 +148,7 @@ class Session:
         """The target's store. Like the source's, it is written to under the lease alone."""
         if self.manifest.target_url == self.manifest.source.url:
             return self.source_store
-        store = open_store(self.manifest.target_url)
+        store = open_target(self.manifest)
         self._closing.callback(store.close)
         return leased(store, self._check_lease)
 

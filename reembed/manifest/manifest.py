@@ -105,6 +105,11 @@ class Manifest(Section):
         check_url(manifest.source.url, f"{origin}: source.url")
         if manifest.target.url is not None:
             check_url(manifest.target.url, f"{origin}: target.url")
+        elif manifest.target.headers_env:
+            raise ManifestError(
+                f"{origin}: target.headers_env is for target.url, which is not given",
+                "The source's store is asked with source.headers_env.",
+            )
         try:
             resolved = cls.model_validate(_resolve(manifest.model_dump(), base_dir))
         except ManifestError as error:
@@ -159,6 +164,8 @@ class Manifest(Section):
         `embed`, `verify` and `swap` may change between two calls of the same run."""
         dump = self.to_dict()
         del dump["source"]["mem0"]  # says how the application is set up, not what is moved
+        for section in ("source", "target"):
+            del dump[section]["headers_env"]  # how a server is asked, not which
         return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
             "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
         }

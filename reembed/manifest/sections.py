@@ -7,7 +7,14 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from reembed.records import Metric
 from reembed.redaction import shown_url
@@ -33,6 +40,19 @@ OPERATIONAL_OPTIONS = frozenset(
 """Options of providers that say how a model is called, not what its vectors are."""
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _are_headers(value: dict[str, str]) -> dict[str, str]:
+    """Refuse what is no header, and values that are no names of variables."""
+    for header, name in value.items():
+        if not _HEADER.fullmatch(header):
+            raise ValueError(f"{header!r} is no name of a header")
+        if not ENV_NAME.fullmatch(name) or _is_key_like(name):
+            raise ValueError(
+                f"{header}: is the name of an environment variable, not the header's value"
+            )
+    return value
 
 
 class Section(BaseModel):
@@ -98,6 +118,9 @@ class Model(Section):
         return _sha256(self.settings())
 
 
+HeadersEnv = Annotated[dict[str, str], AfterValidator(_are_headers)]
+"""Names of HTTP headers, each with the environment variable that holds its value."""
+
 Columns = dict[Literal["id", "text", "metadata", "embedding"], str]
 
 
@@ -125,6 +148,8 @@ class Source(Section):
     """layout mem0 only: files of the application, to tell whether they fit the tables"""
     data_dir: str | None = None
     """Chroma over HTTP: the server's own directory, if this machine can reach it"""
+    headers_env: HeadersEnv = Field(default_factory=dict)
+    """Chroma over HTTP: headers of every request, each with the variable that holds its value"""
     where: dict[str, Any] | str | None = None
     """the store's own filter, for a partial migration"""
     model: Model | None = None
@@ -148,6 +173,8 @@ class Target(Section):
     """default: the source's"""
     collection: str | None = None
     """default: <collection>__<model>-<dimensions>"""
+    headers_env: HeadersEnv = Field(default_factory=dict)
+    """as source.headers_env, for target.url"""
     metric: Metric | None = None
     """default: the source's real one"""
     index: dict[str, Any] = Field(default_factory=dict)

@@ -22,8 +22,17 @@ def resolve_url(url: str, base_dir: Path) -> str:
     """Make the path of a path URL absolute: `chroma:./dir` becomes `chroma:/base/dir`."""
     scheme, separator, rest = url.partition(":")
     if scheme in PATH_SCHEMES and separator and not rest.startswith("//"):
-        return f"{scheme}:{absolute(rest, base_dir)}"
+        path, query = split_query(rest, base_dir)
+        return f"{scheme}:{absolute(path, base_dir)}{query and f'?{query}'}"
     return url
+
+
+def split_query(path: str, base_dir: Path | None = None) -> tuple[str, str]:
+    """`./dir?database=d` as path and query, unless a folder has that very name."""
+    head, mark, query = path.rpartition("?")
+    if not mark or "=" not in query or ((base_dir or Path()) / path).exists():
+        return path, ""
+    return head, query
 
 
 def absolute(path: str, base_dir: Path) -> str:

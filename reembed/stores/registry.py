@@ -34,6 +34,7 @@ def open_store(
     *,
     layout: Layout = "auto",
     columns: Mapping[Any, str] | None = None,
+    headers_env: Mapping[str, str] | None = None,
 ) -> Store:
     """Open the store behind `url`.
 
@@ -41,6 +42,8 @@ def open_store(
         data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
         layout: pgvector: how the table is laid out.
         columns: pgvector: names of columns, by what they hold.
+        headers_env: Chroma over HTTP: headers of every request, each with the environment variable
+            that holds its value.
 
     Raises:
         ManifestError: the URL is no store URL, or its store has no layouts.
@@ -60,6 +63,10 @@ def open_store(
             "source.layout and source.columns are for Postgres tables",
             f"Leave them out: {scheme} has one layout.",
         )
+    if headers_env and not scheme.startswith("chroma"):
+        raise ManifestError(
+            f"headers_env: {scheme} takes no headers", "They are for a Chroma server."
+        )
     module_name = ADAPTERS[scheme]
     try:
         module = importlib.import_module(module_name)
@@ -69,7 +76,7 @@ def open_store(
             f"{scheme} needs the package {error.name}", f"pip install 'reembed-pipeline[{extra}]'"
         ) from error
     opener: Callable[[str, StoreOptions], Store] = module.open_store
-    return opener(url, StoreOptions(data_dir, layout, columns or {}))
+    return opener(url, StoreOptions(data_dir, layout, columns or {}, headers_env or {}))
 
 
 def open_source(manifest: Manifest) -> Store:
@@ -77,5 +84,10 @@ def open_source(manifest: Manifest) -> Store:
     source = manifest.source
     return open_store(
         source.url, Path(source.data_dir) if source.data_dir else None,
-        layout=source.layout, columns=source.columns,
+        layout=source.layout, columns=source.columns, headers_env=source.headers_env,
     )  # fmt: skip
+
+
+def open_target(manifest: Manifest) -> Store:
+    """The store of a manifest's target, where that is another one than the source's."""
+    return open_store(manifest.target_url, headers_env=manifest.target.headers_env)

@@ -106,11 +106,14 @@ class StoreOptions:
         data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
         layout: pgvector: how the table is laid out.
         columns: pgvector: names of columns, by what they hold.
+        headers_env: Chroma over HTTP: headers of every request, each with the environment variable
+            that holds its value.
     """
 
     data_dir: Path | None = None
     layout: Layout = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
+    headers_env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
 from reembed.stores.chroma import sqlite as chroma_sqlite
-from reembed.stores.chroma.client import mapped
 from reembed.stores.chroma.database import Database
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.processes import Holders, holders
 from reembed.stores.values import Capabilities, CollectionInfo
 

@@ -29,7 +29,7 @@ from reembed.errors import (
     UnreachableError,
 )
 from reembed.stores.chroma import names as chroma_names
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import MAX_NAME, list_all
 
 VERSION = 1

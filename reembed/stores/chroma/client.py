@@ -1,166 +1,94 @@
-"""From a Chroma URL to a client: where it points, who may open it, and what its errors mean."""
+"""From a Chroma address to a client: who may open it, and that what answers is a Chroma we know."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
 
 import chromadb
 import httpx
 from chromadb.api import ClientAPI
 from chromadb.api.shared_system_client import SharedSystemClient
-from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
-from chromadb.errors import (
-    AuthorizationError,
-    ChromaAuthError,
-    ChromaError,
-    DuplicateIDError,
-    InvalidArgumentError,
-    InvalidDimensionException,
-    NotFoundError,
-    QuotaError,
-)
+from chromadb.auth import ClientAuthProvider
+from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings, System
 
-from reembed.errors import (
-    CollectionNotFoundError,
-    DamagedStoreError,
-    ManifestError,
-    PreflightError,
-    ReembedError,
-    UnreachableError,
-)
+from reembed.errors import PreflightError, ReembedError
 from reembed.redaction import read_variable
 from reembed.stores.chroma import sqlite as chroma_sqlite
+from reembed.stores.chroma.address import API_PATH, Address, parse
+from reembed.stores.chroma.failures import NO_CHROMA, mapped, of_status
+
+__all__ = ["Address", "close", "connect", "mapped", "parse"]
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 300.0
 """Chroma's own client waits for ever. A read that follows large writes may take many seconds while
 the server compacts, hence minutes here, not seconds."""
-
-_AGAIN = "Run again to resume."
-_ON_DISK = ("compact", "purging logs", "apply logs", "disk I/O error")
-"""Words of Chroma's errors in writing its own files; the cause is not among them."""
-REFUSALS = (
-    InvalidArgumentError,
-    InvalidDimensionException,
-    DuplicateIDError,
-    QuotaError,
-    TypeError,
-    ValueError,
-)
-"""What Chroma, or its client before sending, raises for a request that it will never take."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a Chroma URL points.
-
-    Attributes:
-        path: the folder of a local database, None for a server.
-        host, port, tls: of a server.
-        tenant, database: None means what the client's environment or key says (Cloud only).
-        cloud: Chroma Cloud, so a token is needed.
-    """
-
-    path: Path | None = None
-    host: str = ""
-    port: int = 0
-    tls: bool = False
-    tenant: str | None = DEFAULT_TENANT
-    database: str | None = DEFAULT_DATABASE
-    cloud: bool = False
-
-
-def parse(url: str) -> Address:
-    """The address in a `chroma:` URL.
-
-    `chroma:/path`, `chroma+http://host:port`, `chroma+https://host:port` (both with optional
-    `?tenant=T&database=D`), `chroma+cloud://tenant/database`.
-
-    Raises:
-        ManifestError: the URL does not say where the database is.
-    """
-    scheme, _, rest = url.partition(":")
-    if scheme == "chroma":
-        return Address(path=Path(rest.removeprefix("//")).expanduser().resolve())
-    parts = urlsplit(f"{scheme.removeprefix('chroma+')}:{rest}")
-    if parts.username or parts.password:
-        raise ManifestError(
-            f"{scheme}://: a store URL holds no user or password",
-            "Chroma's client reads CHROMA_CLIENT_AUTH_PROVIDER and CHROMA_CLIENT_AUTH_CREDENTIALS.",
-        )
-    if scheme == "chroma+cloud":
-        return Address(
-            **_cloud_endpoint(),
-            tenant=parts.netloc or os.environ.get("CHROMA_TENANT"),
-            database=parts.path.strip("/") or os.environ.get("CHROMA_DATABASE"),
-            cloud=True,
-        )
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ManifestError(f"{url}: {error}", "For example chroma+http://host:8000.") from None
-    if not host:
-        raise ManifestError(f"{url}: names no host", "For example chroma+http://host:8000.")
-    tls = scheme == "chroma+https"
-    query = parse_qs(parts.query)
-    return Address(
-        host=f"[{host}]" if ":" in host else host,
-        port=port or (443 if tls else 8000),
-        tls=tls,
-        tenant=query.get("tenant", [DEFAULT_TENANT])[0],
-        database=query.get("database", [DEFAULT_DATABASE])[0],
-    )
+OLDEST = (1, 0)
+"""The first server that speaks this client's API. Its successors all say 1.0.0, whatever they are:
+what else they offer is seen when it is asked for (`names.by_id`)."""
 
 
 def connect(address: Address, url: str) -> ClientAPI:
     """Open a client. A local database is only opened if that cannot upgrade or create anything.
 
     Over HTTP, the client's own settings apply: CHROMA_CLIENT_AUTH_PROVIDER and
-    CHROMA_CLIENT_AUTH_CREDENTIALS make it send a token for a proxy to check.
+    CHROMA_CLIENT_AUTH_CREDENTIALS make it send a token, or user and password.
 
     Raises:
         CollectionNotFoundError: there is no database in the folder.
-        PreflightError: the database was made by another version of Chroma, or a key is missing.
+        PreflightError: the database or the server is of another version of Chroma, a key is missing
+            or refused, or what answers is no Chroma.
         UnreachableError: nothing answers.
     """
     if address.path is not None:
         chroma_sqlite.check_openable(address.path)
-        return _open_path(address.path)
-    with mapped(url):
-        _check_answers(address)
+        return _open_path(address)
+    with mapped(url), warnings.catch_warnings():
+        # Chroma hands the CA file's name on to httpx, which would rather have a context.
+        warnings.filterwarnings("ignore", ".*verify=<str>.*", DeprecationWarning)
+        _check_answers(address, url)
         client = _open_cloud(address) if address.cloud else _open_http(address)
     _bound_waiting(client)
     return client
 
 
-def _open_path(path: Path) -> ClientAPI:
+def _open_path(address: Address) -> ClientAPI:
+    path = cast(Path, address.path)
+    place: Any = {"tenant": address.tenant, "database": address.database}
     # One process must not hold two Chroma systems on one folder (each would write its own index
     # files), so a client that the application opened already is shared, with its own settings.
     for system in list(SharedSystemClient._identifier_to_system.values()):
         settings = system.settings
         if settings.is_persistent and Path(settings.persist_directory).resolve() == path:
-            return chromadb.PersistentClient(settings.persist_directory, settings)
+            with mapped(f"chroma:{path}"):
+                return chromadb.PersistentClient(settings.persist_directory, settings, **place)
     try:
         with mapped(f"chroma:{path}"):
-            return chromadb.PersistentClient(path, Settings(anonymized_telemetry=False))
+            return chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **place)
     except ReembedError:
         # A system that failed to start stays registered and would be handed out half-made.
         SharedSystemClient._identifier_to_system.pop(str(path), None)
         raise
 
 
+def _settings(address: Address) -> Settings:
+    settings = Settings(anonymized_telemetry=False)
+    settings.chroma_server_ssl_verify = None if address.verify is True else address.verify
+    return settings
+
+
 def _open_http(address: Address) -> ClientAPI:
+    # The whole address, because Chroma takes a host that begins with "http" for one already.
     return chromadb.HttpClient(
-        host=address.host,
+        host=f"{address.base}{API_PATH}" if address.prefix else address.base,
         port=address.port,
         ssl=address.tls,
-        settings=Settings(anonymized_telemetry=False),
+        headers=dict(address.headers or {}),
+        settings=_settings(address),
         tenant=address.tenant or DEFAULT_TENANT,
         database=address.database or DEFAULT_DATABASE,
     )
@@ -174,32 +102,77 @@ def _open_cloud(address: Address) -> ClientAPI:
             "Set CHROMA_API_KEY to a key of that tenant.",
         )
     # The key is passed on because CloudClient sends "None" when it finds it in the environment.
-    return chromadb.CloudClient(
+    client = chromadb.CloudClient(
         tenant=address.tenant,
         database=address.database,
         api_key=key,
-        settings=Settings(anonymized_telemetry=False),
+        settings=_settings(address),
         cloud_host=address.host,
         cloud_port=address.port,
         enable_ssl=address.tls,
     )
+    for session in _sessions(client):
+        session.headers.update(address.headers or {})
+    return client
 
 
-def _cloud_endpoint() -> dict[str, Any]:
-    """CHROMA_CLOUD_HOST (`host`, `host:port` or `http://host:port`), else Chroma's own."""
-    text = os.environ.get("CHROMA_CLOUD_HOST", "api.trychroma.com")
-    parts = urlsplit(text if "://" in text else f"https://{text}")
-    tls = parts.scheme == "https"
-    return {"host": parts.hostname or "", "port": parts.port or (443 if tls else 80), "tls": tls}
-
-
-def _check_answers(address: Address) -> None:
-    """Ask for the heartbeat with a bound on the wait, which the client's constructor lacks."""
-    scheme = "https" if address.tls else "http"
-    httpx.get(
-        f"{scheme}://{address.host}:{address.port}/api/v2/heartbeat",
+def _check_answers(address: Address, url: str) -> None:
+    """Look that there is a Chroma of a version we know and that it lets us in, with a bound on the
+    wait, which the client's constructor lacks (and which leaves open what it opened, if it fails).
+    """
+    with httpx.Client(
+        verify=address.verify,
+        headers=_with_key(address),
         timeout=httpx.Timeout(ANSWER_SECONDS / 10, connect=CONNECT_SECONDS),
-    )
+    ) as asking:
+        answer = asking.get(f"{address.base}{API_PATH}/version")
+        version = _version(answer)
+        if answer.status_code in (404, 410):  # 0.5 and older have another API
+            version = _version(asking.get(f"{address.base}/api/v1/version"))
+        if answer.status_code in (401, 403):  # perhaps for this one call alone
+            answer = asking.get(f"{address.base}{API_PATH}/auth/identity")
+            if answer.status_code in (401, 403):
+                raise of_status(url, answer.status_code, answer.text)
+    if version is None:
+        if answer.status_code not in (404, 410):
+            if answer.is_redirect:
+                raise of_status(url, answer.status_code, answer.headers.get("location", ""))
+            return
+        raise PreflightError(
+            f"{url}: no Chroma server answers at {address.base} (status {answer.status_code} for "
+            f"{API_PATH}/version)",
+            NO_CHROMA,
+        )
+    if version < OLDEST:
+        told = ".".join(str(part) for part in version)
+        raise PreflightError(
+            f"{url}: the server is Chroma {told}; this one works with 1.0 to 1.5",
+            "Copy its folder while it is stopped, and serve the copy with a newer Chroma "
+            "(`chroma run --path COPY`, chromadb 1.0 or newer): opening upgrades it for good, so "
+            "the application needs the newer Chroma too.",
+        )
+
+
+def _with_key(address: Address) -> dict[str, str]:
+    """The headers that the client will send, with those of its authentication."""
+    headers = dict(address.headers or {})
+    settings = _settings(address)
+    if address.cloud:
+        headers |= {"X-Chroma-Token": key} if (key := read_variable("CHROMA_API_KEY")) else {}
+    elif settings.chroma_client_auth_provider:
+        provider = System(settings).instance(cast(Any, ClientAuthProvider))
+        headers |= {name: v.get_secret_value() for name, v in provider.authenticate().items()}
+    return headers
+
+
+def _version(answer: httpx.Response) -> tuple[int, ...] | None:
+    """The version that a server tells, such as (1, 0, 0); None if this is no Chroma's answer."""
+    try:
+        text = json.loads(answer.text) if answer.is_success else None
+    except ValueError:
+        return None
+    found = re.match(r"\d+(?:\.\d+)*", text) if isinstance(text, str) else None
+    return tuple(int(part) for part in found[0].split(".")) if found else None
 
 
 def _sessions(client: ClientAPI) -> list[httpx.Client]:
@@ -221,67 +194,3 @@ def close(client: ClientAPI) -> None:
     cast(Any, client).close()
     for session in sessions:  # Chroma's close leaves them open
         session.close()
-
-
-@contextmanager
-def mapped(where: str) -> Iterator[None]:
-    """Turn what Chroma's client raises into reembed's errors.
-
-    Args:
-        where: the URL or collection that the call is about, for the message.
-    """
-    try:
-        yield
-    except ReembedError:
-        raise
-    except httpx.HTTPError as error:
-        raise UnreachableError(
-            f"{where}: {type(error).__name__}: {error}",
-            "Check that the server runs and the address is right; run again to resume.",
-        ) from error
-    except NotFoundError as error:
-        raise CollectionNotFoundError(f"{where}: {error}") from error
-    except (ChromaAuthError, AuthorizationError) as error:
-        raise PreflightError(
-            f"{where}: access refused: {error}", "Check CHROMA_API_KEY, tenant and database."
-        ) from error
-    except REFUSALS as error:
-        if "Could not connect" in str(error):
-            raise UnreachableError(f"{where}: {error}", "Check that the server runs.") from error
-        raise PreflightError(f"{where}: Chroma refused: {error}") from error
-    except ChromaError as error:
-        if "already exists" in str(error):
-            raise PreflightError(f"{where}: {error}") from error
-        raise _failure(where, error) from error
-    except BaseException as error:
-        # The client raises bare Exception for an answer that is not Chroma's (a proxy's page), and
-        # its Rust part a PanicException, which is no Exception at all.
-        if type(error) is not Exception and type(error).__name__ != "PanicException":
-            raise
-        raise _failure(where, error) from error
-
-
-def _failure(where: str, error: BaseException) -> ReembedError:
-    """What a failure of Chroma's own comes from, as far as its words tell."""
-    told = f"{where}: Chroma failed: {error}"
-    if "disk is full" in str(error):
-        return PreflightError(
-            told, "Free some space where Chroma's database is, and run the same command again."
-        )
-    if "readonly database" in str(error):
-        return PreflightError(
-            told, "Give the user that Chroma runs as the right to write to its database."
-        )
-    if "hnsw segment reader" in str(error):
-        return DamagedStoreError(
-            told,
-            "Chroma writes this index in place, and may have been killed while it did. If a run "
-            "of reembed is building the collection, delete it with `reembed clean` and run again: "
-            "what was paid for is kept. Of an old collection the run's export shards hold every "
-            "record and vector; one that an application wrote needs a backup of its own.",
-        )
-    if any(word in str(error) for word in _ON_DISK):
-        return UnreachableError(
-            told, f"The disk of Chroma's database may be full: see that it has room. {_AGAIN}"
-        )
-    return UnreachableError(told, _AGAIN)

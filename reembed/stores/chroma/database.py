@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from chromadb.api.models.Collection import Collection
@@ -11,7 +12,7 @@ from reembed.errors import CollectionNotFoundError
 from reembed.stores.chroma import client as chroma_client
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.processes import holders
 
 
@@ -26,9 +27,14 @@ class Database:
         one_writer: held by what must not overlap with another thread's call.
     """
 
-    def __init__(self, url: str, data_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        data_dir: Path | None = None,
+        headers_env: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = url
-        address = chroma_client.parse(url)
+        address = chroma_client.parse(url, headers_env)
         self.path = address.path
         self.cloud = address.cloud
         self.client = chroma_client.connect(address, url)

@@ -13,7 +13,7 @@ import time
 from chromadb.api import ClientAPI
 
 from reembed.errors import ReembedError
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import MAX_NAME, by_name, present
 
 KEY = "reembed:hold"

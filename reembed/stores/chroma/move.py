@@ -21,7 +21,7 @@ from reembed.errors import PreflightError, SourceChangedError
 from reembed.manifest import SwapKind
 from reembed.stores.chroma import pointer as chroma_pointer
 from reembed.stores.chroma import sqlite as chroma_sqlite
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import (
     all_names,
     by_id,

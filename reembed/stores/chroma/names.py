@@ -7,13 +7,14 @@ import string
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 from chromadb.errors import NotFoundError
 
-from reembed.errors import PreflightError
-from reembed.stores.chroma.client import mapped
+from reembed.errors import PreflightError, ReembedError
+from reembed.stores.chroma.failures import mapped, unknown_call
 
 MAX_NAME = 512
 _LEGAL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*[a-zA-Z0-9]")
@@ -63,8 +64,52 @@ def by_name(client: ClientAPI, name: str) -> Collection | None:
 
 
 def by_id(client: ClientAPI, id: str) -> Collection | None:
-    """The collection of this object id, whatever its name; None if it is gone."""
-    return present(lambda: client.get_collection_by_id(UUID(id), embedding_function=None), id)
+    """The collection of this object id, whatever its name; None if it is gone.
+
+    Servers before 1.5.8 have no such call: there the collections are listed and looked through.
+    """
+    if client in _LISTED:
+        return _listed(client, id)
+    try:
+        return present(lambda: _by_id(client, id), id)
+    except _UnknownCallError:
+        _LISTED[client] = {}
+        return _listed(client, id)
+
+
+class _UnknownCallError(ReembedError):
+    """The server has no look-up by object id."""
+
+
+_LISTED: WeakKeyDictionary[ClientAPI, dict[str, str]] = WeakKeyDictionary()
+"""Clients of servers that have no look-up by object id, with the name that each id was last seen
+to have."""
+
+
+def _by_id(client: ClientAPI, id: str) -> Collection:
+    try:
+        return client.get_collection_by_id(UUID(id), embedding_function=None)
+    except Exception as error:
+        if unknown_call(error):
+            raise _UnknownCallError(id) from error
+        raise
+
+
+def _listed(client: ClientAPI, id: str) -> Collection | None:
+    """As `by_id`, through names. A rename between two pages of a list may hide a collection, so it
+    is gone only if two lists agree."""
+    known = _LISTED[client]
+    found = by_name(client, known[id]) if id in known else None
+    if found is not None and str(found.id) == id:
+        return found
+    for _ in range(2):
+        every = list(list_all(client))
+        known.clear()
+        known.update((str(one.id), one.name) for one in every)
+        found = next((one for one in every if str(one.id) == id), None)
+        if found is not None:
+            return found
+    return None
 
 
 def holder(client: ClientAPI, name: str) -> str | None:

@@ -13,7 +13,7 @@ from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 
 from reembed.errors import PreflightError, ReembedError, SourceChangedError
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import (
     MAX_NAME,
     by_id,

@@ -14,8 +14,8 @@ from reembed.errors import PreflightError
 from reembed.records import Vectors
 from reembed.stores.chroma import records as chroma_records
 from reembed.stores.chroma import sqlite as chroma_sqlite
-from reembed.stores.chroma.client import mapped
 from reembed.stores.chroma.database import Database
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.values import Change, Where
 
 QUERY_ROWS = 100

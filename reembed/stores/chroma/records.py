@@ -22,7 +22,7 @@ from reembed.records import (
     metadata_text,
     vectors_to_list_array,
 )
-from reembed.stores.chroma.client import REFUSALS, mapped
+from reembed.stores.chroma.failures import OLDER, REFUSALS, mapped, refused, status_of
 from reembed.stores.chroma.floats import to_send
 from reembed.stores.chroma.sqlite import FloatFix
 
@@ -282,8 +282,10 @@ def write(collection: Collection, batch: Batch, vectors: Vectors) -> None:
     except Exception as error:
         # A server, or a proxy before it, may take less than the default limit: the answer is then
         # no Chroma error but the text of status 413. Halving finds the record to blame.
-        too_large = type(error) is Exception and "too large" in str(error).lower()
-        if not too_large and not isinstance(error, REFUSALS):
+        too_large = status_of(error) == 413 or (
+            type(error) is Exception and "too large" in str(error).lower()
+        )
+        if not too_large and not refused(error):
             with mapped(collection.name):
                 raise
         if len(batch.ids) > 1:
@@ -291,10 +293,19 @@ def write(collection: Collection, batch: Batch, vectors: Vectors) -> None:
             write(collection, batch.part(slice(None, middle)), vectors)
             write(collection, batch.part(slice(middle, None)), vectors)
             return
+        hint = "Raise max_payload_size_bytes in the server's configuration." if too_large else ""
         raise PreflightError(
             f"record {_short(batch.ids[0])}: Chroma refused it: {error}",
-            "Raise max_payload_size_bytes in the server's configuration." if too_large else "",
+            hint or ("" if isinstance(error, REFUSALS) else OLDER),
         ) from error
+
+
+def refuse_not_finite(ids: Sequence[str], vectors: Vectors) -> None:
+    """Raise PreflightError, naming the record, for NaN and infinity: servers before 1.5 take them,
+    and then find nothing any more."""
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise PreflightError(f"record {_short(ids[bad[0]])}: its vector is not finite")
 
 
 def _short(id: str) -> str:

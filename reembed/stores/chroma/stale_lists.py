@@ -18,7 +18,7 @@ from chromadb.api.models.Collection import Collection
 
 from reembed.records import chunked
 from reembed.stores.chroma import sqlite as chroma_sqlite
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.records import BATCH_ROWS, list_ids
 
 
@@ -28,12 +28,15 @@ def purge(folder: Path) -> None:
     SQLite gives the next row the highest id plus one, so only rows above it can be taken over.
     """
     with chroma_sqlite.reading(folder) as connection:
+        if not connection.execute(_TABLE).fetchone():  # a server before 1.5 keeps no lists
+            return
         found = connection.execute(f"SELECT EXISTS (SELECT 1 {_ABOVE})").fetchone()
     if found[0]:
         with chroma_sqlite.writing(folder) as connection:
             connection.execute(f"DELETE {_ABOVE}")
 
 
+_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'embedding_metadata_array'"
 _ABOVE = "FROM embedding_metadata_array WHERE id > (SELECT coalesce(max(id), 0) FROM embeddings)"
 
 

@@ -25,7 +25,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
             the server's.
         UnreachableError: nothing answers.
     """
-    database = Database(url, options.data_dir)
+    database = Database(url, options.data_dir, options.headers_env)
     catalog, reader = ChromaCatalog(database), ChromaReader(database)
     writer = ChromaWriter(database, catalog)
     return Store(

@@ -18,8 +18,8 @@ from reembed.stores.chroma import records as chroma_records
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma import stale_lists as chroma_ghosts
 from reembed.stores.chroma.catalog import ChromaCatalog
-from reembed.stores.chroma.client import mapped
 from reembed.stores.chroma.database import Database
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.values import (
     CollectionInfo,
     CollectionSpec,
@@ -80,6 +80,7 @@ class ChromaWriter:
             return
         collection = self._database.handle(id)
         file, vectors = self._database.file, np.ascontiguousarray(vectors, np.float32)
+        chroma_records.refuse_not_finite(records.column("id").to_pylist(), vectors)
         if file is not None:
             chroma_ghosts.purge(file)
         for batch in chroma_records.batches(

@@ -25,11 +25,13 @@ class ChromaServer:
 
 
 @contextmanager
-def chroma_server(folder: Path, seconds: float = 60, port: int = 0) -> Iterator[ChromaServer]:
+def chroma_server(
+    folder: Path, seconds: float = 60, port: int = 0, program: Path | None = None
+) -> Iterator[ChromaServer]:
     """Serve `folder`, which need not exist, until the end of the block; on a free port without
-    `port`."""
+    `port`, by this Chroma without `program`."""
     port = port or free_port()
-    program = Path(sys.executable).with_name("chroma")
+    program = program or Path(sys.executable).with_name("chroma")
     command = [program, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)]
     log = folder.with_name(f"{folder.name}.log")
     with log.open("w") as output:

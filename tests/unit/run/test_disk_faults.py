@@ -30,7 +30,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.errors import PreflightError, ReembedError, UnreachableError
 from reembed.quality.twins import TwinFinder
 from reembed.run.directory import RunDir
-from reembed.stores.chroma.client import mapped
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.sqlite import known_migrations
 from tests.support.disk_faults import FAULTS, FULL, READ_ONLY, Disk, Place, opened
 from tests.support.helpers import (

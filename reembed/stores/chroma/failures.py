@@ -1,0 +1,185 @@
+"""What an error of Chroma's client means: refused, out of reach, or damaged.
+
+Only what may pass by itself is `UnreachableError` (exit code 7, "run again"). What the server will
+never do, however often it is asked, is refused (5), with what to do instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from chromadb.errors import (
+    AuthorizationError,
+    ChromaAuthError,
+    ChromaError,
+    DuplicateIDError,
+    InvalidArgumentError,
+    InvalidDimensionException,
+    NotFoundError,
+    QuotaError,
+)
+
+from reembed.errors import (
+    CollectionNotFoundError,
+    DamagedStoreError,
+    PreflightError,
+    ReembedError,
+    UnreachableError,
+)
+
+_AGAIN = "Run again to resume."
+_ON_DISK = ("compact", "purging logs", "apply logs", "disk I/O error")
+"""Words of Chroma's errors in writing its own files; the cause is not among them."""
+REFUSALS = (
+    InvalidArgumentError,
+    InvalidDimensionException,
+    DuplicateIDError,
+    QuotaError,
+    TypeError,
+    ValueError,
+)
+"""What Chroma, or its client before sending, raises for a request that it will never take."""
+_NOT_TAKEN = "Failed to deserialize the JSON body"
+"""What a server says of a request that its version does not know."""
+OLDER = "The server may be too old for it: lists in metadata, for one, need Chroma 1.5."
+PASSING = frozenset({408, 425, 429})
+"""HTTP statuses below 500 that say nothing of the next time."""
+AUTH_HINT = (
+    "A token: CHROMA_CLIENT_AUTH_PROVIDER=chromadb.auth.token_authn.TokenAuthClientProvider and "
+    "CHROMA_CLIENT_AUTH_CREDENTIALS=the token. A user: chromadb.auth.basic_authn."
+    "BasicAuthClientProvider and user:password. Another header: source.headers_env names it and "
+    "the environment variable that holds it. Chroma Cloud: CHROMA_API_KEY."
+)
+NO_CHROMA = (
+    "Check host, port and path: behind a proxy the path goes into the URL, as in "
+    "chroma+https://host/chroma. Chroma itself is to be 1.0 or newer."
+)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error of Chroma's client, which keeps it in the context alone."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        if isinstance(at, httpx.HTTPStatusError):
+            return at.response.status_code
+        seen.add(id(at))
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def unknown_call(error: BaseException) -> bool:
+    """Whether the server does not know the call: a 404 that is no answer of Chroma's."""
+    return type(error) is Exception and status_of(error) == 404
+
+
+def refused(error: BaseException) -> bool:
+    """Whether Chroma will never take this request."""
+    return isinstance(error, REFUSALS) or _NOT_TAKEN in str(error)
+
+
+@contextmanager
+def mapped(where: str) -> Iterator[None]:
+    """Turn what Chroma's client raises into reembed's errors.
+
+    Args:
+        where: the URL or collection that the call is about, for the message.
+    """
+    try:
+        yield
+    except ReembedError:
+        raise
+    except httpx.HTTPError as error:
+        raise _of_network(where, error) from error
+    except NotFoundError as error:
+        raise CollectionNotFoundError(f"{where}: {error}") from error
+    except (ChromaAuthError, AuthorizationError) as error:
+        raise PreflightError(f"{where}: access refused: {error}", AUTH_HINT) from error
+    except REFUSALS as error:
+        by_status = _of_status(where, error)
+        if by_status is not None:
+            raise by_status from error
+        if "Could not connect" in str(error):
+            raise UnreachableError(f"{where}: {error}", "Check that the server runs.") from error
+        hint = NO_CHROMA if "expected a JSON value" in str(error) else ""
+        raise PreflightError(f"{where}: Chroma refused: {error}", hint) from error
+    except ChromaError as error:
+        if "already exists" in str(error):
+            raise PreflightError(f"{where}: {error}") from error
+        raise _failure(where, error) from error
+    except BaseException as error:
+        # The client raises bare Exception for an answer that is not Chroma's (a proxy's page), and
+        # its Rust part a PanicException, which is no Exception at all.
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise _of_status(where, error) or _failure(where, error) from error
+
+
+def _of_network(where: str, error: httpx.HTTPError) -> ReembedError:
+    told = f"{where}: {type(error).__name__}: {error}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return PreflightError(
+            told,
+            "CHROMA_SERVER_SSL_VERIFY=/path/to/ca.pem names the certificates to trust; "
+            "CHROMA_SERVER_SSL_VERIFY=false checks none.",
+        )
+    return UnreachableError(
+        told, "Check that the server runs and the address is right; run again to resume."
+    )
+
+
+def _of_status(where: str, error: BaseException) -> ReembedError | None:
+    """The error of an HTTP status, where one is behind `error`."""
+    status = status_of(error)
+    return None if status is None else of_status(where, status, str(error))
+
+
+def of_status(where: str, status: int, text: str) -> ReembedError:
+    """What it means that a server, or a proxy before it, answers with this status and text."""
+    words = " ".join(text.split())[:300]
+    told = f"{where}: answered with status {status}{': ' if words else ''}{words}"
+    if status in (401, 403):
+        return PreflightError(told, AUTH_HINT)
+    if 300 <= status < 400:
+        return PreflightError(told, "It redirects; write the address that it leads to.")
+    if status == 413:
+        return PreflightError(
+            told,
+            "A request of at most 20 MB is more than the server or its proxy takes: raise "
+            "max_payload_size_bytes in the server's configuration, or the proxy's limit.",
+        )
+    if status in (404, 405, 410, 501):
+        return PreflightError(told, NO_CHROMA)
+    if status < 500 and status not in PASSING:
+        return PreflightError(told)
+    return UnreachableError(told, f"Check that the server runs. {_AGAIN}")
+
+
+def _failure(where: str, error: BaseException) -> ReembedError:
+    """What a failure of Chroma's own comes from, as far as its words tell."""
+    if _NOT_TAKEN in str(error):
+        return PreflightError(f"{where}: Chroma refused: {error}", OLDER)
+    told = f"{where}: Chroma failed: {error}"
+    if "disk is full" in str(error):
+        return PreflightError(
+            told, "Free some space where Chroma's database is, and run the same command again."
+        )
+    if "readonly database" in str(error):
+        return PreflightError(
+            told, "Give the user that Chroma runs as the right to write to its database."
+        )
+    if "hnsw segment reader" in str(error):
+        return DamagedStoreError(
+            told,
+            "Chroma writes this index in place, and may have been killed while it did. If a run "
+            "of reembed is building the collection, delete it with `reembed clean` and run again: "
+            "what was paid for is kept. Of an old collection the run's export shards hold every "
+            "record and vector; one that an application wrote needs a backup of its own.",
+        )
+    if any(word in str(error) for word in _ON_DISK):
+        return UnreachableError(
+            told, f"The disk of Chroma's database may be full: see that it has room. {_AGAIN}"
+        )
+    return UnreachableError(told, _AGAIN)
