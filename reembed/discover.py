@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from reembed.embedders.families import OWN_PREFIXES, family_of
 from reembed.embedders.recorded import believe
 from reembed.errors import PreflightError, UsageError
+from reembed.manifest import Provider
 from reembed.manifest.urls import resolve_url
 from reembed.redaction import remember_url, without_secrets
 from reembed.redaction.terminal import harmless
@@ -20,7 +22,7 @@ from reembed.stores.values import CollectionInfo
 
 HEADER = """\
 # A migration manifest; `reembed schema` lists every key.
-# Next: choose the model below, then `reembed plan` this file.
+# Next: check the model below, then `reembed plan` this file.
 """
 
 _NOTE = (
@@ -76,8 +78,32 @@ class Discovery:
         return HEADER + "\n".join(lines) + "\n" + written
 
 
+def draft_model(spec: str) -> dict[str, Any]:
+    """The section `model` for `PROVIDER:NAME`, with the prefixes and the limit of its family.
+
+    Raises:
+        UsageError: it names no provider, or one that there is not.
+    """
+    provider, separator, name = spec.partition(":")
+    known = get_args(Provider)
+    if not separator or not name or provider not in known:
+        raise UsageError(
+            f"--model {spec}: should be PROVIDER:NAME", f"PROVIDER is one of {', '.join(known)}."
+        )
+    model: dict[str, Any] = {"provider": provider, "name": name}
+    family = family_of(name)
+    if family is not None and provider not in OWN_PREFIXES:
+        prefixes = {"document_prefix": family.document, "query_prefix": family.query}
+        model |= {key: prefix for key, prefix in prefixes.items() if prefix}
+        model |= {"max_tokens": family.max_tokens} if family.max_tokens else {}
+    return model
+
+
 def discover(
-    url: str, collection: str | None = None, folder: str | Path | None = None
+    url: str,
+    collection: str | None = None,
+    folder: str | Path | None = None,
+    model: str | None = None,
 ) -> Discovery:
     """Describe every collection and draft a manifest for one of them.
 
@@ -86,6 +112,7 @@ def discover(
         collection: which one; needed only where there are several.
         folder: where the manifest is to lie, from which its relative paths are read; default: the
             working directory.
+        model: the new model as `PROVIDER:NAME`; default: an example, to be replaced.
 
     Raises:
         UsageError: there are several and none is chosen; the hint lists them.
@@ -93,6 +120,7 @@ def discover(
         CollectionNotFoundError: the chosen one does not exist.
     """
     remember_url(url)
+    chosen_model = draft_model(model) if model else EXAMPLE_MODEL
     store = open_store(resolve_url(url, Path.cwd()))
     url, secrets = without_secrets(url)
     try:
@@ -121,7 +149,7 @@ def discover(
     if chosen.model is None:
         source["model"] = None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
-    manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": EXAMPLE_MODEL}
+    manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": chosen_model}
     return Discovery(url, infos, manifest, refused, _NOTE if secrets else "")
 
 

@@ -7,6 +7,7 @@ errors go to stderr. What a command did not manage is its exit code (see `reembe
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import sys
 import traceback
@@ -58,6 +59,9 @@ def _version(
 def init(
     url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
     collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="the new model")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", help="file to write; default: stdout")
     ] = None,
@@ -70,7 +74,7 @@ def init(
         raise UsageError(f"{output}: exists already", "Choose another name with -o.")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
-    found = discover(url, collection, output.parent if output else None)
+    found = discover(url, collection, output.parent if output else None, model)
     if output is not None:
         write_output(output, found.to_yaml())
     if as_json:
@@ -78,7 +82,8 @@ def init(
     elif output is None:
         say(found.to_yaml(), end="")
     else:
-        say(f"wrote {output}; next: choose its model, then `reembed plan {output}`")
+        choose = "" if model else "choose its model, then "
+        say(f"wrote {output}; next: {choose}reembed plan {shlex.quote(str(output))}")
         if found.note:
             say(found.note)
 

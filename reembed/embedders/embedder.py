@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from reembed.embedders.families import prefix_warning
 from reembed.embedders.fingerprint import PROBES, Fingerprint, compare, fingerprint_key
 from reembed.embedders.provider import (
     Counts,
@@ -126,6 +127,8 @@ class Embedder:
     def warnings(self) -> list[str]:
         """What a plan should tell about this model's settings; each one sentence."""
         found = self._provider.warnings()
+        if (told := prefix_warning(self.model)) is not None:
+            found.append(told)
         limits = self.limits
         if limits.max_tokens is None and not limits.refuses_long and self.model.base_url:
             found.append(

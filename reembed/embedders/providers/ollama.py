@@ -44,7 +44,6 @@ TIMEOUT = 300.0
 """Seconds. The first request loads the model, from a slow disk too."""
 KNOWN_MAX_TOKENS = {"nomic-embed-text": 2_048}
 """Where a server does not tell `context_length`."""
-PREFIXED = ("nomic-embed-text",)
 
 
 class OllamaProvider:
@@ -194,13 +193,6 @@ class OllamaProvider:
         return str(json.loads(response.text).get("version", "unknown"))
 
     def warnings(self) -> list[str]:
-        model = self._model
-        if self._family in PREFIXED and not (model.document_prefix and model.query_prefix):
-            return [
-                f"{self._family} was trained with prefixes and loses much without them: set "
-                'model.document_prefix to "search_document: " and model.query_prefix to '
-                '"search_query: ", unless the application itself sends none, as mem0 does.'
-            ]
         return []
 
     def close(self) -> None:
