@@ -65,12 +65,12 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         late = way_back.carry_late()
     else:
         if s.run.history.pending_move is None:
-            run_before(s.manifest.swap.before, variables)
+            run_before(s, variables)
         settle(s, embedding=False)
         receipt, late = _move_back_held(s, kind, way_back, before, accept_loss)
     let_writes_go(s)
     messages = _carry_late_until_quiet(way_back, late)
-    messages += _left_messages(late) + run_after(s.manifest.swap.after, variables)
+    messages += _left_messages(late) + run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=late.carried))
     return replace(
         outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,

@@ -72,7 +72,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     load_rest(s)
     caught_up = catch_up_source(s)
     refuse_held(manifest.state_dir)
-    run_before(manifest.swap.before, variables_of(s, "swap"))
+    run_before(s, variables_of(s, "swap"))
     return _move_held(s, kind, caught_up)
 
 
@@ -120,7 +120,7 @@ def _finish_swap(s: Session) -> SwapResult:
     conflicts = sorted({*settled, *result.conflicts})
     config = application_config(s.manifest, run.path, "swap")
     messages = [] if config is None else [DEPLOY.format(config)]
-    messages += run_after(s.manifest.swap.after, variables_of(s, "swap"))
+    messages += run_after(s, variables_of(s, "swap"))
     run.history.write(events.SwapFinished(swept=result.swept))
     return replace(
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,

@@ -234,6 +234,8 @@ class Swap(Section):
     """command run before the swap; its failure stops the swap"""
     after: str | None = None
     """command run after the swap"""
+    hook_timeout: str = "10m"
+    """how long a hook may take before it is ended: 30s, 10m, 2h"""
     keep_old: str = "30d"
     """how long `clean` leaves the old collection alone: 12h, 30d, 4w"""
 
@@ -243,6 +245,18 @@ class Swap(Section):
         if not re.fullmatch(r"[0-9]{1,5}[hdw]", value):
             raise ValueError("is a number and h, d or w, e.g. 30d")
         return value
+
+    @field_validator("hook_timeout")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9][0-9]{0,4}[smh]", value):
+            raise ValueError("is a number above zero and s, m or h, e.g. 10m")
+        return value
+
+    @property
+    def hook_timeout_seconds(self) -> int:
+        """`hook_timeout` in seconds."""
+        return int(self.hook_timeout[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.hook_timeout[-1]]
 
     @property
     def keep_old_seconds(self) -> int:

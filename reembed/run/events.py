@@ -22,6 +22,7 @@ LAST_SECOND = 253_402_300_799
 """The end of the year 9999: what comes later has no date."""
 
 Action = Literal["swap", "rollback"]
+Hook = Literal["before", "after"]
 Stage = Literal["export", "embed", "load"]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Figure = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
@@ -236,6 +237,27 @@ class SwapFinished(Event):
 
     event = "swap-finished"
     swept: Count = 0
+
+
+class HookBegun(Event):
+    """A hook of a move is about to start. What it did is not known until it has ended."""
+
+    event = "hook-begun"
+    hook: Hook
+    action: Action
+
+
+class HookDone(Event):
+    """A hook has ended.
+
+    Attributes:
+        ok: whether it ended with 0; None where the call that began it was killed.
+    """
+
+    event = "hook-done"
+    hook: Hook
+    action: Action
+    ok: bool | None = None
 
 
 class RollbackBegun(MoveBegun):
