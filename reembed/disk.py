@@ -142,9 +142,34 @@ def fsync_dir(path: Path) -> None:
 
 
 def make_private_dir(path: Path) -> None:
-    """Create `path`, readable by this user alone, and its parents."""
+    """Create `path` and those of its parents that are missing, for this user alone whatever the
+    umask is."""
     with write_errors(path):
-        path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            folder.chmod(PRIVATE_DIR)  # the umask takes from what mkdir is told
+        if not missing:
+            path.mkdir(exist_ok=True)  # an error where it is a file
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file of reembed's own, made if it is not there, for this user alone whatever the umask
+    is. Raises OSError."""
+    fd = os.open(path, flags | os.O_CREAT, PRIVATE_FILE)
+    try:
+        _make_private(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make_private(fd: int, mode: int = PRIVATE_FILE) -> None:
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != mode:
+        with contextlib.suppress(PermissionError):  # another user's, which we may write to
+            os.fchmod(fd, mode)
 
 
 def remove(path: Path) -> None:
@@ -172,6 +197,7 @@ def _replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(fd, "wb") as file:
+            _make_private(fd, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -189,9 +215,10 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a file that a user asked for with `-o`: whole or not at all, with ordinary rights.
+    """Write a file that a user asked for with `-o`: whole or not at all.
 
-    What is there and is no plain file, such as /dev/stdout, is written into and not replaced.
+    A new one is for this user alone, since it tells of a collection; what is there keeps its
+    rights, and what is no plain file, such as /dev/stdout, is written into and not replaced.
 
     Raises:
         PreflightError: it cannot be written.
@@ -202,7 +229,7 @@ def write_output(path: Path, text: str) -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             path.write_bytes(data)
             return
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else PRIVATE_FILE
         with _replacing(path, mode) as file:
             file.write(data)
 

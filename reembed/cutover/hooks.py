@@ -21,8 +21,9 @@ from reembed.errors import PreflightError
 from reembed.manifest import Manifest
 from reembed.redaction import redacted
 from reembed.redaction.terminal import harmless
+from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.events import Action, Hook, HookBegun, HookDone, RollbackFinished, SwapFinished
+from reembed.run.events import Action, Hook
 from reembed.session import Session
 
 OUTPUT_LINES = 5
@@ -174,17 +175,17 @@ def _run_once(
         return None
     action: Action = "rollback" if variables["ACTION"] == "rollback" else "swap"
     last = _last_of_move(s.run, hook, action)
-    if isinstance(last, HookBegun):
+    if isinstance(last, events.HookBegun):
         s.progress.note(
             f"the hook swap.{hook} was begun by a call that did not live to see its end, and is "
             "not run a second time: see that it has done its work"
         )
-        s.run.history.write(HookDone(hook=hook, action=action))
+        s.run.history.write(events.HookDone(hook=hook, action=action))
         return None
     if last is not None and last.ok is not False:
         s.progress.note(f"the hook swap.{hook} has run for this move already")
         return None
-    s.run.history.write(HookBegun(hook=hook, action=action))
+    s.run.history.write(events.HookBegun(hook=hook, action=action))
     failure: str | None = "it was interrupted"
     try:
         failure = run_hook(
@@ -192,15 +193,18 @@ def _run_once(
             folder=s.manifest.base_dir,
         )  # fmt: skip
     finally:
-        s.run.history.write(HookDone(hook=hook, action=action, ok=failure is None))
+        s.run.history.write(events.HookDone(hook=hook, action=action, ok=failure is None))
     return failure
 
 
-def _last_of_move(run: RunDir, hook: Hook, action: Action) -> HookBegun | HookDone | None:
+def _last_of_move(
+    run: RunDir, hook: Hook, action: Action
+) -> events.HookBegun | events.HookDone | None:
     """The newest event of this hook since the last move was finished."""
+    ours = (events.HookBegun, events.HookDone)
     for event in reversed(run.history.read()):
-        if isinstance(event, SwapFinished | RollbackFinished):
+        if isinstance(event, events.SwapFinished | events.RollbackFinished):
             return None
-        if isinstance(event, HookBegun | HookDone) and (event.hook, event.action) == (hook, action):
+        if isinstance(event, ours) and (event.hook, event.action) == (hook, action):
             return event
     return None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from reembed.disk import PRIVATE_FILE, write_errors
+from reembed.disk import open_private, write_errors
 from reembed.embedders.provider import Price
 from reembed.errors import BudgetError, PreflightError
 from reembed.manifest import Embed, Model
@@ -252,7 +252,7 @@ class Spending:
 
 def _open(path: Path) -> int:
     """Open for appending, without the half line of a crash."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
+    fd = open_private(path, os.O_RDWR | os.O_APPEND)
     with contextlib.ExitStack() as failing:
         failing.callback(os.close, fd)
         data = path.read_bytes()

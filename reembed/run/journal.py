@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import PRIVATE_FILE, fsync_dir, read_errors, write_errors
+from reembed.disk import fsync_dir, open_private, read_errors, write_errors
 from reembed.errors import DamagedError
 from reembed.redaction import redacted_data
 
@@ -109,7 +109,7 @@ class Journal:
     def _write(self, line: bytes) -> None:
         with write_errors(self.path):
             new = not self.path.exists()
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
+            fd = open_private(self.path, os.O_RDWR | os.O_APPEND)
             try:
                 os.ftruncate(fd, self._size)  # a torn line
                 left = line

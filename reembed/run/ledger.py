@@ -8,13 +8,14 @@ it whether a record is the one that was moved.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from reembed.disk import remove, sqlite_errors, write_errors
+from reembed.disk import open_private, remove, sqlite_errors, write_errors
 from reembed.records import SHARD_ROWS
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
@@ -61,7 +62,7 @@ class Ledger:
         self._displaced = frozenset[str]()
         self._path: Path = run.path / FILE
         with write_errors(self._path):
-            self._path.touch(mode=0o600, exist_ok=True)
+            os.close(open_private(self._path, os.O_RDWR))
         try:
             self._open()
         except sqlite3.DatabaseError:  # damaged: it is only an index over the shards

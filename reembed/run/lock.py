@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from reembed.disk import PRIVATE_FILE, make_private_dir, write_errors
+from reembed.disk import make_private_dir, open_private, write_errors
 from reembed.errors import LockedError
 
 
@@ -35,7 +35,7 @@ class StateLock:
             return
         make_private_dir(self.path.parent)
         with write_errors(self.path):
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+            fd = open_private(self.path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ is in the run's shards.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -25,7 +26,7 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from reembed.disk import STATE, make_private_dir, sqlite_errors, write_errors
+from reembed.disk import STATE, make_private_dir, open_private, sqlite_errors, write_errors
 from reembed.errors import PreflightError
 from reembed.records import Vectors
 
@@ -84,7 +85,7 @@ class VectorCache:
 
     def _open(self) -> None:
         with write_errors(self._path):
-            self._path.touch(mode=0o600, exist_ok=True)
+            os.close(open_private(self._path, os.O_RDWR))
             self._file = self._path.stat().st_ino
         with sqlite_errors(self._path):
             self._db = sqlite3.connect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import os
 from pathlib import Path
 
 import pytest
@@ -81,14 +81,24 @@ def test_what_holds_text_is_readable_by_its_owner_alone(
     tmp_path: Path, database: Path, command: Command
 ) -> None:
     manifest = write_manifest(tmp_path, f"chroma:{database}")
-    assert command("run", manifest).code == 0
-    state = tmp_path / ".reembed"
-    files = [path for path in state.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"manifest.yaml", "journal.jsonl", "verdict.json"}
+    state, page = tmp_path / ".reembed", tmp_path / "page.html"
+    umask = os.umask(0)
+    try:
+        assert command("run", manifest).code == 0
+        assert command("swap", manifest, "--yes").code == 0
+        assert command("rollback", manifest, "--yes").code == 0
+        assert command("report", manifest, "-o", page).code == 0
+        assert command("init", f"chroma:{database}", "-o", tmp_path / "drafted.yaml",
+                       "--collection", "docs").code == 0  # fmt: skip
+    finally:
+        os.umask(umask)
+    paths = [state, *state.rglob("*"), page, tmp_path / "drafted.yaml"]
+    names = {path.name for path in paths if path.is_file()}
+    assert names >= {"manifest.yaml", "journal.jsonl", "verdict.json", "report.html", "summary.md"}
     loose = {
-        str(path.relative_to(state)): oct(path.stat().st_mode & 0o777)
-        for path in files
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777)
+        for path in paths
+        if path.stat().st_mode & 0o777 != (0o700 if path.is_dir() else 0o600)
     }
     assert loose == {}
 

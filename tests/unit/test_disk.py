@@ -12,6 +12,7 @@ import pytest
 
 from reembed.disk import (
     atomic_file,
+    open_private,
     sqlite_errors,
     temporary_folder,
     write_atomic,
@@ -73,17 +74,36 @@ class TestAtomicFile:
             raise ConnectionResetError(errno.ECONNRESET, "reset")
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277, 0o777])
+def test_rights_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "a" / "b" / "atomic", b"x")
+        write_output(tmp_path / "output", "x")
+        os.close(open_private(tmp_path / "private", os.O_RDWR))
+        (tmp_path / "loose").touch(mode=0o666)
+        (tmp_path / "loose").chmod(0o666)
+        os.close(open_private(tmp_path / "loose", os.O_RDWR))
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
+             for path in tmp_path.rglob("*")}  # fmt: skip
+    assert modes == {
+        "a": 0o700, "a/b": 0o700, "a/b/atomic": 0o600, "output": 0o600, "private": 0o600,
+        "loose": 0o600,
+    }  # fmt: skip
+
+
 class TestOutput:
-    def test_has_ordinary_rights_and_keeps_those_it_had(self, tmp_path: Path) -> None:
+    def test_is_for_this_user_alone_and_keeps_the_rights_it_had(self, tmp_path: Path) -> None:
         write_output(tmp_path / "new", "text")
         assert (tmp_path / "new").read_text() == "text"
-        (tmp_path / "plain").touch()
-        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == stat.S_IMODE(
-            (tmp_path / "plain").stat().st_mode
-        )
-        (tmp_path / "private").touch(mode=0o600)
-        write_output(tmp_path / "private", "text")
-        assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+        for mode in (0o640, 0o644):
+            (tmp_path / "there").touch()
+            (tmp_path / "there").chmod(mode)
+            write_output(tmp_path / "there", "text")
+            assert stat.S_IMODE((tmp_path / "there").stat().st_mode) == mode
 
     def test_a_link_stays_one(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
