@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reembed.cutover.leftovers import clean_database
     from reembed.errors import ReembedError
     from reembed.manifest import Manifest
     from reembed.migration import Migration
@@ -27,6 +28,7 @@ __all__ = [
     "SwapResult",
     "Verdict",
     "__version__",
+    "clean_database",
 ]
 
 _MODULES = {
@@ -39,6 +41,7 @@ _MODULES = {
     "RunResult": "reembed.results",
     "SwapResult": "reembed.results",
     "Verdict": "reembed.quality.verdict",
+    "clean_database": "reembed.cutover.leftovers",
 }
 
 

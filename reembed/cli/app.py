@@ -23,6 +23,7 @@ from reembed.cli.output import say, say_json, show
 from reembed.disk import write_atomic, write_output
 from reembed.errors import InterruptedRunError, OutputError, ReembedError, UsageError
 from reembed.manifest import Manifest, json_schema
+from reembed.manifest.urls import is_url
 from reembed.progress import TerminalProgress
 from reembed.redaction.terminal import clean_streams
 
@@ -173,9 +174,22 @@ def rollback(
 
 
 @app.command()
-def clean(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete the collection that is not live: the old one after a swap, else the shadow."""
-    _moved(_migration(manifest).clean(dry_run=not yes), as_json)
+def clean(
+    target: Annotated[
+        str, typer.Argument(metavar="MANIFEST|URL", help="a migration's YAML file, or a database")
+    ],
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Delete the collection that is not live: the old one after a swap, else the shadow. With a
+    database's URL: what it has brought along from another one, where runs had left it."""
+    if not is_url(target):
+        _moved(_migration(Path(target)).clean(dry_run=not yes), as_json)
+        return
+    from reembed.cli.text import cleaned_text
+    from reembed.cutover.leftovers import clean_database
+
+    _show(clean_database(target, dry_run=not yes), cleaned_text, as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reembed.cutover.leftovers import Cleaned
 from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
 from reembed.run.steps import Step
@@ -127,6 +128,18 @@ def _moved_text(result: SwapResult) -> RenderableType:
     for message in result.messages:
         table.add_row("", message)
     return table
+
+
+def cleaned_text(result: Cleaned) -> RenderableType:
+    """What a database has brought along, and was removed or would be."""
+    table = _pairs("clean" if result.done else "clean (dry run)")
+    for one in result.leftovers:
+        table.add_row(one.kind, f"{one.name}: {one.about}")
+    if not result.leftovers:
+        return Text("Nothing in this database was copied from one in which runs had left it.")
+    if result.done:
+        return Group(table, Text(f"Removed {len(result.leftovers):,}."))
+    return Group(table, Text("Nothing was done. Add --yes to remove all of this.", "bold"))
 
 
 def _names_text(result: SwapResult) -> str:

@@ -104,7 +104,10 @@ def drop_old(
             "(swap.keep_old)",
             "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now.",
         )
-    if store.resolve(live).id != live_id:
+    now = store.resolve(live).id
+    if begun and now == parked_id and store.catalog.describe_id(live_id) is None:
+        return "the old collection is deleted"  # its last note went before this was journalled
+    if now != live_id:
         raise SourceChangedError(
             f"{live!r} no longer leads to the collection that this run swapped in",
             "Another swap has happened since; nothing was deleted.",

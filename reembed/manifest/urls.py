@@ -43,6 +43,11 @@ def absolute(path: str, base_dir: Path) -> str:
         raise ManifestError(f"{path[:100]!r} is no usable path: {error}") from None
 
 
+def is_url(text: str) -> bool:
+    """Whether this is a store URL, and not a file's name."""
+    return text.partition(":")[0] in (*PATH_SCHEMES, *HOST_SCHEMES) and ":" in text
+
+
 def check_url(url: str, origin: str) -> None:
     """Raise ManifestError unless `url` has a known scheme and says where the store is."""
     remember_url(url)

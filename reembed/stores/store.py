@@ -28,6 +28,7 @@ from reembed.stores.values import (
     CollectionInfo,
     CollectionSpec,
     Exchange,
+    Leftover,
     Receipt,
     SpecCheck,
     Survey,
@@ -241,6 +242,19 @@ class Claims(Protocol):
         ...
 
 
+class Leftovers(Protocol):
+    """What runs have left in a database, and was copied with it to this one, where no run knows of
+    it."""
+
+    def find(self) -> list[Leftover]:
+        """All of it, in the order in which it is removed."""
+        ...
+
+    def remove(self) -> list[Leftover]:
+        """Remove it. Returns what was removed."""
+        ...
+
+
 @dataclass(frozen=True)
 class Store:
     """A vector database behind one URL, by its parts.
@@ -266,6 +280,7 @@ class Store:
     capture: Capture | None = None
     cutover: Cutover | None = None
     claims: Claims | None = None
+    leftovers: Leftovers | None = None
     close: Callable[[], None] = lambda: None
 
     def resolve(self, live: str) -> CollectionInfo:

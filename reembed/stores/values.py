@@ -200,3 +200,18 @@ class Receipt:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that runs have left in a database, and that was copied from it to this one.
+
+    Attributes:
+        kind: triggers, function, log, column, table, note or lease.
+        name: of it, or of what it hangs on.
+        about: what it is, in words.
+    """
+
+    kind: str
+    name: str
+    about: str

@@ -29,6 +29,7 @@ from reembed.session import Session
 from reembed.stores.chroma import function as chroma_function
 from reembed.stores.chroma.pointer import name_of
 from tests.support.helpers import CASES, ROOT, Command, chroma, vector_of, write_manifest
+from tests.support.pg_docs import identity
 from tests.support.watch import SECRET, Watch, watching
 
 OPENAI = {"provider": "openai", "name": "text-embedding-3-small"}
@@ -257,7 +258,8 @@ def test_a_run_calls_no_old_model_that_a_comment_in_postgres_names(
         connection.execute("CREATE TABLE docs (id text PRIMARY KEY, body text, v vector(48))")
         connection.execute("INSERT INTO docs VALUES ('a', 'one', array_fill(1, '{48}')::vector)")
         for keys in models(watch.url, watch.folder).values():
-            note = sql.Literal("reembed:" + json.dumps({"model": keys}))
+            whose = identity(connection, "docs")
+            note = sql.Literal("reembed:" + json.dumps({"model": keys, "of": whose}))
             connection.execute(sql.SQL("COMMENT ON COLUMN docs.v IS {}").format(note))
             found, told = old_model(manifest_of(postgres_url, "docs"))
             assert found is None
@@ -281,6 +283,8 @@ def test_parts_of_a_comment_do_not_become_statements(postgres_url: str, tmp_path
             vector = str(vector_of("old", str(row)).tolist())
             connection.execute("INSERT INTO docs VALUES (%s, %s, %s)", [row, f"text {row}", vector])
         for number, note in enumerate(notes):
+            if isinstance(note, dict):  # as if it were this table's own
+                note |= {"of": identity(connection, "docs")}
             text = sql.Literal("reembed:" + json.dumps(note))
             connection.execute(sql.SQL("COMMENT ON COLUMN docs.v IS {}").format(text))
             path = write_manifest(

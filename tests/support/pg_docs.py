@@ -177,6 +177,17 @@ def pg_manifest(folder: Path, url: str, **changes: Any) -> Path:
     return write_manifest(folder, url, **{"swap__keep_old": "0d", **changes})
 
 
+def identity(connection: psycopg.Connection, table: str) -> str:
+    """Which table this is, among those of all databases: cluster, database and oid."""
+    row = connection.execute(
+        "SELECT concat_ws('/', system_identifier, d.oid, %s::regclass::oid) FROM "
+        "pg_control_system(), pg_database d WHERE datname = current_database()",
+        [f'"{table}"'],
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 CATALOG = {
     "tables": "SELECT relname FROM pg_class WHERE relkind IN ('r', 'S', 'i') AND relnamespace = "
               "'public'::regnamespace",

@@ -6,12 +6,14 @@ sequence number above the last one": numbers are given before the commit, so tha
 miss late commits (measured: 7 of 900 lost), and inserts alone are not all writes (61 lost).
 
 The triggers are ENABLE ALWAYS, or `session_replication_role = replica` would pass by them. Log
-table and functions lie in the table's own schema and are named by its oid, so they are found after
-renames and by a process that knows nothing of the one that made them.
+table and function are named by the table's oid, so they are found after renames and by a process
+that knows nothing of the one that made them. All of that is copied with the database: only the
+log's comment says, by `identity`, whose it is, and a copy counts for nobody.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -25,6 +27,8 @@ from reembed.stores.postgres.client import (
     fetch_one,
 )
 from reembed.stores.postgres.locks.hold import patiently
+from reembed.stores.postgres.schema.access import close_function, close_relation
+from reembed.stores.postgres.schema.notes import identity
 from reembed.stores.postgres.schema.table import Table
 
 TRIGGERS = ("zz_reembed_rows", "zz_reembed_truncate")
@@ -79,17 +83,35 @@ def _function_name(oid: int) -> str:
     return f"reembed_{oid}_capture"
 
 
+_NAMED = re.compile(r"reembed_(\d+)_(?:capture|log)")
+
+
+def _found(connection: Connection, table: Table) -> tuple[str, str] | None:
+    """Schema and mark of a table's own log; None where it is not captured, or a trigger is off."""
+    return fetch_one(
+        connection,
+        "SELECT nspname, mark FROM (SELECT relnamespace, obj_description(oid, 'pg_class') AS mark "
+        "FROM pg_class WHERE relname = %(log)s AND relkind = 'r') l JOIN pg_namespace n ON n.oid = "
+        "relnamespace WHERE mark LIKE %(whose)s AND 2 = (SELECT count(*) FROM pg_trigger t JOIN "
+        "pg_proc f ON f.oid = tgfoid WHERE tgrelid = %(oid)s AND tgname = ANY (%(triggers)s) AND "
+        "tgenabled = 'A' AND proname = %(function)s AND pronamespace = relnamespace)",
+        {
+            "log": _log_name(table.oid), "function": _function_name(table.oid), "oid": table.oid,
+            "triggers": list(TRIGGERS), "whose": f"capture % of {identity(connection, table.oid)}",
+        },
+    )  # fmt: skip
+
+
+def _log(connection: Connection, table: Table) -> sql.Identifier:
+    found = _found(connection, table)
+    return sql.Identifier(found[0] if found else table.schema, _log_name(table.oid))
+
+
 def mark(connection: Connection, table: Table) -> str | None:
     """The capture's own mark, new with each installation; None where the table is not captured,
-    or a trigger of it is off."""
-    row = fetch_one(
-        connection,
-        "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c JOIN pg_namespace n ON n.oid = "
-        "relnamespace WHERE nspname = %s AND relname = %s AND 2 = (SELECT count(*) FROM "
-        "pg_trigger WHERE tgrelid = %s AND tgname = ANY (%s) AND tgenabled = 'A')",
-        [table.schema, _log_name(table.oid), table.oid, list(TRIGGERS)],
-    )
-    return row[0] if row else None
+    or a trigger of it is off, or what is there was copied from another table or database."""
+    found = _found(connection, table)
+    return found[1] if found else None
 
 
 def allowed(connection: Connection, table: Table) -> bool:
@@ -118,7 +140,7 @@ def install(connection: Connection, table: Table) -> str | None:
     if not allowed(connection, table):  # asked first: to be refused, one must wait for the lock
         return None
     remove(connection, table)
-    new = f"capture {secrets.token_hex(8)}"
+    new = f"capture {secrets.token_hex(8)} of {identity(connection, table.oid)}"
     names = {
         "log": sql.Identifier(table.schema, _log_name(table.oid)),
         "function": sql.Identifier(table.schema, _function_name(table.oid)),
@@ -130,9 +152,7 @@ def install(connection: Connection, table: Table) -> str | None:
     def make() -> None:
         for statement in (
             "CREATE TABLE {log} (seq bigserial PRIMARY KEY, op text NOT NULL, id text)",
-            "REVOKE ALL ON {log} FROM PUBLIC",
             _FUNCTION,
-            "REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
             "CREATE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {table} "
             "FOR EACH ROW EXECUTE FUNCTION {function}()",
             "CREATE TRIGGER {truncate} AFTER TRUNCATE ON {table} "
@@ -144,6 +164,15 @@ def install(connection: Connection, table: Table) -> str | None:
         connection.execute(
             sql.SQL("COMMENT ON TABLE {log} IS {mark}").format(mark=sql.Literal(new), **names)
         )
+        made = fetch_one(
+            connection,
+            "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE "
+            "nspname = %s AND relname = %s",
+            [table.schema, _log_name(table.oid)],
+        )
+        assert made is not None, "it has just been made"
+        close_relation(connection, int(made[0]))
+        close_function(connection, table.schema, _function_name(table.oid))
 
     try:
         patiently(connection, [table], make)
@@ -153,54 +182,90 @@ def install(connection: Connection, table: Table) -> str | None:
 
 
 def remove(connection: Connection, table: Table) -> None:
-    """Remove every trace of a capture, or of half of one. The table may be gone.
+    """Remove every trace of a capture, of half of one, or of one that was copied with its table.
+    The table may be gone.
 
     Raises:
         LockedError: transactions that use the table do not end.
     """
-    oid = table.oid
-    names = fetch_all(
-        connection,
-        "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
-        "WHERE c.oid = %s",
-        [oid],
-    )
+    found = triggers_of(connection, [table.oid])
+    names = [(trigger.schema, trigger.function) for trigger in found]
+    numbers = {name: _NAMED.fullmatch(name) for _, name in names}
+    oids = {table.oid, *(int(number[1]) for number in numbers.values() if number)}
     functions = fetch_all(
         connection,
-        "SELECT nspname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE proname = "
-        "%s AND pronargs = 0",
-        [_function_name(oid)],
+        "SELECT nspname, proname, p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
+        "WHERE proname = ANY (%s) AND pronargs = 0 AND prorettype = 'trigger'::regtype",
+        [[_function_name(oid) for oid in oids]],
     )
     logs = fetch_all(
         connection,
-        "SELECT nspname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = "
-        "%s AND relkind = 'r'",
-        [_log_name(oid)],
+        "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE "
+        "relname = ANY (%s) AND relkind = 'r'",
+        [[_log_name(oid) for oid in oids]],
     )
-    if not functions and not logs:
+    if not found and not functions and not logs:
         return
-    schema, name = names[0] if names else ("", "")
 
     def undo() -> None:
-        if names:
-            for trigger in TRIGGERS:
+        for trigger in found:
+            connection.execute(
+                sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
+                    sql.Identifier(trigger.name), trigger.table
+                )
+            )
+        kept = set()
+        for schema, name, oid in functions:
+            if fetch_one(connection, "SELECT 1 FROM pg_trigger WHERE tgfoid = %s LIMIT 1", [oid]):
+                kept.add((schema, name.replace("_capture", "_log")))  # another table's
+                continue
+            connection.execute(
+                sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(schema, name))
+            )
+        for schema, name in logs:
+            if (schema, name) not in kept:
                 connection.execute(
-                    sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
-                        sql.Identifier(trigger), sql.Identifier(schema, name)
-                    )
+                    sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, name))
                 )
-        for (of,) in functions:
-            connection.execute(
-                sql.SQL("DROP FUNCTION IF EXISTS {}()").format(
-                    sql.Identifier(of, _function_name(oid))
-                )
-            )
-        for (of,) in logs:
-            connection.execute(
-                sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(of, _log_name(oid)))
-            )
 
     patiently(connection, [table], undo)
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger that bears the name of one of a capture's.
+
+    Attributes:
+        place: schema and name of its table.
+        schema, function: of the function that it calls.
+    """
+
+    name: str
+    place: tuple[str, str]
+    oid: int
+    schema: str
+    function: str
+
+    @property
+    def table(self) -> sql.Identifier:
+        return sql.Identifier(*self.place)
+
+
+def triggers_of(connection: Connection, oids: list[int] | None = None) -> list[Trigger]:
+    """Those on some tables, or on all, that a capture made, here or where they were copied from."""
+    rows = fetch_all(
+        connection,
+        "SELECT tgname, n.nspname, relname, c.oid, f.nspname, proname FROM pg_trigger t JOIN "
+        "pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace JOIN pg_proc p "
+        "ON p.oid = tgfoid JOIN pg_namespace f ON f.oid = pronamespace WHERE tgname = ANY (%s) AND "
+        "proname ~ '^reembed_[0-9]+_capture$' AND NOT tgisinternal AND (%s::oid[] IS NULL OR "
+        "tgrelid = ANY (%s::oid[])) ORDER BY 2, 3, 1",
+        [list(TRIGGERS), oids, oids],
+    )
+    return [
+        Trigger(name, (schema, table), oid, of, function)
+        for name, schema, table, oid, of, function in rows
+    ]
 
 
 def length(connection: Connection, table: Table) -> int | None:
@@ -209,9 +274,7 @@ def length(connection: Connection, table: Table) -> int | None:
         return None
     row = fetch_one(
         connection,
-        sql.SQL("SELECT count(*) FROM {}").format(
-            sql.Identifier(table.schema, _log_name(table.oid))
-        ),
+        sql.SQL("SELECT count(*) FROM {}").format(_log(connection, table)),
     )
     return int(row[0]) if row else None
 
@@ -220,9 +283,7 @@ def touched(connection: Connection, table: Table) -> Touched:
     """What the queue holds now."""
     rows = fetch_all(
         connection,
-        sql.SQL("SELECT seq, op, id FROM {} ORDER BY seq").format(
-            sql.Identifier(table.schema, _log_name(table.oid))
-        ),
+        sql.SQL("SELECT seq, op, id FROM {} ORDER BY seq").format(_log(connection, table)),
     )
     ids = dict.fromkeys(table.prefix + id for _, _, id in rows if id is not None)
     return Touched(list(ids), any(op == TRUNCATED for _, op, _ in rows), [row[0] for row in rows])
@@ -233,7 +294,7 @@ def forget(connection: Connection, table: Table, entries: list[int]) -> None:
     if entries:
         connection.execute(
             sql.SQL("DELETE FROM {} WHERE seq = ANY (%s)").format(
-                beside_parameters(sql.Identifier(table.schema, _log_name(table.oid)))
+                beside_parameters(_log(connection, table))
             ),
             [entries],
         )

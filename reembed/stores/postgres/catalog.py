@@ -15,7 +15,6 @@ from psycopg import sql
 
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.records import Metric
-from reembed.stores.postgres import shadow_tables as pg_tables
 from reembed.stores.postgres.client import (
     Connection,
     Database,
@@ -25,8 +24,8 @@ from reembed.stores.postgres.client import (
     identify,
     mapped,
 )
-from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.layout import read_parts, table_by_oid, vector_tables
 from reembed.stores.postgres.schema.names import (
     ENTITIES,
@@ -126,7 +125,9 @@ class Catalog:
     def describe_found(self, found: Found) -> CollectionInfo:
         parts = self.parts(found)
         main = parts[0]
-        note = pg_tables.read_note(self.main, main)
+        note = pg_notes.read_note(self.main, main)
+        if "stands_for" in note:
+            pg_notes.standing_in(self.main, int(note["stands_for"]))  # refuses if another one does
         index = pg_indexes.vector_index(self.main, main)
         settings = index.to_dict() if index else note.get("index", {"type": "none"})
         return CollectionInfo(
@@ -145,7 +146,7 @@ class Catalog:
     def metric_of(self, table: Table) -> Metric:
         """The metric of the vector column's index, else the one it was made for."""
         index = pg_indexes.vector_index(self.main, table)
-        return _metric(index, {} if index else pg_tables.read_note(self.main, table))
+        return _metric(index, {} if index else pg_notes.read_note(self.main, table))
 
     def count_of(self, table: Table) -> int:
         row = fetch_one(self.main, sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
@@ -179,7 +180,7 @@ class Catalog:
         key, _, oid = id.rpartition("/")
         if key != self.database.key or not oid.isdigit():
             return None
-        table = pg_columns.standing_in(self.main, int(oid))
+        table = pg_notes.standing_in(self.main, int(oid))
         return None if table is None else table_by_oid(self.main, table)
 
     def tables(self, id: str) -> list[Table]:

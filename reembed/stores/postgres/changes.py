@@ -9,6 +9,7 @@ from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move.mover import Mover
+from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Change
 
@@ -34,6 +35,7 @@ class TableChanges:
                 for table in self._catalog.parts(found):
                     pg_capture.remove(self._catalog.main, table)
                     pg_columns.drop_columns(self._catalog.main, [table])
+                    pg_notes.remove_spent(self._catalog.main, table)
 
     def since(self, id: str, mark: str | None) -> Change:
         tables = self._catalog.tables(id)

@@ -1,30 +1,42 @@
 """Claims on live names: rows of a small table beside the live one, `reembed_lease`.
 
 Each change is one statement that Postgres makes on one row, so the compare-and-set is its own. The
-table is made with the first claim and dropped with the last. A connection of its own is used, for a
-renewal must not fall into a transaction that reads a snapshot.
+table is made with the first claim and dropped with the last. It is closed to all but its owner, and
+UNLOGGED, so that no publication sends it to a subscriber; if Postgres crashes it is empty, and
+whoever held a claim finds that it is lost. A row says whose it is, so a copied one binds nobody. A
+connection of its own is used, for a renewal must not fall into a transaction that reads a snapshot.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, LiteralString
 
 from psycopg import errors, sql
 
 from reembed.errors import UnreachableError
-from reembed.stores.postgres.client import Connection, beside_parameters, connect, mapped
+from reembed.stores.postgres.client import (
+    Connection,
+    beside_parameters,
+    connect,
+    database_key,
+    mapped,
+)
+from reembed.stores.postgres.schema.access import close_relation
 from reembed.stores.postgres.schema.names import find_table, place_for
 
 TABLE = "reembed_lease"
 _TRIES = 20
+_NAMED = re.compile(r" of ([^ ]+/[0-9]+/[0-9]+)$")
+"""How a row's name ends: the identity of the table that it was written to."""
 _CLAIM = """
-INSERT INTO {table} AS held (live, claim) VALUES (%(live)s, %(claim)s)
+INSERT INTO {table} AS held (live, claim) VALUES ({key}, %(claim)s)
 ON CONFLICT (live) DO UPDATE SET claim = excluded.claim
 WHERE held.claim = excluded.claim OR held.claim = %(over)s
 RETURNING claim
 """
 _RENEW = """
-UPDATE {table} SET claim = %(renewed)s WHERE live = %(live)s AND claim IN (%(claim)s, %(renewed)s)
+UPDATE {table} SET claim = %(renewed)s WHERE live = {key} AND claim IN (%(claim)s, %(renewed)s)
 RETURNING claim
 """
 
@@ -73,8 +85,9 @@ class Claims:
                 with self._connection.transaction():
                     self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", live)
                     self._execute(
-                        "DELETE FROM {table} WHERE live = %(live)s AND claim = %(claim)s",
-                        live, claim=claim,
+                        "DELETE FROM {table} WHERE live = {key} AND claim = %(claim)s OR live ~ "
+                        "%(named)s AND live !~ concat(' of ', %(whose)s::text, '/', {oid}, '$')",
+                        live, claim=claim, named=_NAMED.pattern,
                     )  # fmt: skip
                     if not self._row("SELECT 1 FROM {table} LIMIT 1", live):
                         self._execute("DROP TABLE {table}", live)
@@ -87,15 +100,19 @@ class Claims:
 
     def _make(self, live: str) -> None:
         try:
-            self._execute(
-                "CREATE TABLE IF NOT EXISTS {table} (live text PRIMARY KEY, claim text NOT NULL)",
-                live,
-            )
+            with self._connection.transaction():
+                self._execute(
+                    "CREATE UNLOGGED TABLE {table} (live text PRIMARY KEY, claim text NOT NULL)",
+                    live,
+                )
+                made = self._row("SELECT {oid}", live)
+                assert made is not None, "a SELECT without FROM has one row"
+                close_relation(self._connection, int(made[0]))
         except (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject):
             return  # another process made it at the same moment
 
     def _standing(self, live: str) -> str | None:
-        row = self._row("SELECT claim FROM {table} WHERE live = %(live)s", live)
+        row = self._row("SELECT claim FROM {table} WHERE live = {key}", live)
         return None if row is None else str(row[0])
 
     def _place(self, live: str) -> tuple[str, str]:
@@ -120,7 +137,16 @@ class Claims:
             self._places[live] = self._place(live)  # one claim stays one row, whatever moves
         schema, name = self._places[live]
         table = sql.Identifier(schema, TABLE)
-        if "%(" not in query:
-            return sql.SQL(query).format(table=table), None
-        statement = sql.SQL(query).format(table=beside_parameters(table))
-        return statement, {"live": name, **values}
+        oid = sql.SQL("{}::regclass::oid").format(sql.Literal(table.as_string(None)))
+        if "{key}" not in query:
+            return sql.SQL(query).format(table=table, oid=oid), None
+        oid_text = beside_parameters(oid)
+        key = sql.SQL("concat(%(live)s::text, ' of ', %(whose)s::text, '/', {})").format(oid_text)
+        statement = sql.SQL(query).format(table=beside_parameters(table), oid=oid_text, key=key)
+        return statement, {"live": name, "whose": database_key(self._connection), **values}
+
+
+def is_foreign(live: str, whose: str) -> bool:
+    """Whether a row's name says that it is of another table than the one of this identity."""
+    found = _NAMED.search(live)
+    return found is not None and found[1] != whose

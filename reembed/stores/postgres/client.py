@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, LiteralString, TypeAlias
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors, sql
@@ -30,6 +31,7 @@ from reembed.redaction.urls import parted
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 CONNECT_SECONDS = 10
 SETTINGS = {
@@ -57,6 +59,10 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 """What a server says when it answers and says no; libpq gives no SQLSTATE while connecting."""
+
+
+_KEYS: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+"""The database that each open connection leads to, asked for once."""
 
 
 @dataclass(frozen=True)
@@ -163,32 +169,43 @@ def identify(connection: Connection, url: str) -> Database:
             "EXTENSION vector in it.",
         )
     assert row is not None, "a connection has a database"
-    try:
-        system = fetch_one(connection, "SELECT system_identifier FROM pg_control_system()")
-    except errors.InsufficientPrivilege:
+    system = database_key(connection).partition("/")[0]
+    return Database(system, row[0], row[1], row[2], str(row[3]).split()[0], extension[0])
+
+
+def database_key(connection: Connection) -> str:
+    """What every identity in this database begins with: cluster and oid. Neither a dump nor a
+    database made from a template has that of its original."""
+    if connection not in _KEYS:
+        readable = fetch_one(
+            connection, "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')"
+        )
         system = None
-    return Database(
-        str(system[0]) if system else "unknown", row[0], row[1], row[2],
-        str(row[3]).split()[0], extension[0],
-    )  # fmt: skip
+        if readable and readable[0]:  # asked first: an error would end the caller's transaction
+            system = fetch_one(connection, "SELECT system_identifier FROM pg_control_system()")
+        row = fetch_one(
+            connection, "SELECT oid FROM pg_database WHERE datname = current_database()"
+        )
+        _KEYS[connection] = f"{system[0] if system else 'unknown'}/{row[0] if row else 0}"
+    return _KEYS[connection]
 
 
 def fetch_one(
-    connection: Connection, query: Statement, parameters: Sequence[Any] = ()
+    connection: Connection, query: Statement, parameters: Parameters = ()
 ) -> tuple[Any, ...] | None:
     """The first row, None without one."""
     return connection.execute(query, parameters or None).fetchone()
 
 
 def fetch_all(
-    connection: Connection, query: Statement, parameters: Sequence[Any] = ()
+    connection: Connection, query: Statement, parameters: Parameters = ()
 ) -> list[tuple[Any, ...]]:
     """All rows."""
     return connection.execute(query, parameters or None).fetchall()
 
 
-def beside_parameters(identifier: sql.Identifier) -> sql.SQL:
-    """An identifier for a statement that takes parameters, where a `%` of its own would be one."""
+def beside_parameters(identifier: sql.Composable) -> sql.SQL:
+    """A part of a statement that takes parameters, where a `%` of its own would be one."""
     return sql.SQL(identifier.as_string(None).replace("%", "%%"))
 
 

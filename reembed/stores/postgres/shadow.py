@@ -13,6 +13,7 @@ from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.schema import counterparts as pg_pairs
 from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.layout import read_parts, table_by_oid
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.postgres.schema.table import Table
@@ -49,7 +50,7 @@ class ShadowMaker:
             pg_tables.create_plain(self._catalog.main, schema, name, type, spec.dimensions)
             found = find_table(self._catalog.main, f"{schema}.{name}")
             assert found is not None, "it has just been made"
-            pg_tables.write_note(
+            pg_notes.write_note(
                 self._catalog.main, read_parts(self._catalog.main, found, "auto")[0], note
             )
             return
@@ -82,14 +83,14 @@ class ShadowMaker:
         found = find_table(self._catalog.main, f"{table.schema}.{own}")
         assert found is not None, "it has just been made"
         shadow = replace(table, oid=found[0], name=own)
-        comment = pg_tables.read_note(self._catalog.main, table).get("comment")
+        comment = pg_notes.read_note(self._catalog.main, table).get("comment")
         kept = {"comment": comment} if comment else {}
-        pg_tables.write_note(self._catalog.main, shadow, {**note, **kept, "like": table.oid})
+        pg_notes.write_note(self._catalog.main, shadow, {**note, **kept, "like": table.oid})
 
     def build_index(self, id: str) -> None:
         """Make the indexes that are better made when the records are there."""
         for table in self._catalog.tables(id):
-            note = pg_tables.read_note(self._catalog.main, table)
+            note = pg_notes.read_note(self._catalog.main, table)
             found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
             like = self._catalog.parts(found)[0] if found else None
             metric, index = note.get("metric", "cosine"), note.get("index", {})
@@ -108,7 +109,7 @@ class ShadowMaker:
 
     def with_entities(self, main: Table) -> list[Table]:
         """A unit whose second table the application has made since."""
-        note = pg_tables.read_note(self._catalog.main, main)
+        note = pg_notes.read_note(self._catalog.main, main)
         source = table_by_oid(self._catalog.main, int(note.get("like", 0)))
         parts = self._catalog.parts(source) if source else []
         if len(parts) < 2:

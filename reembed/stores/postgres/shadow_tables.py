@@ -1,4 +1,4 @@
-"""Making shadow tables, like the source's or plain, and the notes that say what they hold.
+"""Making shadow tables, like the source's or plain.
 
 A shadow has the source's columns, defaults, checks, comments and settings from the start, its keys
 and unique constraints too; `pg_indexes` makes the indexes once it is full.
@@ -6,20 +6,13 @@ and unique constraints too; `pg_indexes` makes the indexes once it is full.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from psycopg import sql
 
-from reembed.errors import PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
-from reembed.stores.postgres.schema import indexes as pg_indexes
-from reembed.stores.postgres.schema.indexes import OPERATORS
+from reembed.stores.postgres.schema.access import close_relation
+from reembed.stores.postgres.schema.layout import COMING
+from reembed.stores.postgres.schema.names import find_table
 from reembed.stores.postgres.schema.table import Table
-
-NOTE = "reembed:"
-"""What a vector column's comment begins with where it says which model made the vectors."""
 
 
 def create_plain(connection: Connection, schema: str, name: str, type: str, d: int) -> None:
@@ -30,6 +23,9 @@ def create_plain(connection: Connection, schema: str, name: str, type: str, d: i
             "embedding {}({}))"
         ).format(sql.Identifier(schema, name), sql.SQL(type), sql.Literal(d))
     )
+    found = find_table(connection, f"{schema}.{name}")
+    assert found is not None, "it has just been made"
+    close_relation(connection, found[0])
 
 
 def create_like(connection: Connection, table: Table, name: str, type: str, d: int) -> None:
@@ -43,6 +39,9 @@ def create_like(connection: Connection, table: Table, name: str, type: str, d: i
         sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES)").format(
             shadow, table.identifier
         )
+    )
+    connection.execute(  # of a move that was given up: no column of the application's
+        sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(shadow, sql.Identifier(COMING))
     )
     vector = sql.Identifier(table.vector)
     written = sql.SQL("{}({})").format(sql.SQL(type), sql.Literal(d))
@@ -59,6 +58,28 @@ def create_like(connection: Connection, table: Table, name: str, type: str, d: i
     ):
         connection.execute(sql.SQL("ALTER TABLE {} ADD {}").format(shadow, sql.SQL(definition)))
     _copy_relation(connection, table, name)
+    _close(connection, table, name)
+
+
+def _close(connection: Connection, table: Table, name: str) -> None:
+    """Let nobody but the owner see the new table, whatever rights new tables get here. Where rows
+    of the source are hidden from some, so are all of these, or a GRANT ON ALL TABLES would show
+    them."""
+    found = find_table(connection, f"{table.schema}.{name}")
+    assert found is not None, "it has just been made"
+    close_relation(connection, found[0])
+    row = fetch_one(
+        connection,
+        "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = %s",
+        [table.oid],
+    )
+    for hidden, how in zip(row or (), ("ENABLE", "FORCE"), strict=False):
+        if hidden:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY").format(
+                    sql.Identifier(table.schema, name), sql.SQL(how)
+                )
+            )
 
 
 def _copy_relation(connection: Connection, table: Table, name: str) -> None:
@@ -102,65 +123,21 @@ def _copy_relation(connection: Connection, table: Table, name: str) -> None:
             )
     if not ours:
         changes.append(sql.SQL("OWNER TO {}").format(sql.SQL(owner)))
+        for (statistics,) in fetch_all(
+            connection,
+            "SELECT s.stxname FROM pg_statistic_ext s JOIN pg_class c ON c.oid = stxrelid JOIN "
+            "pg_namespace n ON n.oid = relnamespace WHERE nspname = %s AND relname = %s AND "
+            "stxnamespace = n.oid",
+            [table.schema, name],
+        ):
+            connection.execute(
+                sql.SQL("ALTER STATISTICS {} OWNER TO {}").format(
+                    sql.Identifier(table.schema, statistics), sql.SQL(owner)
+                )
+            )
     if comment:
         connection.execute(
             sql.SQL("COMMENT ON TABLE {} IS {}").format(shadow, sql.Literal(comment))
         )
     for change in changes:
         connection.execute(sql.SQL("ALTER TABLE {} {}").format(shadow, change))
-
-
-def write_note(connection: Connection, table: Table, note: Mapping[str, Any]) -> None:
-    """Keep a note (model, collection metadata) as the vector column's comment. `comment` is what
-    its owner had written there, which stands alone where there is nothing else to note."""
-    own = note.get("comment")
-    text = own if set(note) <= {"comment"} else NOTE + json.dumps(note, sort_keys=True)
-    connection.execute(
-        sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
-            table.identifier, sql.Identifier(table.vector), sql.Literal(text)
-        )
-    )
-
-
-def read_note(connection: Connection, table: Table) -> dict[str, Any]:
-    """The note of a vector column; empty where there is none."""
-    row = fetch_one(
-        connection, "SELECT col_description(%s, %s)", [table.oid, table.column(table.vector).number]
-    )
-    return parse_note(row[0] if row else None)
-
-
-def parse_note(text: str | None) -> dict[str, Any]:
-    """What a comment notes; one that is not ours is kept as `comment`."""
-    if not text:
-        return {}
-    if not text.startswith(NOTE):
-        return {"comment": text}
-    try:
-        note = json.loads(text.removeprefix(NOTE))
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(note, dict):
-        return {}
-    return {key: value for key, value in note.items() if _is_sound(key, value)}
-
-
-def _is_sound(key: str, value: Any) -> bool:
-    """Whether a part of a note can be what it stands for: its table's owner can write anything into
-    a comment, and parts of it become settings of statements."""
-    try:
-        if key in ("like", "stands_for"):
-            return type(value) is int and 0 < value < 2**32
-        if key == "metric":
-            return value in OPERATORS
-        if key == "index":
-            pg_indexes.check_index(value)
-        if key == "had_index":
-            pg_indexes.check_index(pg_indexes.VectorIndex(**value).to_dict())
-            return value["metric"] in OPERATORS and isinstance(value["name"], str)
-    except (PreflightError, TypeError, AttributeError, KeyError, ValueError):
-        return False
-    return {
-        "model": isinstance(value, dict), "metadata": isinstance(value, dict | None),
-        "comment": isinstance(value, str), "not_null": isinstance(value, bool),
-    }.get(key, True)  # fmt: skip

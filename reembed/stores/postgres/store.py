@@ -12,6 +12,7 @@ from reembed.stores.postgres.changes import TableChanges
 from reembed.stores.postgres.claims import Claims
 from reembed.stores.postgres.client import keep_secrets
 from reembed.stores.postgres.cutover import TableCutover
+from reembed.stores.postgres.leftovers import CopiedLeftovers
 from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.postgres.records import Records
 from reembed.stores.postgres.shadow import ShadowMaker
@@ -51,5 +52,5 @@ def open_store(url: str, options: StoreOptions) -> Store:
         writer=TableWriter(catalog, records, shadows), build_index=shadows.build_index,
         snapshot=records.snapshot, survey=lambda id: survey(catalog, id),
         changes=changes, capture=changes, cutover=TableCutover(catalog, mover, changes),
-        claims=claims, close=close,
+        claims=claims, leftovers=CopiedLeftovers(catalog), close=close,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.records import Records
 from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema.access import opened_by_default
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import (
     CollectionInfo,
@@ -45,12 +46,31 @@ class TableWriter:
         return self._catalog.fit_name(f"{collection}__{word}-{dimensions}")
 
     def check(self, spec: CollectionSpec) -> SpecCheck:
-        notes: list[str] = []
+        notes = [self._access(spec)]
         name = refusals(lambda: self._catalog.check_name(spec.name, spec.like))
         index = refusals(lambda: pg_indexes.check_index(spec.index)) or refusals(
             lambda: notes.extend(self._types(spec))
         )
         return SpecCheck(tuple(notes), name + index)
+
+    def _access(self, spec: CollectionSpec) -> str:
+        """Who may read what is made."""
+        main = self._catalog.main
+        tables = self._catalog.tables(spec.like) if spec.like else []
+        if tables:
+            what = ", ".join(table.label for table in tables)
+            text = (
+                f"what is made beside {what} is closed to all but its owner until it takes the "
+                "live name, and has the live table's rights from then on"
+            )
+        else:
+            text = "the new table is closed to all but its owner: grant what the application needs"
+        with mapped(self._catalog.url):
+            schemas = {table.schema for table in tables}
+            opened = sorted({role for one in schemas for role in opened_by_default(main, one)})
+        if opened:
+            text += f"; what default privileges would give to {', '.join(opened)} is taken back"
+        return text
 
     def _types(self, spec: CollectionSpec) -> list[str]:
         """What is to be said of the type of the new vectors. Raises PreflightError if there is none

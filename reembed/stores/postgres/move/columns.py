@@ -17,12 +17,18 @@ from typing import Any
 
 from psycopg import sql
 
+from reembed.errors import PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import patiently
 from reembed.stores.postgres.schema.indexes import VectorIndex, create_vector_index, vector_index
 from reembed.stores.postgres.schema.layout import COMING, read_columns
+from reembed.stores.postgres.schema.notes import (
+    comment_column,
+    noted_columns,
+    read_note,
+    write_note,
+)
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.postgres.shadow_tables import parse_note, read_note, write_note
 
 
 def add_columns(connection: Connection, pairs: Sequence[tuple[Table, Table]]) -> None:
@@ -39,6 +45,11 @@ def add_columns(connection: Connection, pairs: Sequence[tuple[Table, Table]]) ->
 
 def _add_column(connection: Connection, table: Table, wanted: str) -> None:
     there = _coming(connection, table)
+    if there is not None and not is_ours(connection, table):
+        raise PreflightError(
+            f"{table.label} has a column {COMING} that reembed did not make",
+            "Rename that column or drop it; nothing was changed.",
+        )
     if there == wanted:
         return
 
@@ -50,6 +61,7 @@ def _add_column(connection: Connection, table: Table, wanted: str) -> None:
                 table.identifier, sql.Identifier(COMING), sql.SQL(wanted)
             )
         )
+        comment_column(connection, table, COMING, {"incoming": True})
 
     patiently(connection, [table], add)
 
@@ -61,8 +73,17 @@ def drop_columns(connection: Connection, tables: Sequence[Table]) -> None:
         LockedError: others use the tables for too long.
     """
     for table in tables:
-        if _coming(connection, table) is not None:
+        if _coming(connection, table) is not None and is_ours(connection, table):
             patiently(connection, [table], partial(_drop_column, connection, table))
+
+
+def is_ours(connection: Connection, table: Table) -> bool:
+    """Whether the column beside the vectors says that a move of ours made it, in this database or
+    in the one of which this is a copy."""
+    return any(
+        one.oid == table.oid and one.column == COMING and one.note.get("incoming")
+        for one in noted_columns(connection)
+    )
 
 
 def _drop_column(connection: Connection, table: Table) -> None:
@@ -222,29 +243,6 @@ def index_of(connection: Connection, table: Table) -> VectorIndex | None:
     """The index that the table's vectors have, or had while they were live."""
     had = read_note(connection, table).get("had_index")
     return vector_index(connection, table) or (VectorIndex(**had) if had else None)
-
-
-def stands_for(connection: Connection, table: Table) -> int:
-    """The oid of the table whose collection this one holds: its own, but for exchanged columns."""
-    return int(read_note(connection, table).get("stands_for", table.oid))
-
-
-def standing_in(connection: Connection, oid: int) -> int | None:
-    """The oid of the table that holds the collection of table `oid`; None where that is gone, and
-    the table of this oid holds another one's."""
-    own = None
-    rows = fetch_all(
-        connection,
-        "SELECT attrelid, description FROM pg_description JOIN pg_attribute ON attrelid = objoid "
-        "AND attnum = objsubid WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND "
-        "description LIKE 'reembed:%%stands_for%%'",
-    )
-    for table, text in rows:
-        stands = parse_note(text).get("stands_for")
-        if stands == oid:
-            return int(table)
-        own = stands if table == oid else own
-    return oid if own is None else None
 
 
 def _disable_triggers(connection: Connection, table: Table) -> list[tuple[str, str]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from reembed.errors import LockedError, PreflightError, SourceChangedError
 from reembed.stores.postgres import capture as pg_capture
-from reembed.stores.postgres import shadow_tables as pg_tables
 from reembed.stores.postgres.catalog import Catalog
-from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.client import Connection, mapped
 from reembed.stores.postgres.locks.hold import Hold
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move.rename import exchange_names, rename_table
+from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.dependents import dependents
+from reembed.stores.postgres.schema.layout import read_columns, table_by_oid
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Exchange
@@ -93,7 +95,7 @@ class Mover:
 
     def _by_name(self, outgoing: Sequence[Table], incoming: Sequence[Table]) -> bool:
         """Whether the tables exchange their names: nothing hangs on any of them."""
-        notes = [pg_tables.read_note(self._catalog.main, table) for table in (*outgoing, *incoming)]
+        notes = [pg_notes.read_note(self._catalog.main, table) for table in (*outgoing, *incoming)]
         if any("stands_for" in note for note in notes):  # they exchanged columns, and do so back
             return False
         return all(dependents(self._catalog.main, table).leaf for table in (*outgoing, *incoming))
@@ -163,6 +165,9 @@ class Mover:
                     parked_as = parked[outgoing.index(old)]
                     if new.name != parked_as:  # it holds the old vectors by now
                         rename_table(hold.connection, new, parked_as)
+            aside = outgoing if by_name else incoming
+            for table in (*outgoing, *incoming):
+                _note_parked(hold.connection, table, parked=table in aside)
             hold.commit()
 
     def _copy_rest(self, hold: Hold, pairs: list[tuple[Table, Table]]) -> None:
@@ -196,3 +201,21 @@ class Mover:
                     f"the name {name!r}, which the old table would get, is taken",
                     "Rename that table or move it away; nothing was moved.",
                 )
+
+
+def _note_parked(connection: Connection, table: Table, *, parked: bool) -> None:
+    """Note the name of a table that is not live, by which a copy of it can be told from a backup of
+    the live one."""
+    found = table_by_oid(connection, table.oid)
+    assert found is not None, "it is locked"
+    now = replace(
+        table, schema=found[1], name=found[2], columns=read_columns(connection, table.oid)
+    )
+    note = pg_notes.read_note(connection, now)
+    changed = note | {"parked": now.label} if parked else _without(note, "parked")
+    if changed != note:
+        pg_notes.write_note(connection, now, changed)
+
+
+def _without(note: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in note.items() if name != key}

@@ -14,6 +14,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.schema.access import copy_grants
 from reembed.stores.postgres.schema.counterparts import (
     constraint_pairs,
     index_pairs,
@@ -49,6 +50,7 @@ def exchange_names(
         _exchange_indexes(connection, old, new)
         _exchange(connection, STATISTICS, old, new, statistics_pairs(connection, old, new))
         _hand_over_sequences(connection, old, new)
+        copy_grants(connection, old.oid, new.oid)
 
 
 def rename_table(connection: Connection, table: Table, name: str) -> None:
@@ -152,4 +154,5 @@ def _hand_over_sequences(connection: Connection, old: Table, new: Table) -> None
                 sql.Literal(oid), _relation(connection, sequence)
             )
         )
+        copy_grants(connection, sequence, oid)
         _exchange(connection, SEQUENCE, old, new, [(name, its_name)])

@@ -54,6 +54,9 @@ UNION ALL SELECT 'its column ' || attname || ' is computed from the vector colum
   JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
   WHERE adrelid = %(oid)s AND attgenerated <> '' AND d.refobjid = %(oid)s
   AND d.refobjsubid = %(column)s AND adnum <> %(column)s
+UNION ALL SELECT 'has a column reembed_incoming, which no move of reembed made' FROM pg_attribute
+  WHERE attrelid = %(oid)s AND attname = 'reembed_incoming' AND NOT attisdropped
+  AND coalesce(col_description(attrelid, attnum), '') !~ '^reembed:.*"incoming"'
 """
 
 _OF_THE_VECTOR = r"""
