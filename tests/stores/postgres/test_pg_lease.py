@@ -62,7 +62,7 @@ def test_a_role_that_may_only_read_is_refused(postgres_url: str, postgres: Postg
         connection.execute("CREATE ROLE lease_reader LOGIN PASSWORD 'x'")
         connection.execute("GRANT SELECT ON docs TO lease_reader")
         store = open_store(postgres_url)
-        store._claims._connection.execute("SET ROLE lease_reader")  # type: ignore[attr-defined]
+        store.claims._connection.execute("SET ROLE lease_reader")  # type: ignore[union-attr]
         with pytest.raises(PreflightError, match="permission denied"):
             store.to_claim().claim("docs", "one")
         store.close()
