@@ -28,6 +28,7 @@ from reembed.errors import (
     PreflightError,
     ReembedError,
     UnreachableError,
+    UsageError,
 )
 from reembed.lease.guarded import LeasedProgress, leased
 from reembed.lease.lease import StoreLease
@@ -40,6 +41,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import Paid, VectorCache, known_hashes
+from reembed.stores.collection import Collection
 from reembed.stores.registry import open_source, open_target
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -257,6 +259,19 @@ class Session:
         if census is None:
             return self.source_store.resolve(self.manifest.source.collection)
         return self.run.history.value(CollectionInfo, census.source, "the census")
+
+    @property
+    def old(self) -> Collection:
+        """The old collection: the source, or what of it `source.where` leaves."""
+        return Collection(self.source_store, self.source.id, self.manifest.source.where)
+
+    @property
+    def new(self) -> Collection:
+        """The new collection: the run's shadow. Raises UsageError before there is one."""
+        id = self.run.history.shadow_id
+        if id is None:
+            raise UsageError(f"{self.manifest.name}: there is no shadow yet", "Use `reembed run`.")
+        return Collection(self.store, id)
 
     @cached_property
     def old_embedder(self) -> Embedder | None:

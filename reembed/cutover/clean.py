@@ -8,9 +8,7 @@ is compared with it any more, and only `clean` goes on with the run.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from reembed.cutover.move import let_writes_go, outcome, swap_kind
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
@@ -21,9 +19,9 @@ from reembed.run.ledger import Ledger
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
 from reembed.stages.refusals import leads_to
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.sync.difference import find_late, without_conflicts
-from reembed.sync.recover import both_ids, load_rest, mend_shards, refuse_late
+from reembed.sync.recover import load_rest, mend_shards, refuse_late
 
 
 def clean_run(s: Session, dry_run: bool) -> SwapResult:
@@ -39,15 +37,9 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
         return outcome(s, "clean", False)
     let_writes_go(s)
     done = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
-    if s.source_store.capture is not None:
-        s.source_store.capture.stop(s.source.id)
-    shadow = s.run.history.shadow_id
-    if (
-        shadow is not None
-        and s.store.capture is not None
-        and s.store.catalog.describe_id(shadow) is not None
-    ):
-        s.store.capture.stop(shadow)
+    s.old.stop_capture()
+    if s.run.history.shadow_id is not None and s.new.describe() is not None:
+        s.new.stop_capture()
     s.run.history.write(events.Cleaned(what=done))
     return replace(outcome(s, "clean", True), messages=[done])
 
@@ -60,14 +52,10 @@ def _drop_old(s: Session) -> str:
             f"{manifest.source.collection!r} stays",
             "Once its configuration has changed, delete the old collection yourself.",
         )
-    old_id, new_id = both_ids(s)
     if s.run.history.dropping is None:
         mend_shards(s, embedding=False)  # the old collection is what they are made from
         load_rest(s)
-    return drop_old(
-        s.source_store, s.run, old_id, new_id, manifest.live, s.ledger, manifest.source.where,
-        manifest.swap.keep_old_seconds,
-    )  # fmt: skip
+    return drop_old(s.old, s.new, manifest.live, s.run, s.ledger, manifest.swap.keep_old_seconds)
 
 
 def _drop_shadow(s: Session) -> str:
@@ -83,20 +71,20 @@ def _drop_shadow(s: Session) -> str:
         except DamagedStoreError:
             unread = "; its index could not be read, so what came late to it, if anything, is lost"
     same_store = s.manifest.target_url == s.manifest.source.url
-    return drop_shadow(s.store, s.run, id, s.manifest.live if same_store else None) + unread
+    live = s.manifest.live if same_store else None
+    return drop_shadow(Collection(s.store, id), s.run, live) + unread
 
 
 def drop_old(
-    store: Store, run: RunDir, parked_id: str, live_id: str, live: str, ledger: Ledger,
-    where: Mapping[str, Any] | str | None, keep_seconds: int,
-) -> str:  # fmt: skip
+    parked: Collection, live: Collection, name: str, run: RunDir, ledger: Ledger, keep_seconds: int
+) -> str:
     """Delete the parked collection of a swap. Returns what was done, in words.
 
     Raises:
         PreflightError: it is kept for longer, or holds late writes.
         SourceChangedError: the live name leads somewhere else.
     """
-    begun = run.history.dropping == parked_id
+    begun = run.history.dropping == parked.id
     due = run.history.require(events.SwapDone).t + keep_seconds
     if time.time() < due and not begun:
         raise PreflightError(
@@ -104,27 +92,27 @@ def drop_old(
             "(swap.keep_old)",
             "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now.",
         )
-    now = store.resolve(live).id
-    if begun and now == parked_id and store.catalog.describe_id(live_id) is None:
+    now = parked.store.resolve(name).id
+    if begun and now == parked.id and live.describe() is None:
         return "the old collection is deleted"  # its last note went before this was journalled
-    if now != live_id:
+    if now != live.id:
         raise SourceChangedError(
-            f"{live!r} no longer leads to the collection that this run swapped in",
+            f"{name!r} no longer leads to the collection that this run swapped in",
             "Another swap has happened since; nothing was deleted.",
         )
-    if not begun and store.catalog.describe_id(parked_id) is not None:
-        found = find_late(store, parked_id, where, run, ledger)
-        late, _ = without_conflicts(store, live_id, found, ledger)
+    if not begun and parked.describe() is not None:
+        found = find_late(parked, run, ledger)
+        late, _ = without_conflicts(live, found, ledger)
         if late:
             raise PreflightError(
                 f"the old collection holds {len(late):,} late writes that the live one lacks",
                 "Carry them over with `reembed sweep` first.",
             )
-    _drop(store, run, parked_id)
+    _drop(parked, run)
     return "the old collection is deleted"
 
 
-def drop_shadow(store: Store, run: RunDir, shadow_id: str, live: str | None) -> str:
+def drop_shadow(shadow: Collection, run: RunDir, live: str | None) -> str:
     """Delete the shadow of a run that is not swapped. Returns what was done, in words.
 
     Args:
@@ -133,16 +121,16 @@ def drop_shadow(store: Store, run: RunDir, shadow_id: str, live: str | None) -> 
     Raises:
         SourceChangedError: the live name leads to it.
     """
-    if live is not None and leads_to(store, live, shadow_id):
+    if live is not None and leads_to(shadow.store, live, shadow.id):
         raise SourceChangedError(
             f"{live!r} leads to the shadow, though this run did not swap it",
             "Nothing was deleted; look at the store.",
         )
-    _drop(store, run, shadow_id)
+    _drop(shadow, run)
     return "the shadow is deleted; the live collection is untouched"
 
 
-def _drop(store: Store, run: RunDir, id: str) -> None:
-    if run.history.dropping != id:
-        run.history.write(events.CleanBegun(id=id))
-    store.to_write().drop(id)
+def _drop(collection: Collection, run: RunDir) -> None:
+    if run.history.dropping != collection.id:
+        run.history.write(events.CleanBegun(id=collection.id))
+    collection.store.to_write().drop(collection.id)

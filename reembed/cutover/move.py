@@ -24,7 +24,6 @@ from reembed.session import Session
 from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
 from reembed.stores.store import Store
 from reembed.stores.values import Exchange, Receipt
-from reembed.sync.recover import both_ids, shadow_of
 
 MOVE_TRIES = 5
 MOVE_PAUSE = 1.0
@@ -61,7 +60,7 @@ def let_writes_go(s: Session) -> None:
 
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after."""
-    old_id, new_id = both_ids(s)
+    old_id, new_id = s.old.id, s.new.id
     parked = _parked_as(s)
     if action == "swap":
         model = s.manifest.model.to_dict()
@@ -97,8 +96,7 @@ def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -
     back = action == "rollback" or (s.run.history.last_move == "rollback" and action != "swap")
     other = name if back else parked
     if done and action != "clean":  # a pointer leaves a collection its name unless it is live
-        store, id = (s.store, shadow_of(s)) if back else (s.source_store, s.source.id)
-        left = store.catalog.describe_id(id)
+        left = (s.new if back else s.old).describe()
         other = left.name if left else other
     return SwapResult(
         action, s.run.run_id, done, s.manifest.live,

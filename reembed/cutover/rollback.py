@@ -24,7 +24,7 @@ from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.values import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
-from reembed.sync.recover import both_ids, settle, shadow_of, way_back_of
+from reembed.sync.recover import settle, way_back_of
 from reembed.sync.sweep import SWEEP_SECONDS
 
 STILL_WRITTEN_BACK = (
@@ -47,8 +47,8 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
     kind = swap_kind(s)
     if dry_run:
         return outcome(s, "rollback", False, kind)
-    old_id, _ = both_ids(s)
-    if s.source_store.catalog.describe_id(old_id) is None:
+    old_id = s.old.id
+    if s.old.describe() is None:
         raise PreflightError(
             f"the old collection (id {old_id}) is gone, so there is nothing to go back to",
             "The run's export shards still hold every record with its old vector.",
@@ -59,7 +59,7 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         receipt = moving.receipt_of(s, "rollback")
         late = way_back.carry_late()
     elif s.run.history.pending_move == "rollback" and not leads_to(
-        s.store, s.manifest.live, shadow_of(s)
+        s.store, s.manifest.live, s.new.id
     ):
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
@@ -88,7 +88,7 @@ def _move_back_held(
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         before.add(way_back.carry(accept_loss))
         try:
-            with hold_writes(s, kind, both_ids(s)[0]):
+            with hold_writes(s, kind, s.old.id):
                 if before.carried or way_back.logged:  # what came meanwhile
                     before.add(way_back.carry(accept_loss))
                 if s.run.history.pending_move == "rollback":

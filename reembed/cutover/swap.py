@@ -27,14 +27,12 @@ from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import Receipt
 from reembed.sync.recover import (
-    both_ids,
     carry,
     catch_up_source,
     load_rest,
     mend_shards,
     resync_shadow,
     settle,
-    shadow_of,
 )
 from reembed.sync.sweep import SWEEP_SECONDS, merge_intruder, sweep
 from reembed.verify.verdicts import check_deltas, require_verdict
@@ -84,7 +82,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     """
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         try:
-            with hold_writes(s, kind, shadow_of(s)):
+            with hold_writes(s, kind, s.new.id):
                 caught_up += catch_up_source(s)
                 check_deltas(s)
                 if s.run.history.pending_move == "swap":
@@ -151,8 +149,8 @@ def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
         messages += [] if quiet else [STILL_WRITTEN]
     if receipt.intruder:
         merged, more = merge_intruder(
-            s.store, receipt.intruder, shadow_of(s), s.ledger,
-            lambda id, difference: carry(s, id, difference),
+            receipt.intruder, s.new, s.ledger,
+            lambda collection, difference: carry(s, collection, difference),
         )  # fmt: skip
         swept, conflicts = swept + merged, conflicts + more
         messages.append(
@@ -163,10 +161,9 @@ def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
 
 
 def _sweep_parked(s: Session) -> tuple[int, list[str]]:
-    old_id, new_id = both_ids(s)
     return sweep(
-        s.source_store, old_id, s.store, new_id, s.manifest.source.where, s.run, s.ledger,
-        lambda id, difference: carry(s, id, difference),
+        s.old, s.new, s.run, s.ledger,
+        lambda collection, difference: carry(s, collection, difference),
     )  # fmt: skip
 
 

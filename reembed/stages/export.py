@@ -8,10 +8,10 @@ is caught up with before the swap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from reembed.run import events
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 
 STAGE = "export"
@@ -53,10 +53,11 @@ class Census:
         return [f"{CENSUS}{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
 
 
-def take_census(
-    store: Store, source: CollectionInfo, where: Mapping[str, Any] | str | None, run: RunDir
-) -> Census:
+def take_census(source: Collection, described: CollectionInfo, run: RunDir) -> Census:
     """List the ids once and write them down; a run that has done so is told what it wrote.
+
+    Args:
+        described: what the store says of the source now.
 
     Raises:
         PreflightError: the source is empty, or `where` matches nothing.
@@ -64,24 +65,23 @@ def take_census(
     """
     done = run.history.census
     if done is not None:
-        refuse_other(source, run.history.value(CollectionInfo, done.source, "the census"), run)
-        refuse_emptied(source, done.rows if where is None else 0)
+        refuse_other(described, run.history.value(CollectionInfo, done.source, "the census"), run)
+        refuse_emptied(described, done.rows if source.where is None else 0)
     if done is not None and file_matches(run, done.sha256):
         return Census(source.id, done.rows, done.watermark)
 
     # Shards of an earlier census may be older than this one: then nothing may be spared a look.
-    changes = store.changes if done is None else None
-    watermark = changes.since(source.id, None).mark if changes else None
+    watermark = source.changes_since(None).mark if done is None else None
     rows = 0
     with (
         atomic_file(run.path / IDS_FILE) as file,
         pq.ParquetWriter(file, IDS_SCHEMA, compression="zstd") as writer,
     ):
-        for ids in _full_slices(store.reader.list_ids(source.id, where)):
+        for ids in _full_slices(source.list_ids()):
             writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
             rows += len(ids)
-    refuse_empty(source, where, rows)
-    run.history.write(events.Census(rows=rows, watermark=watermark, source=source.to_dict(),
+    refuse_empty(described, source.where, rows)
+    run.history.write(events.Census(rows=rows, watermark=watermark, source=described.to_dict(),
         sha256=file_sha256(run.path / IDS_FILE),))  # fmt: skip
     return Census(source.id, rows, watermark)
 
@@ -108,9 +108,8 @@ def census_ids(run: RunDir, stem: str) -> list[str]:
 
 
 def export(
-    store: Store,
+    source: Collection,
     census: Census,
-    where: Mapping[str, Any] | str | None,
     run: RunDir,
     progress: Progress,
     wait: Wait = no_wait,
@@ -135,22 +134,18 @@ def export(
                 progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
             wait()
             ids = ids_file.read_row_group(number).column("id").to_pylist()
-            writer.write(stem, _fetch(store, census.source_id, ids, where), len(ids))
+            writer.write(stem, _fetch(source, ids), len(ids))
     for stem, shard in shards.items():
         if stem.startswith(DELTA) and stem not in whole:
             progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
             run.history.write(events.Recheck())
-            shards[stem] = export_shard(
-                store, census.source_id, [], where, run, stem, shard.deleted
-            )
+            shards[stem] = export_shard(source, [], run, stem, shard.deleted)
     return shards
 
 
 def export_shard(
-    store: Store,
-    source_id: str,
+    source: Collection,
     ids: Sequence[str],
-    where: Mapping[str, Any] | str | None,
     run: RunDir,
     stem: str,
     deleted: Sequence[str] = (),
@@ -160,16 +155,14 @@ def export_shard(
 
     Args:
         deleted: ids that the source no longer has; journalled with the shard, for catch-up.
-        foreign: whether `source_id` is not the run's source.
+        foreign: whether `source` is not the run's source.
     """
-    table = _fetch(store, source_id, ids, where)
+    table = _fetch(source, ids)
     return run.write_shard(STAGE, stem, table, deleted=deleted, foreign=foreign)
 
 
-def _fetch(
-    store: Store, source_id: str, ids: Sequence[str], where: Mapping[str, Any] | str | None
-) -> pa.Table:
-    batch = store.reader.fetch(source_id, ids, vectors=True, where=where) if ids else _no_records()
+def _fetch(source: Collection, ids: Sequence[str]) -> pa.Table:
+    batch = source.fetch(ids, vectors=True) if ids else _no_records()
     return pa.Table.from_batches([batch])
 
 
@@ -211,22 +204,17 @@ class _Writer:
 
 
 def export_delta(
-    store: Store,
-    collection_id: str,
-    where: Mapping[str, Any] | str | None,
-    run: RunDir,
-    changed: Sequence[str],
-    deleted: Sequence[str],
+    collection: Collection, run: RunDir, changed: Sequence[str], deleted: Sequence[str]
 ) -> None:
     """Export records written since as delta shards, which embed and load treat like any other."""
     census = run.history.census
-    foreign = census is not None and census.source["id"] != collection_id
+    foreign = census is not None and census.source["id"] != collection.id
     number = sum(stem.startswith(DELTA) for stem in run.shards(STAGE))
     slices: list[Sequence[str]] = list(chunked(changed, SHARD_ROWS)) or [[]]
     for position, ids in enumerate(slices):
         gone = deleted if position == 0 else ()
         stem = f"{DELTA}{number + position:05d}"
-        export_shard(store, collection_id, ids, where, run, stem, gone, foreign)
+        export_shard(collection, ids, run, stem, gone, foreign)
 
 
 def _no_records() -> pa.RecordBatch:

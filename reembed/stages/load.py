@@ -26,8 +26,8 @@ from reembed.stages.shard_rows import (
     displacing,
     load_shard,
     read_rows,
-    writing,
 )
+from reembed.stores.collection import Collection
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo, CollectionSpec
 
@@ -82,16 +82,10 @@ def intended_shadow(store: Store, run: RunDir) -> str | None:
 
 
 def load(
-    store: Store,
-    shadow: str,
-    export_shards: Mapping[str, Shard],
-    embed_shards: Mapping[str, Shard],
-    ledger: Ledger,
-    run: RunDir,
-    progress: Progress,
-    wait: Wait = no_wait,
+    shadow: Collection, run: RunDir, ledger: Ledger, progress: Progress, wait: Wait = no_wait
 ) -> None:
     """Load every shard that is not journalled as loaded, in order."""
+    export_shards, embed_shards = run.shards("export"), run.shards("embed")
     todo = run.history.not_loaded(embed_shards)
     loaded = run.history.loaded_stems
     remade = [s.stem for s in todo if s.stem in loaded]
@@ -104,12 +98,12 @@ def load(
             wait()
             stem = shard.stem
             replacing = stem.startswith(DELTA) or stem in remade
-            write = displacing(writing(store, "replace" if replacing else "add"), store, run, stem)
-            load_shard(store, shadow, export_shards[stem], rows, ledger, write, replacing=replacing)
+            write = displacing(shadow.replace if replacing else shadow.add, shadow, run, stem)
+            load_shard(shadow, rows, ledger, write, replacing=replacing)
             run.history.write(events.Loaded(stem=stem, sha256=shard.sha256))
             counter.update(shard.rows)
     if remade:
-        remove_strays(store, shadow, ledger)
+        remove_strays(shadow, ledger)
 
 
 def _read_ahead(
@@ -126,25 +120,26 @@ def _read_ahead(
             yield shard, rows
 
 
-def build_index(store: Store, shadow: str, run: RunDir) -> None:
+def build_index(shadow: Collection, run: RunDir) -> None:
     """Make the indexes of a shadow that is full. Records that cannot be together in a unique one,
     since shards were exported at several moments, are displaced: the next comparison tells which
     of them is right."""
-    if store.build_index is None:  # it indexes as it is filled
+    build = shadow.store.build_index
+    if build is None:  # it indexes as it is filled
         return
     try:
-        store.build_index(shadow)
+        build(shadow.id)
     except TakenError as error:
-        displace(store, shadow, run, "", sorted({*error.taken, *error.holders}))
-        store.build_index(shadow)
+        displace(shadow, run, "", sorted({*error.taken, *error.holders}))
+        build(shadow.id)
 
 
-def remove_strays(store: Store, shadow: str, ledger: Ledger) -> None:
+def remove_strays(shadow: Collection, ledger: Ledger) -> None:
     """Delete from the shadow what no shard holds any more, after a shard was made again."""
     strays: list[str] = []
-    for page in store.reader.list_ids(shadow):
+    for page in shadow.list_ids():
         ids = page.to_pylist()
         known = ledger.lookup(ids)
         strays += [id for id in ids if id not in known or known[id].quarantined]
     for ids in chunked(strays, SHARD_ROWS):
-        store.to_write().delete(shadow, ids)
+        shadow.delete(ids)

@@ -8,7 +8,7 @@ that catch-up carries it anew; until then it is missing, and no verdict passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,14 @@ from reembed.records import SHARD_ROWS, Vectors, chunked, fixed_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
-from reembed.stores.store import Store
-from reembed.stores.values import WriteMode
+from reembed.stores.collection import Collection
 
 RECORD_COLUMNS = ("id", "document", "metadata", "uri", "row_sha256")
 DISPLACING_TRIES = 3
 """How often a write is tried: all holders are told at once, and nobody else writes to a shadow."""
 
-Write = Callable[[str, pa.RecordBatch, Vectors], None]
-"""`Writer.write` with its mode."""
+Write = Callable[[pa.RecordBatch, Vectors], None]
+"""`Collection.add` or `Collection.replace`."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +34,19 @@ class ShardRows:
     """What an export and an embed shard of one stem hold: RECORD_COLUMNS of its records, and
     the ids and vectors of those that were embedded, in the same order."""
 
+    export: Shard
     records: pa.Table
     embedded: pa.Table
-
-
-def writing(store: Store, mode: WriteMode) -> Write:
-    """`Writer.write` of the store in this mode."""
-    write = store.to_write().write
-    return lambda id, records, vectors: write(id, records, vectors, mode)
 
 
 def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
     """Read what loading needs of two shards; old vectors are no part of it."""
     return ShardRows(
-        run.read_shard(export, RECORD_COLUMNS), run.read_shard(embed, ["id", "embedding"])
+        export, run.read_shard(export, RECORD_COLUMNS), run.read_shard(embed, ["id", "embedding"])
     )
 
 
-def displace(store: Store, shadow: str, run: RunDir, stem: str, ids: Sequence[str]) -> None:
+def displace(shadow: Collection, run: RunDir, stem: str, ids: Sequence[str]) -> None:
     """Delete records from a shadow that is not live, noted so that they are carried anew.
 
     Args:
@@ -61,11 +55,11 @@ def displace(store: Store, shadow: str, run: RunDir, stem: str, ids: Sequence[st
     if ids:
         run.history.write(events.Displaced(stem=stem, ids=tuple(ids)))
     for page in chunked(ids, SHARD_ROWS):
-        store.to_write().delete(shadow, page)
+        shadow.delete(page)
 
 
 def displacing(
-    write: Write, store: Store, run: RunDir, stem: str, spared: Collection[str] = ()
+    write: Write, shadow: Collection, run: RunDir, stem: str, spared: Container[str] = ()
 ) -> Write:
     """`write` into a shadow that is not live, in which the shard `stem` is right.
 
@@ -74,49 +68,47 @@ def displacing(
             noted when they are displaced.
     """
 
-    def written(shadow: str, batch: pa.RecordBatch, vectors: Vectors) -> None:
+    def written(batch: pa.RecordBatch, vectors: Vectors) -> None:
         for left in reversed(range(DISPLACING_TRIES)):
             try:
-                write(shadow, batch, vectors)
+                write(batch, vectors)
                 return
             except TakenError as error:
                 if not left or not set(error.holders).isdisjoint(batch.column("id").to_pylist()):
                     raise  # two rows of the shard itself need one value
                 again = [id for id in error.holders if id in spared]
-                displace(store, shadow, run, stem, sorted({*error.holders} - {*again}))
-                store.to_write().delete(shadow, again)
+                displace(shadow, run, stem, sorted({*error.holders} - {*again}))
+                shadow.delete(again)
 
     return written
 
 
 def load_shard(
-    store: Store,
-    shadow: str,
-    export: Shard,
+    shadow: Collection,
     rows: ShardRows,
     ledger: Ledger,
     write: Write,
     *,
     replacing: bool,
-    only: Collection[str] | None = None,
+    only: Set[str] | None = None,
 ) -> None:
     """Write one shard's records and vectors; `replacing` also deletes what it no longer holds.
 
     Records for which a later shard speaks are left alone, and so are those not in `only`.
     """
-    current = ledger.current(export.stem)
+    current = ledger.current(rows.export.stem)
     if only is not None:
         current = current.intersection(only)
     if replacing:
-        gone = gone_of(export, rows, ledger)
+        gone = gone_of(rows, ledger)
         for ids in chunked([id for id in gone if only is None or id in only], SHARD_ROWS):
-            store.to_write().delete(shadow, ids)
-    write_rows(write, shadow, rows, current)
+            shadow.delete(ids)
+    write_rows(write, rows, current)
 
 
-def gone_of(export: Shard, rows: ShardRows, ledger: Ledger) -> list[str]:
+def gone_of(rows: ShardRows, ledger: Ledger) -> list[str]:
     """Ids of a shard's records that the shadow must not hold: deleted and quarantined ones."""
-    exported = rows.records.column("id").to_pylist()
+    export, exported = rows.export, rows.records.column("id").to_pylist()
     known = ledger.lookup([*exported, *export.deleted])
     gone = [id for id in export.deleted if id not in known]
     gone += [id for id in exported if id in known and known[id].shard == export.stem
@@ -124,7 +116,7 @@ def gone_of(export: Shard, rows: ShardRows, ledger: Ledger) -> list[str]:
     return gone
 
 
-def write_rows(write: Write, shadow: str, rows: ShardRows, ids: set[str]) -> None:
+def write_rows(write: Write, rows: ShardRows, ids: set[str]) -> None:
     """Write the records of these ids of one shard, with their vectors."""
     embedded = rows.embedded.column("id").to_pylist()
     mask = np.fromiter((id in ids for id in embedded), bool, len(embedded))
@@ -139,4 +131,4 @@ def write_rows(write: Write, shadow: str, rows: ShardRows, ids: set[str]) -> Non
         listed = records.column("id").to_pylist()
         records = records.filter(pa.array([id in kept for id in listed], pa.bool_()))
     (batch,) = records.combine_chunks().to_batches()
-    write(shadow, batch, vectors)
+    write(batch, vectors)

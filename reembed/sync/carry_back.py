@@ -8,7 +8,7 @@ came to the new collection even later, through handles that an application still
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -19,7 +19,7 @@ from reembed.errors import PreflightError, SourceChangedError
 from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
 from reembed.run import events
 from reembed.run.ledger import UNKNOWN
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.sync.carry_back_log import Hashes, read_carried, write_carried
 from reembed.sync.difference import find_difference, refuse_collapse
 from reembed.sync.grouped_writes import write_together
@@ -62,8 +62,7 @@ class CarriedBack:
 class WayBack(OldVectors):
     """The two collections of a swap, and what it takes to bring rows from new to old."""
 
-    new_store: Store
-    new_id: str
+    new: Collection
 
     def carry(self, accept_loss: bool) -> CarriedBack:
         """Carry what was written since the swap into the old collection, before it goes live.
@@ -93,7 +92,7 @@ class WayBack(OldVectors):
         if not accept_loss:
             self._refuse_unless_carriable(changed)
         for part in chunked(spared, SHARD_ROWS):
-            there = _hashes(self.old_store, self.old_id, part)
+            there = _hashes(self.old, part)
             known |= {id: (None, there.get(id)) for id in part}
         conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
         done = self._carry(changed, deleted, known, accept_loss)
@@ -141,14 +140,14 @@ class WayBack(OldVectors):
         """Ids changed in and deleted from the new collection since they were last carried."""
         swapped = self.run.history.last(events.SwapDone)
         found = find_difference(
-            self.new_store, self.new_id, None, self.ledger, include_quarantined=False,
+            self.new, self.ledger, include_quarantined=False,
             since=swapped.receipt.get("mark") if swapped else None,
         )  # fmt: skip
         merged = [id for stem in sorted(self.foreign) for id in sorted(self.ledger.current(stem))]
         ids = list(dict.fromkeys([*found.changed, *found.deleted, *merged, *known]))
         changed, deleted = list[str](), list[str]()
         for part in chunked(ids, SHARD_ROWS):
-            now = _hashes(self.new_store, self.new_id, part)
+            now = _hashes(self.new, part)
             for id, (before, _) in self._carried(part, known).items():
                 if now.get(id) != before:
                     (changed if id in now else deleted).append(id)
@@ -159,8 +158,8 @@ class WayBack(OldVectors):
         quarantined row that a table kept, or one that was written to both."""
         unlike: list[str] = []
         for part in chunked(changed, SHARD_ROWS):
-            new = _hashes(self.new_store, self.new_id, part)
-            old = _hashes(self.old_store, self.old_id, part)
+            new = _hashes(self.new, part)
+            old = _hashes(self.old, part)
             unlike += [id for id in part if new.get(id) != old.get(id)]
         return unlike
 
@@ -181,7 +180,7 @@ class WayBack(OldVectors):
         return self.run.history.carry_interrupted
 
     def _conflicts(
-        self, ids: Collection[str], known: dict[str, Hashes], interrupted: bool
+        self, ids: Iterable[str], known: dict[str, Hashes], interrupted: bool
     ) -> set[str]:
         """Of these ids, those that the old collection has changed itself, and otherwise.
 
@@ -190,8 +189,8 @@ class WayBack(OldVectors):
         """
         found = set[str]()
         for part in chunked(list(ids), SHARD_ROWS):
-            new = _hashes(self.new_store, self.new_id, part)
-            old = _hashes(self.old_store, self.old_id, part)
+            new = _hashes(self.new, part)
+            old = _hashes(self.old, part)
             found |= {
                 id
                 for id, (_, before) in self._carried(part, known).items()
@@ -220,19 +219,19 @@ class WayBack(OldVectors):
         for ids in chunked([*deleted, *changed], SHARD_ROWS):
             self.run.history.write(events.CarryingBack(ids=tuple(ids)))
         for ids in chunked(deleted, SHARD_ROWS):
-            self.old_store.to_write().delete(self.old_id, ids)
+            self.old.delete(ids)
         todo, times = list(changed), Counter[str]()
 
         def displace(ids: set[str]) -> None:
             self.run.history.write(events.DisplacedBack(ids=tuple(sorted(ids))))
-            self.old_store.to_write().delete(self.old_id, sorted(ids))
+            self.old.delete(sorted(ids))
             pairs.update(dict.fromkeys(ids, (UNKNOWN, None)))
             todo.extend(sorted(ids.difference(todo)))
             times.update(ids)
 
         while todo:
             ids, todo[:SHARD_ROWS] = todo[:SHARD_ROWS], []
-            rows = self.new_store.reader.fetch(self.new_id, ids, vectors=False)
+            rows = self.new.fetch(ids, vectors=False)
             vectors, usable = self._old_vectors(rows)
             names = rows.column("id").to_pylist()
             unusable = [id for id, ok in zip(names, usable, strict=True) if not ok]
@@ -241,15 +240,13 @@ class WayBack(OldVectors):
             (done.left if accept_loss is None else done.lost).extend(unusable)
             now = hashes_of(rows)
             if accept_loss is not None:
-                there = _hashes(self.old_store, self.old_id, unusable)
+                there = _hashes(self.old, unusable)
                 pairs |= {id: (now[id], there.get(id)) for id in unusable}
             waiting = dict.fromkeys(id for id, ok in zip(names, usable, strict=True) if ok)
 
             def write(ids: set[str], rows: Rows = (rows, vectors, names)) -> None:
                 part = np.array([id in ids for id in rows[2]], bool)
-                self.old_store.to_write().write(
-                    self.old_id, rows[0].filter(part), rows[1][part], "replace"
-                )
+                self.old.replace(rows[0].filter(part), rows[1][part])
 
             while waiting:
                 ids = list(islice(waiting, LIVE_ROWS))
@@ -270,12 +267,12 @@ class WayBack(OldVectors):
                         lambda ids: self._movable(ids, done.lost, times), displace,
                     )  # fmt: skip
                     if taken:  # but for those that were changed meanwhile, which are found again
-                        still = _hashes(self.new_store, self.new_id, list(taken))
+                        still = _hashes(self.new, list(taken))
                         taken = {id: by for id, by in taken.items() if still.get(id) == now[id]}
                     if taken and not accept_loss:
                         raise _taken_refusal(taken)
                     if taken:
-                        there = _hashes(self.old_store, self.old_id, list(taken))
+                        there = _hashes(self.old, list(taken))
                         pairs |= {id: (now[id], there.get(id)) for id in taken}
                         done.lost += sorted(taken)
                 pairs |= {id: (now[id], now[id]) for id in written}
@@ -286,15 +283,15 @@ class WayBack(OldVectors):
         return done
 
     def _movable(
-        self, holders: Collection[str], lost: Collection[str], times: Counter[str]
+        self, holders: Iterable[str], lost: Sequence[str], times: Counter[str]
     ) -> set[str]:
         """Of these rows of the old collection, which is not live, those that can make room: the new
         collection has them, otherwise, and there will be a vector when they are written again."""
         movable = set[str]()
         kept = [id for id in holders if id not in lost and times[id] < DISPLACED_TIMES]
         for part in chunked(kept, SHARD_ROWS):
-            rows = self.new_store.reader.fetch(self.new_id, part, vectors=False)
-            there = _hashes(self.old_store, self.old_id, part)
+            rows = self.new.fetch(part, vectors=False)
+            there = _hashes(self.old, part)
             _, usable = self._old_vectors(rows, gone=True)
             movable |= {
                 id for (id, row), ok in zip(hashes_of(rows).items(), usable, strict=True)
@@ -306,7 +303,7 @@ class WayBack(OldVectors):
         """Look before the first write whether every row keeps its vector or can get one."""
         homeless: list[str] = []
         for ids in chunked(changed, SHARD_ROWS):
-            rows = self.new_store.reader.fetch(self.new_id, ids, vectors=False)
+            rows = self.new.fetch(ids, vectors=False)
             needy = set(self._texts(rows)).difference(self._kept(ids))
             homeless += sorted(id for id, *_ in needy)
         if homeless and self.old_template is None:
@@ -330,6 +327,6 @@ def _taken_refusal(taken: dict[str, str]) -> PreflightError:
     )
 
 
-def _hashes(store: Store, collection_id: str, ids: Sequence[str]) -> dict[str, bytes]:
+def _hashes(collection: Collection, ids: Sequence[str]) -> dict[str, bytes]:
     """Row hash of those of `ids` that are in the collection."""
-    return hashes_of(store.reader.fetch(collection_id, ids, vectors=False))
+    return hashes_of(collection.fetch(ids, vectors=False))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from reembed.errors import SourceChangedError
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.sync.difference import (
     Difference,
-    acknowledge,
     find_difference,
     refuse_collapse,
 )
@@ -22,8 +20,8 @@ FEW_LEFT = 1_000
 """Catch-up ends with fewer differences than this, if each round finds as many as the last one did:
 somebody writes all the time, and the sweep after the move carries the rest."""
 
-Carry = Callable[[str, Difference], list[str]]
-"""`carry(collection_id, difference)`: export, embed and load what differs, as a delta. Returns the
+Carry = Callable[[Collection, Difference], list[str]]
+"""`carry(collection, difference)`: export, embed and load what differs, as a delta. Returns the
 ids left alone because a live shadow has newer rows."""
 
 
@@ -31,10 +29,8 @@ ids left alone because a live shadow has newer rows."""
 
 
 def catch_up(
-    store: Store,
-    source_id: str,
+    source: Collection,
     name: str,
-    where: Mapping[str, Any] | str | None,
     run: RunDir,
     ledger: Ledger,
     carry: Carry,
@@ -50,22 +46,21 @@ def catch_up(
     """
     carried = 0
     before: int | None = None
-    if store.capture is not None:
-        store.capture.start(source_id)
+    source.start_capture()
     since = run.history.compared_until
     for _ in range(CATCH_UP_ROUNDS):
-        difference = find_difference(store, source_id, where, ledger, since=since)
+        difference = find_difference(source, ledger, since=since)
         refuse_collapse(name, len(difference.deleted), len(difference.changed), ledger)
         found = len(difference)
         if difference:
-            carry(source_id, difference)
+            carry(source, difference)
         carried += found
         steady = before is not None and before <= 2 * found <= 2 * FEW_LEFT
         displaced = ledger.displaced() if difference else frozenset()
         steady = steady and not displaced  # the shadow lacks them, and no verdict looks for them
         if not difference or steady:
             run.history.write(events.CaughtUp(watermark=difference.watermark, carried=carried))
-        acknowledge(store, difference)
+        source.acknowledge(difference.token)
         if not difference or steady:
             return carried
         before, since = found, difference.watermark

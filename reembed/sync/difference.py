@@ -8,16 +8,14 @@ only that is compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from reembed.errors import SourceChangedError
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Entry, Ledger
-from reembed.stores.store import Store
-from reembed.stores.values import Change
+from reembed.stores.collection import Collection
 
 COLLAPSE_SHARE = 0.5
 """A source that has lost more than this share of its records since the export is not caught up
@@ -49,9 +47,7 @@ class Difference:
 
 
 def find_difference(
-    store: Store,
-    collection_id: str,
-    where: Mapping[str, Any] | str | None,
+    collection: Collection,
     ledger: Ledger,
     *,
     since: str | None = None,
@@ -65,19 +61,17 @@ def find_difference(
         include_quarantined: whether quarantined records are expected in the collection: yes in the
             source, no in the shadow.
     """
-    written = store.changes.since(collection_id, since) if store.changes else Change(None, None)
+    written = collection.changes_since(since)
     difference = Difference(watermark=written.mark, token=written.token)
     displaced = ledger.displaced()
     if written.ids is not None:
         touched = [*written.ids, *sorted(displaced.difference(written.ids))]
-        _compare_touched(store, collection_id, where, ledger, touched, difference,
-                         include_quarantined)  # fmt: skip
+        _compare_touched(collection, ledger, touched, difference, include_quarantined)
         return difference
     ledger.begin_scan()
-    for page in store.reader.list_ids(collection_id, where):
+    for page in collection.list_ids():
         ids = page.to_pylist()
-        present, _ = _compare(store, collection_id, where, ledger, ids, difference,
-                              include_quarantined)  # fmt: skip
+        present, _ = _compare(collection, ledger, ids, difference, include_quarantined)
         ledger.mark_seen(present)
     for ids in ledger.unseen(include_quarantined=include_quarantined):
         difference.deleted += ids
@@ -85,9 +79,7 @@ def find_difference(
 
 
 def _compare_touched(
-    store: Store,
-    collection_id: str,
-    where: Mapping[str, Any] | str | None,
+    collection: Collection,
     ledger: Ledger,
     touched: list[str],
     difference: Difference,
@@ -95,16 +87,13 @@ def _compare_touched(
 ) -> None:
     """Compare records that may have been written to; what is not there and was known is deleted."""
     for ids in chunked(touched, SHARD_ROWS):
-        present, known = _compare(store, collection_id, where, ledger, ids, difference,
-                                  include_quarantined)  # fmt: skip
+        present, known = _compare(collection, ledger, ids, difference, include_quarantined)
         gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
         difference.deleted += sorted(gone.difference(present))
 
 
 def _compare(
-    store: Store,
-    collection_id: str,
-    where: Mapping[str, Any] | str | None,
+    collection: Collection,
     ledger: Ledger,
     ids: Sequence[str],
     difference: Difference,
@@ -112,7 +101,7 @@ def _compare(
 ) -> tuple[list[str], dict[str, Entry]]:
     """Compare records with the ledger by row hash. Returns the ids of those that are there, and
     what the ledger knows of the ids asked for."""
-    rows = store.reader.fetch(collection_id, ids, vectors=False, where=where)
+    rows = collection.fetch(ids, vectors=False)
     present = rows.column("id").to_pylist()
     known = ledger.lookup(ids)
     for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
@@ -125,17 +114,11 @@ def _compare(
 
 
 def find_late(
-    store: Store,
-    parked_id: str,
-    where: Mapping[str, Any] | str | None,
-    run: RunDir,
-    ledger: Ledger,
-    *,
-    since: str | None = None,
+    parked: Collection, run: RunDir, ledger: Ledger, *, since: str | None = None
 ) -> Difference:
     """What was written to the parked collection since it was last caught up with. What a rollback
     that did not come to its end did there is no late write: it came from the live collection."""
-    found = find_difference(store, parked_id, where, ledger, since=since)
+    found = find_difference(parked, ledger, since=since)
     ours = run.history.written_back
     found.changed = [id for id in found.changed if id not in ours]
     found.deleted = [id for id in found.deleted if id not in ours]
@@ -146,12 +129,6 @@ def find_late(
             merged = {id for id, entry in entries.items() if entry.shard in foreign}
             found.deleted = [id for id in found.deleted if id not in merged]
     return found
-
-
-def acknowledge(store: Store, difference: Difference) -> None:
-    """What was found is carried, so a store that logs writes need not tell it again."""
-    if store.capture is not None and difference.token is not None:
-        store.capture.acknowledge(difference.token)
 
 
 def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:
@@ -171,13 +148,13 @@ def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:
 
 
 def without_conflicts(
-    store: Store, receiver_id: str, difference: Difference, ledger: Ledger
+    receiver: Collection, difference: Difference, ledger: Ledger
 ) -> tuple[Difference, list[str]]:
     """Leave out of a difference what the receiver has changed itself: a backfill never overwrites
     a newer row. Returns the rest, and the ids left out."""
     newer = set[str]()
     for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
-        there = hashes_of(store.reader.fetch(receiver_id, ids, vectors=False))
+        there = hashes_of(receiver.fetch(ids, vectors=False))
         known = ledger.lookup(ids)
         for id in ids:
             entry = known.get(id)

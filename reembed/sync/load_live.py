@@ -7,7 +7,7 @@ application's, or one of another shard's, since no row is ever taken away to mak
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,24 +15,15 @@ from reembed.records import hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
-from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows, writing
-from reembed.stores.store import Store
+from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows
+from reembed.stores.collection import Collection
 from reembed.sync.grouped_writes import write_together
 
 LIVE_ROWS = 50
 """Rows written to a live collection between two looks at what the application has written there."""
 
 
-def load_into_live(
-    store: Store,
-    live: str,
-    export_shards: Mapping[str, Shard],
-    embed_shards: Mapping[str, Shard],
-    ledger: Ledger,
-    run: RunDir,
-    *,
-    resumed: bool,
-) -> list[str]:
+def load_into_live(live: Collection, run: RunDir, ledger: Ledger, *, resumed: bool) -> list[str]:
     """Load deltas into a shadow that is live, a few rows at a time.
 
     Rows that the application has changed or deleted are left alone, which is looked at right
@@ -44,6 +35,7 @@ def load_into_live(
         resumed: whether an earlier call may have been killed in the middle. Replacing a row deletes
             it first, so one that is missing is then written.
     """
+    export_shards, embed_shards = run.shards("export"), run.shards("embed")
     left: list[str] = []
     loaded = run.history.loaded_stems
     for shard in run.history.not_loaded(embed_shards):
@@ -51,7 +43,7 @@ def load_into_live(
             export = export_shards[shard.stem]
             rows = read_rows(run, export, shard)
             before = _rows_before(run, export_shards, export, rows)
-            left += _Delta(store, live, export, rows, before, ledger, resumed).load()
+            left += _Delta(live, rows, before, ledger, resumed).load()
         run.history.write(events.Loaded(stem=shard.stem, sha256=shard.sha256))
     return left
 
@@ -65,9 +57,7 @@ class _Delta:
         wanted: row hash of each record that it holds.
     """
 
-    store: Store
-    live: str
-    export: Shard
+    live: Collection
     rows: ShardRows
     before: dict[str, bytes]
     ledger: Ledger
@@ -79,8 +69,8 @@ class _Delta:
     def load(self) -> list[str]:
         """Returns the ids left alone."""
         left: list[str] = []
-        first = gone_of(self.export, self.rows, self.ledger)  # what goes gives up its values
-        waiting = dict.fromkeys([*first, *self.wanted, *self.export.deleted])
+        first = gone_of(self.rows, self.ledger)  # what goes gives up its values
+        waiting = dict.fromkeys([*first, *self.wanted, *self.rows.export.deleted])
         while waiting:
             ids = list(islice(waiting, LIVE_ROWS))
             for id in ids:
@@ -92,13 +82,13 @@ class _Delta:
 
     def _write(self, ids: set[str]) -> None:
         load_shard(
-            self.store, self.live, self.export, self.rows, self.ledger,
-            writing(self.store, "replace"), replacing=True, only=ids,
+            self.live, self.rows, self.ledger, self.live.replace, replacing=True, only=ids
         )  # fmt: skip
 
-    def _unchanged(self, ids: Collection[str]) -> set[str]:
+    def _unchanged(self, ids: Iterable[str]) -> set[str]:
         """Those of these rows that the application has neither changed nor deleted since."""
-        now = hashes_of(self.store.reader.fetch(self.live, list(ids), vectors=False)) if ids else {}
+        ids = [*ids]
+        now = hashes_of(self.live.fetch(ids, vectors=False)) if ids else {}
         newer = {
             id for id, row in now.items() if row not in (self.wanted.get(id), self.before.get(id))
         }

@@ -17,7 +17,7 @@ from reembed.records import Vectors, cosine_rows, list_array_to_vectors, text_ha
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 
 OLD_MODEL_SAMPLE = 16
 OLD_MODEL_COSINE = 0.99
@@ -36,8 +36,7 @@ class OldVectors:
     """The old collection of a swap, the run's export shards and the old model."""
 
     run: RunDir
-    old_store: Store
-    old_id: str
+    old: Collection
     ledger: Ledger
     template: TextTemplate
     old_model: OldModel
@@ -59,7 +58,7 @@ class OldVectors:
         """
         ids = rows.column("id").to_pylist()
         kept = self._exported(ids) if gone else self._kept(ids)
-        info = self.old_store.catalog.describe_id(self.old_id)
+        info = self.old.describe()
         vectors = np.zeros((len(ids), (info.dimensions or 0) if info else 0), np.float32)
         usable = np.zeros(len(ids), bool)
         todo = []
@@ -80,7 +79,7 @@ class OldVectors:
     def _kept(self, ids: Sequence[str]) -> dict[Key, Vectors]:
         """The vectors `(d,) float32` that the old collection has of these records, or had before
         they were displaced."""
-        there = self.old_store.reader.fetch(self.old_id, ids, vectors=True)
+        there = self.old.fetch(ids, vectors=True)
         missing = set(ids).difference(there.column("id").to_pylist())
         displaced = missing.intersection(self.run.history.displaced_back) if missing else missing
         return self._exported(sorted(displaced)) | self._by_text(there)
@@ -119,10 +118,10 @@ class OldVectors:
         embedder, self._why = self.old_model()
         if embedder is None:
             return None
-        first = next(iter(self.old_store.reader.list_ids(self.old_id)), None)
+        first = next(iter(self.old.list_ids()), None)
         ids = first.to_pylist() if first is not None else []
         ids = ids[:: max(1, len(ids) // (4 * OLD_MODEL_SAMPLE))]
-        rows = self.old_store.reader.fetch(self.old_id, ids, vectors=True)
+        rows = self.old.fetch(ids, vectors=True)
         rows = rows.filter(rows.column("embedding").is_valid())
         best = 0.0
         for template in (self.template, DOCUMENT):

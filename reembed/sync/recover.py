@@ -6,7 +6,8 @@ A delta that is carried, before the swap or after it, goes the same way as the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from reembed.disk import remove
@@ -16,11 +17,10 @@ from reembed.errors import (
     BudgetError,
     DamagedError,
     PreflightError,
-    UsageError,
 )
 from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
-from reembed.run.directory import RunDir, Shard
+from reembed.run.directory import RunDir
 from reembed.run.ledger import UNKNOWN, Entry, Ledger
 from reembed.run.quarantine import quarantined_of, write_quarantine
 from reembed.session import Session
@@ -34,9 +34,8 @@ from reembed.stages.shard_rows import (
     displacing,
     read_rows,
     write_rows,
-    writing,
 )
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.sync.carry_back import WayBack
 from reembed.sync.carry_back_log import CARRIED_FILE
 from reembed.sync.catch_up import catch_up
@@ -74,14 +73,13 @@ def run_stages(s: Session, until: Stage) -> None:
 
 
 def _export(s: Session) -> None:
-    where = s.manifest.source.where
-    source = s.source_store.resolve(s.manifest.source.collection)
     store = s.source_store
-    if store.capture is not None:  # before the snapshot, so that no write is between the two
-        store.capture.start(source.id)
+    described = store.resolve(s.manifest.source.collection)
+    source = Collection(store, described.id, s.manifest.source.where)
+    source.start_capture()  # before the snapshot, so that no write is between the two
     with store.snapshot() if store.snapshot else contextlib.nullcontext():
-        census = take_census(s.source_store, source, where, s.run)
-        export(s.source_store, census, where, s.run, s.progress, s.pause.wait)
+        census = take_census(source, described, s.run)
+        export(source, census, s.run, s.progress, s.pause.wait)
 
 
 @contextlib.contextmanager
@@ -137,17 +135,15 @@ def load_shadow(s: Session) -> None:
     manifest, dimensions = s.manifest, s.embedder.dimensions
     name = target_name(manifest, s.store.to_write(), dimensions)
     spec = shadow_spec(manifest, s.source, name, dimensions)
-    shadow = ensure_shadow(s.store, s.run, spec)
-    load(s.store, shadow.id, s.run.shards("export"), s.run.shards("embed"), s.ledger, s.run,
-         s.progress, s.pause.wait)  # fmt: skip
-    build_index(s.store, shadow.id, s.run)
+    shadow = Collection(s.store, ensure_shadow(s.store, s.run, spec).id)
+    load(shadow, s.run, s.ledger, s.progress, s.pause.wait)
+    build_index(shadow, s.run)
 
 
 def resync_shadow(s: Session) -> None:
     """Make the shadow, which was live before a rollback, what the shards say again."""
     _begin_resync(s)
-    shards = s.run.shards("export"), s.run.shards("embed")
-    resync(s.store, shadow_of(s), *shards, s.ledger, s.run)
+    resync(s.new, s.run, s.ledger)
 
 
 def _begin_resync(s: Session) -> None:
@@ -168,14 +164,11 @@ def refuse_late(s: Session) -> None:
         )
 
 
-def carry(s: Session, collection_id: str, difference: Difference) -> list[str]:
+def carry(s: Session, collection: Collection, difference: Difference) -> list[str]:
     """Export, embed and load what differs, as a delta. Returns the ids of rows left alone
     because a live shadow has newer ones."""
-    store = s.source_store
-    export_delta(
-        store, collection_id, s.manifest.source.where, s.run, difference.changed,
-        difference.deleted,
-    )  # fmt: skip
+    filtered = replace(collection, where=s.manifest.source.where)
+    export_delta(filtered, s.run, difference.changed, difference.deleted)
     embed_shards(s)
     if s.run.history.last_move == "swap":
         return _load_live(s, resumed=False)
@@ -184,8 +177,7 @@ def carry(s: Session, collection_id: str, difference: Difference) -> list[str]:
 
 
 def _load_live(s: Session, *, resumed: bool) -> list[str]:
-    shards = s.run.shards("export"), s.run.shards("embed")
-    return load_into_live(s.store, shadow_of(s), *shards, s.ledger, s.run, resumed=resumed)
+    return load_into_live(s.new, s.run, s.ledger, resumed=resumed)
 
 
 def settle(s: Session, *, embedding: bool = True) -> list[str]:
@@ -206,12 +198,11 @@ def settle(s: Session, *, embedding: bool = True) -> list[str]:
 def load_rest(s: Session) -> list[str]:
     """Load what is embedded and not loaded yet. Returns the ids of rows left alone because a live
     shadow has newer ones."""
-    exports, embeds = s.run.shards("export"), s.run.shards("embed")
-    if not s.run.history.not_loaded(embeds):
+    if not s.run.history.not_loaded(s.run.shards("embed")):
         return []
     if s.run.history.last_move == "swap":
         return _load_live(s, resumed=True)
-    load(s.store, shadow_of(s), exports, embeds, s.ledger, s.run, s.progress)
+    load(s.new, s.run, s.ledger, s.progress)
     return []
 
 
@@ -252,8 +243,7 @@ def _remake_exports(s: Session) -> None:
     damaged = [shard for shard in shards if not s.run.is_whole(shard)]
     if not damaged:
         return
-    old_id, new_id = both_ids(s)
-    mending = Mending(s.run, s.source_store, old_id, s.store, new_id)
+    mending = Mending(s.run, s.old.whole, s.new)
     if _has_ledger(s):
         known = {shard.stem: s.ledger.of_shard(shard.stem) for shard in damaged}
     else:
@@ -277,28 +267,14 @@ def _known_without_ledger(s: Session, stem: str) -> dict[str, Entry]:
 def catch_up_source(s: Session) -> int:
     """Carry what was written to the source since. Returns the number of records carried."""
     return catch_up(
-        s.source_store, s.source.id, s.source.name, s.manifest.source.where, s.run, s.ledger,
-        lambda id, difference: carry(s, id, difference),
+        s.old, s.source.name, s.run, s.ledger,
+        lambda collection, difference: carry(s, collection, difference),
     )  # fmt: skip
 
 
 def source_difference(s: Session) -> Difference:
     """What the source holds otherwise than the run knows."""
-    where, since = s.manifest.source.where, s.run.history.compared_until
-    return find_difference(s.source_store, s.source.id, where, s.ledger, since=since)
-
-
-def shadow_of(s: Session) -> str:
-    """Object id of the run's shadow. Raises UsageError before there is one."""
-    id = s.run.history.shadow_id
-    if id is None:
-        raise UsageError(f"{s.manifest.name}: there is no shadow yet", "Use `reembed run`.")
-    return id
-
-
-def both_ids(s: Session) -> tuple[str, str]:
-    """Object ids of the old and of the new collection."""
-    return s.source.id, shadow_of(s)
+    return find_difference(s.old, s.ledger, since=s.run.history.compared_until)
 
 
 def way_back_of(s: Session) -> WayBack:
@@ -306,27 +282,20 @@ def way_back_of(s: Session) -> WayBack:
     if not _has_ledger(s):
         _remake_exports(s)
         embed_shards(s)
-    old_id, new_id = both_ids(s)
     return WayBack(
-        s.run, s.source_store, old_id, s.ledger, s.template,
-        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.store, new_id,
+        s.run, s.old.whole, s.ledger, s.template,
+        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.new,
     )  # fmt: skip
 
 
-def resync(
-    store: Store,
-    shadow: str,
-    export_shards: Mapping[str, Shard],
-    embed_shards: Mapping[str, Shard],
-    ledger: Ledger,
-    run: RunDir,
-) -> int:
+def resync(shadow: Collection, run: RunDir, ledger: Ledger) -> int:
     """Make the shadow what the shards say again, after it was live and written to.
 
     Returns the number of records put back or removed. What those writes were is in the source by
     now (rollback carried them), and catch-up brings them from there, as it does what was displaced.
     """
-    difference = find_difference(store, shadow, None, ledger, include_quarantined=False)
+    export_shards, embed_shards = run.shards("export"), run.shards("embed")
+    difference = find_difference(shadow, ledger, include_quarantined=False)
     ids = [*difference.changed, *difference.deleted]
     wanted: dict[str, set[str]] = {}
     known = ledger.lookup(ids)
@@ -335,11 +304,10 @@ def resync(
             wanted.setdefault(entry.shard, set()).add(id)
     strays = [id for id in ids if id not in known or known[id].quarantined]
     for page in chunked(strays, SHARD_ROWS):
-        store.to_write().delete(shadow, page)
+        shadow.delete(page)
     todo = {id for members in wanted.values() for id in members}
     for stem, members in wanted.items():
         rows = read_rows(run, export_shards[stem], embed_shards[stem])
-        write = displacing(writing(store, "replace"), store, run, stem, todo)
-        write_rows(write, shadow, rows, members)
+        write_rows(displacing(shadow.replace, shadow, run, stem, todo), rows, members)
         todo -= members
     return len(ids)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import UNKNOWN, Entry
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 
 STAGE = "export"
 
@@ -28,10 +28,8 @@ class Mending:
     """The two collections of a swap, to make shards of the run again."""
 
     run: RunDir
-    old_store: Store
-    old_id: str
-    new_store: Store
-    new_id: str
+    old: Collection
+    new: Collection
 
     def remake(self, shard: Shard, known: Mapping[str, Entry]) -> int:
         """Write a shard again. Returns the number of records that are missing from it.
@@ -56,8 +54,8 @@ class Mending:
         return len(missing)
 
     def _records(self, known: Mapping[str, bytes]) -> list[pa.Table]:
-        old = self.old_store.reader.fetch(self.old_id, list(known), vectors=True)
-        new = self.new_store.reader.fetch(self.new_id, list(known), vectors=False)
+        old = self.old.fetch(list(known), vectors=True)
+        new = self.new.fetch(list(known), vectors=False)
         old_rows, new_rows = hashes_of(old), hashes_of(new)
         kept = [
             id for id, row in old_rows.items()

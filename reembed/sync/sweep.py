@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.sync.catch_up import Carry
 from reembed.sync.difference import (
     Difference,
-    acknowledge,
     find_difference,
     find_late,
     without_conflicts,
@@ -23,11 +19,8 @@ SWEEP_SECONDS = 20.0
 
 
 def sweep(
-    source_store: Store,
-    parked_id: str,
-    target_store: Store,
-    live_id: str,
-    where: Mapping[str, Any] | str | None,
+    parked: Collection,
+    live: Collection,
     run: RunDir,
     ledger: Ledger,
     carry: Carry,
@@ -38,24 +31,24 @@ def sweep(
     records carried and the ids left alone.
     """
     since = run.history.compared_until
-    found = find_late(source_store, parked_id, where, run, ledger, since=since)
-    kept, conflicts = without_conflicts(target_store, live_id, found, ledger)
+    found = find_late(parked, run, ledger, since=since)
+    kept, conflicts = without_conflicts(live, found, ledger)
     if kept:
-        conflicts = sorted({*conflicts, *carry(parked_id, kept)})
+        conflicts = sorted({*conflicts, *carry(parked, kept)})
     if not conflicts:
         run.history.write(events.CaughtUp(watermark=found.watermark, carried=len(kept)))
-        acknowledge(source_store, found)
+        parked.acknowledge(found.token)
     return len(kept), conflicts
 
 
 def merge_intruder(
-    store: Store, name: str, live_id: str, ledger: Ledger, carry: Carry
+    name: str, live: Collection, ledger: Ledger, carry: Carry
 ) -> tuple[int, list[str]]:
     """Carry the records of a collection that somebody made under the live name in the gap."""
-    intruder = store.catalog.describe(name)
-    found = find_difference(store, intruder.id, None, ledger)
+    intruder = Collection(live.store, live.store.catalog.describe(name).id)
+    found = find_difference(intruder, ledger)
     found = Difference(changed=found.changed)  # what it lacks was never deleted
-    kept, conflicts = without_conflicts(store, live_id, found, ledger)
+    kept, conflicts = without_conflicts(live, found, ledger)
     if kept:
-        conflicts = sorted({*conflicts, *carry(intruder.id, kept)})
+        conflicts = sorted({*conflicts, *carry(intruder, kept)})
     return len(kept), conflicts

@@ -43,7 +43,7 @@ from reembed.records import Metric, cosine_rows
 from reembed.run.directory import RunDir
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.verify.corpus import Corpus
 from reembed.verify.search_gates import Searches
 
@@ -61,14 +61,12 @@ class Verification:
     Attributes:
         old_embedder: the source's model; None where it cannot be called.
         old_model_note: why not.
-        source_store: where the old collection lives, to measure its latency; None to leave it out.
-        source_id: its object id.
+        source: the old collection, to measure its latency; None to leave it out.
         wait: called before each shard.
     """
 
     run: RunDir
-    store: Store
-    shadow_id: str
+    shadow: Collection
     source_metric: Metric
     target_metric: Metric
     template: TextTemplate
@@ -77,8 +75,7 @@ class Verification:
     old_model_note: str
     ledger: Ledger
     settings: Verify
-    source_store: Store | None = None
-    source_id: str = ""
+    source: Collection | None = None
     wait: Wait = no_wait
 
     def __post_init__(self) -> None:
@@ -138,7 +135,7 @@ class Verification:
             twins = self._check_twins(finder, findings)
         total, quarantined = self.ledger.counts()
         expected = total - quarantined
-        count = self.store.reader.count(self.shadow_id)
+        count = self.shadow.count()
         if stems is None:
             if count != expected or findings.counts["missing"]:
                 self._find_extra(findings)
@@ -185,7 +182,7 @@ class Verification:
         if not page.ids:
             return
         check_texts(page.ids, page.texts, page.keys, findings)
-        served = self.store.reader.fetch(self.shadow_id, page.ids, vectors=True)
+        served = self.shadow.fetch(page.ids, vectors=True)
         check_served(page.ids, page.rows, page.vectors, served, self.target_metric, findings)
         finder.add(page.ids, page.keys, page.vectors)
 
@@ -208,7 +205,7 @@ class Verification:
         return figures | {"by_the_model": int(alike.sum())}
 
     def _find_extra(self, findings: Findings) -> None:
-        for page in self.store.reader.list_ids(self.shadow_id):
+        for page in self.shadow.list_ids():
             ids = page.to_pylist()
             known = self.ledger.lookup(ids)
             findings.add("extra", [id for id in ids if id not in known])
@@ -240,7 +237,7 @@ class Verification:
         records = self.corpus.records(sample.ids)
         texts = [records[id].text for id in sample.ids]
         again = self.embedder.embed_documents(texts)
-        served = self.store.reader.fetch(self.shadow_id, sample.ids, vectors=True)
+        served = self.shadow.fetch(sample.ids, vectors=True)
         tail = probe_tail(
             self.embedder.embed_documents, self.embedder.count_tokens,
             self.embedder.limits.max_tokens, sample.longest_tokens,
@@ -255,8 +252,7 @@ class Verification:
         """The `index` and the `recall` gate, which ask the same queries, and what is shown."""
         sample = self._sample(self.settings.sample, long_share=0)
         return Searches(
-            corpus=self.corpus, store=self.store, shadow_id=self.shadow_id,
-            source_store=self.source_store, source_id=self.source_id,
+            corpus=self.corpus, shadow=self.shadow, source=self.source,
             source_metric=self.source_metric, target_metric=self.target_metric,
             embedder=self.embedder, old_embedder=self.old_embedder,
             old_model_note=self.old_model_note, settings=self.settings, seed=self.seed,

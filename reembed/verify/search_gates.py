@@ -28,7 +28,7 @@ from reembed.quality.sidebyside import overlap_gate, score_figures, shorten, sid
 from reembed.quality.statistics import quantiles
 from reembed.quality.verdict import Gate
 from reembed.records import Metric, Vectors, cosine_rows
-from reembed.stores.store import Store
+from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 from reembed.verify.corpus import Corpus
 from reembed.verify.questions import Questions, make_questions
@@ -56,10 +56,8 @@ class Searches:
     """
 
     corpus: Corpus
-    store: Store
-    shadow_id: str
-    source_store: Store | None
-    source_id: str
+    shadow: Collection
+    source: Collection | None
     source_metric: Metric
     target_metric: Metric
     embedder: Embedder
@@ -77,10 +75,8 @@ class Searches:
             message = questions.figures.get("reason", "there is no record to ask for")
             return [Gate("index", "fail", message), Gate("recall", "inconclusive", message)]
         queries = self.embedder.embed_queries(texts)
-        k = min(self.settings.k, self.store.reader.count(self.shadow_id))
-        answers = (
-            self.store.to_search().query(self.shadow_id, queries, k) if k else [[] for _ in texts]
-        )
+        k = min(self.settings.k, self.shadow.count())
+        answers = self.shadow.query(queries, k) if k else [[] for _ in texts]
         new = exact_search(
             queries, self.corpus.new_blocks(), self.settings.k, self.target_metric, answers
         )
@@ -152,7 +148,7 @@ class Searches:
     def _index(
         self, queries: Vectors, answers: Sequence[Sequence[str]], exact: Hits, k: int
     ) -> Gate:
-        info = self.store.catalog.describe_id(self.shadow_id)
+        info = self.shadow.describe()
         real = info.metric if info else self.target_metric
         recalls = answer_recalls(exact, k)
         limit = self.settings.index_recall
@@ -168,13 +164,13 @@ class Searches:
             baseline = self._baseline(k) if limit == DEFAULT_INDEX_RECALL else None
         return index_gate(
             recalls, k, limit, target=self.target_metric, real=real, explained_by=explained,
-            deeper=deeper, scheme=self.store.url.partition(":")[0],
+            deeper=deeper, scheme=self.shadow.store.url.partition(":")[0],
             settings=info.index if info else None, baseline=baseline,
         )  # fmt: skip
 
     def _baseline(self, k: int) -> Baseline | None:
         """What the source's index and the shadow's find, asked with the same records' vectors."""
-        if self.source_store is None:
+        if self.source is None:
             return None
         new, old = self.corpus.vectors(self.sample[:DEEPER_QUERIES])
         ids = [id for id in new if id in old]
@@ -182,31 +178,27 @@ class Searches:
             return None
 
         def recall(
-            store: Store, id: str, held: dict[str, Vectors], blocks: Iterator[Block], metric: Metric
+            asked: Collection, held: dict[str, Vectors], blocks: Iterator[Block], metric: Metric
         ) -> float:
             queries = np.stack([held[record] for record in ids])
-            hits = exact_search(queries, blocks, k, metric, store.to_search().query(id, queries, k))
+            hits = exact_search(queries, blocks, k, metric, asked.query(queries, k))
             return round(float(answer_recalls(hits, k).mean()), 6)
 
         try:
-            found = recall(
-                self.source_store, self.source_id, old, self.corpus.old_blocks(), self.source_metric
-            )
+            found = recall(self.source, old, self.corpus.old_blocks(), self.source_metric)
         except ReembedError:  # the source's index cannot be asked, so it excuses nothing
             return None
         blocks = self.corpus.new_blocks()
-        mine = recall(self.store, self.shadow_id, new, blocks, self.target_metric)
+        mine = recall(self.shadow, new, blocks, self.target_metric)
         return Baseline(len(ids), old=found, new=mine)
 
     def _deeper(self, queries: Vectors, k: int, info: CollectionInfo | None) -> list[Deeper]:
         """What the index finds among the first k if it is asked for more."""
         found = []
-        count = self.store.reader.count(self.shadow_id)
+        count = self.shadow.count()
         now = max(k, int(info.index.get("ef_search", k)) if info else k)
         for asked in sorted({min(now * times, count) for times in DEEPER}):
-            answers = [
-                row[:k] for row in self.store.to_search().query(self.shadow_id, queries, asked)
-            ]
+            answers = [row[:k] for row in self.shadow.query(queries, asked)]
             hits = exact_search(queries, self.corpus.new_blocks(), k, self.target_metric, answers)
             recall = round(float(answer_recalls(hits, k).mean()), 6)
             found.append(Deeper(asked, recall))
@@ -278,10 +270,10 @@ class Searches:
     def _latency(self, queries: Vectors, old_queries: Vectors | None, k: int) -> Gate:
         """Milliseconds a query, one after the other, on both collections; never the same twice."""
         figures: dict[str, Any] = {"k": k, "unit": "ms"}
-        figures["new"] = _timed(self.store, self.shadow_id, queries, k)
-        if self.source_store is not None and old_queries is not None:
+        figures["new"] = _timed(self.shadow, queries, k)
+        if self.source is not None and old_queries is not None:
             try:
-                figures["old"] = _timed(self.source_store, self.source_id, old_queries, k)
+                figures["old"] = _timed(self.source, old_queries, k)
             except ReembedError as error:
                 figures["old_note"] = str(error)
         parts = [
@@ -295,13 +287,13 @@ class Searches:
         return {id: record.text for id, record in self.corpus.records(ids).items()}
 
 
-def _timed(store: Store, id: str, queries: Vectors, k: int) -> dict[str, float]:
+def _timed(collection: Collection, queries: Vectors, k: int) -> dict[str, float]:
     if not k:
         return {}
-    store.to_search().query(id, queries[:1], k)  # the first one loads the index
+    collection.query(queries[:1], k)  # the first one loads the index
     times = []
     for row in range(min(TIMED_QUERIES, len(queries))):
         start = perf_counter()
-        store.to_search().query(id, queries[row : row + 1], k)
+        collection.query(queries[row : row + 1], k)
         times.append((perf_counter() - start) * 1000)
     return quantiles(times)

@@ -21,7 +21,7 @@ from reembed.sync.difference import (
     find_late,
     without_conflicts,
 )
-from reembed.sync.recover import both_ids, budget_stop, shadow_of
+from reembed.sync.recover import budget_stop
 from reembed.verify.gates import Verification
 
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
@@ -61,19 +61,17 @@ def _verification(s: Session) -> Verification:
     manifest = s.manifest
     old_embedder = s.old_embedder
     return Verification(
-        run=s.run, store=s.store, shadow_id=shadow_of(s), source_metric=s.source.metric,
+        run=s.run, shadow=s.new, source_metric=s.source.metric,
         target_metric=manifest.target.metric or s.source.metric, template=s.template,
         embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
-        ledger=s.ledger, settings=manifest.verify, source_store=s.source_store,
-        source_id=s.source.id, wait=s.pause.wait,
+        ledger=s.ledger, settings=manifest.verify, source=s.old, wait=s.pause.wait,
     )  # fmt: skip
 
 
 def _late_gate(s: Session) -> Gate:
     """Whether everything written to the old collection is in the live one."""
-    old_id, new_id = both_ids(s)
-    found = find_late(s.source_store, old_id, s.manifest.source.where, s.run, s.ledger)
-    late, conflicts = without_conflicts(s.store, new_id, found, s.ledger)
+    found = find_late(s.old, s.run, s.ledger)
+    late, conflicts = without_conflicts(s.new, found, s.ledger)
     ids = [*late.changed, *late.deleted]
     message = f"{len(ids):,} writes to the old collection are not in the live one"
     figures = {"late": len(ids), "conflicts": len(conflicts)}

@@ -33,6 +33,7 @@ from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.stages.export import export, take_census
 from reembed.stages.load import load
+from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
@@ -100,8 +101,8 @@ def export_stage(bench: Bench) -> Iterator[None]:
     yield
     source = store.catalog.describe(bench.table)
     with snapshot_of(store):
-        census = take_census(store, source, None, run)
-        shards = export(store, census, None, run, Progress())
+        census = take_census(Collection(store, source.id), source, run)
+        shards = export(Collection(store, source.id), census, run, Progress())
     assert sum(shard.rows for shard in shards.values()) == bench.count
     yield
     if bench.prepared.exists():
@@ -181,7 +182,7 @@ def load_stage(bench: Bench) -> Iterator[None]:
     run = RunDir(path)
     with Ledger(run) as ledger:
         yield
-        load(store, id, run.shards("export"), run.shards("embed"), ledger, run, Progress())
+        load(Collection(store, id), run, ledger, Progress())
         yield
     shutil.rmtree(path)
     _finish(bench, store, id)
@@ -194,7 +195,7 @@ def look(bench: Bench) -> dict[str, float]:
     figures: dict[str, float] = {}
     with Ledger(RunDir(bench.prepared)) as ledger:
         start = time.perf_counter()
-        difference = find_difference(store, id, None, ledger)
+        difference = find_difference(Collection(store, id), ledger)
         figures["compare, s"] = time.perf_counter() - start
         assert (difference.compared, len(difference)) == (bench.count, 0)
     shadow = _shadow(bench, store)

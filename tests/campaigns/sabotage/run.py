@@ -43,6 +43,7 @@ from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import embed
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
+from reembed.stores.collection import Collection as Handle
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
 from reembed.verify.gates import Verification
@@ -154,7 +155,7 @@ class Finished:
     def verification(self) -> Iterator[Verification]:
         with Ledger(self.run) as ledger:
             verification = Verification(
-                run=self.run, store=self.store, shadow_id=self.shadow_id,
+                run=self.run, shadow=Handle(self.store, self.shadow_id),
                 source_metric="cosine", target_metric=self.metric,
                 template=TextTemplate(TEXT), embedder=self.embedder,
                 old_embedder=self.old_embedder, old_model_note="it is not called here",
@@ -246,10 +247,10 @@ def finish(
     )
     store.to_write().write("source", given, old.embed_documents(held).vectors, "add")
     run = RunDir.create(folder, "", {})
-    progress = Progress()
+    progress, source = Progress(), Handle(store, "source")
     with mock.patch.object(reembed.stages.export, "SHARD_ROWS", SHARD):
-        census = take_census(store, store.catalog.describe("source"), None, run)
-        export(store, census, None, run, progress)
+        census = take_census(source, store.catalog.describe("source"), run)
+        export(source, census, run, progress)
     cache = VectorCache(folder / "cache.sqlite", embedder.dimensions)
     embed(run.shards("export"), run, embedder, template, cache, LocalEngine(), progress)
     cache.close()
@@ -257,7 +258,7 @@ def finish(
         write_quarantine(run, ledger)
         spec = CollectionSpec(SHADOW, embedder.dimensions, metric, {}, None, NEW)
         ensure_shadow(store, run, spec)
-        load(store, SHADOW, run.shards("export"), run.shards("embed"), ledger, run, progress)
+        load(Handle(store, SHADOW), run, ledger, progress)
     return Finished(run, store, embedder, old, metric)
 
 

@@ -21,7 +21,7 @@ from reembed.errors import PreflightError, TakenError
 from reembed.records import export_batch
 from reembed.run import events
 from reembed.run.journal import Journal
-from reembed.stages.shard_rows import writing
+from reembed.stores.collection import Collection
 from reembed.stores.postgres.records import Records
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
@@ -592,17 +592,18 @@ def test_who_holds_a_value_is_told(postgres_url: str, kind: str, replacing: bool
         store = open_store(postgres_url)
         id = store.catalog.describe(f"public.{ODD}").id
         batch = _row(store, id, needy)
-        write = writing(store, "replace" if replacing else "add")
+        collection = Collection(store, id)
+        write = collection.replace if replacing else collection.add
         one = np.ones((1, 2), np.float32)
         if not holders:
-            write(id, batch, one)
+            write(batch, one)
         else:
             with pytest.raises(TakenError) as caught:
-                write(id, batch, one)
+                write(batch, one)
             assert caught.value.taken == {"9": holders}
             assert store.reader.fetch(id, ["9"], vectors=False).num_rows == 0, "nothing was written"
             store.to_write().delete(id, holders)
-            write(id, batch, one)
+            write(batch, one)
         assert store.reader.fetch(id, ["9"], vectors=False).num_rows == 1
         store.close()
 

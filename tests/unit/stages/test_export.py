@@ -17,6 +17,7 @@ from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.stages import export as stage
 from reembed.stages.export import Census, export, export_delta, take_census
+from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
@@ -52,7 +53,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def census_of(store: Store, run: RunDir, where: Any = None) -> Census:
-    return take_census(store, store.catalog.describe("docs"), where, run)
+    docs = store.catalog.describe("docs")
+    return take_census(Collection(store, docs.id, where), docs, run)
 
 
 def exported(run: RunDir) -> list[str]:
@@ -66,7 +68,7 @@ def exported(run: RunDir) -> list[str]:
 def test_shards_hold_every_record_once(store: Store, run: RunDir, small: None) -> None:
     census = census_of(store, run)
     assert (census.rows, census.stems) == (40, ["shard-00000", "shard-00001", "shard-00002"])
-    shards = export(store, census, None, run, Progress())
+    shards = export(Collection(store, census.source_id), census, run, Progress())
     assert [shard.rows for shard in shards.values()] == [15, 15, 10]
     assert sorted(exported(run)) == sorted(f"r{n}" for n in range(40))
     assert all(run.read_shard(shard).schema.equals(EXPORT_SCHEMA) for shard in shards.values())
@@ -74,10 +76,10 @@ def test_shards_hold_every_record_once(store: Store, run: RunDir, small: None) -
 
 def test_a_finished_export_is_left_alone(store: Store, run: RunDir, small: None) -> None:
     census = census_of(store, run)
-    export(store, census, None, run, Progress())
+    export(Collection(store, census.source_id), census, run, Progress())
     journal = run.journal.path.read_bytes()
-    assert take_census(store, store.catalog.describe("docs"), None, run) == census
-    export(store, census, None, run, Progress())
+    assert census_of(store, run) == census
+    export(Collection(store, census.source_id), census, run, Progress())
     assert run.journal.path.read_bytes() == journal
 
 
@@ -97,11 +99,11 @@ def test_a_shard_that_cannot_be_written_ends_the_export(
     census = census_of(store, run)
     monkeypatch.setattr(RunDir, "write_shard", full)
     with pytest.raises(PreflightError, match="no space left"):
-        export(store, census, None, run, Progress())
+        export(Collection(store, census.source_id), census, run, Progress())
     assert written == ["shard-00000", "shard-00001"]
     assert list(run.shards("export")) == ["shard-00000"]
     monkeypatch.setattr(RunDir, "write_shard", write)
-    export(store, census, None, run, Progress())
+    export(Collection(store, census.source_id), census, run, Progress())
     assert sorted(exported(run)) == sorted(f"r{n}" for n in range(40))
 
 
@@ -120,7 +122,7 @@ def test_a_shard_in_work_is_finished_when_the_next_cannot_be_fetched(
 
     monkeypatch.setattr(type(store.reader), "fetch", lost)
     with pytest.raises(UnreachableError):
-        export(store, census, None, run, Progress())
+        export(Collection(store, census.source_id), census, run, Progress())
     shards = run.shards("export")
     assert list(shards) == ["shard-00000"]
     assert run.is_whole(shards["shard-00000"])
@@ -128,13 +130,13 @@ def test_a_shard_in_work_is_finished_when_the_next_cannot_be_fetched(
 
 def test_a_damaged_shard_alone_is_exported_again(store: Store, run: RunDir, small: None) -> None:
     census = census_of(store, run)
-    export(store, census, None, run, Progress())
+    export(Collection(store, census.source_id), census, run, Progress())
     path = run.path / "export" / "shard-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"?")
     notes = Notes()
     written = len(run.history.all(events.ShardWritten))
-    export(store, census, None, run, notes)
+    export(Collection(store, census.source_id), census, run, notes)
     assert path.read_bytes() == whole
     assert len(run.history.all(events.ShardWritten)) == written + 1
     assert notes.said == ["export/shard-00001.parquet is damaged or gone: exporting it again"]
@@ -145,7 +147,7 @@ def test_records_deleted_since_the_census_are_not_in_the_shards(
 ) -> None:
     census = census_of(store, run)
     store.to_write().delete(census.source_id, ["r3", "r4"])
-    shards = export(store, census, None, run, Progress())
+    shards = export(Collection(store, census.source_id), census, run, Progress())
     assert sum(shard.rows for shard in shards.values()) == 38
 
 
@@ -156,7 +158,7 @@ def test_where_is_kept_to_the_last_record(store: Store, run: RunDir, database: P
     with chroma(database) as client:
         docs = client.get_collection("docs", embedding_function=None)
         docs.update(ids=["r4"], metadatas=[{"n": 99}])
-    export(store, census, where, run, Progress())
+    export(Collection(store, census.source_id, where), census, run, Progress())
     assert sorted(exported(run)) == sorted(f"r{n}" for n in range(10) if n != 4)
 
 
@@ -165,7 +167,8 @@ def test_a_lost_vector_is_null_and_the_record_is_there(tmp_path: Path, run: RunD
         id = str(plain_collection(client, count=5).id)
     lose_vector(tmp_path / "lossy", id)
     store = open_store(f"chroma:{tmp_path / 'lossy'}")
-    shards = export(store, census_of(store, run), None, run, Progress())
+    census = census_of(store, run)
+    shards = export(Collection(store, census.source_id), census, run, Progress())
     table = run.read_shard(shards["shard-00000"])
     rows = {row["id"]: row for row in table.to_pylist()}
     assert rows[LOST]["embedding"] is None
@@ -211,9 +214,9 @@ def test_a_census_taken_again_trusts_no_watermark(store: Store, run: RunDir) -> 
 
 def test_deltas_are_numbered_on_and_carry_deletions(store: Store, run: RunDir, small: None) -> None:
     census = census_of(store, run)
-    export(store, census, None, run, Progress())
-    export_delta(store, census.source_id, None, run, [f"r{n}" for n in range(20)], ["gone"])
-    export_delta(store, census.source_id, None, run, [], ["r5"])
+    export(Collection(store, census.source_id), census, run, Progress())
+    export_delta(Collection(store, census.source_id), run, [f"r{n}" for n in range(20)], ["gone"])
+    export_delta(Collection(store, census.source_id), run, [], ["r5"])
     deltas = {k: v for k, v in run.shards("export").items() if k.startswith("delta-")}
     assert {stem: (d.rows, d.deleted, d.foreign) for stem, d in deltas.items()} == {
         "delta-00000": (15, ("gone",), False),
@@ -228,7 +231,7 @@ def test_a_delta_from_another_collection_is_foreign(
     census_of(store, run)
     with chroma(database) as client:
         other = plain_collection(client, "other", 2)
-    export_delta(store, str(other.id), None, run, ["r0"], [])
+    export_delta(Collection(store, str(other.id)), run, ["r0"], [])
     assert run.shards("export")["delta-00000"].foreign
 
 
@@ -236,10 +239,10 @@ def test_a_damaged_delta_is_emptied_and_everything_compared_again(
     store: Store, run: RunDir
 ) -> None:
     census = census_of(store, run)
-    export(store, census, None, run, Progress())
-    export_delta(store, census.source_id, None, run, ["r1"], ["gone"])
+    export(Collection(store, census.source_id), census, run, Progress())
+    export_delta(Collection(store, census.source_id), run, ["r1"], ["gone"])
     (run.path / "export" / "delta-00000.parquet").unlink()
-    shards = export(store, census, None, run, Notes())
+    shards = export(Collection(store, census.source_id), census, run, Notes())
     assert (shards["delta-00000"].rows, shards["delta-00000"].deleted) == (0, ("gone",))
     assert run.history.compared_until is None
 
@@ -258,6 +261,7 @@ def test_pages_of_any_size_become_full_slices(small: None, sizes: list[int]) -> 
 
 
 def test_shards_are_plain_parquet(store: Store, run: RunDir) -> None:
-    export(store, census_of(store, run), None, run, Progress())
+    census = census_of(store, run)
+    export(Collection(store, census.source_id), census, run, Progress())
     table = pq.read_table(run.path / "export")
     assert table.num_rows == 40

@@ -17,6 +17,7 @@ from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.stages.load import ensure_shadow, load
+from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec, WriteMode
@@ -56,7 +57,7 @@ class Embedded:
         return self.run.shards("export"), self.run.shards("embed")
 
     def load(self) -> None:
-        load(self.store, self.shadow, *self.shards, self.ledger, self.run, Progress())
+        load(Collection(self.store, self.shadow), self.run, self.ledger, Progress())
 
     def records(self, name: str = "shadow") -> dict[str, Any]:
         with chroma(self.database) as client:
@@ -162,8 +163,8 @@ def test_resync_puts_the_shadow_back(embedded: Embedded) -> None:
         shadow.add(ids=["stray"], documents=["x"], embeddings=[vector_of("new", "x")])
         shadow.update(ids=["r1"], documents=["x"], embeddings=[vector_of("new", "x")])
         shadow.delete(ids=["r2"])
-    assert resync(embedded.store, embedded.shadow, *embedded.shards, embedded.ledger,
-                  embedded.run) == 3  # fmt: skip
+    handle = Collection(embedded.store, embedded.shadow)
+    assert resync(handle, embedded.run, embedded.ledger) == 3
     assert embedded.records() == embedded.records("docs")
     with chroma(embedded.database) as client:
         shadow = client.get_collection("shadow", embedding_function=None)

@@ -10,6 +10,7 @@ import pytest
 from reembed.errors import SourceChangedError
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
+from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.sync.difference import (
@@ -48,7 +49,7 @@ class Loaded:
             docs.delete(ids=["r3"])
 
     def difference(self, since: str | None = None) -> Difference:
-        return find_difference(self.store, self.source, None, self.ledger, since=since)
+        return find_difference(Collection(self.store, self.source), self.ledger, since=since)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_nothing_differs_after_a_load(loaded: Loaded) -> None:
     found = loaded.difference()
     assert len(found) == 0
     assert found.compared == 40
-    assert len(find_difference(loaded.store, loaded.shadow, None, loaded.ledger)) == 0
+    assert len(find_difference(Collection(loaded.store, loaded.shadow), loaded.ledger)) == 0
 
 
 def test_texts_metadata_uris_and_deletions_all_count(loaded: Loaded) -> None:
@@ -107,9 +108,8 @@ def test_conflicts_are_what_the_receiver_changed_itself(loaded: Loaded) -> None:
         shadow.update(ids=["r1"], documents=["y"], embeddings=[vector_of("new", "y")])
         shadow.add(ids=["new"], documents=["y"], embeddings=[vector_of("new", "y")])
         shadow.update(ids=["r3"], metadatas=[{"title": "y"}])
-    kept, conflicts = without_conflicts(
-        loaded.store, loaded.shadow, loaded.difference(), loaded.ledger
-    )
+    receiver = Collection(loaded.store, loaded.shadow)
+    kept, conflicts = without_conflicts(receiver, loaded.difference(), loaded.ledger)
     assert sorted(kept.changed) == ["r2", "r4"]
     assert kept.deleted == []
     assert conflicts == ["new", "r1", "r3"]
@@ -117,5 +117,5 @@ def test_conflicts_are_what_the_receiver_changed_itself(loaded: Loaded) -> None:
 
 def test_late_writes_are_those_of_the_parked_collection(loaded: Loaded) -> None:
     loaded.write()
-    found = find_late(loaded.store, loaded.source, None, loaded.run, loaded.ledger)
+    found = find_late(Collection(loaded.store, loaded.source), loaded.run, loaded.ledger)
     assert len(found) == 5

@@ -1,0 +1,86 @@
+"""A collection of a store: what stages take instead of a store, an object id and a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from reembed.records import Vectors
+from reembed.stores.store import Store
+from reembed.stores.values import Change, CollectionInfo, Where, WriteMode
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection by its object id, whatever its name is by now.
+
+    Attributes:
+        where: the store's own filter: only what matches is listed and fetched.
+    """
+
+    store: Store
+    id: str
+    where: Where = None
+
+    @property
+    def whole(self) -> Collection:
+        """The same collection without the filter."""
+        return replace(self, where=None)
+
+    def describe(self) -> CollectionInfo | None:
+        """See `Catalog.describe_id`."""
+        return self.store.catalog.describe_id(self.id)
+
+    def list_ids(self) -> Iterator[pa.Array]:
+        """See `Reader.list_ids`."""
+        return self.store.reader.list_ids(self.id, self.where)
+
+    def fetch(self, ids: Sequence[str], *, vectors: bool) -> pa.RecordBatch:
+        """See `Reader.fetch`."""
+        return self.store.reader.fetch(self.id, ids, vectors=vectors, where=self.where)
+
+    def count(self) -> int:
+        """Number of records, whatever the filter."""
+        return self.store.reader.count(self.id)
+
+    def query(self, vectors: Vectors, k: int) -> list[list[str]]:
+        """See `Search.query`. Raises PreflightError where the store has no search."""
+        return self.store.to_search().query(self.id, vectors, k)
+
+    def write(self, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        """See `Writer.write`. Raises PreflightError where the store can only be read."""
+        self.store.to_write().write(self.id, records, vectors, mode)
+
+    def add(self, records: pa.RecordBatch, vectors: Vectors) -> None:
+        """`write` that never changes a record that is there."""
+        self.write(records, vectors, "add")
+
+    def replace(self, records: pa.RecordBatch, vectors: Vectors) -> None:
+        """`write` that leaves nothing of an older version."""
+        self.write(records, vectors, "replace")
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See `Writer.delete`. Raises PreflightError where the store can only be read."""
+        self.store.to_write().delete(self.id, ids)
+
+    def changes_since(self, mark: str | None) -> Change:
+        """See `Changes.since`; of a store without it everything must be compared."""
+        changes = self.store.changes
+        return changes.since(self.id, mark) if changes is not None else Change(None, None)
+
+    def start_capture(self) -> None:
+        """Log writes from now on, where the store can."""
+        if self.store.capture is not None:
+            self.store.capture.start(self.id)
+
+    def stop_capture(self) -> None:
+        """Remove every trace of that."""
+        if self.store.capture is not None:
+            self.store.capture.stop(self.id)
+
+    def acknowledge(self, token: object) -> None:
+        """What `changes_since` told with this token is carried, and need not be told again."""
+        if self.store.capture is not None and token is not None:
+            self.store.capture.acknowledge(token)
