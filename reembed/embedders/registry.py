@@ -14,18 +14,8 @@ from reembed.embedders.sending.retry import RetryPolicy
 from reembed.embedders.spending import Spending
 from reembed.errors import MissingExtraError
 from reembed.manifest import Embed, Model
+from reembed.manifest.adapters import install_hint, provider_entry
 from reembed.run.guards import Pause
-
-PROVIDERS = {
-    "openai": "reembed.embedders.providers.openai",
-    "ollama": "reembed.embedders.providers.ollama",
-    "onnx": "reembed.embedders.providers.onnx",
-    "static": "reembed.embedders.providers.static",
-    "sentence-transformers": "reembed.embedders.providers.sentence_transformers",
-    "chroma": "reembed.embedders.providers.chroma",
-    "python": "reembed.embedders.providers.python",
-}
-"""Provider to the module whose `open_provider(model, base_dir)` opens it."""
 
 
 def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
@@ -40,12 +30,13 @@ def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
         MissingExtraError: its packages are not installed; names the extra.
         ProviderRefusedError: no key, or no model of that name where it is looked for.
     """
+    entry = provider_entry(model.provider)
     try:
-        module = importlib.import_module(PROVIDERS[model.provider])
+        module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"the provider {model.provider} needs the package {error.name}",
-            f"pip install 'reembed-pipeline[{model.provider}]'",
+            install_hint(entry.extra),
         ) from error
     opener: Callable[[Model, Path], Provider] = module.open_provider
     return opener(model, base_dir or Path.cwd())

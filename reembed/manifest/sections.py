@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,12 +16,14 @@ from pydantic import (
     field_validator,
 )
 
+from reembed.manifest.adapters import PROVIDERS
 from reembed.records import Metric
 from reembed.redaction import shown_url
 
-Provider = Literal[
-    "openai", "ollama", "onnx", "static", "sentence-transformers", "chroma", "python"
-]
+if TYPE_CHECKING:
+    Provider = str
+else:  # the names are the table's
+    Provider = Literal[tuple(entry.name for entry in PROVIDERS)]
 SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
 Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
 

@@ -7,13 +7,8 @@ import re
 from pathlib import Path
 
 from reembed.errors import ManifestError
+from reembed.manifest.adapters import STORES, store_entry
 from reembed.redaction import remember_url, shown_url
-
-PATH_SCHEMES = ("chroma", "qdrant", "lancedb", "milvus")
-"""Schemes that are followed by a path: `chroma:./dir`."""
-HOST_SCHEMES = ("chroma+http", "chroma+https", "chroma+cloud", "postgresql", "postgres",
-                "qdrant+http", "qdrant+https")  # fmt: skip
-"""Schemes that are followed by a host: `chroma+http://host:8000`."""
 
 _EXAMPLES = "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://tenant/database."
 
@@ -21,7 +16,8 @@ _EXAMPLES = "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://t
 def resolve_url(url: str, base_dir: Path) -> str:
     """Make the path of a path URL absolute: `chroma:./dir` becomes `chroma:/base/dir`."""
     scheme, separator, rest = url.partition(":")
-    if scheme in PATH_SCHEMES and separator and not rest.startswith("//"):
+    entry = store_entry(scheme)
+    if entry is not None and entry.place == "path" and separator and not rest.startswith("//"):
         path, query = split_query(rest, base_dir)
         return f"{scheme}:{absolute(path, base_dir)}{query and f'?{query}'}"
     return url
@@ -59,17 +55,18 @@ def check_url(url: str, origin: str) -> None:
             "and cannot be migrated from another",
             "Use a persistent path (chroma:./dir) or a server (chroma+http://host:8000).",
         )
-    if not separator or scheme not in (*PATH_SCHEMES, *HOST_SCHEMES):
+    entry = store_entry(scheme)
+    if not separator or entry is None:
         raise ManifestError(
             f"{origin}: {url!r} is no store URL: unknown scheme {scheme!r}",
             f"{_suggestion(url)}{_EXAMPLES}",
         )
-    if scheme in HOST_SCHEMES and not rest.startswith("//"):
+    if entry.place == "host" and not rest.startswith("//"):
         raise ManifestError(
             f"{origin}: {url!r} is no store URL: {scheme}: is followed by //",
             f"Did you mean {f'{scheme}://{rest}'!r}?",
         )
-    if not rest.strip("/ ") and scheme not in ("postgresql", "postgres"):
+    if not rest.strip("/ ") and not entry.anywhere:
         raise ManifestError(f"{origin}: {url!r} does not say where the store is", _EXAMPLES)
 
 
@@ -79,5 +76,5 @@ def _suggestion(url: str) -> str:
         return f"Did you mean 'chroma+{url}'? "
     if not separator or re.match(r"[.~/\\]|[A-Za-z]:[/\\]", url):
         return f"Did you mean 'chroma:{url}'? " if url.strip() else ""
-    close = difflib.get_close_matches(scheme, (*PATH_SCHEMES, *HOST_SCHEMES), n=1)
+    close = difflib.get_close_matches(scheme, [entry.scheme for entry in STORES], n=1)
     return f"Did you mean {close[0]!r}? " if close else ""

@@ -9,23 +9,11 @@ from typing import Any
 
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
 from reembed.manifest import Layout, Manifest
+from reembed.manifest.adapters import STORES, install_hint, store_entry
 from reembed.manifest.urls import check_url
 from reembed.redaction import shown_url
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions
-
-ADAPTERS = {
-    "chroma": "reembed.stores.chroma.store",
-    "chroma+http": "reembed.stores.chroma.store",
-    "chroma+https": "reembed.stores.chroma.store",
-    "chroma+cloud": "reembed.stores.chroma.store",
-    "postgresql": "reembed.stores.postgres.store",
-    "postgres": "reembed.stores.postgres.store",
-}
-"""URL scheme to the module whose `open_store(url, options)` opens it."""
-
-COMING = ("qdrant", "qdrant+http", "qdrant+https", "lancedb", "milvus")
-"""Schemes of the contract without an adapter yet; named so that the refusal is exact."""
 
 
 def open_store(
@@ -53,12 +41,14 @@ def open_store(
     """
     check_url(url, "store URL")
     scheme = url.partition(":")[0]
-    if scheme in COMING:
+    entry = store_entry(scheme)
+    if entry is None or entry.module is None:
+        supported = sorted(entry.scheme for entry in STORES if entry.module)
         raise PreflightError(
             f"{shown_url(url)}: {scheme} is not supported yet",
-            f"Supported: {', '.join(sorted(ADAPTERS))}.",
+            f"Supported: {', '.join(supported)}.",
         )
-    if scheme not in ("postgresql", "postgres") and (layout != "auto" or columns):
+    if not entry.tables and (layout != "auto" or columns):
         raise ManifestError(
             "source.layout and source.columns are for Postgres tables",
             f"Leave them out: {scheme} has one layout.",
@@ -67,13 +57,11 @@ def open_store(
         raise ManifestError(
             f"headers_env: {scheme} takes no headers", "They are for a Chroma server."
         )
-    module_name = ADAPTERS[scheme]
     try:
-        module = importlib.import_module(module_name)
+        module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
-        extra = "pgvector"  # Chroma comes with reembed itself
         raise MissingExtraError(
-            f"{scheme} needs the package {error.name}", f"pip install 'reembed-pipeline[{extra}]'"
+            f"{scheme} needs the package {error.name}", install_hint(entry.extra)
         ) from error
     opener: Callable[[str, StoreOptions], Store] = module.open_store
     return opener(url, StoreOptions(data_dir, layout, columns or {}, headers_env or {}))

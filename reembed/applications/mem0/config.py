@@ -202,7 +202,7 @@ def _embedder(data: dict[str, Any], path: Path) -> Model:
     if url is not None and (not isinstance(url, str) or is_secret(address, url)):
         raise PreflightError(f"{where}{address} is no address, or holds a password", _WRITE_IT)
     return Model(
-        provider=provider,  # type: ignore[arg-type]
+        provider=provider,
         name=name,
         dimensions=_whole(settings, "embedding_dims", path, "embedder.config.") or known,
         base_url=url,
