@@ -41,7 +41,8 @@ def absolute(path: str, base_dir: Path) -> str:
 
 def is_url(text: str) -> bool:
     """Whether this is a store URL, and not a file's name."""
-    return text.partition(":")[0] in (*PATH_SCHEMES, *HOST_SCHEMES) and ":" in text
+    scheme, separator, _ = text.partition(":")
+    return bool(separator) and store_entry(scheme) is not None
 
 
 def check_url(url: str, origin: str) -> None:

@@ -14,11 +14,20 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import numpy as np
+from chromadb.config import Settings
 
 from tests.support.helpers import chroma
 
 CASES = Path(__file__).with_name("cases")
+
+
+def new_chroma_folder(folder: Path) -> Path:
+    """An empty database, as an application's first run leaves it."""
+    client = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
+    client.close()  # type: ignore[attr-defined]
+    return folder
 
 
 def chroma_0_5(folder: Path) -> Path:

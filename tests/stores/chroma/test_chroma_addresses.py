@@ -21,8 +21,7 @@ from reembed.stores.chroma.address import parse
 from reembed.stores.registry import open_source, open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import MODEL
-from tests.stores.contract.stores import new_chroma_folder
-from tests.support.chroma_cases import RecordingServer
+from tests.support.chroma_cases import RecordingServer, new_chroma_folder
 from tests.support.helpers import chroma, manifest_data, plain_collection, write_manifest
 
 BASIC = "chromadb.auth.basic_authn.BasicAuthClientProvider"

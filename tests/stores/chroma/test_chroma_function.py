@@ -19,8 +19,7 @@ from reembed.stores.chroma import function as chroma_function
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import simple, vectors
-from tests.stores.contract.stores import new_chroma_folder
-from tests.support.chroma_cases import PYTHON, points
+from tests.support.chroma_cases import PYTHON, new_chroma_folder, points
 from tests.support.helpers import chroma
 from tests.support.stores import database_of
 

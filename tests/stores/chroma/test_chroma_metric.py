@@ -14,8 +14,7 @@ from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import MODEL
-from tests.stores.contract.stores import new_chroma_folder
-from tests.support.chroma_cases import lose_vectors, points, upgraded_0_5
+from tests.support.chroma_cases import lose_vectors, new_chroma_folder, points, upgraded_0_5
 from tests.support.helpers import chroma
 from tests.support.servers.chroma_server import chroma_server
 

@@ -19,11 +19,11 @@ from reembed.stores.chroma import client as chroma_client
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import MODEL, simple, vectors
-from tests.stores.contract.stores import new_chroma_folder
 from tests.support.chroma_cases import (
     PYTHON,
     RecordingServer,
     chroma_0_5,
+    new_chroma_folder,
     points,
     silent_server,
     tables,

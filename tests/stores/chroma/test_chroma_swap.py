@@ -25,8 +25,7 @@ from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import MODEL, simple, vectors
-from tests.stores.contract.stores import new_chroma_folder
-from tests.support.chroma_cases import PYTHON, points, tables
+from tests.support.chroma_cases import PYTHON, new_chroma_folder, points, tables
 from tests.support.chroma_reader import RECORDS
 from tests.support.helpers import chroma, chroma_at
 from tests.support.servers.chroma_server import chroma_server as run_server

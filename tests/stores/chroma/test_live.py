@@ -21,8 +21,7 @@ from reembed.manifest import Model
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import simple
-from tests.stores.contract.stores import new_chroma_folder
-from tests.support.chroma_cases import points
+from tests.support.chroma_cases import new_chroma_folder, points
 from tests.support.helpers import chroma
 from tests.support.stores import database_of
 

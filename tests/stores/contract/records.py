@@ -12,7 +12,10 @@ from reembed.records import Vectors, export_batch, metadata_text
 
 MODEL = Model(provider="static", name="wordllama", dimensions=4)
 
-AWKWARD: list[tuple[str, str | None, dict[str, Any] | None, str | None]] = [
+Record = tuple[str, str | None, dict[str, Any] | None, str | None]
+"""Id, document, metadata and uri."""
+
+AWKWARD: list[Record] = [
     ("plain", "a text", {"kind": "module", "lines": 12, "share": 0.25, "public": True}, None),
     ("empty document", "", {"k": 1}, None),
     ("no document", None, {"k": 1}, None),
@@ -38,7 +41,7 @@ AWKWARD: list[tuple[str, str | None, dict[str, Any] | None, str | None]] = [
 ]
 
 
-def batch(rows: list[tuple[str, str | None, dict[str, Any] | None, str | None]]) -> pa.RecordBatch:
+def batch(rows: list[Record]) -> pa.RecordBatch:
     ids, documents, metadatas, uris = zip(*rows, strict=True) if rows else ((), (), (), ())
     return export_batch(ids, documents, [metadata_text(m) for m in metadatas], uris)
 

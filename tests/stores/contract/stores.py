@@ -1,48 +1,93 @@
-"""The stores the contract suite runs on. A new adapter adds an opener and a line to `STORES`."""
+"""The stores that the contract suite runs on, and what each of them has not.
+
+A file `opener_<name>.py` here holds `STORES`, the entries of one adapter. A store is held to the
+tests of every part that it has: a test module says in PARTS which it needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import chromadb
-from chromadb.config import Settings
+import pyarrow as pa
 
-from reembed.stores.registry import open_store
+from reembed.manifest import SwapKind
+from reembed.records import Vectors
 from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo, CollectionSpec
+from tests.stores.contract.records import MODEL, Record, simple, vectors
+
+PARTS = ("search", "writer", "changes", "capture", "cutover", "claims")
+"""Those that a store may lack."""
+Fill = Callable[[str, pa.RecordBatch, Vectors], CollectionInfo]
+"""Makes a collection of this name with these records, by whatever way there is into the store."""
 
 
-def new_chroma_folder(folder: Path) -> Path:
-    """An empty database, as an application's first run leaves it."""
-    client = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
-    client.close()  # type: ignore[attr-defined]
-    return folder
+@dataclass(frozen=True)
+class Opened:
+    """An empty store, and the way into it."""
+
+    store: Store
+    fill: Fill
 
 
-@contextmanager
-def _chroma_path(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
-    store = open_store(f"chroma:{new_chroma_folder(folder / 'db')}")
-    yield store
-    store.close()
+@dataclass(frozen=True)
+class Entry:
+    """A store of the suite.
+
+    Attributes:
+        open: `(empty folder, getter of a fixture's value)` to a context manager of an empty store.
+        lacks: parts that it has not, each with the reason.
+        holds: whether it can hold a record at all.
+    """
+
+    open: Callable[[Path, Callable[[str], Any]], AbstractContextManager[Opened]]
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    holds: Callable[[Record], bool] = lambda record: True
 
 
-@contextmanager
-def _chroma_http(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
-    store = open_store(fixture("chroma_server").url)
-    yield store
-    for name in store.catalog.collections():
-        store.to_write().drop(store.catalog.describe(name).id)
-    store.close()
+def written_by(store: Store) -> Opened:
+    """A store that is filled through its own writer."""
+
+    def fill(name: str, records: pa.RecordBatch, given: Vectors) -> CollectionInfo:
+        info = make(store, name)
+        store.to_write().write(info.id, records, given, "add")
+        return info
+
+    return Opened(store, fill)
 
 
-@contextmanager
-def _pgvector(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Store]:
-    store = open_store(fixture("postgres_url"))
-    yield store
-    store.close()
+@cache
+def entries() -> dict[str, Entry]:
+    """Every store by the name under which its tests run."""
+    found: dict[str, Entry] = {}
+    for path in sorted(Path(__file__).parent.glob("opener_*.py")):
+        found |= importlib.import_module(f"tests.stores.contract.{path.stem}").STORES
+    return found
 
 
-STORES = {"chroma-path": _chroma_path, "chroma-http": _chroma_http, "pgvector": _pgvector}
-"""Name to a context manager `(empty folder, getter of a fixture's value) -> empty Store`."""
+def make(
+    store: Store, name: str, count: int = 0, metric: Any = "cosine", seed: int = 1
+) -> CollectionInfo:
+    """A collection of simple records, made by the store's writer."""
+    made_of = {"made": "by a test"}
+    spec = CollectionSpec(name, 4, metric, index={}, metadata=made_of, model=MODEL)
+    info = store.to_write().create(spec)
+    if count:
+        store.to_write().write(info.id, simple(count), vectors(count, seed=seed), "add")
+    return info
+
+
+def renaming(store: Store) -> SwapKind:
+    """A swap kind that renames collections."""
+    kinds = store.to_move().kinds
+    return next(kind for kind in ("rename", "transaction") if kind in kinds)
+
+
+def ids_of(store: Store, id: str, where: Any = None) -> list[str]:
+    return [one for page in store.reader.list_ids(id, where) for one in page.to_pylist()]
