@@ -128,6 +128,12 @@ class ProviderRefusedError(PreflightError):
     kind = "provider-refused"
 
 
+class QuotaError(ProviderRefusedError):
+    """The account's quota or credit is used up: nothing more comes until somebody sees to it."""
+
+    kind = "quota"
+
+
 class ModelChangedError(PreflightError):
     """The model gives other vectors than when the run began."""
 

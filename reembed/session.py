@@ -18,10 +18,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from reembed.applications.mem0.plan import old_model
+from reembed.disk import make_private_dir
 from reembed.embedders.embedder import Embedder
-from reembed.embedders.fingerprint import Fingerprint
+from reembed.embedders.fingerprint import Fingerprint, compare
+from reembed.embedders.identity import find_cache, new_cache, sign_cache
 from reembed.embedders.recorded import believe
 from reembed.embedders.registry import open_embedder
+from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.spending import Spending
 from reembed.errors import (
     LockedError,
@@ -39,6 +42,7 @@ from reembed.records import fixed_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
+from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import Paid, VectorCache, known_hashes
 from reembed.stores.collection import Collection
@@ -96,6 +100,7 @@ class Session:
         manifest = self.manifest
         self._run = RunDir.create(manifest.state_dir, manifest.to_yaml(), manifest.identity())
         self.spending.keep_in(self._run.path)
+        self.learnt.keep_in(self._run.path)
         if self._lease is not None:
             self._lease.work_on(self._run.run_id)
 
@@ -161,6 +166,11 @@ class Session:
         return self._closing.enter_context(Spending(run, self.manifest.embed, writes=self._writes))
 
     @cached_property
+    def learnt(self) -> Learnt:
+        """What earlier calls of the run have learnt of its providers' limits."""
+        return Learnt(self._run.path if self._run else None, writes=self._writes)
+
+    @cached_property
     def embedder(self) -> Embedder:
         return self._closing.enter_context(self._open_embedder(self.manifest.model))
 
@@ -168,8 +178,9 @@ class Session:
         """An embedder that obeys the run's guards."""
         manifest = self.manifest
         return open_embedder(
-            model, manifest.embed, manifest.base_dir, spending=self.spending, pause=self.pause
-        )
+            model, manifest.embed, manifest.base_dir, spending=self.spending, pause=self.pause,
+            memory=Memory(self.learnt, self.progress.note),
+        )  # fmt: skip
 
     @cached_property
     def template(self) -> TextTemplate:
@@ -182,7 +193,9 @@ class Session:
     @cached_property
     def cache(self) -> VectorCache:
         """Shared by all runs of the state directory, or this run's own, by `embed.cache`."""
-        path = self._cache_path(self.fingerprint.key)
+        path = self._cache_path(self.fingerprint)
+        make_private_dir(path.parent)
+        sign_cache(path, self.fingerprint)
         cache = VectorCache(
             path, self.embedder.dimensions, spare=self._embedded, note=self.progress.note
         )
@@ -203,20 +216,24 @@ class Session:
     def _shared_caches(self) -> Path:
         return Path(self.manifest.state) / "cache"
 
-    def _cache_path(self, key: str) -> Path:
-        if self.manifest.embed.cache:
-            return self._shared_caches / f"{key}.sqlite"
-        return self.run.path / f"cache-{key[:16]}.sqlite"
+    def _cache_path(self, model: Fingerprint) -> Path:
+        if not self.manifest.embed.cache:
+            return self.run.path / f"cache-{model.key[:16]}.sqlite"
+        found = find_cache(self._shared_caches, model, Path(self.manifest.state))
+        return found or new_cache(self._shared_caches, model)
 
     def paid_for(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Which of these texts have a vector in the cache. Writes nothing, and asks for no vector.
+        """Which of these texts have a vector in the cache. Writes nothing, and asks the model for
+        the probes alone.
 
         Raises:
-            as `Embedder.check_reachable`.
+            as `Embedder.fingerprint`; ModelChangedError: it is not the model that the run has.
         """
-        if not self.begun and not (self.manifest.embed.cache and self._shared_caches.is_dir()):
+        known = self.begun and self.run.history.last(events.FingerprintTaken) is not None
+        shared = self.manifest.embed.cache and any(self._shared_caches.glob("*.sqlite"))
+        if not known and not shared:
             return set()
-        return known_hashes(self._cache_path(self.embedder.cache_key()), hashes)
+        return known_hashes(self._cache_path(self.fingerprint if known else self._taken), hashes)
 
     @cached_property
     def old_cache(self) -> VectorCache:
@@ -225,6 +242,11 @@ class Session:
         path = self.run.path / "cache-old-model.sqlite"
         cache = VectorCache(path, self.old_embedder.dimensions, note=self.progress.note)
         return self._closing.enter_context(cache)
+
+    @cached_property
+    def _taken(self) -> Fingerprint:
+        """The model's of now."""
+        return self.embedder.fingerprint()
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -239,11 +261,10 @@ class Session:
             raise unpriced
         taken = self.run.history.last(events.FingerprintTaken)
         if taken is None:
-            fingerprint = self.embedder.fingerprint()
-            self.run.history.write(events.FingerprintTaken(fingerprint=fingerprint.to_dict()))
-            return fingerprint
+            self.run.history.write(events.FingerprintTaken(fingerprint=self._taken.to_dict()))
+            return self._taken
         fingerprint = Fingerprint.from_dict(taken.fingerprint)
-        for note in self.embedder.verify_fingerprint(fingerprint):
+        for note in compare(fingerprint, self._taken):
             self.progress.note(f"the model's vectors are the same, but {note}")
         return fingerprint
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,19 +16,23 @@ from typing import Self
 import numpy as np
 
 from reembed.embedders.families import prefix_warning
-from reembed.embedders.fingerprint import PROBES, Fingerprint, compare, fingerprint_key
+from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
 from reembed.embedders.provider import (
     Counts,
     Limits,
     Price,
     Provider,
 )
-from reembed.embedders.sending.batching import Piece, pack
+from reembed.embedders.sending.batching import Piece, Queue, pack
 from reembed.embedders.sending.call import Call, Embedded, OnBatch
-from reembed.embedders.sending.fitting import Fitter
-from reembed.embedders.sending.outcome import Stats
+from reembed.embedders.sending.distinct import Distinct
+from reembed.embedders.sending.fitting import WATCHED, Fitter
+from reembed.embedders.sending.limit_probe import find_limit
+from reembed.embedders.sending.outcome import LimitFound, Stats
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.embedders.sending.sender import Sender
+from reembed.embedders.sending.settle import Settler
+from reembed.embedders.sending.sizes import REQUEST_OPTIONS, Memory, Sizes
 from reembed.embedders.sending.throttle import Throttle
 from reembed.embedders.sending.workers import Workers
 from reembed.embedders.spending import Spending
@@ -51,6 +56,7 @@ class Embedder:
         spending: the books that requests are counted in, with the caps that stop them. What is
             sent to know the model (one sentence, the probes) is counted and not stopped.
         pause: while it lasts, no request leaves.
+        memory: what earlier calls have learnt of the provider's limits, and where to keep it.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Embedder:
         retry: RetryPolicy | None = None,
         spending: Spending | None = None,
         pause: Pause | None = None,
+        memory: Memory | None = None,
     ) -> None:
         settings = settings or Embed()
         self.model = model
@@ -81,15 +88,19 @@ class Embedder:
             self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait
         )
         self._account = (spending or Spending()).account(provider.price)
+        memory = memory or Memory()
+        address = "" if model.base_url else getattr(provider, "address", "")
+        key = f"{self._where} {address}".strip()
+        self._sizes = Sizes(memory.learnt, key, memory.note, REQUEST_OPTIONS.get(model.provider))
         self._sender = Sender(
-            provider,
-            throttle,
-            policy,
-            where=self._where,
-            on_too_long=model.on_too_long,
-            account=self._account,
-            pause=pause,
-        )
+            provider, throttle, policy, self._where, self._account, self._sizes,
+            lambda: self.limits, pause,
+        )  # fmt: skip
+        self._settler = Settler(self._sender, self._sizes, provider, model.on_too_long)
+        self._note = memory.note
+        self._limit_found: LimitFound | None = None
+        self._limit_sought = 0
+        self._guarded = False
         self._contact_lock = threading.Lock()
         self._calls: set[Call] = set()
         self._calls_lock = threading.Lock()
@@ -104,7 +115,7 @@ class Embedder:
     def limits(self) -> Limits:
         """What one request may hold. Some servers tell `max_tokens` only when they are asked: it
         is final after `check_reachable`."""
-        told = self._provider.limits
+        told = self._sizes.within(self._provider.limits)
         per_minute = self._settings.tokens_per_minute
         if per_minute:  # a request larger than a minute's allowance could never be sent
             told = replace(told, batch_tokens=min(told.batch_tokens or per_minute, per_minute))
@@ -130,7 +141,14 @@ class Embedder:
         if (told := prefix_warning(self.model)) is not None:
             found.append(told)
         limits = self.limits
-        if limits.max_tokens is None and not limits.refuses_long and self.model.base_url:
+        if self._limit_found is not None:
+            todo = {"fail": "are quarantined", "truncate": "are cut", "mean": "go in pieces"}
+            known = f"; longer ones {todo[self.model.on_too_long]}" if limits.max_tokens else ""
+            found.append(f"{self._limit_found}{known} (model.max_tokens, model.on_too_long).")
+        elif (
+            limits.max_tokens is None and not limits.refuses_long and self.model.base_url
+            and self._sizes.cuts is None and not self._sizes.whole
+        ):  # fmt: skip
             found.append(
                 "it is unknown how many tokens this server takes, and some servers cut longer "
                 "texts in silence: set model.max_tokens."
@@ -163,16 +181,18 @@ class Embedder:
                         f"Set model.dimensions to {received} or leave it out.",
                     )
                 self._sender.dimensions = received
-                self._sender.max_tokens = self.limits.max_tokens
             return self._sender.dimensions
 
-    def embed_documents(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Embedded:
+    def embed_documents(
+        self, texts: Sequence[str], on_batch: OnBatch | None = None, *, distinct: bool = True
+    ) -> Embedded:
         """Vectors for documents.
 
         Args:
             on_batch: called in this thread as each request's texts are complete and checked, in
                 the order of completion: the place to store paid vectors durably. Rejected texts
                 are not passed. If it raises, the call ends with that error.
+            distinct: texts that are equal are embedded once.
 
         Raises:
             BudgetError: a cap is reached. Without `on_batch`, where nothing would be kept of a
@@ -180,7 +200,12 @@ class Embedder:
             UnreachableError, BadVectorsError, ProviderRefusedError: before that, every finished
                 request has been passed to `on_batch`.
         """
-        return self._embed(texts, self.model.document_prefix, False, on_batch)
+        prefix = self.model.document_prefix
+        different = Distinct(texts)
+        if not (distinct and different.repeats):
+            return self._embed(texts, prefix, False, on_batch)
+        told = different.on_batch(on_batch) if on_batch else None
+        return different.expanded(self._embed(different.texts, prefix, False, told))
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors for queries, `(n, d) float32`.
@@ -190,7 +215,10 @@ class Embedder:
             BudgetError: they would pass a cap; nothing was sent.
             UnreachableError, BadVectorsError: as `embed_documents`.
         """
-        embedded = self._embed(texts, self.model.query_prefix, True, None)
+        different = Distinct(texts)
+        embedded = different.expanded(
+            self._embed(different.texts, self.model.query_prefix, True, None)
+        )
         for index, rejection in sorted(embedded.rejected.items()):
             kind = InputTooLongError if rejection.reason == "too_long" else ProviderRefusedError
             raise kind(f"query {index} cannot be embedded: {rejection.detail}")
@@ -200,6 +228,8 @@ class Embedder:
         """Settings, version and probe vectors of the model as it is now. Raises as
         `embed_documents`, and ProviderRefusedError if it refuses a probe."""
         dimensions = self._contacted()
+        self._guarded = self._provider.limits.anonymous
+        self._sender.control = None  # it comes with the probes, so both are of one model
         texts = [text for _, text in PROBES]
         vectors = [self._probes(texts, query=False), self._probes(texts[:1], query=True)]
         version = self._provider.version()
@@ -216,16 +246,10 @@ class Embedder:
         prefix = self.model.query_prefix if query else self.model.document_prefix
         fitter = self._fitter()  # a model of few tokens gets the beginning of a long probe
         texts = [fitter.shortened(text, prefix) for text in texts]
-        embedded = self._embed(texts, prefix, query, None, capped=False)
+        embedded = self._embed(texts, prefix, query, None, capped=False, guarded=not query)
         for rejection in embedded.rejected.values():
             raise ProviderRefusedError(f"{self._where} refuses a probe text: {rejection.detail}")
         return embedded.vectors
-
-    def cache_key(self) -> str:
-        """`Fingerprint.key` without the probes, so without paying for them. Raises as
-        `check_reachable`."""
-        version = self._provider.version()
-        return fingerprint_key(self.model.settings_sha256(), self._contacted(), version.digest)
 
     def verify_fingerprint(self, old: Fingerprint) -> list[str]:
         """What changed without moving a vector, such as the server's version; usually nothing.
@@ -262,8 +286,29 @@ class Embedder:
         self.close()
 
     def _fitter(self) -> Fitter:
-        counted = self._sender.trusts_count
-        return Fitter(self._provider, self.limits, self.model.on_too_long, counted, self.stats)
+        return Fitter(
+            self._provider, lambda: self.limits, self.model.on_too_long, self._sizes,
+            self._sender.trusts_count, self.stats, self._find_limit,
+        )  # fmt: skip
+
+    def _find_limit(self, longest: int) -> None:
+        """Find out once, before the first longer text is sent, how long texts may be."""
+        limits = self.limits
+        with self._contact_lock:
+            known = limits.max_tokens is not None or self._sizes.cuts is not None
+            reached = max(WATCHED, self._sizes.whole, self._limit_sought)
+            if known or not limits.findable or limits.refuses_long or longest <= reached:
+                return
+            self._limit_sought = longest
+            self._limit_found = find_limit(self._sender, self._sizes, longest)
+        if self._limit_found is not None and self._limit_found.tokens:
+            self._note(f"{self._where}: {self._limit_found}")
+
+    def requests_for(self, tokens: Sequence[int]) -> int:
+        """About how many requests texts of so many tokens each take."""
+        limits = replace(self.limits, max_tokens=None)
+        pieces = [Piece(index, "", "", count) for index, count in enumerate(tokens)]
+        return len(pack(pieces, limits, self._workers))
 
     def _embed(
         self,
@@ -273,22 +318,28 @@ class Embedder:
         on_batch: OnBatch | None,
         *,
         capped: bool = True,
+        guarded: bool = False,
     ) -> Embedded:
         if not texts:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
-        call = Call(len(texts), dimensions, query, self._normalize, self.stats, capped)
+        guarded = self._guarded and (guarded or on_batch is not None)
+        call = Call(
+            len(texts), dimensions, query, self._normalize, self.stats,
+            capped=capped, guarded=guarded,
+        )  # fmt: skip
         pieces = self._fitter().pieces(texts, prefix, call.reject)
         if capped and on_batch is None:
             self._account.require(sum(piece.tokens for piece in pieces))
-        batches = pack(pieces, self.limits, self._workers)
+        limits = self.limits
+        queue = Queue(pieces, padded=limits.padded, workers=self._workers)
+        workers = min(self._workers, len(pieces))
         with self._calls_lock:
             self._calls.add(call)
         try:
-            for batch in batches:
-                call.begin(batch)
-            for batch in batches:
-                self._pool.submit(partial(self._work, batch, call))
+            call.begin(pieces, workers)
+            for _ in range(workers):
+                self._pool.submit(partial(self._work, queue, call))
             call.collect(on_batch)
         except BaseException:
             call.stop(on_batch)
@@ -298,9 +349,14 @@ class Embedder:
                 self._calls.discard(call)
         return call.result
 
-    def _work(self, batch: Sequence[Piece], call: Call) -> None:
+    def _work(self, queue: Queue, call: Call) -> None:
+        """Settle one batch, then wait in line for the next, so that calls take turns."""
         try:
-            self._sender.settle(batch, call)
+            if self._settler.next(queue, call):
+                call.passed_on()
+                with contextlib.suppress(RuntimeError):  # closed meanwhile, which cancels the call
+                    self._pool.submit(partial(self._work, queue, call))
+                    return
         except BaseException as error:  # whatever it is, the calling thread raises it
             call.end(error)
         else:

@@ -57,9 +57,10 @@ class Fingerprint:
 
     @property
     def key(self) -> str:
-        """A stable name for the cache: 64 hexadecimal digits over settings, dimensions and digest.
+        """64 hexadecimal digits over settings, dimensions and digest: what the model is called.
 
-        Not over the probe vectors, which wobble by 1e-4 from call to call.
+        Not over the probe vectors, which wobble by 1e-4 from call to call: `identity` compares
+        them.
         """
         return fingerprint_key(self.settings_sha256, self.dimensions, self.digest)
 

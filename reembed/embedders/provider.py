@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ class Limits:
         concurrency: requests in flight that `concurrency: auto` stands for.
         padded: the model pads a batch to its longest text, so texts of like length go together.
         refuses_long: a longer text is refused by the provider itself, never cut in silence.
+        findable: where `max_tokens` is unknown, a few long texts of ours may be sent to find it.
+        anonymous: the name does not say which weights are behind it, so that another model may
+            answer to the same name and address at any time.
     """
 
     batch_items: int
@@ -38,6 +41,8 @@ class Limits:
     concurrency: int = 1
     padded: bool = False
     refuses_long: bool = False
+    findable: bool = False
+    anonymous: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,31 @@ class ModelVersion:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a refusal says of a limit; None for what it does not say.
+
+    Attributes:
+        limit: the most that is taken.
+        requested: what was sent, as the provider counts.
+        unit: of both.
+    """
+
+    limit: int | None = None
+    requested: int | None = None
+    unit: Literal["items", "tokens", "bytes"] | None = None
+
+
 class TransientError(Exception):
-    """A request failed in a way that may pass: 408, 409, 429, 5xx, a broken connection.
+    """A request failed in a way that may pass: 408, 409, 429, 5xx, a broken connection, or in words
+    that nobody knows.
 
     Attributes:
         retry_after: seconds the provider asked to wait, None if it said nothing.
         rate_limited: the provider said that requests come too fast.
         unpaid: the provider said that it did not do the work, so it costs nothing.
+        busy: it says that it has too much to do, which is never a text's fault.
+        unknown: what came is no answer and no error that is known.
     """
 
     def __init__(
@@ -101,23 +124,39 @@ class TransientError(Exception):
         retry_after: float | None = None,
         rate_limited: bool = False,
         unpaid: bool = False,
+        *,
+        busy: bool = False,
+        unknown: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.rate_limited = rate_limited
         self.unpaid = unpaid or rate_limited
+        self.busy = busy or rate_limited
+        self.unknown = unknown
 
 
 class RejectedInputError(Exception):
-    """The provider refused a request because of its content (400): one of its texts is to blame.
+    """The provider refused a request because of its content (400): one of its texts is to blame, or
+    their number or size.
 
     Attributes:
-        too_long: the provider said the text is too long.
+        too_long: the provider said that a text is too long.
+        too_large: the provider said that the request is too large, in texts, tokens or bytes.
+        told: the limit that it named.
     """
 
-    def __init__(self, message: str, too_long: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        too_long: bool = False,
+        too_large: bool = False,
+        told: Told | None = None,
+    ) -> None:
         super().__init__(message)
         self.too_long = too_long
+        self.too_large = too_large
+        self.told = told or Told()
 
 
 class Provider(Protocol):

@@ -11,6 +11,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.options import Options
 from reembed.embedders.provider import Provider
 from reembed.embedders.sending.retry import RetryPolicy
+from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.spending import Spending
 from reembed.errors import MissingExtraError
 from reembed.manifest import Embed, Model
@@ -49,6 +50,7 @@ def open_embedder(
     retry: RetryPolicy | None = None,
     spending: Spending | None = None,
     pause: Pause | None = None,
+    memory: Memory | None = None,
 ) -> Embedder:
     """The embedder of `model`, to be closed after use. Nothing is asked of a server yet.
 
@@ -56,7 +58,7 @@ def open_embedder(
         settings: the manifest's `embed`: concurrency and rate limits.
         base_dir: as in `open_provider`.
         retry: how patient requests are; default: `model.options`, else 8 tries in 15 minutes.
-        spending, pause: see `Embedder`.
+        spending, pause, memory: see `Embedder`.
 
     Raises:
         as `open_provider`.
@@ -65,4 +67,5 @@ def open_embedder(
         retry = RetryPolicy() if model.provider == "chroma" else RetryPolicy.from_options(
             Options(model)
         )  # fmt: skip
-    return Embedder(open_provider(model, base_dir), model, settings, retry, spending, pause)
+    provider = open_provider(model, base_dir)
+    return Embedder(provider, model, settings, retry, spending, pause, memory)

@@ -9,7 +9,14 @@ import chromadb
 import numpy as np
 from chromadb.utils.embedding_functions import known_embedding_functions
 
-from reembed.embedders.provider import Answer, Counts, Limits, ModelVersion, Price
+from reembed.embedders.provider import (
+    Answer,
+    Counts,
+    Limits,
+    ModelVersion,
+    Price,
+    TransientError,
+)
 from reembed.embedders.providers.foreign import meaning
 from reembed.embedders.providers.tokens import estimate_tokens
 from reembed.embedders.redact import redact
@@ -43,7 +50,7 @@ class ChromaProvider:
                 f"{self._where} cannot be built: {redact(str(error))}"
             ) from None
         self._told = model.max_tokens or MAX_TOKENS.get(model.name)
-        self.limits = Limits(batch_items=64, max_tokens=self._told)
+        self.limits = Limits(batch_items=64, max_tokens=self._told, anonymous=True)
         self.price: Price | None = None
         self.exact_tokens = False
         self.normalizes = False
@@ -57,7 +64,12 @@ class ChromaProvider:
             result = embed(input=list(texts))
         except Exception as error:  # each function raises what its own client raises
             raise meaning(error, self._where) from None
-        return Answer(np.asarray(result, np.float32))
+        try:
+            with np.errstate(over="ignore"):
+                return Answer(np.asarray(result, np.float32))
+        except (TypeError, ValueError) as error:  # an error's body, passed on as if it were vectors
+            words = redact(f"{type(result).__name__}, {error}: {str(result)[:200]}")
+            raise TransientError(f"{self._where} gave no vectors ({words})", unknown=True) from None
 
     def version(self) -> ModelVersion:
         return ModelVersion(details={"chromadb": chromadb.__version__})

@@ -1,5 +1,4 @@
-"""What both HTTP clients need: a deadline for a whole request, and the meaning of statuses,
-headers and error bodies.
+"""What both HTTP clients need: a deadline for a whole request, and the words of error bodies.
 
 openai uses httpx2 and ollama httpx; their responses and hooks look the same, so they are handled
 here by what they do, not by class.
@@ -8,33 +7,16 @@ here by what they do, not by class.
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reembed.embedders.provider import RateState, RejectedInputError, TransientError
-from reembed.errors import ProviderRefusedError
-
 CONNECT_SECONDS = 10.0
-TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
-"""With 5xx: what may pass. 409 as in the openai client, 425 is RFC 8470's "too early"."""
-UNPAID_STATUSES = frozenset({409, 425, 429, 500, 503, 529})
-"""What says that the work was not done. 408, 502 and 504 come from somebody who stopped waiting for
-it, so it may have been."""
-CONTENT_STATUSES = frozenset({400, 413, 422})
-"""The texts are to blame, or too many of them: infinity says 422 to 2,049 texts."""
-
-_TOO_LONG = re.compile(
-    r"too (large to process|long|many tokens)|context (length|size|window)|maximum context"
-    r"|max(imum)?[_ ](input|sequence)?[_ ]?(tokens|length)|exceeds? .{0,40}(tokens|length|limit)",
-    re.IGNORECASE,
-)
-
-_LLAMA_TOO_LONG = re.compile(r"input .*too (large|long)", re.IGNORECASE)
-"""llama.cpp says 500 to an input that is too long for it."""
+MOST_DETAILS = 300
+"""Characters of an error's details that are kept."""
+COMMON_TYPES = ("invalid_request_error", "server_error", "error")
+"""Types of errors that tell nothing."""
 
 
 class Deadline:
@@ -83,94 +65,53 @@ class Deadline:
         response.stream = Watched()
 
 
-def failure(
-    status: int, words: str, headers: Mapping[str, str], where: str, key_variable: str
-) -> Exception:
-    """The error that an HTTP status stands for.
-
-    Args:
-        words: the body's message, redacted.
-        key_variable: the environment variable that the key is taken from.
-    """
-    said = f"{status}: {words}" if words else f"{status}"
-    if status == 429 and "insufficient_quota" in words:
-        return ProviderRefusedError(
-            f"{where}: the account's quota is used up ({said})",
-            "Add credit, then run the same command again: what is finished is kept.",
-        )
-    too_long = bool(_TOO_LONG.search(words))
-    if status in CONTENT_STATUSES or (status == 500 and _LLAMA_TOO_LONG.search(words)):
-        return RejectedInputError(said, too_long=too_long)
-    if status in TRANSIENT_STATUSES or status >= 500:
-        return TransientError(
-            said, retry_after(headers), rate_limited=status == 429, unpaid=status in UNPAID_STATUSES
-        )
-    if status in (401, 403):
-        return ProviderRefusedError(
-            f"{where}: the key is refused ({said})", f"The key is taken from {key_variable}."
-        )
-    return ProviderRefusedError(f"{where}: {said}", "Check model.name and model.base_url.")
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `retry-after` (seconds or a date) ask to wait."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            return max(0.0, float(value) * scale)
-        except ValueError:
-            try:
-                return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-            except ValueError:
-                continue
-    return None
-
-
-def rate_state(headers: Mapping[str, str]) -> RateState | None:
-    """The `x-ratelimit-*` headers of OpenAI and those who copy them; None where there are none."""
-
-    def number(name: str) -> int | None:
-        value = headers.get(f"x-ratelimit-{name}", "")
-        return int(value) if value.isdigit() else None
-
-    state = RateState(
-        number("remaining-requests"),
-        seconds(headers.get("x-ratelimit-reset-requests", "")),
-        number("remaining-tokens"),
-        seconds(headers.get("x-ratelimit-reset-tokens", "")),
-    )
-    return None if state == RateState() else state
-
-
-def seconds(text: str) -> float | None:
-    """Seconds of a duration such as `12ms`, `1s`, `6m0s` or `1h2m3.5s`; None if it is none."""
-    parts = re.findall(r"([0-9.]+)(ms|h|m|s)", text)
-    if not parts or "".join(value + unit for value, unit in parts) != text:
-        return None
-    try:
-        return sum(
-            float(value) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for value, unit in parts
-        )
-    except ValueError:
-        return None
-
-
 def body_words(body: Any) -> str:
-    """The message in an error body: `{"error": {"message"}}`, `{"error": ".."}`,
-    `{"detail": ..}`, `{"message"}`, or the text as it stands; what a client parsed already as
-    well."""
+    """The message in an error body, with the codes beside it: `{"error": {"message"}}`, a list of
+    that, `{"error": ".."}`, `{"detail": ..}`, `{"message"}`, or the text as it stands; what a
+    client parsed already as well."""
     try:
         data = json.loads(body) if isinstance(body, str) else {"error": body}
-    except ValueError:
+    except (ValueError, RecursionError):
         return str(body)
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
     for key in ("error", "detail", "message"):
-        if isinstance(data, dict) and key in data:
+        if isinstance(data, dict) and data.get(key):
             found = data[key]
             if isinstance(found, dict):
-                code = found.get("code")
-                words = str(found.get("message") or found)
-                return f"{words} ({code})" if isinstance(code, str) else words
-            return found if isinstance(found, str) else json.dumps(found)
+                return _message_of(found)
+            words = found if isinstance(found, str) else json.dumps(found)
+            codes = [data.get(name) for name in ("code", "type", "error_type")]
+            return _with_codes(words, codes)
     return str(body)
+
+
+def _message_of(error: dict[str, Any]) -> str:
+    """The message, then what tells more of it, such as Google's `details` of a quota."""
+    words = str(error.get("message") or error)
+    more = error.get("details") or error.get("metadata")
+    codes = [error.get(name) for name in ("code", "type", "status")]
+    if more and "message" in error:
+        codes.append(json.dumps(more)[:MOST_DETAILS])
+    return _with_codes(words, codes)
+
+
+def _with_codes(words: str, codes: Sequence[Any]) -> str:
+    told = dict.fromkeys(
+        code for code in codes
+        if isinstance(code, str) and code and code not in words and code not in COMMON_TYPES
+    )  # fmt: skip
+    return f"{words} ({', '.join(told)})" if told else words
+
+
+def status_in(body: Any) -> int | None:
+    """The status that an error body names, whatever the status line said; None if it names none."""
+    error = body.get("error") if isinstance(body, dict) else None
+    for place in (error, body):
+        for name in ("code", "status", "status_code"):
+            code = place.get(name) if isinstance(place, dict) else None
+            if isinstance(code, str) and code.isascii() and code.isdigit():
+                code = int(code[:4])
+            if isinstance(code, int) and 400 <= code < 600:
+                return code
+    return None

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import ollama
 
+from reembed.embedders.failures import failure
 from reembed.embedders.options import Options
 from reembed.embedders.provider import (
     Answer,
@@ -71,7 +72,8 @@ class OllamaProvider:
             if tokenizer
             else None
         )
-        self.limits = Limits(items, concurrency=2, refuses_long=True)
+        self.limits = Limits(items, concurrency=2, refuses_long=True, anonymous=True)
+        self.address = shown_url(host)
         self._asked_limit = False
         self.price: Price | None = None
         self.normalizes = False  # /api/embed gives vectors of length one
@@ -125,7 +127,8 @@ class OllamaProvider:
         if not response.embeddings and texts:  # what /api/embed answers to "" alone
             raise RejectedInputError("the server gave no embedding at all")
         try:
-            vectors: Vectors = np.array(response.embeddings, np.float32)
+            with np.errstate(over="ignore"):  # what is too large is infinite, and found to be
+                vectors: Vectors = np.array(response.embeddings, np.float32)
         except ValueError:
             sizes = sorted({len(row) for row in response.embeddings})
             raise BadAnswer(
@@ -137,16 +140,9 @@ class OllamaProvider:
         """`send()` of the client, its failures as the Provider protocol names them."""
         try:
             return send()
-        except (
-            ollama.ResponseError,
-            ConnectionError,
-            httpx.HTTPError,
-            ValueError,  # no JSON, or JSON of another shape,
-            TypeError,  # such as a list,
-            AttributeError,  # of which the client's own ResponseError fails
-        ) as error:
-            failure = self._failure(error)
-        raise failure  # here, not above: the client's error may quote a key, so it is let go
+        except Exception as error:  # the client, and the one below it, raise what they like
+            failed = self._failure(error)
+        raise failed  # here, not above: the client's error may quote a key, so it is let go
 
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, ollama.ResponseError):
@@ -159,7 +155,7 @@ class OllamaProvider:
             )
         if isinstance(error, httpx.HTTPError):
             return TransientError(f"the connection broke or timed out ({words})")
-        return TransientError(f"the answer is no list of embeddings: {words}")
+        return TransientError(f"the answer is no list of embeddings: {words}", unknown=True)
 
     def _status_failure(self, error: ollama.ResponseError) -> Exception:
         words = redact(wire.body_words(error.error))
@@ -167,7 +163,7 @@ class OllamaProvider:
             return ProviderRefusedError(
                 f"{self._where}: {words}", f"ollama pull {self._model.name}"
             )
-        return wire.failure(
+        return failure(
             error.status_code,
             words,
             self._deadline.headers,
@@ -181,7 +177,9 @@ class OllamaProvider:
         names = {self._model.name, f"{self._model.name}:latest"}
         listed = self._call(self._client.list).models
         digests = [entry.digest for entry in listed if entry.model in names and entry.digest]
-        return ModelVersion(digests[0] if digests else "", {"ollama": server})
+        return ModelVersion(
+            digests[0] if digests else "", {"ollama": server, "address": self.address}
+        )
 
     def _server_version(self) -> str:
         # The client has no call for /api/version; its own HTTP client knows address and headers.

@@ -11,7 +11,8 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import openai
 
+from reembed.embedders.failures import failure
+from reembed.embedders.headers import rate_state
 from reembed.embedders.options import Options
 from reembed.embedders.provider import (
     Answer,
@@ -31,7 +34,9 @@ from reembed.embedders.provider import (
     TransientError,
 )
 from reembed.embedders.providers import http as wire
+from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
+from reembed.embedders.providers.request_shape import FORMATS, RequestShape
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
 from reembed.embedders.redact import redact
 from reembed.embedders.sending.retry import BadAnswer
@@ -47,9 +52,10 @@ OFFICIAL = Limits(
     max_tokens=8_192,
     concurrency=8,
     refuses_long=True,
+    anonymous=True,
 )
-OTHER = Limits(batch_items=64, batch_tokens=100_000, concurrency=4)
-"""For a server behind `base_url`: small enough for all, and its limit unknown until it is told."""
+OTHER = Limits(batch_items=64, batch_tokens=100_000, concurrency=4, findable=True, anonymous=True)
+"""For a server behind `base_url`: small enough for most, and its limit unknown until it is told."""
 
 PRICES_AS_OF = "2026-11-21"
 PRICES = {  # US dollars for a million tokens, synchronous
@@ -60,6 +66,8 @@ PRICES = {  # US dollars for a million tokens, synchronous
 FIXED_DIMENSIONS = {"text-embedding-ada-002": 1_536}
 """Models that refuse `dimensions`."""
 TIMEOUT = 120.0
+RAW_RESPONSE = {"X-Stainless-Raw-Response": "true"}
+"""What makes the client give the response as it came, as its `with_raw_response` does."""
 PLACEHOLDER_KEY = "none"
 """Sent to a server behind `base_url` when no key is named: the client insists on one."""
 
@@ -68,8 +76,8 @@ class OpenAIProvider:
     """See the module.
 
     `options`: `timeout` (seconds for a whole request, 120), `batch_items`, `batch_tokens`,
-    `tokenizer` (path of the model's tokenizer.json, for exact counts), `encoding_format` (base64
-    or float).
+    `tokenizer` (path of the model's tokenizer.json, for exact counts), `encoding_format` (base64,
+    float or none).
     """
 
     def __init__(self, model: Model, base_dir: Path) -> None:
@@ -92,10 +100,10 @@ class OpenAIProvider:
         told = OFFICIAL if self._official else OTHER
         items = options.take_positive("batch_items", int, told.batch_items)
         tokens = options.take_positive("batch_tokens", int, told.batch_tokens or 0)
-        self._format = options.take("encoding_format", str, "base64")
+        encoding = options.take("encoding_format", str, FORMATS[0])
         options.finish()
-        if self._format not in ("base64", "float"):
-            raise ManifestError("model.options.encoding_format: is base64 or float")
+        if encoding not in FORMATS:
+            raise ManifestError("model.options.encoding_format: is base64, float or none")
         if self._official and (items > OFFICIAL.batch_items or tokens > 300_000):
             raise ManifestError(
                 "model.options: OpenAI takes 2,048 texts and 300,000 tokens a request"
@@ -105,13 +113,15 @@ class OpenAIProvider:
             if tokenizer
             else None
         )
-        self.limits = Limits(
-            items, tokens, told.max_tokens, told.concurrency, False, told.refuses_long
+        known = None if self._official else known_max_tokens(model.name)
+        self.limits = replace(
+            told, batch_items=items, batch_tokens=tokens, max_tokens=told.max_tokens or known
         )
+        self.address = "" if self._official else shown
         price = PRICES.get(model.name) if self._official else None
         self.price = None if price is None else Price(price, PRICES_AS_OF)
         self.normalizes = False  # OpenAI's vectors have length one already
-        self._dimensions = self._dimensions_to_send()
+        self._shape = RequestShape(self._dimensions_to_send(), encoding, fixed=self._official)
         self._key_variable = model.api_key_env or "OPENAI_API_KEY"
         self._key = self._find_key()
         self._deadline = wire.Deadline(timeout, openai.OpenAIError)
@@ -173,51 +183,47 @@ class OpenAIProvider:
         return np.array([len(ids) for ids in encoded], np.int32)
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
-        try:
-            return self._post(texts)
-        except RejectedInputError as error:
-            if not self._drop_what_it_refuses(str(error)):
-                raise
-        return self._post(texts)
+        while True:
+            sent = self._shape.parameters()
+            try:
+                answer = self._post(texts, sent)
+            except (RejectedInputError, TransientError) as error:
+                if not self._shape.leave_out(sent, error):
+                    raise
+            else:
+                if len(answer.vectors) == len(texts):
+                    self._shape.succeeded()
+                elif self._shape.leave_out(sent, BadAnswer("no vectors")):
+                    continue
+                return answer
 
-    def _drop_what_it_refuses(self, words: str) -> bool:
-        """Leave out an optional parameter that a server names as its reason to refuse; what comes
-        back is checked against the manifest all the same. True if there was one."""
-        if self._official:
-            return False
-        lower = words.lower()
-        if self._dimensions and ("dimension" in lower or "matryoshka" in lower):
-            self._dimensions = None
-            return True
-        if self._format == "base64" and ("encoding_format" in lower or "base64" in lower):
-            self._format = "float"
-            return True
-        return False
-
-    def _post(self, texts: Sequence[str]) -> Answer:
+    def _post(self, texts: Sequence[str], parameters: dict[str, object]) -> Answer:
+        # The client sends encoding_format whether it is asked to or not, so the body is ours.
+        request = {"model": self._model.name, "input": list(texts), **parameters}
         try:
-            raw = self._client.embeddings.with_raw_response.create(
-                input=list(texts),
-                model=self._model.name,
-                encoding_format="base64" if self._format == "base64" else "float",
-                dimensions=self._dimensions or openai.omit,
+            raw: Any = self._client.post(
+                "/embeddings", body=request, cast_to=object, options={"headers": RAW_RESPONSE}
             )
             body, headers = raw.text, raw.headers
-        except openai.OpenAIError as error:
+        except Exception as error:  # the client, and the one below it, raise what they like
             failure = self._failure(error)
         else:
-            return self._read(body, len(texts), wire.rate_state(headers))
+            return self._read(body, headers)
         raise failure  # here, not above: the client's error may quote the key, so it is let go
 
-    def _failure(self, error: openai.OpenAIError) -> Exception:
+    def _failure(self, error: Exception) -> Exception:
         """What the Provider protocol calls an error of the client."""
         if isinstance(error, openai.APIStatusError):
-            words = redact(wire.body_words(error.response.text))
-            headers = error.response.headers
-            return wire.failure(error.status_code, words, headers, self._where, self._key_variable)
+            body = _text_of(error.response)
+            words = redact(wire.body_words(body))
+            return self._said(error.status_code, words, error.response.headers)
         if isinstance(error, openai.APIConnectionError):
             return self._no_connection(error)
-        return TransientError(redact(str(error)))
+        words = redact(f"{type(error).__name__}: {error}")
+        return TransientError(words, unknown=not isinstance(error, openai.OpenAIError))
+
+    def _said(self, status: int | None, words: str, headers: Mapping[str, str]) -> Exception:
+        return failure(status, words, headers, self._where, self._key_variable)
 
     def _no_connection(self, error: openai.APIConnectionError) -> Exception:
         cause: BaseException = error
@@ -231,29 +237,38 @@ class OpenAIProvider:
             )
         return TransientError(f"the connection broke or timed out ({words})")
 
-    def _read(self, body: str, texts: int, rate: Any) -> Answer:
-        """The vectors of an answer, ordered by `index`. Raises BadAnswer, TransientError."""
+    def _read(self, body: str, headers: Mapping[str, str]) -> Answer:
+        """The vectors of an answer, ordered by `index`.
+
+        Raises:
+            BadAnswer, TransientError: it holds no vectors, or not as many as it says.
+            Exception: the failure that it tells of, in spite of its status.
+        """
         try:
             data = json.loads(body)
+            if isinstance(data, dict) and data.get("error") and not data.get("data"):
+                words = redact(wire.body_words(data["error"]))
+                raise self._said(wire.status_in(data), words, headers)
             entries = data["data"]
-            usage = (data.get("usage") or {}).get("prompt_tokens")
             indices = [entry.get("index", row) for row, entry in enumerate(entries)]
             if sorted(indices) != list(range(len(entries))):
-                raise BadAnswer(f"the indices {sorted(indices)[:5]}... are not those of the texts")
+                raise BadAnswer("its indices are not those of the texts")
             rows = [_vector(entry["embedding"]) for entry in entries]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             start = redact(body, 80)
-            raise TransientError(f"the answer is no list of embeddings: {start!r}") from None
+            raise TransientError(
+                f"the answer is no list of embeddings: {start!r}", unknown=True
+            ) from None
         sizes = {len(row) for row in rows}
         if len(sizes) > 1:
             raise BadAnswer(f"vectors of {', '.join(map(str, sorted(sizes)))} dimensions came back")
         vectors: Vectors = np.empty((len(rows), sizes.pop() if sizes else 0), np.float32)
         vectors[indices] = np.stack(rows) if rows else vectors
-        return Answer(vectors, usage if isinstance(usage, int) and usage > 0 else None, rate)
+        return Answer(vectors, _counted(data), rate_state(headers))
 
     def version(self) -> ModelVersion:
         """OpenAI and the servers of its kind tell no digest: the probe vectors have to tell."""
-        return ModelVersion()
+        return ModelVersion(details={"address": self.address} if self.address else {})
 
     def warnings(self) -> list[str]:
         found = []
@@ -268,6 +283,26 @@ class OpenAIProvider:
         self._client.close()
 
 
+UNREADABLE = (
+    ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError
+)  # fmt: skip
+"""What reading an answer of another form raises."""
+
+
+def _counted(data: dict[str, Any]) -> int | None:
+    """The tokens that an answer says it counted."""
+    usage = data.get("usage")
+    counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return counted if isinstance(counted, int) and 0 < counted < 2**31 else None
+
+
+def _text_of(response: Any) -> str:
+    try:
+        return str(response.text)
+    except Exception:  # a body that cannot be decoded, or was never received
+        return ""
+
+
 def _vector(embedding: Any) -> Vectors:
     """One vector, from base64 of little-endian float32 or from a list of numbers.
 
@@ -275,13 +310,14 @@ def _vector(embedding: Any) -> Vectors:
         BadAnswer: base64 that is not of whole numbers.
     """
     if not isinstance(embedding, str):
-        vector: Vectors = np.asarray(embedding, np.float32)
+        with np.errstate(over="ignore"):  # what is too large is infinite, and found to be
+            vector: Vectors = np.asarray(embedding, np.float32)
         if vector.ndim != 1:
             raise TypeError
         return vector
     try:
         raw = base64.b64decode(embedding, validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, ValueError) as error:
         raise BadAnswer(f"a vector came back in broken base64: {error}") from None
     if len(raw) % 4:
         raise BadAnswer(f"a vector came back in base64 of {len(raw)} bytes: no whole float32s")

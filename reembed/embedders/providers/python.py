@@ -61,7 +61,7 @@ class PythonProvider:
         try:
             result = self._function(list(texts))
         except Exception as error:  # the user's code may raise anything
-            raise meaning(error, self._name) from None
+            raise meaning(error, self._name, own=True) from None
         try:
             vectors = np.asarray(result, np.float32)
         except (TypeError, ValueError) as error:

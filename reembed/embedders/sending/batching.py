@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reembed.embedders.provider import Limits
 
@@ -39,7 +41,8 @@ def cut(text: str, max_tokens: int, count: Callable[[str], int]) -> list[str]:
     """`text` in consecutive pieces of at most `max_tokens` tokens by `count`, nothing left out.
 
     A piece ends at white space where there is some in its last quarter. A piece is never empty, so
-    a single character above `max_tokens` makes a piece of its own.
+    a single character above `max_tokens` makes a piece of its own. See `spoken` for what of it is
+    sent.
     """
     pieces = []
     rest = text
@@ -52,6 +55,12 @@ def cut(text: str, max_tokens: int, count: Callable[[str], int]) -> list[str]:
         pieces.append(rest[:end])
         rest = rest[end:]
     return pieces
+
+
+def spoken(pieces: Sequence[str]) -> list[str]:
+    """What of a cut text is sent: its pieces without the white space around them, and without those
+    that are nothing else. Padding has no meaning to embed, and would weigh as much as words."""
+    return [stripped for piece in pieces if (stripped := piece.strip())]
 
 
 def beginning(text: str, max_tokens: int, count: Callable[[str], int]) -> str:
@@ -76,34 +85,62 @@ def _fitting(text: str, max_tokens: int, count: Callable[[str], int]) -> int:
     return max(1, low)
 
 
-def pack(pieces: Sequence[Piece], limits: Limits, workers: int = 1) -> list[list[Piece]]:
-    """Pieces in batches within `limits`, every piece once.
+class Queue:
+    """Pieces that wait to be sent, from which workers take batches by the limits of the moment.
 
     For a `padded` model the longest come first and a batch's size is its longest times its count,
     which is what the model works through. Otherwise the order stays, and where `workers` requests
     run at once, no batch is larger than a worker's share.
     """
-    batches: list[list[Piece]] = [[piece] for piece in pieces if piece.alone]
-    queue = [piece for piece in pieces if not piece.alone]
-    items = limits.batch_items
-    if limits.padded:
-        queue.sort(key=lambda piece: -piece.tokens)
-    elif workers > 1:
-        items = min(items, max(MIN_SHARE, -(-len(queue) // workers)))
-    batch: list[Piece] = []
-    total = longest = 0
-    for piece in queue:
-        longest_then = max(longest, piece.tokens)
-        size = longest_then * (len(batch) + 1) if limits.padded else total + piece.tokens
-        full = len(batch) >= items or (
-            limits.batch_tokens is not None and size > limits.batch_tokens
-        )
-        if batch and full:
-            batches.append(batch)
-            batch, total, longest = [], 0, 0
-        batch.append(piece)
-        total += piece.tokens
-        longest = max(longest, piece.tokens)
-    if batch:
-        batches.append(batch)
-    return batches
+
+    def __init__(self, pieces: Sequence[Piece], *, padded: bool = False, workers: int = 1) -> None:
+        self._alone = deque(piece for piece in pieces if piece.alone)
+        waiting = [piece for piece in pieces if not piece.alone]
+        self._share: int | None = None
+        if padded:
+            waiting.sort(key=lambda piece: -piece.tokens)
+        elif workers > 1:
+            self._share = max(MIN_SHARE, -(-len(waiting) // workers))
+        self._padded = padded
+        self._waiting = deque(waiting)
+        self._lock = threading.Lock()
+
+    def take(self, limits: Limits, alone: Callable[[Piece], bool] = lambda _: False) -> list[Piece]:
+        """The next batch; empty once nothing waits.
+
+        Args:
+            alone: tells which pieces turned out to be ones that go alone.
+        """
+        items = min(limits.batch_items, self._share or limits.batch_items)
+        with self._lock:
+            if self._alone:
+                return [self._alone.popleft()]
+            batch: list[Piece] = []
+            total = longest = 0
+            while self._waiting and len(batch) < items:
+                piece = self._waiting[0]
+                if alone(piece):
+                    self._alone.append(replace(self._waiting.popleft(), alone=True))
+                    continue
+                longest_then = max(longest, piece.tokens)
+                size = longest_then * (len(batch) + 1) if self._padded else total + piece.tokens
+                if batch and limits.batch_tokens is not None and size > limits.batch_tokens:
+                    break
+                batch.append(self._waiting.popleft())
+                total += piece.tokens
+                longest = longest_then
+            if not batch and self._alone:
+                batch = [self._alone.popleft()]
+            return batch
+
+    def put_back(self, batch: Sequence[Piece]) -> None:
+        """Let pieces be taken again, before all others."""
+        with self._lock:
+            for piece in reversed(batch):
+                (self._alone if piece.alone else self._waiting).appendleft(piece)
+
+
+def pack(pieces: Sequence[Piece], limits: Limits, workers: int = 1) -> list[list[Piece]]:
+    """All batches of a `Queue`, where no limit changes meanwhile."""
+    queue = Queue(pieces, padded=limits.padded, workers=workers)
+    return list(iter(lambda: queue.take(limits), []))

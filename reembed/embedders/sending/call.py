@@ -13,7 +13,8 @@ import numpy as np
 from reembed.embedders.provider import Counts, RejectedInputError, TransientError
 from reembed.embedders.sending.batching import Piece
 from reembed.embedders.sending.outcome import Rejection, Stats
-from reembed.embedders.sending.sender import weighted_mean
+from reembed.embedders.sending.retry import StillFailing
+from reembed.embedders.sending.shorten import weighted_mean
 from reembed.embedders.sending.throttle import Cancelled
 from reembed.errors import InterruptedRunError, ReembedError
 from reembed.records import Vectors, unit
@@ -55,12 +56,15 @@ class Call:
         query: bool,
         normalize: bool,
         stats: Stats,
+        *,
         capped: bool = True,
+        guarded: bool = False,
     ) -> None:
         self.result = Embedded(np.zeros((texts, dimensions), np.float32), np.zeros(texts, np.int32))
         self.cancelled = threading.Event()
         self.query = query
         self.capped = capped
+        self.guarded = guarded
         self._normalize = normalize
         self._stats = stats
         self._running = 0
@@ -69,9 +73,10 @@ class Call:
         self._parts: dict[int, list[tuple[Vectors, int]]] = {}
         self._events: queue.SimpleQueue[Callable[[], list[int]]] = queue.SimpleQueue()
 
-    def begin(self, batch: Sequence[Piece]) -> None:
-        self._running += 1
-        for piece in batch:
+    def begin(self, pieces: Sequence[Piece], workers: int) -> None:
+        """`workers` will settle these pieces, and each tell its end."""
+        self._running += workers
+        for piece in pieces:
             self._missing[piece.index] = self._missing.get(piece.index, 0) + 1
 
     def deliver(self, pieces: Sequence[Piece], vectors: Vectors) -> None:
@@ -84,21 +89,29 @@ class Call:
 
         self._events.put(take)
 
-    def end(self, error: BaseException | None) -> None:
-        """Tell the end of a batch, and wait until what it brought has been passed on: a worker that
-        ran ahead of that would be paid for more than is in flight, and a kill would lose it."""
+    def passed_on(self) -> None:
+        """Wait until what a worker delivered has been passed on: one that ran ahead of that would
+        be paid for more than is in flight, and a kill would lose it."""
         taken = threading.Event()
 
         def take() -> list[int]:
             taken.set()
+            return []
+
+        self._events.put(take)
+        while not (taken.wait(_LOOK) or self.cancelled.is_set()):
+            pass
+
+    def end(self, error: BaseException | None) -> None:
+        """Tell the end of a worker."""
+
+        def take() -> list[int]:
             self._running -= 1
             if error is not None and not isinstance(error, Cancelled):
                 raise error
             return []
 
         self._events.put(take)
-        while not (taken.wait(_LOOK) or self.cancelled.is_set()):
-            pass
 
     def cancel(self) -> None:
         """Make `collect` give up now; see `stop` for what it waits for then."""
@@ -110,7 +123,7 @@ class Call:
         self._events.put(give_up)
 
     def collect(self, on_batch: OnBatch | None) -> None:
-        """Assemble until every batch has ended.
+        """Assemble until every worker has ended.
 
         Raises:
             InterruptedRunError: the embedder was closed meanwhile.
@@ -132,7 +145,7 @@ class Call:
                 done = take()
             except queue.Empty:
                 return
-            except (ReembedError, RejectedInputError, TransientError):
+            except (ReembedError, RejectedInputError, TransientError, StillFailing):
                 continue
             self._pass_on(done, on_batch)
 

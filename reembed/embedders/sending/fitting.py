@@ -8,15 +8,19 @@ from dataclasses import replace
 from typing import Literal
 
 from reembed.embedders.provider import Limits, Provider
-from reembed.embedders.sending.batching import Piece, beginning, cut
+from reembed.embedders.sending.batching import Piece, beginning, cut, spoken
 from reembed.embedders.sending.checks import least_tokens
 from reembed.embedders.sending.outcome import Rejection, Stats
+from reembed.embedders.sending.sizes import Sizes
 
 WATCHED, WATCHED_IF_TOLD = 250, 4_000
 """Tokens, by estimate, from which a text goes alone where its server might cut it in silence and
 the count in its answer would tell: in a batch, short texts would hide what a long one lost. The
 first where nothing is known of the server's limit, the second where it is told (a limit of 8,192
 was told and 2,048 served: ollama/ollama #14259)."""
+
+FITS = 0.85
+"""Share of the limit up to which a text fits that probably has so many tokens."""
 
 Reject = Callable[[Piece, Rejection], None]
 
@@ -25,33 +29,49 @@ class Fitter:
     """Fits texts to one model.
 
     Args:
-        limits: the manifest's `max_tokens` included.
+        limits: what is known now, the manifest's `max_tokens` included.
+        sizes: what was learnt of the provider.
         counted: whether the provider's answers say how many tokens it embedded.
         stats: truncated texts are counted there.
+        find: called with the tokens of the longest text, to learn more of the limits if need be.
     """
 
     def __init__(
         self,
         provider: Provider,
-        limits: Limits,
+        limits: Callable[[], Limits],
         on_too_long: Literal["fail", "truncate", "mean"],
+        sizes: Sizes,
         counted: bool,
         stats: Stats,
+        find: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._provider = provider
-        self._limits = limits
+        self._read_limits = limits
         self._on_too_long = on_too_long
         self._exact = provider.exact_tokens
-        self._judged = not self._exact and (limits.refuses_long or counted)
+        self._sizes = sizes
+        self._counted = counted
         self._stats = stats
+        self._find = find
+        self._look()
+
+    def _look(self) -> None:
+        self._limits = self._read_limits()
+        refuses = self._limits.refuses_long or self._sizes.cuts is False
+        self._judged = not self._exact and (refuses or self._counted)
         self._watch: int | None = None
-        if counted and not self._exact:
-            self._watch = WATCHED if limits.max_tokens is None else WATCHED_IF_TOLD
+        if self._counted and not self._exact and not refuses:
+            known = self._limits.max_tokens is not None
+            self._watch = max(self._sizes.whole, WATCHED_IF_TOLD if known else WATCHED)
 
     def pieces(self, texts: Sequence[str], prefix: str, reject: Reject) -> list[Piece]:
         """What to send for `texts`, in their order; each text that cannot be sent is rejected."""
         usable = [index for index, text in enumerate(texts) if _usable(index, text, reject)]
         counts = self._provider.count_tokens([prefix + texts[index] for index in usable])
+        if len(counts):
+            self._find(int(counts.max()))
+            self._look()
         limit = self._limits.max_tokens
         pieces = []
         for index, tokens in zip(usable, counts.tolist(), strict=True):
@@ -75,7 +95,8 @@ class Fitter:
         """A text above `limit` by `on_too_long`; as it is where only an estimate says so and the
         provider's refusal, or its own count, will tell the truth."""
         if self._judged and least_tokens([whole.text]) <= limit:
-            return [replace(whole, alone=True)]
+            # The provider's own counts of other texts tell by how much our estimate is above.
+            return [replace(whole, alone=self._sizes.likely(whole.tokens) > FITS * limit)]
         count = self._counter(whole.prefix)
         if self._on_too_long == "fail" or count("") >= limit:
             how = "" if self._exact else " by estimate"
@@ -86,7 +107,7 @@ class Fitter:
             bodies = [beginning(whole.body, limit, count)]
             self._stats.add(truncated=1)
         else:
-            bodies = cut(whole.body, limit, count)
+            bodies = spoken(cut(whole.body, limit, count))
         return [replace(whole, body=body, tokens=count(body), cut=True) for body in bodies]
 
 

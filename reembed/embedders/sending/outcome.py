@@ -15,6 +15,32 @@ class Rejection:
     detail: str
 
 
+@dataclass(frozen=True)
+class LimitFound:
+    """What a probe found of an unknown server's limit.
+
+    Attributes:
+        kind: whether it `cuts` longer texts in silence, `refuses` them, or took all that was sent
+            `whole`.
+        tokens: the limit; None where it is not known.
+        longest: tokens by estimate of the longest text that was to be sent.
+    """
+
+    kind: Literal["cuts", "refuses", "whole"]
+    tokens: int | None
+    longest: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "whole":
+            return f"the server takes texts of {self.longest:,} tokens by estimate whole"
+        where = f" than {self.tokens:,} tokens" if self.tokens else ""
+        what = "cuts longer texts" if not where else "cuts texts longer"
+        if self.kind == "refuses":
+            what = "refuses longer texts" if not where else "refuses texts longer"
+        silence = " in silence" if self.kind == "cuts" else ""
+        return f"the server {what}{where}{silence}"
+
+
 @dataclass
 class Stats:
     """What an embedder has done so far.

@@ -13,7 +13,7 @@ import tenacity
 from reembed.embedders.options import Options
 from reembed.embedders.provider import TransientError
 from reembed.embedders.sending.throttle import Cancelled
-from reembed.errors import UnreachableError
+from reembed.errors import BadVectorsError, UnreachableError
 
 T = TypeVar("T")
 
@@ -64,6 +64,27 @@ class BadAnswer(TransientError):
         self.equal = equal
 
 
+class StillFailing(Exception):
+    """A request failed in a way that may pass, as often as it was to be tried.
+
+    Attributes:
+        error: the last failure.
+    """
+
+    def __init__(self, error: TransientError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    def as_error(self, where: str) -> UnreachableError:
+        """What a run ends with, where the provider answers nothing else either."""
+        if isinstance(self.error, BadAnswer):
+            return BadVectorsError(f"{where}: {self.error}", RESUME)
+        wait = self.error.retry_after
+        asked = f"; it asks to wait {wait:,.0f} s" if wait else ""
+        return UnreachableError(f"{where} keeps failing: {self.error}{asked}", RESUME)
+
+
+RESUME = "Run the same command again: what is finished is kept."
 BAD_ANSWER_ATTEMPTS = 4
 """A model that gives NaN for a text gives it again: fewer tries than for a busy server."""
 
@@ -74,6 +95,7 @@ def with_retries(
     cancelled: threading.Event,
     contacted: Callable[[], bool],
     on_retry: Callable[[float], None],
+    attempts: int | None = None,
 ) -> T:
     """`send()`, again while it raises TransientError or UnreachableError and `policy` allows.
 
@@ -81,6 +103,8 @@ def with_retries(
         cancelled: ends waiting at once.
         contacted: whether the provider has ever answered.
         on_retry: told the seconds of each wait before it begins.
+        attempts: fewer tries than `policy` allows, where something may be wrong with what is sent;
+            one that is only told to come slower, or that nobody hears, is no less patient.
 
     Raises:
         TransientError, UnreachableError: the last failure.
@@ -97,6 +121,11 @@ def with_retries(
             most = min(most, BAD_ANSWER_ATTEMPTS)
         elif isinstance(error, TransientError) and error.rate_limited:
             most *= 3
+        patient = isinstance(error, UnreachableError) or getattr(error, "equal", False)
+        if isinstance(error, TransientError) and error.rate_limited:
+            patient = True
+        if attempts is not None and not patient:
+            most = min(most, attempts)
         return state.attempt_number >= most
 
     def wait(state: tenacity.RetryCallState) -> float:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from reembed.embedders.headers import rate_state, retry_after, seconds
 from reembed.embedders.provider import RateState, TransientError
-from reembed.embedders.providers.http import rate_state, retry_after, seconds
 from reembed.embedders.sending.retry import RetryPolicy, with_retries
 from reembed.embedders.sending.throttle import Cancelled, Throttle
 

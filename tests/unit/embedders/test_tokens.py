@@ -60,7 +60,7 @@ def test_no_text_has_no_tokens():
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"error": {"message": "m", "code": "c", "type": "t"}}', "m (c)"),
+        ('{"error": {"message": "m", "code": "c", "type": "t"}}', "m (c, t)"),
         ('{"error": {"message": "m", "code": 500}}', "m"),
         ('{"error": "e"}', "e"),
         ('{"detail": [{"msg": "m"}]}', '[{"msg": "m"}]'),

@@ -1,0 +1,106 @@
+"""Which file of paid vectors is the model's of now: the vectors of the probe texts decide, not a
+name.
+
+Another model may answer to the same name and address, and the same model to another one. So beside
+every file lies the fingerprint of the model that its vectors are of, and a file is taken only where
+the model gives the probe texts the same vectors and treats longer texts the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reembed.disk import write_atomic
+from reembed.embedders.fingerprint import Fingerprint
+from reembed.records import cosine_rows
+
+SAME_NAME, OTHER_NAME = 0.9999, 0.99999
+"""Cosine of every probe from which two models are one, by whether they have one name and address.
+The same call twice differs by 1e-8 in cosine, another version of a model by 0.01, and a coarser
+quantisation of the same weights may differ by 0.0001."""
+LABELS = frozenset({"provider", "name", "base_url", "query_prefix", "dimensions"})
+"""Settings that say who answers, not what becomes of a document. The probes show those that do."""
+LABEL_OPTIONS = frozenset({"encoding_format", "tokenizer"})
+
+
+def same_model(old: Fingerprint, new: Fingerprint) -> bool:
+    """Whether both give every document the same vector, as far as the probes can tell."""
+    if old.vectors.shape != new.vectors.shape or _treatment(old) != _treatment(new):
+        return False
+    named = (old.settings_sha256, old.digest, old.details.get("address")) == (
+        new.settings_sha256, new.digest, new.details.get("address"),
+    )  # fmt: skip
+    documents = slice(0, len(old.vectors) - 1)  # the last probe is a query's
+    lengths = [np.linalg.norm(one.vectors[documents], axis=1) for one in (old, new)]
+    alike = cosine_rows(old.vectors[documents], new.vectors[documents])
+    return bool(
+        (alike >= (SAME_NAME if named else OTHER_NAME)).all()
+        and np.allclose(lengths[0], lengths[1], rtol=0.01)
+    )
+
+
+def _treatment(fingerprint: Fingerprint) -> dict[str, Any]:
+    settings = {key: value for key, value in fingerprint.settings.items() if key not in LABELS}
+    options = settings.get("options")
+    if isinstance(options, dict):
+        kept = {key: value for key, value in options.items() if key not in LABEL_OPTIONS}
+        settings["options"] = kept
+    return settings
+
+
+def find_cache(folder: Path, model: Fingerprint, state: Path) -> Path | None:
+    """The file of vectors of this model; None where there is none yet. Writes nothing.
+
+    Args:
+        state: the state directory, whose runs tell what earlier versions left in `folder`.
+    """
+    for side in sorted(folder.glob("*.model.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if same_model(Fingerprint.from_dict(json.loads(side.read_bytes())), model):
+                return _vectors_of(side)
+    return _of_an_earlier_version(folder, model, state)
+
+
+def new_cache(folder: Path, model: Fingerprint) -> Path:
+    """The name of a new file for this model's vectors."""
+    name = hashlib.sha256(model.key.encode() + model.vectors.astype("<f4").tobytes()).hexdigest()
+    return folder / f"{name}.sqlite"
+
+
+def sign_cache(path: Path, model: Fingerprint) -> None:
+    """Write beside a file whose vectors these are, before the first is in it."""
+    side = path.with_suffix(".model.json")
+    if not side.is_file():
+        write_atomic(side, json.dumps(model.to_dict()).encode())
+
+
+def _vectors_of(side: Path) -> Path:
+    return side.with_name(side.name.removesuffix(".model.json") + ".sqlite")
+
+
+def _of_an_earlier_version(folder: Path, model: Fingerprint, state: Path) -> Path | None:
+    """A file named after a model's settings alone, as version 0.1 made it: this model's if the
+    runs that filled it were all of this model, which their journals tell."""
+    path = folder / f"{model.key}.sqlite"
+    if not path.is_file() or path.with_suffix(".model.json").is_file():
+        return None
+    found = [old for old in _fingerprints(state) if old.key == model.key]
+    return path if found and all(same_model(old, model) for old in found) else None
+
+
+def _fingerprints(state: Path) -> list[Fingerprint]:
+    """Those that the runs of a state directory began with."""
+    found = []
+    for journal in state.glob("*/*/journal.jsonl"):
+        with contextlib.suppress(OSError):
+            for line in journal.read_bytes().split(b"\n"):
+                if b'"fingerprint"' in line:
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        found.append(Fingerprint.from_dict(json.loads(line)["fingerprint"]))
+    return found

@@ -1,0 +1,130 @@
+"""Texts that the provider takes only in part: cut until it does, as `on_too_long` says.
+
+A limit that a refusal tells, or that cutting has found, is remembered, so that the next long text
+is cut to it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from reembed.embedders.provider import Provider, RejectedInputError
+from reembed.embedders.sending.batching import Piece, beginning, cut, spoken
+from reembed.embedders.sending.outcome import Rejection
+from reembed.embedders.sending.retry import StillFailing
+from reembed.embedders.sending.sender import BadRowsError, Receiver, Sender
+from reembed.embedders.sending.sizes import Sizes
+from reembed.errors import ProviderRefusedError, QuotaError
+from reembed.records import Vectors
+
+SHORTER = 0.7
+"""Share of its tokens that a text keeps when the provider says it is still too long; half of that
+from the second time on."""
+
+
+class Shortener:
+    """See the module."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        sizes: Sizes,
+        provider: Provider,
+        on_too_long: Literal["fail", "truncate", "mean"],
+    ) -> None:
+        self._sender = sender
+        self._sizes = sizes
+        self._provider = provider
+        self._on_too_long = on_too_long
+        self._fits = 0
+        """Tokens of ours that a text was cut to and taken with."""
+
+    def too_long(self, piece: Piece, error: Exception, call: Receiver) -> None:
+        """The provider calls a piece too long."""
+        told = error.told if isinstance(error, RejectedInputError) else None
+        limit = told.limit if told and told.unit == "tokens" else None
+        if limit and self._sender.limits().max_tokens is None and limit < piece.tokens:
+            self._sizes.learn_text(limit, cuts=False)
+        if self._on_too_long == "fail":
+            known = self._sender.limits().max_tokens
+            numbers = f" (about {piece.tokens:,} tokens" + (f", limit {known:,})" if known else ")")
+            return call.reject(piece, Rejection("too_long", f"{error}{numbers}"))
+        budget = limit or self._sender.limits().max_tokens
+        if told and told.limit and told.unit == "bytes":
+            budget = int(piece.tokens * told.limit / max(1, len(piece.text.encode())))
+        if not self._try_shorter(piece, budget, call):
+            detail = f"{error}; no shorter piece of it was taken"
+            call.reject(piece, Rejection("too_long", detail))
+        return None
+
+    def maybe_too_long(self, piece: Piece, words: str, call: Receiver) -> None:
+        """The provider refuses a piece and does not say why: its length may be it."""
+        if not self._try_shorter(piece, self._sender.limits().max_tokens, call):
+            call.reject(piece, Rejection("refused", words))
+
+    def _try_shorter(self, piece: Piece, budget: int | None, call: Receiver) -> bool:
+        """Cut a piece until the provider takes what is left. False if it takes nothing."""
+
+        def count(body: str) -> int:
+            return int(self._provider.count_tokens([piece.prefix + body])[0])
+
+        for tokens in self._budgets(piece, budget, count("")):
+            if self._on_too_long == "truncate":
+                bodies = [beginning(piece.body, tokens, count)]
+            else:
+                bodies = spoken(cut(piece.body, tokens, count))
+            parts = [replace(piece, body=body, tokens=count(body), cut=True) for body in bodies]
+            vectors = self._ask(parts, call)
+            if vectors is None:
+                continue
+            self._fits = max(self._fits, tokens)
+            if self._on_too_long == "truncate":
+                if not piece.cut:
+                    self._sender.stats.add(truncated=1)
+                call.deliver(parts, np.stack(vectors))
+            else:
+                weights = [part.tokens for part in parts]
+                merged = weighted_mean(np.stack(vectors), weights)
+                call.deliver([replace(piece, tokens=sum(weights))], merged[None])
+            return True
+        return False
+
+    def _budgets(self, piece: Piece, told: int | None, fixed: int) -> Iterator[int]:
+        """Token counts to try, from the one most likely to fit, each smaller than the last."""
+        last = piece.tokens
+        for known in (told, self._fits):
+            if known and fixed < known < last:
+                last = known
+                yield known
+        share = SHORTER
+        while (last := int(last * share)) > fixed:
+            yield last
+            share = SHORTER - 0.2
+
+    def _ask(self, parts: list[Piece], call: Receiver) -> list[Vectors] | None:
+        """A vector of each part, None if one is not taken."""
+        vectors = []
+        for part in parts:
+            try:
+                vectors.append(self._sender.ask([part], call, 2).vectors[0])
+            except QuotaError:
+                raise
+            except (RejectedInputError, ProviderRefusedError, StillFailing, BadRowsError):
+                return None
+        return vectors
+
+
+def weighted_mean(vectors: Vectors, weights: list[int]) -> Vectors:
+    """The token-weighted mean of `(n, d)` vectors, `(d,) float32`; of length one if they all are.
+
+    The mean of chunks that OpenAI's cookbook gives for long texts ("Embedding texts that are longer
+    than the model's maximum context length").
+    """
+    mean = np.average(vectors.astype(np.float64), axis=0, weights=weights)
+    if np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+        mean /= max(float(np.linalg.norm(mean)), 1e-30)
+    return mean.astype(np.float32)
