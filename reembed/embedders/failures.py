@@ -157,7 +157,9 @@ def _wrong_key(where: str, said: str, key_variable: str) -> ProviderRefusedError
 _NUMBER = r"(\d[\d,_]*\d|\d)(?: ?([kKmM])i?[bB]\b)?"
 _LIMIT = re.compile(
     r"(?:at most|current batch size|maximum|max\b|max_\w+|limit|larger than|greater than"
-    r"|more than|less than|up to|fewer than|exceeds?|<=?|\u2264|\[\d+, ?)[^\d.;]{0,48}?" + _NUMBER, re.IGNORECASE
+    r"|more than|less than|up to|fewer than|exceeds?|<=?|\u2264|\[\d+, ?)[^\d.;]{0,48}?"
+    + _NUMBER,
+    re.IGNORECASE,
 )  # fmt: skip
 _REQUESTED = re.compile(
     r"(?:requested|given|got|received|provided|sent|has|have|you passed|resulted in|contains?)"
