@@ -26,9 +26,9 @@ from reembed.embedders.provider import (
 from reembed.embedders.sending.batching import Piece, Queue, pack
 from reembed.embedders.sending.call import Call, Embedded, OnBatch
 from reembed.embedders.sending.distinct import Distinct
-from reembed.embedders.sending.fitting import WATCHED, Fitter
-from reembed.embedders.sending.limit_probe import find_limit
-from reembed.embedders.sending.outcome import LimitFound, Stats
+from reembed.embedders.sending.fitting import Fitter
+from reembed.embedders.sending.limit_probe import LimitFinder
+from reembed.embedders.sending.outcome import Stats
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.embedders.sending.sender import Sender
 from reembed.embedders.sending.settle import Settler
@@ -97,9 +97,7 @@ class Embedder:
             lambda: self.limits, pause,
         )  # fmt: skip
         self._settler = Settler(self._sender, self._sizes, provider, model.on_too_long)
-        self._note = memory.note
-        self._limit_found: LimitFound | None = None
-        self._limit_sought = 0
+        self._limit_finder = LimitFinder(self._sender, self._sizes, self._where, memory.note)
         self._guarded = False
         self._contact_lock = threading.Lock()
         self._calls: set[Call] = set()
@@ -141,11 +139,8 @@ class Embedder:
         if (told := prefix_warning(self.model)) is not None:
             found.append(told)
         limits = self.limits
-        if self._limit_found is not None:
-            todo = {"fail": "are quarantined", "truncate": "are cut", "mean": "go in pieces"}
-            known = f"; longer ones {todo[self.model.on_too_long]}" if limits.max_tokens else ""
-            found.append(f"{self._limit_found}{known} (model.max_tokens, model.on_too_long).")
-        elif (
+        found += self._limit_finder.told(self.model.on_too_long)
+        if (
             limits.max_tokens is None and not limits.refuses_long and self.model.base_url
             and self._sizes.cuts is None and not self._sizes.whole
         ):  # fmt: skip
@@ -183,16 +178,13 @@ class Embedder:
                 self._sender.dimensions = received
             return self._sender.dimensions
 
-    def embed_documents(
-        self, texts: Sequence[str], on_batch: OnBatch | None = None, *, distinct: bool = True
-    ) -> Embedded:
-        """Vectors for documents.
+    def embed_documents(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Embedded:
+        """Vectors for documents; of those that are equal, one is embedded.
 
         Args:
             on_batch: called in this thread as each request's texts are complete and checked, in
                 the order of completion: the place to store paid vectors durably. Rejected texts
                 are not passed. If it raises, the call ends with that error.
-            distinct: texts that are equal are embedded once.
 
         Raises:
             BudgetError: a cap is reached. Without `on_batch`, where nothing would be kept of a
@@ -202,10 +194,14 @@ class Embedder:
         """
         prefix = self.model.document_prefix
         different = Distinct(texts)
-        if not (distinct and different.repeats):
+        if not different.repeats:
             return self._embed(texts, prefix, False, on_batch)
         told = different.on_batch(on_batch) if on_batch else None
         return different.expanded(self._embed(different.texts, prefix, False, told))
+
+    def embed_each(self, texts: Sequence[str]) -> Embedded:
+        """As `embed_documents`, equal texts each for itself, to see how far two answers differ."""
+        return self._embed(texts, self.model.document_prefix, False, None)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors for queries, `(n, d) float32`.
@@ -288,21 +284,8 @@ class Embedder:
     def _fitter(self) -> Fitter:
         return Fitter(
             self._provider, lambda: self.limits, self.model.on_too_long, self._sizes,
-            self._sender.trusts_count, self.stats, self._find_limit,
+            self._sender.trusts_count, self.stats, self._limit_finder.find,
         )  # fmt: skip
-
-    def _find_limit(self, longest: int) -> None:
-        """Find out once, before the first longer text is sent, how long texts may be."""
-        limits = self.limits
-        with self._contact_lock:
-            known = limits.max_tokens is not None or self._sizes.cuts is not None
-            reached = max(WATCHED, self._sizes.whole, self._limit_sought)
-            if known or not limits.findable or limits.refuses_long or longest <= reached:
-                return
-            self._limit_sought = longest
-            self._limit_found = find_limit(self._sender, self._sizes, longest)
-        if self._limit_found is not None and self._limit_found.tokens:
-            self._note(f"{self._where}: {self._limit_found}")
 
     def requests_for(self, tokens: Sequence[int]) -> int:
         """About how many requests texts of so many tokens each take."""
@@ -332,6 +315,7 @@ class Embedder:
         if capped and on_batch is None:
             self._account.require(sum(piece.tokens for piece in pieces))
         limits = self.limits
+        call.fitted_to = limits.max_tokens
         queue = Queue(pieces, padded=limits.padded, workers=self._workers)
         workers = min(self._workers, len(pieces))
         with self._calls_lock:

@@ -157,7 +157,7 @@ def _wrong_key(where: str, said: str, key_variable: str) -> ProviderRefusedError
 _NUMBER = r"(\d[\d,_]*\d|\d)(?: ?([kKmM])i?[bB]\b)?"
 _LIMIT = re.compile(
     r"(?:at most|current batch size|maximum|max\b|max_\w+|limit|larger than|greater than"
-    r"|more than|less than|up to|fewer than|exceeds?|<=?|\u2264|\[\d+, ?)[^\d.;]{0,48}?"
+    r"|more than|less than|up to|fewer than|exceeds?|<=|\u2264|\[\d+, ?)[^\d.;]{0,48}?"
     + _NUMBER,
     re.IGNORECASE,
 )  # fmt: skip
@@ -175,6 +175,7 @@ _UNITS = (
 def told_limit(words: str) -> Told:
     """The limit that a refusal names, e.g. 5,000 of `Limit 5000, Requested 5998`; what it does not
     name is None."""
+    words = re.sub(r"<[^<>]*>", " ", words)  # the headings of a page are no numbers
     if re.search("token|tpm", words, re.IGNORECASE):
         unit: str | None = "tokens"
     else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -239,7 +239,7 @@ class Verification:
         again = self.embedder.embed_documents(texts)
         served = self.shadow.fetch(sample.ids, vectors=True)
         tail = probe_tail(
-            partial(self.embedder.embed_documents, distinct=False), self.embedder.count_tokens,
+            self.embedder.embed_each, self.embedder.count_tokens,
             self.embedder.limits.max_tokens, sample.longest_tokens,
         )  # fmt: skip
         return fidelity_gate(

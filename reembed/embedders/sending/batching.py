@@ -133,6 +133,21 @@ class Queue:
                 batch = [self._alone.popleft()]
             return batch
 
+    def refit(self, cut: Callable[[Piece], list[Piece] | None]) -> list[tuple[Piece, int]]:
+        """Replace pieces by what `cut` makes of them. Returns those, each with the number."""
+        changed = []
+        with self._lock:
+            for waiting in (self._alone, self._waiting):
+                for piece in list(waiting):
+                    waiting.popleft()
+                    parts = cut(piece)
+                    if parts is None:
+                        waiting.append(piece)
+                        continue
+                    changed.append((piece, len(parts)))
+                    waiting.extend(replace(part, alone=False) for part in parts)
+        return changed
+
     def put_back(self, batch: Sequence[Piece]) -> None:
         """Let pieces be taken again, before all others."""
         with self._lock:

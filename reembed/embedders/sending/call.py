@@ -65,6 +65,7 @@ class Call:
         self.query = query
         self.capped = capped
         self.guarded = guarded
+        self.fitted_to: int | None = None
         self._normalize = normalize
         self._stats = stats
         self._running = 0
@@ -81,6 +82,15 @@ class Call:
 
     def deliver(self, pieces: Sequence[Piece], vectors: Vectors) -> None:
         self._events.put(lambda: self._take(pieces, vectors))
+
+    def split(self, piece: Piece, parts: int) -> None:
+        """A piece will be delivered in so many parts."""
+
+        def take() -> list[int]:
+            self._missing[piece.index] += parts - 1
+            return []
+
+        self._events.put(take)
 
     def reject(self, piece: Piece, rejection: Rejection) -> None:
         def take() -> list[int]:

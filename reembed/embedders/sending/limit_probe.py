@@ -8,10 +8,13 @@ it counts tokens, then tells where. A server that refuses says so itself.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
 from reembed.embedders.provider import RejectedInputError
+from reembed.embedders.sending.fitting import WATCHED
 from reembed.embedders.sending.outcome import LimitFound
 from reembed.embedders.sending.retry import StillFailing
 from reembed.embedders.sending.sender import Sender
@@ -46,6 +49,44 @@ def _beginning(words: int) -> str:
     return " ".join(found)
 
 
+class LimitFinder:
+    """Finds out once, before the first longer text is sent, how long texts may be.
+
+    Args:
+        where: names provider, model and address.
+        note: told of a limit.
+    """
+
+    def __init__(
+        self, sender: Sender, sizes: Sizes, where: str, note: Callable[[str], None]
+    ) -> None:
+        self._sender, self._sizes, self._where, self._note = sender, sizes, where, note
+        self._found: LimitFound | None = None
+        self._sought = WATCHED
+        self._lock = threading.Lock()
+
+    def find(self, longest: int) -> None:
+        """Ask for texts of up to `longest` tokens by estimate, unless that is known."""
+        with self._lock:
+            limits = self._sender.limits()
+            known = limits.max_tokens is not None or self._sizes.cuts is not None
+            reached = max(self._sizes.whole, self._sought)
+            if known or not limits.findable or limits.refuses_long or longest <= reached:
+                return
+            self._sought = longest
+            self._found = find_limit(self._sender, self._sizes, longest)
+        if self._found is not None and self._found.tokens:
+            self._note(f"{self._where}: {self._found}")
+
+    def told(self, on_too_long: Literal["fail", "truncate", "mean"]) -> list[str]:
+        """What was found, for a plan."""
+        if self._found is None:
+            return []
+        todo = {"fail": "are quarantined", "truncate": "are cut", "mean": "go in pieces"}
+        known = f"; longer ones {todo[on_too_long]}" if self._found.tokens else ""
+        return [f"{self._found}{known} (model.max_tokens, model.on_too_long)."]
+
+
 def find_limit(sender: Sender, sizes: Sizes, longest: int) -> LimitFound | None:
     """Learn how long a text may be. None where the server would not tell.
 
@@ -63,9 +104,9 @@ def find_limit(sender: Sender, sizes: Sizes, longest: int) -> LimitFound | None:
             attempts=1, checked=False,
         )  # fmt: skip
     except RejectedInputError as error:
-        limit = error.told.limit if error.told.unit == "tokens" and error.too_long else None
         if not error.too_long:
             return None
+        limit = error.told.limit if error.told.unit in ("tokens", None) else None
         sizes.learn_text(limit, cuts=False)
         return LimitFound("refuses", limit)
     except QuotaError:

@@ -64,8 +64,12 @@ class Receiver(Protocol):
     query: bool
     capped: bool
     guarded: bool
+    fitted_to: int | None
+    """Tokens of a text that its pieces were fitted to."""
 
     def deliver(self, pieces: Sequence[Piece], vectors: Vectors) -> None: ...
+
+    def split(self, piece: Piece, parts: int) -> None: ...
 
     def reject(self, piece: Piece, rejection: Rejection) -> None: ...
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from typing import Literal
 
 from reembed.embedders.failures import POLICY
@@ -99,6 +100,10 @@ class Settler:
         if self._sender.guards(call):
             limits = replace(limits, batch_items=limits.batch_items - 1)
         limit = limits.max_tokens
+        if limit is not None and call.fitted_to != limit:
+            call.fitted_to = limit
+            for piece, parts in queue.refit(partial(self._shortener.cut, limit=limit)):
+                call.split(piece, parts)
         judged = limit is not None and not self._provider.exact_tokens
 
         def alone(piece: Piece) -> bool:
@@ -120,6 +125,9 @@ class Settler:
         self, batch: Sequence[Piece], queue: Queue, call: Receiver, doubt: Doubt = Doubt.NONE
     ) -> bool:
         """Deliver, reject or put back every piece. True if all were delivered at once."""
+        if doubt is Doubt.SPLIT and len(batch) > self._sender.limits().batch_items:
+            queue.put_back(batch)  # its other half has taught how many are taken
+            return False
         try:
             answer = self._sender.ask(batch, call, self._patience(batch, doubt))
         except BadRowsError as error:
@@ -143,13 +151,18 @@ class Settler:
         self, batch: Sequence[Piece], error: Failure, queue: Queue, call: Receiver, doubt: Doubt
     ) -> bool:
         rejected = isinstance(error, RejectedInputError)
-        if len(batch) > 1 and isinstance(error, RejectedInputError) and (
-            error.too_large or self._sizes.suspects(batch)
-        ):  # fmt: skip
-            self._sizes.too_large(batch, error.told)
+        if len(batch) > 1 and self._is_too_large(batch, error):
+            told = error.told if isinstance(error, RejectedInputError) else Told()
+            self._sizes.too_large(batch, told)
             queue.put_back(batch)
             return False
-        if rejected and doubt is not Doubt.ASKED and (doubt is Doubt.NONE or len(batch) == 1):
+        known = self._sizes.text_tokens is not None and _is_too_long(error)
+        if (
+            rejected
+            and not known
+            and doubt is not Doubt.ASKED
+            and (doubt is Doubt.NONE or len(batch) == 1)
+        ):
             # A 400 may be a server's slip under load (openai/openai-python #2899): ask twice.
             return self._settle(batch, queue, call, Doubt.ASKED)
         if len(batch) == 1:
@@ -159,6 +172,14 @@ class Settler:
             if down is not None:
                 return self._wait(batch, error, down, queue, call)
         return self._halve(batch, error, queue, call)
+
+    def _is_too_large(self, batch: Sequence[Piece], error: Failure) -> bool:
+        """Whether a refusal says so, or a limit is being searched for and this is above it."""
+        if isinstance(error, RejectedInputError) and error.too_large:
+            return True
+        if isinstance(error, ProviderRefusedError) or not self._sizes.suspects(batch):
+            return False
+        return not (isinstance(error, StillFailing) and error.error.rate_limited)
 
     def _halve(self, batch: Sequence[Piece], error: Failure, queue: Queue, call: Receiver) -> bool:
         middle = len(batch) // 2

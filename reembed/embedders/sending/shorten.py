@@ -6,7 +6,7 @@ is cut to it at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -24,6 +24,11 @@ from reembed.records import Vectors
 SHORTER = 0.7
 """Share of its tokens that a text keeps when the provider says it is still too long; half of that
 from the second time on."""
+
+
+SURELY = 1.3
+"""Times a limit from which a text is longer than it, by an estimate scaled to the provider's
+counts."""
 
 
 class Shortener:
@@ -46,7 +51,7 @@ class Shortener:
     def too_long(self, piece: Piece, error: Exception, call: Receiver) -> None:
         """The provider calls a piece too long."""
         told = error.told if isinstance(error, RejectedInputError) else None
-        limit = told.limit if told and told.unit == "tokens" else None
+        limit = told.limit if told and told.unit in ("tokens", None) else None
         if limit and self._sender.limits().max_tokens is None and limit < piece.tokens:
             self._sizes.learn_text(limit, cuts=False)
         if self._on_too_long == "fail":
@@ -61,6 +66,27 @@ class Shortener:
             call.reject(piece, Rejection("too_long", detail))
         return None
 
+    def cut(self, piece: Piece, limit: int) -> list[Piece] | None:
+        """What to send of a piece that is surely longer than a limit that was learnt since it was
+        fitted; None to let the provider judge it whole."""
+        if piece.cut or self._on_too_long == "fail":
+            return None
+        surely = piece.tokens > limit and (
+            self._provider.exact_tokens or self._sizes.likely(piece.tokens) > SURELY * limit
+        )
+        count = self._counter(piece)
+        if not surely or count("") >= limit:
+            return None
+        if self._on_too_long == "truncate":
+            self._sender.stats.add(truncated=1)
+            bodies = [beginning(piece.body, limit, count)]
+        else:
+            bodies = spoken(cut(piece.body, limit, count))
+        return [replace(piece, body=body, tokens=count(body), cut=True) for body in bodies]
+
+    def _counter(self, piece: Piece) -> Callable[[str], int]:
+        return lambda body: int(self._provider.count_tokens([piece.prefix + body])[0])
+
     def maybe_too_long(self, piece: Piece, words: str, call: Receiver) -> None:
         """The provider refuses a piece and does not say why: its length may be it."""
         if not self._try_shorter(piece, self._sender.limits().max_tokens, call):
@@ -68,10 +94,7 @@ class Shortener:
 
     def _try_shorter(self, piece: Piece, budget: int | None, call: Receiver) -> bool:
         """Cut a piece until the provider takes what is left. False if it takes nothing."""
-
-        def count(body: str) -> int:
-            return int(self._provider.count_tokens([piece.prefix + body])[0])
-
+        count = self._counter(piece)
         for tokens in self._budgets(piece, budget, count("")):
             if self._on_too_long == "truncate":
                 bodies = [beginning(piece.body, tokens, count)]

@@ -18,8 +18,8 @@ from reembed.run.learnt import Learnt
 
 Measure = Literal["items", "tokens"]
 UNITS = {"items": "texts", "tokens": "tokens by estimate"}
-CLOSE = 8
-"""A limit is found once it is known to an eighth."""
+CLOSE = 4
+"""A limit is found once it is known to a quarter."""
 NEAR = 0.8
 """Share of the most that is sent from which a request shows that more may be."""
 SPARE = 0.97
@@ -60,7 +60,8 @@ class Bounds:
             self.most, self.grows = max(1, told), False
             return
         self.good = min(self.good, self.bad - 1)
-        self.most, self.grows = self._between(), grows
+        self.grows = grows
+        self.most = self._between() if grows or not self.good else self.good
 
     def succeed(self, size: int) -> None:
         self.good = max(self.good, size)
@@ -120,7 +121,9 @@ class Sizes:
     def proven(self, batch: Sequence[Piece]) -> bool:
         """Whether a request half as large has passed: until then one is tried alone, so that a
         limit is found once and not by all workers together."""
-        return len(batch) == 1 or len(batch) <= 2 * self._largest
+        if len(batch) == 1:
+            return True
+        return len(batch) <= 2 * self._largest and not self.suspects(batch)
 
     def passed(self, batch: Sequence[Piece]) -> None:
         with self._lock:

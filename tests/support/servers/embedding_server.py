@@ -125,10 +125,11 @@ class Fault:
     """One request's bad fortune.
 
     Attributes:
-        kind: status, reset, drip, hang, truncated, cut_off, html, wrong_dimension, too_few,
+        kind: status, body, reset, drip, hang, truncated, cut_off, html, wrong_dimension, too_few,
             too_many, shuffled, bad_index, nan, zero, equal, bad_base64.
         status, retry_after, message: of kind `status`.
         row: the vector that `nan` and `zero` spoil; None for all.
+        body: of kind `body`: what comes with `status`, a text or what becomes JSON.
     """
 
     kind: str
@@ -136,6 +137,7 @@ class Fault:
     retry_after: str | None = None
     message: str = "injected"
     row: int | None = 0
+    body: Any = None
 
 
 Faults = Sequence[Fault | None] | Callable[[int, list[str]], Fault | None]
@@ -437,6 +439,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault.kind == "status":
             raise _openai_error(fault.status, fault.message, retry_after=fault.retry_after)
+        if fault.kind == "body":
+            raise _Refusal(fault.status, fault.body, fault.retry_after)
         if fault.kind == "html":
             raise _Refusal(200, "<html><body>502 Bad Gateway</body></html>")
         if fault.kind == "hang":

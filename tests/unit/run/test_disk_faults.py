@@ -54,6 +54,7 @@ SITES = {
     "state": "the state directory",
     "state/cache": "its vector caches",
     "state/cache/KEY.sqlite": "the new model's",
+    "state/cache/KEY.model.json": "which model that is",
     "state/move": "the migration's directory",
     "state/move/lease": "",
     "state/move/RUN": "the run directory",
