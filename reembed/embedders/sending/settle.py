@@ -39,7 +39,7 @@ CONFIRMED = 3
 """Tries of a single text in doubt, before the last one, which follows the plain sentence."""
 MAY_BE_LONG = 32
 """Tokens from which a text that is refused for no known reason may be too long."""
-_SLOW = re.compile(r"tim(ed? ?out)|50[24]\b|408|not complete after", re.IGNORECASE)
+_SLOW = re.compile(r"timed? ?out|not complete after", re.IGNORECASE)
 
 
 class Doubt(Enum):

@@ -30,7 +30,7 @@ def other(texts):
     return _vectors(texts, 3, 48, "other")
 
 
-AWAY = set()
+AWAY: set[str] = set()
 
 
 def _vectors(texts, seed, dimensions, name):
