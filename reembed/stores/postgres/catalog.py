@@ -7,6 +7,7 @@ so that the same name in another one, freshly made, is never taken for it.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from reembed.stores.postgres.client import (
     fetch_all,
     fetch_one,
     identify,
+    is_alive,
     mapped,
 )
 from reembed.stores.postgres.schema import indexes as pg_indexes
@@ -54,15 +56,18 @@ class Catalog:
         self.url = url
         self._options = options
         self._connection = connect(url)
+        self._used = time.monotonic()
 
     @property
     def main(self) -> Connection:
-        """A connection in autocommit mode, opened again where it was lost.
+        """A connection in autocommit mode, opened again where it was lost, be it while it was
+        idle.
 
         Raises:
             SourceChangedError: another database answers by now.
         """
-        if self._connection.closed or self._connection.broken:
+        used, self._used = self._used, time.monotonic()
+        if not is_alive(self._connection, used):
             connection = connect(self.url)
             before: Database | None = self.__dict__.get("database")
             now = identify(connection, self.url) if before else None

@@ -10,6 +10,7 @@ connection of its own is used, for a renewal must not fall into a transaction th
 from __future__ import annotations
 
 import re
+import time
 from typing import Any, LiteralString
 
 from psycopg import errors, sql
@@ -20,6 +21,7 @@ from reembed.stores.postgres.client import (
     beside_parameters,
     connect,
     database_key,
+    is_alive,
     mapped,
 )
 from reembed.stores.postgres.schema.access import close_relation
@@ -48,11 +50,13 @@ class Claims:
         self._url = url
         self._places: dict[str, tuple[str, str]] = {}
         self._open: Connection | None = None
+        self._used = 0.0
 
     @property
     def _connection(self) -> Connection:
-        if self._open is None or self._open.closed or self._open.broken:
+        if self._open is None or not is_alive(self._open, self._used):
             self._open = connect(self._url)
+        self._used = time.monotonic()
         return self._open
 
     def claim(self, live: str, claim: str, over: str | None = None) -> str | None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, LiteralString, TypeAlias
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors, pq, sql
+from psycopg.conninfo import conninfo_to_dict
 
 from reembed.errors import (
     CollectionNotFoundError,
@@ -28,6 +30,7 @@ from reembed.errors import (
 from reembed.redaction import remember_url
 from reembed.redaction.known import remember_password_files
 from reembed.redaction.urls import parted
+from reembed.stores.postgres.pooler import refuse_transaction_pooler
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
@@ -44,13 +47,20 @@ SETTINGS = {
     # A role's own limits are meant for applications, not for an export of an hour.
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
     "lock_timeout": "30s",
     "temp_buffers": "64MB",  # a shard that goes through a temporary table stays in memory
     "default_transaction_isolation": "read committed",
     # A row that a policy hides is an error then, as in pg_dump, not a row that is silently lost.
     "row_security": "off",
 }
-"""Session settings. The first six decide how values are written as text."""
+"""Session settings, of which an old server may lack some. The first six decide how values are
+written as text."""
+KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
+"""So that nothing between us and the server takes a quiet connection for a dead one."""
+QUIET_SECONDS = 20.0
+"""After which a connection is tried before it is used."""
 
 _REFUSED = re.compile(
     r"(password authentication failed|no password supplied|pg_hba\.conf|"
@@ -95,6 +105,8 @@ class Database:
         return asdict(self)
 
 
+_KEEPS_SESSIONS: set[str] = set()
+"""URLs at which a session stays ours from one transaction to the next."""
 _PARAMETERS: dict[str, dict[str, str]] = {}
 """A URL without its secrets to what was taken out of it, for connections that come later."""
 
@@ -118,19 +130,30 @@ def connect(url: str) -> Connection:
     """
     remember_password_files()
     secrets: dict[str, Any] = {**_PARAMETERS.get(url, {})}
-    try:
-        connection = psycopg.connect(
+
+    def dial() -> Connection:
+        given = conninfo_to_dict(url)
+        kept: dict[str, Any] = {
+            name: value for name, value in KEEPALIVES.items() if name not in given
+        }
+        return psycopg.connect(
             url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="reembed",
-            **secrets,
+            **kept, **secrets,
         )  # fmt: skip
+
+    try:
+        connection = dial()
+        if url not in _KEEPS_SESSIONS:
+            _close_on_error(connection, lambda: refuse_transaction_pooler(connection, url, dial))
+            _KEEPS_SESSIONS.add(url)
     except psycopg.OperationalError as error:
         raise _no_connection(url, error) from None
     except psycopg.Error as error:
         raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
     with mapped(url):
         connection.execute(
-            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) s "
-            "(name, value)",
+            "SELECT set_config(s.name, value, false) FROM unnest(%s::text[], %s::text[]) s "
+            "(name, value) JOIN pg_settings p ON lower(p.name) = lower(s.name)",
             [list(SETTINGS), list(SETTINGS.values())],
         )
         # The type and its operators may be in a schema that is not on the role's path.
@@ -140,6 +163,33 @@ def connect(url: str) -> Connection:
             "JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
         )
     return connection
+
+
+def _close_on_error(connection: Connection, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException:
+        connection.close()
+        raise
+
+
+def is_alive(connection: Connection, quiet_since: float) -> bool:
+    """Whether a connection can be used; it is asked if it has been quiet for long.
+
+    Args:
+        quiet_since: when it was used last, on the monotonic clock.
+    """
+    if connection.closed or connection.broken:
+        return False
+    idle = connection.info.transaction_status == pq.TransactionStatus.IDLE
+    if not idle or time.monotonic() - quiet_since < QUIET_SECONDS:
+        return True
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        connection.close()
+        return False
+    return True
 
 
 def _no_connection(url: str, error: psycopg.Error) -> ReembedError:

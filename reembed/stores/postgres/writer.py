@@ -15,7 +15,12 @@ from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.records import Records
 from reembed.stores.postgres.schema import indexes as pg_indexes
-from reembed.stores.postgres.schema.access import opened_by_default
+from reembed.stores.postgres.schema.access import (
+    check_rights,
+    check_session,
+    opened_by_default,
+)
+from reembed.stores.postgres.schema.names import place_for
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import (
     CollectionInfo,
@@ -51,7 +56,19 @@ class TableWriter:
         index = refusals(lambda: pg_indexes.check_index(spec.index)) or refusals(
             lambda: notes.extend(self._types(spec))
         )
-        return SpecCheck(tuple(notes), name + index)
+        rights = refusals(lambda: self._check_rights(spec))
+        return SpecCheck(tuple(notes), name + index + rights)
+
+    def _check_rights(self, spec: CollectionSpec) -> None:
+        """Raise PreflightError where the role, or the owner that a new table is to have, may not
+        make one."""
+        with mapped(self._catalog.url):
+            tables = self._catalog.tables(spec.like) if spec.like else []
+            check_session(self._catalog.main, self._catalog.url)
+            schema, _ = place_for(
+                self._catalog.main, spec.name, tables[0].schema if tables else None
+            )
+            check_rights(self._catalog.main, schema, [table.oid for table in tables])
 
     def _access(self, spec: CollectionSpec) -> str:
         """Who may read what is made."""

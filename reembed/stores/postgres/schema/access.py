@@ -10,6 +10,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
+from reembed.errors import PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 
 _OF_RELATION = """
@@ -117,3 +118,67 @@ def opened_by_default(connection: Connection, schema: str) -> list[str]:
         [schema],
     )
     return [row[0] for row in rows]
+
+
+def check_session(connection: Connection, url: str) -> None:
+    """Raise PreflightError where every transaction of ours would be read-only."""
+    row = fetch_one(
+        connection,
+        "SELECT current_setting('transaction_read_only') = 'on', pg_is_in_recovery(), current_user",
+    )
+    if row is None or not row[0]:
+        return
+    if row[1]:
+        raise PreflightError(
+            f"{url}: this server is a standby, which takes no writes",
+            "Give the primary's address as the URL.",
+        )
+    raise PreflightError(
+        f"{url}: default_transaction_read_only is on for the role {row[2]!r}, the database or the "
+        "server, so nothing can be written",
+        "Somebody wants it so: use another role, or let it be set to off for this one (ALTER ROLE "
+        ".. SET default_transaction_read_only = off).",
+    )
+
+
+def check_rights(connection: Connection, schema: str, like: list[int]) -> None:
+    """Raise PreflightError where a table cannot be made in a schema, by us for its owner.
+
+    Args:
+        like: oids of tables whose owners the new tables get.
+    """
+    row = fetch_one(
+        connection,
+        "SELECT current_user, has_schema_privilege(%s, 'CREATE'), "
+        "has_database_privilege(current_database(), 'TEMP'), current_database()",
+        [schema],
+    )
+    assert row is not None, "a SELECT without FROM has one row"
+    role, creates, temporary, database = row
+    who = sql.Identifier(role).as_string(None)
+    if not creates:
+        raise PreflightError(
+            f"the role {role!r} may not make tables in the schema {schema!r}",
+            f"GRANT CREATE ON SCHEMA {sql.Identifier(schema).as_string(None)} TO {who};",
+        )
+    if not temporary:
+        raise PreflightError(
+            f"the role {role!r} may not make temporary tables in the database {database!r}, "
+            "through which records are written",
+            f"GRANT TEMPORARY ON DATABASE {sql.Identifier(database).as_string(None)} TO {who};",
+        )
+    owners = fetch_all(
+        connection,
+        "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid = ANY (%s) AND NOT "
+        "has_schema_privilege(relowner, %s, 'CREATE') AND NOT (SELECT rolsuper FROM pg_roles WHERE "
+        "rolname = current_user)",
+        [like, schema],
+    )
+    if owners:
+        owner = owners[0][0]
+        raise PreflightError(
+            f"the role {owner!r}, to which the new table must belong, may not make tables in the "
+            f"schema {schema!r}",
+            f"GRANT CREATE ON SCHEMA {sql.Identifier(schema).as_string(None)} TO "
+            f"{sql.Identifier(owner).as_string(None)};",
+        )
