@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import resource
 import sqlite3
 import stat
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from reembed.errors import PreflightError, UnreachableError
+from reembed.errors import OutOfMemoryError, PreflightError, UnreachableError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
@@ -50,6 +51,8 @@ def write_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
 
 def _refusal(path: Path | str, error: OSError, instead: str) -> PreflightError | None:
     """None for an error that says nothing of the disk."""
+    if error.errno == errno.ENOMEM:
+        return OutOfMemoryError(f"{path}: {error.strerror}")
     if error.errno in _FULL:
         return full(path, instead)
     cannot = f"{path}: cannot be written: {error.strerror}"
@@ -101,6 +104,12 @@ def full(path: Path | str, instead: str = STATE) -> PreflightError:
 _SQLITE_FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
+_SQLITE_MEMORY = (
+    sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_SHMMAP,
+)  # fmt: skip
+"""Where SQLite may not map memory it says "disk I/O error", and the disk is well."""
+
+
 @contextlib.contextmanager
 def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
     """`write_errors` for a SQLite file. A damaged file is left to the caller.
@@ -112,7 +121,10 @@ def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if extended in _SQLITE_MEMORY:
+            raise OutOfMemoryError(f"{path}: {error}") from error
+        code = extended & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise full(path, instead) from error
         if code in _SQLITE_FORBIDDEN:
@@ -130,6 +142,32 @@ def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
             f"{path}: {error}",
             "Another process may be using it; run the same command again to resume.",
         ) from error
+
+
+_NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
+"""What Python and Arrow say where a thread's stack cannot be mapped."""
+
+
+def out_of_memory(error: BaseException | None) -> OutOfMemoryError | None:
+    """The error of a process that may have no more memory, if that is what `error` comes from."""
+    while error is not None:
+        no_thread = any(words in str(error) for words in _NO_THREAD)
+        no_map = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if isinstance(error, MemoryError) or no_thread or no_map:
+            return OutOfMemoryError(str(error) or type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def require_memory(least: int) -> None:
+    """Raise OutOfMemoryError if this process may not map as much as the libraries need that would
+    end it without an error."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < least:
+        raise OutOfMemoryError(
+            f"the limit of this process is {limit >> 20:,} MB of address space, and the libraries "
+            f"that it uses take {least >> 20:,} MB or more"
+        )
 
 
 def fsync_dir(path: Path) -> None:

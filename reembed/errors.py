@@ -180,6 +180,20 @@ class HeldError(PreflightError):
     kind = "held"
 
 
+class OutOfMemoryError(PreflightError):
+    """This process may not have as much memory as the step takes."""
+
+    kind = "memory"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"out of memory: {what}",
+            "Give the process more (see `ulimit -v` and the container's limit), or less to do at "
+            "once with embed.concurrency and model.options.batch_items, and run the same command "
+            "again: it resumes.",
+        )
+
+
 class OutputError(PreflightError):
     """The result cannot be written to stdout. What the command did is done."""
 

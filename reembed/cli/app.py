@@ -20,8 +20,14 @@ from rich.console import RenderableType
 
 import reembed
 from reembed.cli.output import say, say_json, show
-from reembed.disk import write_atomic, write_output
-from reembed.errors import InterruptedRunError, OutputError, ReembedError, UsageError
+from reembed.disk import out_of_memory, write_atomic, write_output
+from reembed.errors import (
+    InterruptedRunError,
+    OutOfMemoryError,
+    OutputError,
+    ReembedError,
+    UsageError,
+)
 from reembed.manifest import Manifest, json_schema
 from reembed.manifest.urls import is_url
 from reembed.progress import TerminalProgress
@@ -328,7 +334,11 @@ def _exit_code() -> int:
         code = _fail(UsageError(error.format_message(), "See `reembed --help`."))
     except KeyboardInterrupt:
         code = _fail(_interrupted())
+    except MemoryError as error:
+        code = _fail(OutOfMemoryError(str(error) or "the step needs more than there is"))
     except Exception as error:
+        if (known := out_of_memory(error) or _without_folder(error)) is not None:
+            return _fail(known)
         traceback.print_exc()
         code = _fail(
             ReembedError(
@@ -338,6 +348,19 @@ def _exit_code() -> int:
             )
         )
     return code or 0
+
+
+def _without_folder(error: Exception) -> ReembedError | None:
+    """The error of a working directory that somebody has deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        if isinstance(error, FileNotFoundError):
+            return UsageError(
+                "the working directory is gone: somebody deleted it",
+                "Change to another one (`cd`) and run the same command again.",
+            )
+    return None
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

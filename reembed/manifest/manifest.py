@@ -60,7 +60,7 @@ class Manifest(Section):
     state: str = "./.reembed"
     """where run directories live"""
 
-    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+    _base_dir: Path = PrivateAttr(default_factory=lambda: Path(os.curdir))
     _path: Path | None = PrivateAttr(default=None)
 
     @field_validator("text")

@@ -12,6 +12,11 @@ from reembed.errors import ManifestError
 from reembed.manifest.secrets import starred
 
 MAX_BYTES = 1 << 20
+_MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML raises for `!!timestamp x`, `!!int ""` and a date like 2026-13-45."""
+MAX_DEPTH = 64
+MAX_WHOLE = 2**63
+"""JSON readers and stores agree on no number beyond it."""
 MAX_NODES = 50_000
 """What a manifest may hold after its aliases are expanded; a real one has about 100 nodes."""
 
@@ -35,8 +40,8 @@ def read_yaml(path: Path) -> Any:
         raise _not_yaml(path, f"{where}{error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise _not_yaml(path, str(error)) from None
-    except ValueError as error:  # a date or a number that cannot be: 2026-13-45
-        raise _not_yaml(path, str(error)) from None
+    except _MISFITS:  # within a mapping or a list of a type, such as `!!set [1]`
+        raise _not_yaml(path, "a value does not fit its type") from None
     except RecursionError:
         raise ManifestError(f"{path}: is nested too deeply to be a manifest") from None
     _only_json(data, str(path))
@@ -91,6 +96,15 @@ def _not_yaml(path: Path, why: str) -> ManifestError:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice instead of taking the last one in silence."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _MISFITS:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the value does not fit its type {tag[:40]}", node.start_mark
+            ) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -107,9 +121,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _bound(node: yaml.Node | None, path: Path) -> None:
-    """Refuse YAML whose aliases expand to more than MAX_NODES nodes, or to themselves."""
+    """Refuse YAML whose aliases expand to more than MAX_NODES nodes, or to themselves, and what is
+    nested deeper than MAX_DEPTH."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
+    deep = ManifestError(f"{path}: is nested too deeply to be a manifest")
 
     def size(node: yaml.Node) -> int:
         key = id(node)
@@ -121,6 +137,8 @@ def _bound(node: yaml.Node | None, path: Path) -> None:
                 "A manifest needs no aliases; write the values out.",
             )
         open_nodes.add(key)
+        if len(open_nodes) > MAX_DEPTH:
+            raise deep
         total = 1
         if isinstance(node, yaml.MappingNode):
             total += sum(size(k) + size(v) for k, v in node.value)
@@ -151,6 +169,8 @@ def _only_json(data: Any, origin: str, path: tuple[str, ...] = ()) -> None:
     elif isinstance(data, str):
         if "\0" in data or not _is_unicode(data):
             raise ManifestError(f"{origin}: {where} holds a character that no text may have")
+    elif isinstance(data, int) and abs(data) > MAX_WHOLE:
+        raise ManifestError(f"{origin}: {where} is a larger number than any setting takes")
     elif isinstance(data, float) and not math.isfinite(data):
         raise ManifestError(f"{origin}: {where} is not a finite number")
     elif not isinstance(data, int | float | None):

@@ -135,6 +135,8 @@ class RunDir:
                     return file.read()
                 wanted = list(columns)
                 return file.read(wanted).select(wanted)
+        except MemoryError:  # Arrow has one of its own, and it says nothing of the file
+            raise
         except (OSError, pa.ArrowException) as error:
             raise self.damaged(shard) from error
 

@@ -49,6 +49,8 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
 def _read_part(run: RunDir, part: Path) -> pa.Table:
     try:
         return pq.read_table(part, partitioning=None)
+    except MemoryError:  # Arrow has one of its own, and it says nothing of the file
+        raise
     except (OSError, pa.ArrowException) as error:
         raise DamagedError(
             f"{part}: the list of a shard's quarantined records is damaged: {error}",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from reembed.disk import require_memory
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
 from reembed.manifest import Layout, Manifest
 from reembed.manifest.adapters import STORES, install_hint, store_entry
@@ -14,6 +15,10 @@ from reembed.manifest.urls import check_url
 from reembed.redaction import shown_url
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions
+
+LIBRARY_BYTES = 3 << 29
+"""Address space that Chroma's library, Arrow and OpenBLAS take on two cores: with 0.5 to 1.4 GB one
+or the other ended the process without an error."""
 
 
 def open_store(
@@ -57,6 +62,7 @@ def open_store(
         raise ManifestError(
             f"headers_env: {scheme} takes no headers", "They are for a Chroma server."
         )
+    require_memory(LIBRARY_BYTES)
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:

@@ -41,6 +41,8 @@ def read_carried(run: RunDir) -> dict[str, Hashes]:
         return {}
     try:
         columns = pq.read_table(path).to_pydict()
+    except MemoryError:  # Arrow has one of its own, and it says nothing of the file
+        raise
     except (OSError, pa.ArrowException) as error:
         raise DamagedError(
             f"{path}: the list of what went back is damaged: {error}",

@@ -24,6 +24,7 @@ from chromadb.errors import (
 from reembed.errors import (
     CollectionNotFoundError,
     DamagedStoreError,
+    OutOfMemoryError,
     PreflightError,
     ReembedError,
     UnreachableError,
@@ -32,6 +33,9 @@ from reembed.errors import (
 _AGAIN = "Run again to resume."
 _ON_DISK = ("compact", "purging logs", "apply logs", "disk I/O error")
 """Words of Chroma's errors in writing its own files; the cause is not among them."""
+_ON_MEMORY = ("out of memory", "Cannot allocate memory", "memory allocation", "(code: 7)",
+              "(code: 3082)", "(code: 5386)")  # fmt: skip
+"""Words of a library, and SQLite's codes, where a process may have no more memory."""
 REFUSALS = (
     InvalidArgumentError,
     InvalidDimensionException,
@@ -162,6 +166,8 @@ def _failure(where: str, error: BaseException) -> ReembedError:
     if _NOT_TAKEN in str(error):
         return PreflightError(f"{where}: Chroma refused: {error}", OLDER)
     told = f"{where}: Chroma failed: {error}"
+    if any(words in str(error) for words in _ON_MEMORY):
+        return OutOfMemoryError(told)
     if "disk is full" in str(error):
         return PreflightError(
             told, "Free some space where Chroma's database is, and run the same command again."
