@@ -32,6 +32,7 @@ from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem
 from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
+from reembed.sync.retry import retry_quarantined as retry
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
 
@@ -63,7 +64,12 @@ class Migration:
         return replace(plan, warnings=[done, *plan.warnings])
 
     def run(
-        self, *, until: Stage = "verify", swap: bool = False, if_changed: bool = False
+        self,
+        *,
+        until: Stage = "verify",
+        swap: bool = False,
+        if_changed: bool = False,
+        retry_quarantined: bool = False,
     ) -> RunResult:
         """All stages, resuming where an earlier call stopped.
 
@@ -71,12 +77,17 @@ class Migration:
             until: stop after this stage.
             swap: also swap if the verdict passes.
             if_changed: do nothing if the newest run is finished and the source has not changed.
+            retry_quarantined: try the records again that earlier calls have quarantined.
 
         Raises:
             ReembedError: see `reembed.errors`; running again resumes.
         """
         with self._lease(), self._session(self._current_run()) as s:
             if s.begun and _is_done(s.run):
+                if retry_quarantined and s.run.history.state == "swapped":
+                    s.take_lease()
+                    let_writes_go(s)
+                    return self._result(s.run, messages=retry(s))
                 s.remove_dead_lease()
                 return self._result(
                     s.run, messages=["already swapped; nothing to do"], unchanged=True
@@ -94,7 +105,7 @@ class Migration:
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
                 verified = s.run.history.state == "verified"
-                if if_changed and verified and not source_difference(s):
+                if if_changed and verified and not retry_quarantined and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
                 plan = plan_run(s, None)
@@ -103,8 +114,12 @@ class Migration:
                 if until == "plan":
                     return self.status()
                 s.create_run()
+            resumed = s.begun and s.run.shards("embed")
             with s.pause.obeyed():
                 run_stages(s, until)
+                if retry_quarantined and resumed and until not in ("plan", "export", "embed"):
+                    for message in retry(s):
+                        s.progress.note(message)
                 if until not in ("verify", "swap"):
                     return self._result(s.run)
                 verdict = verify_run(s)

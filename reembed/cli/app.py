@@ -122,6 +122,9 @@ def run(
     if_changed: Annotated[
         bool, typer.Option("--if-changed", help="do nothing if nothing changed since")
     ] = False,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="try the quarantined records again")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export, embed, load and verify, resuming; stops before the swap unless --swap."""
@@ -132,7 +135,9 @@ def run(
 
     if until not in get_args(Stage):
         raise UsageError(f"--until {until}: no such stage", f"One of {', '.join(get_args(Stage))}.")
-    result = _migration(manifest).run(until=until, swap=swap, if_changed=if_changed)
+    result = _migration(manifest).run(
+        until=until, swap=swap, if_changed=if_changed, retry_quarantined=retry_quarantined
+    )
     _show(result, result_text, as_json)
     raise typer.Exit(result.exit_code)
 

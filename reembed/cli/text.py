@@ -33,6 +33,8 @@ def plan_text(plan: Plan) -> RenderableType:
     paid = max(0, estimate.tokens - estimate.new_tokens)
     told = f"; about {paid:,} of them are paid for already" if paid else ""
     table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
+    if estimate.requests:
+        table.add_row("requests", f"about {estimate.requests:,} to embed")
     if estimate.usd is not None:
         table.add_row("cost", f"${estimate.usd:,.4f} at the price of {estimate.price_as_of}")
     if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:

@@ -46,6 +46,20 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
     return rows
 
 
+def quarantined_ids(run: RunDir, ledger: Ledger) -> list[str]:
+    """Ids of the records that are quarantined now, in the order of their shards."""
+    found: dict[str, None] = {}
+    for part in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
+        ids = _read_part(run, part).column("id").to_pylist()
+        known = ledger.lookup(ids)
+        found |= {
+            id: None
+            for id in ids
+            if id in known and known[id].quarantined and known[id].shard == part.stem
+        }
+    return list(found)
+
+
 def _read_part(run: RunDir, part: Path) -> pa.Table:
     try:
         return pq.read_table(part, partitioning=None)

@@ -22,6 +22,8 @@ from reembed.stores.values import CollectionInfo
 SAMPLE = 500
 TIMED_TEXTS = 32
 SHARDS_SAMPLED = 20
+MOST_PACKED = 20_000
+"""Texts that are packed into requests to count those."""
 CHROMA_TEXT_FACTOR = 5
 """Bytes in chroma.sqlite3 for each byte of text: the text, its trigram index, and the queue."""
 
@@ -38,6 +40,7 @@ class Estimate:
         tokens: of all texts together.
         new_tokens: of those whose vectors are not paid for yet.
         verify_tokens: what a verification embeds again and asks.
+        requests: for `new_tokens`, about.
         exact_tokens: whether the model's own tokenizer counted.
         without_text: share of records that the template gives no text for.
         too_long: share of records longer than the model takes.
@@ -52,6 +55,7 @@ class Estimate:
     tokens: int
     new_tokens: int
     verify_tokens: int
+    requests: int
     exact_tokens: bool
     without_text: float
     too_long: float
@@ -105,6 +109,7 @@ def make_estimate(
         tokens=round(each * records),
         new_tokens=new_tokens,
         verify_tokens=verify_tokens(each, records, manifest.verify.sample),
+        requests=_requests(embedder, counts, records / sampled, new_tokens),
         exact_tokens=embedder.exact_tokens,
         without_text=(len(texts) - len(usable)) / sampled,
         too_long=too_long,
@@ -119,6 +124,23 @@ def make_estimate(
         ),
     )
     return estimate, Sampled(usable, counts)
+
+
+def _requests(
+    embedder: Embedder, counts: np.ndarray[Any, Any], each: float, new_tokens: int
+) -> int:
+    """About how many requests it takes to embed what is not paid for yet.
+
+    Args:
+        counts: tokens of the sample's texts.
+        each: records for one in the sample.
+    """
+    total = float(counts.sum()) * each
+    if not total or not new_tokens:
+        return 0
+    repeated = np.resize(counts, max(len(counts), min(MOST_PACKED, round(len(counts) * each))))
+    packed = embedder.requests_for(repeated.tolist())
+    return max(1, round(packed * new_tokens / float(repeated.sum())))
 
 
 def _new_tokens(texts: Sequence[str], counts: np.ndarray[Any, Any], known: Known) -> int:
