@@ -15,6 +15,7 @@ from reembed.records import hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
+from reembed.run.quarantine import quarantined_of
 from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows
 from reembed.stores.collection import Collection
 from reembed.sync.grouped_writes import write_together
@@ -108,6 +109,6 @@ def _rows_before(
             break
         hashes = hashes_of(run.read_shard(shard, ["id", "row_sha256"]))
         found |= {id: row for id, row in hashes.items() if id in ids}
-        for id in shard.deleted:
+        for id in [*shard.deleted, *quarantined_of(run, earlier)]:  # neither was ever live
             found.pop(id, None)
     return found
