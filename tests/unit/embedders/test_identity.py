@@ -19,6 +19,7 @@ from reembed.embedders.registry import open_embedder
 from reembed.errors import ModelChangedError
 from reembed.manifest import Model
 from reembed.records import fixed_array_to_vectors
+from reembed.run import events
 from tests.support.helpers import (
     REEMBED,
     chroma,
@@ -188,7 +189,9 @@ def test_what_an_earlier_version_left_is_taken_where_its_runs_say_whose_it_is(tu
     ((cache, side),) = zip(
         (state / "cache").glob("*.sqlite"), (state / "cache").glob("*.model.json"), strict=True
     )
-    (run,) = [Fingerprint.from_dict(event.fingerprint) for event in _taken(path)]
+    taken = run_dir(path).history.last(events.FingerprintTaken)
+    assert taken is not None
+    run = Fingerprint.from_dict(taken.fingerprint)
     side.unlink()
     cache.rename(state / "cache" / f"{run.key}.sqlite")
     found = find_cache(state / "cache", run, state)
@@ -198,9 +201,3 @@ def test_what_an_earlier_version_left_is_taken_where_its_runs_say_whose_it_is(tu
     assert find_cache(state / "cache", moved, state) is None
     shutil.rmtree(run_dir(path).path)
     assert find_cache(state / "cache", run, state) is None, "nobody tells whose it is"
-
-
-def _taken(path: Path) -> list[object]:
-    from reembed.run import events
-
-    return list(run_dir(path).history.all(events.FingerprintTaken))
