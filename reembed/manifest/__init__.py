@@ -2,6 +2,7 @@
 
 from reembed.manifest.manifest import (
     Embed,
+    FunctionChoice,
     Layout,
     Manifest,
     Model,
@@ -16,6 +17,7 @@ from reembed.manifest.manifest import (
 
 __all__ = [
     "Embed",
+    "FunctionChoice",
     "Layout",
     "Manifest",
     "Model",

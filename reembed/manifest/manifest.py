@@ -23,6 +23,7 @@ from reembed.manifest.reader import places, read_yaml
 from reembed.manifest.secrets import refuse_secrets
 from reembed.manifest.sections import (
     Embed,
+    FunctionChoice,
     Layout,
     Model,
     Provider,
@@ -39,8 +40,8 @@ from reembed.manifest.variables import fill
 from reembed.redaction import allow
 
 __all__ = [
-    "Embed", "Layout", "Manifest", "Model", "Provider", "Source", "Swap", "SwapKind", "Target",
-    "Verify", "json_schema",
+    "Embed", "FunctionChoice", "Layout", "Manifest", "Model", "Provider", "Source", "Swap",
+    "SwapKind", "Target", "Verify", "json_schema",
 ]  # fmt: skip
 
 
@@ -166,6 +167,8 @@ class Manifest(Section):
         del dump["source"]["mem0"]  # says how the application is set up, not what is moved
         for section in ("source", "target"):
             del dump[section]["headers_env"]  # how a server is asked, not which
+        if self.target.embedding_function == "auto":  # runs that began before there was a choice
+            del dump["target"]["embedding_function"]
         return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
             "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
         }

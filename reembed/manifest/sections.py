@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:  # the names are the table's
     Provider = Literal[tuple(entry.name for entry in PROVIDERS)]
 SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
+FunctionChoice = Literal["auto", "none", "record"]
 Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
 
 OPERATIONAL_OPTIONS = frozenset(
@@ -177,6 +178,8 @@ class Target(Section):
     """default: <collection>__<model>-<dimensions>"""
     headers_env: HeadersEnv = Field(default_factory=dict)
     """as source.headers_env, for target.url"""
+    embedding_function: FunctionChoice = "auto"
+    """Chroma: the one to keep with the collection; auto: Chroma's own, if the source kept such"""
     metric: Metric | None = None
     """default: the source's real one"""
     index: dict[str, Any] = Field(default_factory=dict)

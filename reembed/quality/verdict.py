@@ -13,7 +13,7 @@ class Gate:
     """One check's outcome.
 
     Attributes:
-        name: integrity, fidelity, index, recall; after a swap, late writes.
+        name: integrity, opening (Chroma), fidelity, index, recall; after a swap, late writes.
         status: pass, fail or inconclusive gate the swap; shown informs.
         message: one sentence with the figures that decided.
         figures: every figure by name.

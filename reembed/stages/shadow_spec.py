@@ -27,4 +27,6 @@ def shadow_spec(
         metadata=source.metadata,
         model=manifest.model,
         like=source.id if same_store else None,
+        function=manifest.target.embedding_function,
+        function_before=source.function,
     )

@@ -265,6 +265,9 @@ class Store:
             which an index must have unique. None: it indexes as it is filled.
         snapshot: what is listed and fetched in the block is as of one moment.
         survey: what is to be said of a collection (by its object id) before it is moved.
+        opening: what came of opening collections (by their names) as an application does, in a
+            process of its own: name to each way, in words, to what went wrong, empty for nothing.
+            None: a collection is just there, and nothing can be in the way.
         close: gives back what was opened.
     """
 
@@ -281,6 +284,7 @@ class Store:
     cutover: Cutover | None = None
     claims: Claims | None = None
     leftovers: Leftovers | None = None
+    opening: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]] | None = None
     close: Callable[[], None] = lambda: None
 
     def resolve(self, live: str) -> CollectionInfo:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reembed.errors import RefusedError
-from reembed.manifest import Layout, Model, SwapKind
+from reembed.manifest import FunctionChoice, Layout, Model, SwapKind
 from reembed.records import Metric
 
 Where = Mapping[str, Any] | str | None
@@ -32,6 +32,7 @@ class CollectionInfo:
         database: which database it is in, whatever name and address that goes by; empty where the
             store cannot tell.
         layout: pgvector: how the table is laid out; empty where a store has one layout.
+        function: name of the embedding function that the store keeps with it; empty for none.
     """
 
     id: str
@@ -44,6 +45,7 @@ class CollectionInfo:
     model: dict[str, Any] | None = None
     database: dict[str, Any] = field(default_factory=dict)
     layout: str = ""
+    function: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,6 +60,8 @@ class CollectionSpec:
         model: embeds query texts where the store can.
         like: object id of a collection of this store whose shape (columns, constraints) it has,
             and with which it is to exchange names.
+        function: whether the store keeps an embedding function with it, where stores do.
+        function_before: name of the one that is kept with the collection whose place it takes.
     """
 
     name: str
@@ -67,6 +71,8 @@ class CollectionSpec:
     metadata: Mapping[str, Any] | None
     model: Model
     like: str | None = None
+    function: FunctionChoice = "record"
+    function_before: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from reembed.sync.difference import (
 )
 from reembed.sync.recover import budget_stop
 from reembed.verify.gates import Verification
+from reembed.verify.opening import opening_gate
 
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
 
@@ -39,6 +40,12 @@ def verify_run(s: Session) -> Verdict:
         verdict = _verification(s).verdict(s.progress)
     except BudgetError as error:
         raise budget_stop(s, error.tokens, "verifying") from None
+    opened = opening_gate(
+        s.store, s.new.id, s.source.id if _one_store(s) else None,
+        s.manifest.target.embedding_function,
+    )  # fmt: skip
+    if opened is not None:
+        verdict = replace(verdict, gates=(verdict.gates[0], opened, *verdict.gates[1:]))
     if s.run.history.last_move == "swap":
         verdict = replace(verdict, gates=(*verdict.gates, _late_gate(s)))
     told = redacted_data(verdict.to_dict(), words=False)
@@ -55,6 +62,10 @@ def verify_slice(s: Session, part: str) -> Verdict:
     verdict = _verification(s).slice_verdict(part, s.progress)
     s.run.history.write(events.SliceVerdict(slice=part, passed=verdict.passed))
     return verdict
+
+
+def _one_store(s: Session) -> bool:
+    return s.manifest.target_url == s.manifest.source.url
 
 
 def _verification(s: Session) -> Verification:

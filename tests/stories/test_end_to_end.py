@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reembed.records import list_array_to_vectors, row_hash
+from reembed.stores.chroma.function import MODEL_KEY
 from tests.support.helpers import (
     COLLECTION_METADATA,
     HNSW,
@@ -118,11 +120,14 @@ def test_every_awkward_record_moves_and_the_old_collection_stays_as_it_was(
             np.testing.assert_allclose(
                 vectors_of(now, [LOST])[0], vector_of("new", "lost\nits vector is lost"), rtol=1e-4
             )
+        note = now.metadata.pop(MODEL_KEY)
         assert now.metadata == COLLECTION_METADATA
-        hnsw = {key: now.configuration["hnsw"][key] for key in HNSW}
+        assert json.loads(note)["name"] == "counting_model:new", "for reembed.live"
+        hnsw = {key: now.configuration_json["hnsw"][key] for key in HNSW}
         assert hnsw == HNSW
-        answer = now.query(query_texts=[f"title 77 {sentence(77)}"], n_results=1)
-        assert answer["ids"] == [["r77"]], "query_texts are embedded with the new model"
+        assert now.configuration_json["embedding_function"] == {"type": "legacy"}, "as before"
+        asked = [vector_of("new", f"title 77 {sentence(77)}")]
+        assert now.query(query_embeddings=asked, n_results=1)["ids"] == [["r77"]]
 
     check_run(run_dir(path).path, expected, over_http)
     if not over_http:
@@ -241,6 +246,7 @@ def test_too_long_texts_go_to_quarantine_with_their_reason(
 def test_a_wordllama_run_that_an_application_queries(tmp_path: Path, database: Path) -> None:
     path = write_manifest(
         tmp_path, f"chroma:{database}", model={"provider": "static", "name": "wordllama"},
+        target__embedding_function="record",
     )  # fmt: skip
     assert migration(path).run(swap=True).state == "swapped"
     client = chromadb.PersistentClient(database)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 CLIENT = Path(__file__).resolve().parents[1] / "versions" / "client.py"
+ALL = "REEMBED_TEST_CHROMA" in os.environ
 VERSIONS = tuple(os.environ.get("REEMBED_TEST_CHROMA", "1.0 1.5.5").split())
 
 
@@ -22,9 +23,6 @@ class ChromaVersion:
     """One of them, such as `1.0`."""
 
     name: str
-
-    def __post_init__(self) -> None:
-        assert self.python.exists(), f"make .venv/chroma-{self.name}/.installed"
 
     @property
     def folder(self) -> Path:
@@ -41,6 +39,7 @@ class ChromaVersion:
 
     def ask(self, operation: str, url: str, model: str = "old") -> Any:
         """What `tests/versions/client.py` of this version sees, in a process of its own."""
+        assert self.python.exists(), f"make .venv/chroma-{self.name}/.installed"
         done = subprocess.run(
             [self.python, "-P", "-W", "ignore", CLIENT, operation, url, model],
             capture_output=True, text=True, timeout=120, check=False,

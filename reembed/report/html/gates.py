@@ -30,6 +30,7 @@ SYMBOL: dict[Status, str] = {
 }  # fmt: skip
 TITLES = {
     "integrity": "Integrity: is every record there, unchanged?",
+    "opening": "Opening: can an application open it as it opens the old one?",
     "late writes": "Late writes: is what came to the old collection since the swap in the new?",
     "fidelity": "Fidelity: does a text embedded again give the vector that is served?",
     "index": "Index: does the collection's own search find what exact search finds?",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from chromadb.api.models.Collection import Collection
 
@@ -68,7 +70,13 @@ class ChromaCatalog:
             count=count,
             dimensions=collection.get_model().dimension,
             metric=self._metrics.get(id, metric),
-            metadata=dict(collection.metadata) if collection.metadata else None,
+            metadata=chroma_function.without_note(collection.metadata),
             index=index,
-            model=chroma_function.model_of(function),
+            model=chroma_function.model_of(chroma_metric.recorded_function(collection)),
+            function=_name_of(function),
         )
+
+
+def _name_of(function: Mapping[str, Any] | None) -> str:
+    known = function is not None and function.get("type") == "known"
+    return str(function.get("name") or "") if known and function else ""

@@ -34,7 +34,7 @@ class Database:
         headers_env: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url
-        address = chroma_client.parse(url, headers_env)
+        self.address = address = chroma_client.parse(url, headers_env)
         self.path = address.path
         self.cloud = address.cloud
         self.client = chroma_client.connect(address, url)

@@ -253,7 +253,7 @@ class LiveCollection:
     @property
     def metadata(self) -> dict[str, Any] | None:
         """The collection's own metadata."""
-        return self._call(lambda c: dict(c.metadata) if c.metadata else None)
+        return chroma_function.without_note(self._call(lambda c: c.metadata))
 
     # --- writing ---------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError
 from reembed.records import Metric
+from reembed.stores.chroma.function import from_note
 
 LEGACY_KEYS = {
     "hnsw:space": "space",
@@ -69,9 +70,12 @@ def recorded(
 
 
 def recorded_function(collection: Collection) -> dict[str, Any] | None:
-    """The persisted embedding function as `{type, name, config}`; None for none or a legacy one."""
+    """The persisted embedding function as `{type, name, config}`, else the one that a collection of
+    ours tells of in its metadata; None for none or a legacy one."""
     function = _vector_index(collection).get("embedding_function")
-    return dict(function) if function and function.get("type") == "known" else None
+    if function and function.get("type") == "known":
+        return dict(function)
+    return from_note(collection.metadata)
 
 
 def _vector_index(collection: Collection) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from reembed.stores.chroma.catalog import ChromaCatalog
 from reembed.stores.chroma.claims import ChromaClaims
 from reembed.stores.chroma.cutover import ChromaCutover
 from reembed.stores.chroma.database import Database
+from reembed.stores.chroma.opening import opened
 from reembed.stores.chroma.reader import ChromaChanges, ChromaReader
 from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.store import Store
@@ -33,5 +34,6 @@ def open_store(url: str, options: StoreOptions) -> Store:
         changes=ChromaChanges(database.file) if database.file else None,
         cutover=ChromaCutover(database, catalog, reader, writer),
         claims=ChromaClaims(database.client, database.one_writer),
+        opening=lambda names: opened(database.address, names),
         close=database.close,
     )  # fmt: skip

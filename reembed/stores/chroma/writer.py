@@ -41,10 +41,11 @@ class ChromaWriter:
 
     def check(self, spec: CollectionSpec) -> SpecCheck:
         return SpecCheck(
+            notes=(chroma_function.told(spec.function, spec.function_before, spec.model),),
             refusals=refusals(
                 lambda: chroma_names.check_name(spec.name),
                 lambda: chroma_metric.configuration(spec.index, spec.metric, self._database.cloud),
-            )
+            ),
         )
 
     def create(self, spec: CollectionSpec) -> CollectionInfo:
@@ -63,12 +64,17 @@ class ChromaWriter:
             kept = {key: _sent(value, passes) for key, value in kept.items()}
         if database.named(name) is not None:
             raise PreflightError(f"{database.url}: there is a collection {name!r} already")
+        function = None
+        if chroma_function.keeps(spec.function, spec.function_before, spec.model):
+            function = chroma_function.to_record(spec.model)
+        elif spec.function == "auto":  # `none` leaves no trace at all
+            kept = (kept or {}) | {chroma_function.MODEL_KEY: chroma_function.noted(spec.model)}
         with mapped(name), chroma_function.recording():
             made = database.client.create_collection(
                 name,
                 configuration=cast(Any, configuration),
                 metadata=kept,
-                embedding_function=chroma_function.to_record(spec.model),
+                embedding_function=function,
             )
         found = self._catalog.describe_id(str(made.id))
         if found is None:
