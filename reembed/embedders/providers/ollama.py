@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 import numpy as np
@@ -89,6 +90,7 @@ class OllamaProvider:
             timeout=httpx.Timeout(timeout, connect=wire.CONNECT_SECONDS),
             headers={"Authorization": f"Bearer {key}"} if key else None,
             event_hooks=self._deadline.hooks(),
+            **_credentials(host),
         )
 
     @property
@@ -195,6 +197,17 @@ class OllamaProvider:
 
     def close(self) -> None:
         self._client.close()  # type: ignore[no-untyped-call]
+
+
+def _credentials(host: str) -> dict[str, Any]:
+    """User, password and query of an address, which the client leaves out of it."""
+    parts = urlsplit(host if "://" in host else f"http://{host}")
+    found: dict[str, Any] = {}
+    if parts.username is not None:
+        found["auth"] = (unquote(parts.username), unquote(parts.password or ""))
+    if parts.query:
+        found["params"] = dict(parse_qsl(parts.query))
+    return found
 
 
 def open_provider(model: Model, base_dir: Path) -> OllamaProvider:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import openai
@@ -127,7 +127,8 @@ class OpenAIProvider:
         self._deadline = wire.Deadline(timeout, openai.OpenAIError)
         self._client = openai.OpenAI(
             api_key=self._key,
-            base_url=url,
+            base_url=url.partition("?")[0],
+            default_query=dict(parse_qsl(urlsplit(url).query)),  # the client would cut it up
             max_retries=0,  # retries are ours: two layers of them would multiply
             timeout=openai.Timeout(timeout, connect=wire.CONNECT_SECONDS),
             http_client=openai.DefaultHttpxClient(event_hooks=self._deadline.hooks()),
