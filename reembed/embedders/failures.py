@@ -150,7 +150,10 @@ def _is_quota(status: int | None, words: str) -> bool:
 
 def _wrong_key(where: str, said: str, key_variable: str) -> ProviderRefusedError:
     return ProviderRefusedError(
-        f"{where}: the key is refused ({said})", f"The key is taken from {key_variable}."
+        f"{where}: the key is refused ({said})",
+        f"The key is taken from {key_variable}."
+        if key_variable
+        else "No key was sent: name the variable that holds this server's in model.api_key_env.",
     )
 
 

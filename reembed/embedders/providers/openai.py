@@ -36,6 +36,7 @@ from reembed.embedders.provider import (
 from reembed.embedders.providers import http as wire
 from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
+from reembed.embedders.providers.request_options import take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
 from reembed.embedders.redact import redact
@@ -77,7 +78,7 @@ class OpenAIProvider:
 
     `options`: `timeout` (seconds for a whole request, 120), `batch_items`, `batch_tokens`,
     `tokenizer` (path of the model's tokenizer.json, for exact counts), `encoding_format` (base64,
-    float or none).
+    float or none), and those of `request_options`.
     """
 
     def __init__(self, model: Model, base_dir: Path) -> None:
@@ -101,6 +102,7 @@ class OpenAIProvider:
         items = options.take_positive("batch_items", int, told.batch_items)
         tokens = options.take_positive("batch_tokens", int, told.batch_tokens or 0)
         encoding = options.take("encoding_format", str, FORMATS[0])
+        added = take_request_options(options, self._where)
         options.finish()
         if encoding not in FORMATS:
             raise ManifestError("model.options.encoding_format: is base64, float or none")
@@ -122,8 +124,10 @@ class OpenAIProvider:
         self.price = None if price is None else Price(price, PRICES_AS_OF)
         self.normalizes = False  # OpenAI's vectors have length one already
         self._shape = RequestShape(self._dimensions_to_send(), encoding, fixed=self._official)
-        self._key_variable = model.api_key_env or "OPENAI_API_KEY"
-        self._key = self._find_key()
+        self._added = added
+        own = self._official or not model.base_url
+        self._key_variable = model.api_key_env or ("OPENAI_API_KEY" if own else "")
+        self._key = PLACEHOLDER_KEY if added.auth == "none" else self._find_key()
         self._deadline = wire.Deadline(timeout, openai.OpenAIError)
         self._client = openai.OpenAI(
             api_key=self._key,
@@ -133,6 +137,16 @@ class OpenAIProvider:
             timeout=openai.Timeout(timeout, connect=wire.CONNECT_SECONDS),
             http_client=openai.DefaultHttpxClient(event_hooks=self._deadline.hooks()),
         )
+
+    def _headers(self) -> dict[str, str | openai.Omit]:
+        """Those that the manifest adds, and the key where the client would not put it."""
+        headers: dict[str, str | openai.Omit] = {**RAW_RESPONSE, **self._added.headers}
+        named = {name.lower() for name in headers}
+        if self._added.auth != "bearer" and "authorization" not in named:
+            headers["Authorization"] = openai.Omit()
+        if self._added.auth == "api-key":
+            headers["api-key"] = self._key
+        return headers
 
     def _dimensions_to_send(self) -> int | None:
         asked = self._model.dimensions
@@ -147,16 +161,24 @@ class OpenAIProvider:
         return None
 
     def _find_key(self) -> str:
+        """The key. OPENAI_API_KEY goes to OpenAI, and to the server that OPENAI_BASE_URL names
+        beside it; to any other only if the manifest names it in `api_key_env`."""
         variable = self._key_variable
+        if not variable:
+            return PLACEHOLDER_KEY
         key = read_variable(variable)
-        if key:
-            return key
-        if self._official or self._model.api_key_env:
+        if not key and (self._official or self._model.api_key_env):
             raise ProviderRefusedError(
                 f"{self._where}: there is no key in the environment variable {variable}",
                 f"export {variable}=..., or name another variable with model.api_key_env.",
             )
-        return PLACEHOLDER_KEY
+        if not (key.isascii() and key.isprintable()):
+            raise ProviderRefusedError(
+                f"{self._where}: {variable} holds a character that no key has, such as a line "
+                "break or a curly quote",
+                "Often it came along when the key was copied: set the variable again.",
+            )
+        return key or PLACEHOLDER_KEY
 
     @cached_property
     def _encoding(self) -> Any:
@@ -187,7 +209,7 @@ class OpenAIProvider:
         while True:
             sent = self._shape.parameters()
             try:
-                answer = self._post(texts, sent)
+                answer = self._post(texts, sent | self._added.body(query=query))
             except (RejectedInputError, TransientError) as error:
                 if not self._shape.leave_out(sent, error):
                     raise
@@ -203,8 +225,9 @@ class OpenAIProvider:
         request = {"model": self._model.name, "input": list(texts), **parameters}
         try:
             raw: Any = self._client.post(
-                "/embeddings", body=request, cast_to=object, options={"headers": RAW_RESPONSE}
-            )
+                "/embeddings", body=request, cast_to=object,
+                options={"headers": self._headers(), "params": self._added.query},
+            )  # fmt: skip
             body, headers = raw.text, raw.headers
         except Exception as error:  # the client, and the one below it, raise what they like
             failure = self._failure(error)
@@ -277,6 +300,12 @@ class OpenAIProvider:
             found.append(
                 "tokens are estimated from above: install 'reembed-pipeline[openai-tokens]' to "
                 "count them exactly."
+            )
+        url = urlsplit(str(self._client.base_url))
+        here = url.hostname in ("localhost", "127.0.0.1", "::1")
+        if url.scheme == "http" and not here and self._key != PLACEHOLDER_KEY:
+            found.append(
+                f"the key of {self._key_variable} goes to {url.hostname} unencrypted (http)."
             )
         return found
 
