@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 
+from reembed.embedders.batches import Batches
 from reembed.embedders.families import prefix_warning
 from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
 from reembed.embedders.provider import (
@@ -122,7 +123,7 @@ class Embedder:
     @property
     def price(self) -> Price | None:
         """None where it costs nothing or the price is unknown."""
-        return self._provider.price
+        return self.batches.price if self.batches else self._provider.price
 
     @property
     def exact_tokens(self) -> bool:
@@ -149,6 +150,16 @@ class Embedder:
                 "texts in silence: set model.max_tokens."
             )
         return found
+
+    @property
+    def batches(self) -> Batches | None:
+        """The provider's batch API, where the manifest asks for it (`options.batch_api`)."""
+        return getattr(self._provider, "batches", None)
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether vectors are scaled to length one."""
+        return self._normalize
 
     def count_tokens(self, texts: Sequence[str]) -> Counts:
         """Tokens of each text as a document, the prefix included, `(n,) int32`."""

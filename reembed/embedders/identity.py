@@ -26,7 +26,10 @@ The same call twice differs by 1e-8 in cosine, another version of a model by 0.0
 quantisation of the same weights may differ by 0.0001."""
 LABELS = frozenset({"provider", "name", "base_url", "query_prefix", "dimensions"})
 """Settings that say who answers, not what becomes of a document. The probes show those that do."""
-LABEL_OPTIONS = frozenset({"encoding_format", "tokenizer"})
+LABEL_OPTIONS = frozenset(
+    {"encoding_format", "tokenizer", "auth", "headers", "headers_env", "query", "query_extra_body",
+     "batch_api", "batch_poll_seconds"}
+)  # fmt: skip
 
 
 def same_model(old: Fingerprint, new: Fingerprint) -> bool:

@@ -150,6 +150,12 @@ class Spending:
         """Where one model's requests are counted."""
         return Account(self, price)
 
+    def add(self, more: Spent) -> None:
+        """Count what was spent by a call that could not count it itself."""
+        with self._changed:
+            self._write(more)
+            self._settled += more
+
     def exceeded(self, more: Spent) -> list[str]:
         """The caps, with their values, that spending this much more would pass."""
         return self._passed(self.spent + more)

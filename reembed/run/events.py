@@ -48,6 +48,37 @@ class Event(BaseModel):
         return self.model_dump(exclude={"t"})
 
 
+# Batches of a provider's batch API
+
+
+class BatchIntended(Event):
+    """A batch with this label is about to be made of so many texts."""
+
+    event = "batch-intended"
+    label: str
+    texts: Count
+    tokens: Count
+
+
+class BatchSubmitted(Event):
+    """The provider has it, under this id."""
+
+    event = "batch-submitted"
+    label: str
+    id: str
+
+
+class BatchCollected(Event):
+    """It has ended, and what it brought is in the cache of vectors: so many texts `kept`; so many
+    `failed`, which go out singly."""
+
+    event = "batch-collected"
+    label: str
+    said: str
+    kept: Count
+    failed: Count
+
+
 # Stages
 
 

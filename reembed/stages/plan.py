@@ -139,7 +139,8 @@ def make_plan(
         manifest, source_store, source, records, embedder, target_store, known
     )
     over = _budget_blockers(manifest, spending, estimate, embedder)
-    if not over:  # else not even the texts that are timed are to be paid for
+    # A batch takes as long as the provider likes, and a cap leaves nothing for texts to be timed.
+    if not over and embedder.batches is None:
         estimate = replace(estimate, seconds=timed(embedder, sampled, estimate.new_tokens))
     blockers += over
     warnings = _content_warnings(manifest, estimate, embedder.limits.max_tokens)

@@ -24,6 +24,7 @@ from reembed.run.directory import RunDir
 from reembed.run.ledger import UNKNOWN, Entry, Ledger
 from reembed.run.quarantine import quarantined_of, write_quarantine
 from reembed.session import Session
+from reembed.stages.batched import Batched
 from reembed.stages.embed import embed, not_embedded
 from reembed.stages.estimate import tokens_left, verify_tokens
 from reembed.stages.export import census_ids, export, export_delta, is_complete, take_census
@@ -96,6 +97,7 @@ def embed_shards(s: Session) -> None:
         BudgetError: a cap is reached; says how much more is needed.
     """
     try:
+        _embed_by_batch(s)
         embed(
             s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
             s.progress, s.pause.wait,
@@ -106,6 +108,15 @@ def embed_shards(s: Session) -> None:
         ) from None
     s.ledger.fold()
     write_quarantine(s.run, s.ledger)
+
+
+def _embed_by_batch(s: Session) -> None:
+    """What the provider's batch API can be waited for: nothing once the live name has moved."""
+    if s.embedder.batches is not None and s.run.history.last_move != "swap":
+        Batched(
+            s.run, s.embedder, s.embedder.batches, s.template, s.cache, s.spending, s.progress,
+            s.pause.wait,
+        ).embed(not_embedded(s.run, s.run.shards("export")))  # fmt: skip
 
 
 def _needed(s: Session) -> int:

@@ -7,8 +7,6 @@ what comes back is checked, not assumed.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -36,6 +34,8 @@ from reembed.embedders.provider import (
 from reembed.embedders.providers import http as wire
 from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
+from reembed.embedders.providers.openai_answers import UNREADABLE, counted, text_of, vector_of
+from reembed.embedders.providers.openai_batches import OpenAIBatches
 from reembed.embedders.providers.request_options import take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
@@ -67,6 +67,7 @@ PRICES = {  # US dollars for a million tokens, synchronous
 FIXED_DIMENSIONS = {"text-embedding-ada-002": 1_536}
 """Models that refuse `dimensions`."""
 TIMEOUT = 120.0
+POLL_SECONDS = 30.0
 RAW_RESPONSE = {"X-Stainless-Raw-Response": "true"}
 """What makes the client give the response as it came, as its `with_raw_response` does."""
 PLACEHOLDER_KEY = "none"
@@ -78,7 +79,8 @@ class OpenAIProvider:
 
     `options`: `timeout` (seconds for a whole request, 120), `batch_items`, `batch_tokens`,
     `tokenizer` (path of the model's tokenizer.json, for exact counts), `encoding_format` (base64,
-    float or none), and those of `request_options`.
+    float or none), `batch_api` (half the price, answers within a day), `batch_poll_seconds` (30),
+    and those of `request_options`.
     """
 
     def __init__(self, model: Model, base_dir: Path) -> None:
@@ -91,11 +93,8 @@ class OpenAIProvider:
         self._official = (urlsplit(url).hostname or "").endswith("api.openai.com")
         self._where = f"openai {model.name}" + ("" if self._official else f" at {shown}")
         options = Options(model)
-        if options.take("batch_api", bool, False):
-            raise ManifestError(
-                "model.options.batch_api: the Batch API is not supported yet",
-                "Leave it out; requests are then answered at once and at the full price.",
-            )
+        batch_api = options.take("batch_api", bool, False)
+        poll_seconds = options.take_positive("batch_poll_seconds", float, POLL_SECONDS)
         timeout = options.take_positive("timeout", float, TIMEOUT)
         tokenizer = options.take("tokenizer", str, "")
         told = OFFICIAL if self._official else OTHER
@@ -137,6 +136,15 @@ class OpenAIProvider:
             timeout=openai.Timeout(timeout, connect=wire.CONNECT_SECONDS),
             http_client=openai.DefaultHttpxClient(event_hooks=self._deadline.hooks()),
         )
+        self.batches = self._batches(poll_seconds) if batch_api else None
+
+    def _batches(self, poll_seconds: float) -> OpenAIBatches:
+        body = {"model": self._model.name, **self._shape.parameters()}
+        return OpenAIBatches(
+            self._client, body=body | self._added.body(query=False),
+            read=lambda answer: self._read(json.dumps(answer), {}), failure=self._failure,
+            price=self.price, poll_seconds=poll_seconds,
+        )  # fmt: skip
 
     def _headers(self) -> dict[str, str | openai.Omit]:
         """Those that the manifest adds, and the key where the client would not put it."""
@@ -238,7 +246,7 @@ class OpenAIProvider:
     def _failure(self, error: Exception) -> Exception:
         """What the Provider protocol calls an error of the client."""
         if isinstance(error, openai.APIStatusError):
-            body = _text_of(error.response)
+            body = text_of(error.response)
             words = redact(wire.body_words(body))
             return self._said(error.status_code, words, error.response.headers)
         if isinstance(error, openai.APIConnectionError):
@@ -277,7 +285,7 @@ class OpenAIProvider:
             indices = [entry.get("index", row) for row, entry in enumerate(entries)]
             if sorted(indices) != list(range(len(entries))):
                 raise BadAnswer("its indices are not those of the texts")
-            rows = [_vector(entry["embedding"]) for entry in entries]
+            rows = [vector_of(entry["embedding"]) for entry in entries]
         except UNREADABLE:
             start = redact(body, 80)
             raise TransientError(
@@ -288,7 +296,7 @@ class OpenAIProvider:
             raise BadAnswer(f"vectors of {', '.join(map(str, sorted(sizes)))} dimensions came back")
         vectors: Vectors = np.empty((len(rows), sizes.pop() if sizes else 0), np.float32)
         vectors[indices] = np.stack(rows) if rows else vectors
-        return Answer(vectors, _counted(data), rate_state(headers))
+        return Answer(vectors, counted(data), rate_state(headers))
 
     def version(self) -> ModelVersion:
         """OpenAI and the servers of its kind tell no digest: the probe vectors have to tell."""
@@ -310,48 +318,9 @@ class OpenAIProvider:
         return found
 
     def close(self) -> None:
+        if self.batches is not None:
+            self.batches.close()
         self._client.close()
-
-
-UNREADABLE = (
-    ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError
-)  # fmt: skip
-"""What reading an answer of another form raises."""
-
-
-def _counted(data: dict[str, Any]) -> int | None:
-    """The tokens that an answer says it counted."""
-    usage = data.get("usage")
-    counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return counted if isinstance(counted, int) and 0 < counted < 2**31 else None
-
-
-def _text_of(response: Any) -> str:
-    try:
-        return str(response.text)
-    except Exception:  # a body that cannot be decoded, or was never received
-        return ""
-
-
-def _vector(embedding: Any) -> Vectors:
-    """One vector, from base64 of little-endian float32 or from a list of numbers.
-
-    Raises:
-        BadAnswer: base64 that is not of whole numbers.
-    """
-    if not isinstance(embedding, str):
-        with np.errstate(over="ignore"):  # what is too large is infinite, and found to be
-            vector: Vectors = np.asarray(embedding, np.float32)
-        if vector.ndim != 1:
-            raise TypeError
-        return vector
-    try:
-        raw = base64.b64decode(embedding, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadAnswer(f"a vector came back in broken base64: {error}") from None
-    if len(raw) % 4:
-        raise BadAnswer(f"a vector came back in base64 of {len(raw)} bytes: no whole float32s")
-    return np.frombuffer(raw, "<f4").astype(np.float32)
 
 
 def open_provider(model: Model, base_dir: Path) -> OpenAIProvider:

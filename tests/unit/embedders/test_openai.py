@@ -363,7 +363,7 @@ def test_what_openai_itself_offers(monkeypatch):
         assert model.count_tokens(["hello world <|endoftext|>"]).tolist() == [8]
     with pytest.raises(ProviderRefusedError, match="1536 dimensions and cannot give 256"):
         open_embedder(Model(provider="openai", name="text-embedding-ada-002", dimensions=256))
-    for options in ({"batch_items": 4096}, {"batch_api": True}, {"encoding_format": "hex"}):
+    for options in ({"batch_items": 4096}, {"batch_api": "yes"}, {"encoding_format": "hex"}):
         with pytest.raises(ManifestError):
             open_embedder(Model(provider="openai", name="x", options=options))
     with pytest.raises(ManifestError, match="is no http"):
