@@ -26,7 +26,10 @@ STATE = "point `state` at another disk"
 TEMPORARY = "set TMPDIR to a folder on another disk"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
-_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+_IN_THE_WAY = (
+    errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.ENOENT,  # a link that leads nowhere
+)  # fmt: skip
 _FAILING = (errno.EIO, errno.EFBIG, errno.ESTALE, errno.ENXIO, errno.ENODEV)
 
 
@@ -83,7 +86,7 @@ def read_errors(path: Path | str) -> Iterator[None]:
         raise
     except OSError as error:
         hint = "Give this user the right to read it"
-        if error.errno in (*_IN_THE_WAY, errno.ELOOP):
+        if error.errno in _IN_THE_WAY:
             hint = "Move what stands in its place away"
         elif error.errno not in _FORBIDDEN:
             hint = "Look at the disk (`dmesg`)"
@@ -91,6 +94,20 @@ def read_errors(path: Path | str) -> Iterator[None]:
             f"{error.filename or path}: cannot be read: {error.strerror}",
             f"{hint}, and run the same command again.",
         ) from error
+
+
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
+    """`read_errors` for whatever is read within: what the system says of a file that it names."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise
+        with read_errors(error.filename):
+            raise
 
 
 def full(path: Path | str, instead: str = STATE) -> PreflightError:

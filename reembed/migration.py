@@ -16,7 +16,7 @@ from reembed.cutover.clean import clean_run
 from reembed.cutover.move import let_writes_go
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
-from reembed.embedders.spending import read_spent
+from reembed.disk import named_errors
 from reembed.errors import PreflightError, UsageError
 from reembed.manifest import Manifest
 from reembed.progress import Progress
@@ -50,6 +50,7 @@ class Migration:
 
     # The commands
 
+    @named_errors()
     def plan(self) -> Plan:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
@@ -187,16 +188,18 @@ class Migration:
                 s.take_lease()
             return self._reported(s.run, clean_run(s, dry_run))
 
+    @named_errors()
     def status(self) -> RunResult:
         """Where the newest run stands, and which guards are in force."""
         run, state_dir = RunDir.latest(self.manifest.state_dir), self.manifest.state_dir
         if run is None:
             messages = ["no run yet", *guard_messages(state_dir)]
             return RunResult(self.manifest.name, "", str(state_dir), "created", messages=messages)
-        spent = read_spent(run.path)
-        told = [f"spent so far: {spent}"] if spent.tokens else []
-        return self._result(run, messages=[*told, *guard_messages(state_dir)])
+        result = self._result(run, messages=guard_messages(state_dir))
+        told = [f"spent so far: {result.spent}"] if result.spent.tokens else []
+        return replace(result, messages=[*told, *result.messages])
 
+    @named_errors()
     def report(self) -> Report:
         """What the newest run did and found, from its run directory alone."""
         run = RunDir.latest(self.manifest.state_dir)
@@ -231,7 +234,7 @@ class Migration:
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:
-        with StateLock(self.manifest.state_dir / "lease"):
+        with named_errors(), StateLock(self.manifest.state_dir / "lease"):
             remove_leftovers(self.manifest.state_dir)
             yield
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from reembed.disk import named_errors
 from reembed.embedders.spending import Spent, read_spent
-from reembed.errors import GateError, ReembedError, UsageError
+from reembed.errors import DamagedError, GateError, ReembedError, UsageError
 from reembed.manifest import Manifest
-from reembed.quality.verdict import Verdict
-from reembed.run import events
+from reembed.quality.verdict import Gate, Verdict
+from reembed.run import events, files
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
-from reembed.run.ledger import Ledger
+from reembed.run.ledger import count_records
 from reembed.run.steps import Step, next_steps
 
-VERDICT_FILE = "verdict.json"
-MANIFEST_COPY = "manifest.yaml"
+MANIFEST_COPY = files.MANIFEST.name
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,35 @@ def gate_error(verdict: Verdict) -> GateError:
 
 
 def read_verdict(run: RunDir) -> Verdict | None:
-    """The newest verdict of a run, None before there is one."""
-    path = run.path / VERDICT_FILE
-    if run.history.last(events.VerdictGiven) is None or not path.is_file():
+    """The newest verdict of a run, None before there is one.
+
+    Raises:
+        DamagedError: its file is not the one that the journal tells of. Whether it passed is in the
+            journal, too: see `VerdictGiven.passed`.
+    """
+    given, path = run.history.last(events.VerdictGiven), run.path / files.VERDICT.name
+    if given is None:
         return None
-    return Verdict.from_dict(json.loads(path.read_text("utf-8")))
+
+    def parse(path: Path) -> Verdict:
+        data = path.read_bytes()
+        if given.sha256 and hashlib.sha256(data).hexdigest() != given.sha256:
+            raise ValueError("it is not the file that was written")
+        verdict = TypeAdapter(Verdict).validate_python(json.loads(data))
+        if verdict.passed != given.passed:
+            raise ValueError("the journal says otherwise")
+        return verdict
+
+    verdict = files.read(path, files.VERDICT, parse)
+    if verdict is None:
+        raise files.damaged(path, files.VERDICT, "it is gone")
+    return verdict
+
+
+def unread_verdict(run: RunDir, error: DamagedError) -> Verdict:
+    """What is known of a verdict that did not pass and whose file cannot be read."""
+    gate = Gate("verdict", "fail", f"it did not pass, and why is not known: {error.message}")
+    return Verdict(run.run_id, 0, (gate,))
 
 
 def run_result(name: str, run: RunDir, manifest: Path | None = None, **fields: Any) -> RunResult:
@@ -109,19 +136,30 @@ def run_result(name: str, run: RunDir, manifest: Path | None = None, **fields: A
         manifest: the file that the next commands name; default: the run's own copy.
     """
     state = run.history.state
-    total = quarantined = 0
-    if run.shards("embed"):
-        with Ledger(run) as ledger:
-            total, quarantined = ledger.counts()
+    notes: list[str] = []
+    total, quarantined = count_records(run, notes)
     in_store = state not in ("created", "exported", "embedded")
-    fields.setdefault("verdict", read_verdict(run))
+    if "verdict" not in fields:
+        try:
+            fields["verdict"] = read_verdict(run)
+        except DamagedError as error:
+            given = run.history.require(events.VerdictGiven)
+            fields["verdict"] = None if given.passed else unread_verdict(run, error)
+            notes.append(f"{error.message}. {error.hint}")
+    try:
+        spent = read_spent(run.path)
+    except DamagedError as error:
+        spent = Spent()
+        notes.append(f"{error.message}. {error.hint}")
+    fields["messages"] = [*fields.get("messages", ()), *notes]
     return RunResult(
         name, run.run_id, str(run.path), state, exported=total, quarantined=quarantined,
-        loaded=total - quarantined if in_store else 0, spent=read_spent(run.path),
+        loaded=total - quarantined if in_store else 0, spent=spent,
         steps=next_steps(state, manifest or run.path / MANIFEST_COPY), **fields,
     )  # fmt: skip
 
 
+@named_errors()
 def all_results(state: Path) -> list[RunResult]:
     """The newest run of every migration in a state directory, by name."""
     if not state.is_dir():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -19,10 +20,14 @@ from typing import Self
 
 from reembed.disk import open_private, write_errors
 from reembed.embedders.provider import Price
-from reembed.errors import BudgetError, PreflightError
+from reembed.errors import BudgetError, DamagedError, PreflightError
 from reembed.manifest import Embed, Model
+from reembed.run import files
+from reembed.run.files import WRONG
 
-SPENDING_FILE = "spending.jsonl"
+SPENDING_FILE = files.SPENDING.name
+LARGEST = 2**53
+"""More tokens than were ever sold."""
 TICK = 0.2
 """Seconds after which a waiting thread looks whether its call was cancelled."""
 
@@ -58,23 +63,23 @@ def read_spent(run: Path) -> Spent:
     """What a run has spent so far, over all its calls.
 
     Raises:
-        PreflightError: the file is damaged, so the sum is not known.
+        DamagedError: the file is damaged, so the sum is not known.
+        PreflightError: it may not be read.
     """
-    path = run / SPENDING_FILE
-    if not path.exists():
-        return Spent()
+    return files.read(run / SPENDING_FILE, files.SPENDING, _sum) or Spent()
+
+
+def _sum(path: Path) -> Spent:
     total = Spent()
     *lines, _torn = path.read_bytes().split(b"\n")  # what it says was never sent
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
             total += Spent(int(entry["tokens"]), float(entry["usd"]))
-        except (ValueError, KeyError, TypeError):
-            raise PreflightError(
-                f"{path}: line {number} is damaged, so what the run has spent is not known",
-                "The disk or another program changed it. Take the line out, or put one with the "
-                'right {"tokens", "usd"} in its place, and run again.',
-            ) from None
+        except WRONG:
+            raise ValueError(f"line {number} is no entry") from None
+    if not (math.isfinite(total.usd) and abs(total.tokens) < LARGEST):
+        raise ValueError("its sum is no sum of money")
     return total
 
 
@@ -107,7 +112,12 @@ class Spending:
         caps = caps or Embed()
         self.max_cost = caps.max_cost
         self.max_tokens = caps.max_tokens_total
-        self._settled = read_spent(run) if run else Spent()
+        self._settled = Spent()
+        self._damage: DamagedError | None = None
+        try:
+            self._settled = read_spent(run) if run else Spent()
+        except DamagedError as error:  # a cap cannot be kept then; without one nothing is lost
+            self._damage = error
         self._in_flight = Spent()
         self._requests = 0
         self._path = run / SPENDING_FILE if run and writes else None
@@ -168,6 +178,12 @@ class Spending:
             found.append(f"embed.max_tokens_total {self.max_tokens:,}")
         return found
 
+    def _refuse_damage(self) -> None:
+        """Raise DamagedError if there is a cap, and what is spent of it is not known."""
+        capped = self.max_cost is not None or self.max_tokens is not None
+        if self._damage is not None and capped and not self._lifted:
+            raise self._damage
+
     def refusal(self, needed: Spent, what: str) -> BudgetError:
         """The error that says how much is spent, and how much more `what` takes.
 
@@ -194,9 +210,12 @@ class Spending:
 
         Raises:
             BudgetError: it would pass a cap, and is `capped`.
+            DamagedError: there is a cap, and what was spent of it is not known.
             PreflightError: the disk is full.
         """
         with self._changed:
+            if capped:
+                self._refuse_damage()
             while capped and not self._lifted and not cancelled.is_set():
                 if not self._passed(self._settled + self._in_flight + most):
                     break
@@ -276,6 +295,7 @@ class Account:
 
     def require(self, tokens: int) -> None:
         """Raise BudgetError if this many tokens, which are of use only together, pass a cap."""
+        self.books._refuse_damage()
         if not self.books._lifted and self.books.exceeded(cost(tokens, self.price)):
             raise self.books.refusal(cost(tokens, self.price), "the next step")
 

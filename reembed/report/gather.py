@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow.parquet as pq
 
 import reembed
+from reembed.errors import DamagedError
 from reembed.quality.verdict import Verdict
 from reembed.redaction import redacted_values
 from reembed.redaction.terminal import harmless
 from reembed.report.timeline import Moment, Stage, stages, timeline
 from reembed.results import RunResult, run_result
-from reembed.run import events
+from reembed.run import events, files
 from reembed.run.directory import RunDir
+from reembed.run.files import RunFile
 from reembed.run.history import History, State
-from reembed.run.quarantine import QUARANTINE_FILE
 from reembed.run.steps import Step
 
 Outcome = Literal["pass", "refused", "none"]
+Found = TypeVar("Found")
 QUARANTINE_SAMPLES = 10
 
 
@@ -124,19 +127,21 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
     census, shadow = history.census, history.last(events.ShadowCreated)
     taken = history.last(events.FingerprintTaken)
     fingerprint = taken.fingerprint if taken else {}
-    copy = run.path / "manifest.yaml"
     outcome, sentence = _outcome(result)
+    notes = list(result.messages)
+    quarantine = _shown(run, files.QUARANTINE, _quarantine, notes) or []
+    copy = _shown(run, files.MANIFEST, lambda path: path.read_text("utf-8"), notes) or ""
     return Report(
         name=name, run=run.run_id, path=result.path, written=round(time.time(), 3),
-        state=result.state, outcome=outcome, sentence=sentence,
+        state=result.state, outcome=outcome, sentence=" ".join([sentence, *notes]),
         source=census.source if census else {}, target=shadow.name if shadow else "",
         model=identity["model"],
         dimensions=fingerprint.get("dimensions") or identity["model"].get("dimensions"),
         exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
-        verdict=result.verdict, stages=stages(history.read()), quarantine=_quarantine(run),
+        verdict=result.verdict, stages=stages(history.read()), quarantine=quarantine,
         timeline=timeline(history.read()), swap=_swap(history),
         commands=result.steps,
-        manifest=copy.read_text("utf-8") if copy.is_file() else "",
+        manifest=copy,
     )  # fmt: skip
 
 
@@ -157,13 +162,21 @@ def _outcome(result: RunResult) -> tuple[Outcome, str]:
     return "pass", sentence
 
 
-def _quarantine(run: RunDir) -> list[Quarantined]:
-    path = run.path / QUARANTINE_FILE
-    if not path.is_file():
-        return []
+def _shown(
+    run: RunDir, file: RunFile, parse: Callable[[Path], Found], notes: list[str]
+) -> Found | None:
+    """What a file holds that only the report shows. One that is damaged is told in a line."""
+    try:
+        return files.read(run.path / file.name, file, parse)
+    except DamagedError as error:
+        notes.append(f"{error.message}. {error.hint}")
+        return None
+
+
+def _quarantine(path: Path) -> list[Quarantined]:
     counts: dict[str, int] = {}
     samples: dict[str, list[tuple[str, str]]] = {}
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(columns=["id", "reason", "detail"]):
             for row in batch.to_pylist():
                 reason = row["reason"]

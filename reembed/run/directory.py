@@ -7,6 +7,8 @@ what is not in the journal does not exist. Where the run stands is answered by i
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +24,13 @@ from reembed.disk import (
     file_sha256,
     fsync_dir,
     make_private_dir,
+    read_errors,
     write_atomic,
     write_errors,
 )
 from reembed.errors import DamagedError, ManifestError
 from reembed.run import events
+from reembed.run.files import MANIFEST, SHARD, read
 from reembed.run.history import History
 from reembed.run.journal import Journal
 from reembed.run.shards import DELTA, Shard, encoding
@@ -34,9 +38,24 @@ from reembed.run.shards import DELTA, Shard, encoding
 __all__ = ["DELTA", "RunDir", "Shard", "new_run_id"]
 
 
-def new_run_id() -> str:
-    """A run id that sorts by time and is legal in collection names: `20261121t134502-3f9a`."""
-    return time.strftime("%Y%m%dt%H%M%S", time.gmtime()) + "-" + secrets.token_hex(2)
+RUN_ID = re.compile(r"\d{8}t\d{6}-[0-9a-f]{4,}")
+MADE_FIRST = {MANIFEST.name, "journal.jsonl"}
+"""What a run directory may hold before its first whole journal line."""
+
+
+def new_run_id(latest: str = "") -> str:
+    """A run id that is legal in collection names: `20261121t134502-3f9a`.
+
+    Ids sort in the order in which runs were begun. They tell the time too, unless a clock went
+    back: then the one after `latest`, the newest there is, goes on counting from it.
+    """
+    found = time.strftime("%Y%m%dt%H%M%S", time.gmtime()) + "-" + secrets.token_hex(2)
+    if found > latest:
+        return found
+    stamp, _, number = latest.partition("-")
+    following = int(number, 16) + 1
+    # Past ffff a longer number still sorts after it: ffff, ffff0, ffff1.
+    return f"{stamp}-{following:0{len(number)}x}" if following < 16 ** len(number) else latest + "0"
 
 
 class RunDir:
@@ -57,24 +76,44 @@ class RunDir:
 
     @classmethod
     def create(cls, state_dir: Path, manifest_yaml: str, identity: dict[str, Any]) -> Self:
-        """A new run directory; its first journal line makes it exist."""
-        run = cls(state_dir / new_run_id())
+        """A new run directory, which sorts after all others of `state_dir`; its first journal line
+        makes it exist. To be called by the holder of the state lock."""
+        latest = cls.latest(state_dir)
+        run = cls(state_dir / new_run_id(latest.run_id if latest else ""))
         make_private_dir(run.path)
         with write_errors(state_dir):
             fsync_dir(state_dir)
-        write_atomic(run.path / "manifest.yaml", manifest_yaml.encode())
+        write_atomic(run.path / MANIFEST.name, manifest_yaml.encode())
         run.history.write(events.RunCreated(run=run.run_id, identity=identity))
         return run
 
     @classmethod
     def latest(cls, state_dir: Path) -> Self | None:
-        """The newest run that was begun, or None. Half-made directories are passed over."""
-        if not state_dir.is_dir():
-            return None
-        for path in sorted(state_dir.iterdir(), reverse=True):
-            if (path / "journal.jsonl").is_file() and cls(path).history.last(events.RunCreated):
-                return cls(path)
+        """The newest run that was begun, or None. Half-made directories are passed over.
+
+        Raises:
+            DamagedError: the newest one has lost its journal.
+        """
+        with read_errors(state_dir):
+            if not state_dir.is_dir():
+                return None
+            for path in sorted(state_dir.iterdir(), reverse=True):
+                if RUN_ID.fullmatch(path.name) and path.is_dir():
+                    run = cls(path)
+                    if run.history.read():
+                        return run
+                    if not run.never_began():
+                        raise run.journal.lost()
         return None
+
+    def never_began(self) -> bool:
+        """Whether the directory holds no more than what is made before its first journal line."""
+        names = {path.name for path in self.path.iterdir() if not path.name.endswith(".tmp")}
+        journal = self.journal.path
+        if not os.path.lexists(journal):
+            return names <= MADE_FIRST
+        # One with a whole line is somebody's to look at, even where it is damaged.
+        return names <= MADE_FIRST and journal.is_file() and b"\n" not in journal.read_bytes()
 
     def has_identity(self, identity: dict[str, Any]) -> bool:
         """Whether this run was begun with the same manifest."""
@@ -125,20 +164,26 @@ class RunDir:
     def is_whole(self, shard: Shard) -> bool:
         """Whether the shard's file is there with the bytes that were journalled."""
         path = self.path / shard.name
-        return path.is_file() and file_sha256(path) == shard.sha256
+        with read_errors(path):
+            return path.is_file() and file_sha256(path) == shard.sha256
 
     def read_shard(self, shard: Shard, columns: Iterable[str] | None = None) -> pa.Table:
         """Read a shard that `is_whole` vouched for. Raises DamagedError if it was wrong by now."""
-        try:
-            with pq.ParquetFile(self.path / shard.name) as file:
+
+        def parse(path: Path) -> pa.Table:
+            with pq.ParquetFile(path) as file:
                 if columns is None:
                     return file.read()
                 wanted = list(columns)
                 return file.read(wanted).select(wanted)
-        except MemoryError:  # Arrow has one of its own, and it says nothing of the file
-            raise
-        except (OSError, pa.ArrowException) as error:
+
+        try:
+            found = read(self.path / shard.name, SHARD, parse)
+        except DamagedError as error:
             raise self.damaged(shard) from error
+        if found is None:
+            raise self.damaged(shard)
+        return found
 
     def damaged(self, shard: Shard) -> DamagedError:
         """The error of a shard that is not whole."""

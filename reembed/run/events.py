@@ -200,11 +200,13 @@ class ResyncBegun(Event):
 
 
 class VerdictGiven(Event):
-    """Every gate was checked; `swap` tells what a swap may claim, or why none can be made."""
+    """Every gate was checked, and the verdict written to a file with this hash; `swap` tells what a
+    swap may claim, or why none can be made."""
 
     event = "verdict"
     passed: bool
     swap: dict[str, Any] = {}
+    sha256: str = ""
     seconds: Figure | None = None
     stats: Stats = {}
     usd: Figure | None = None

@@ -24,6 +24,11 @@ from reembed.redaction import redacted_data
 DATA = frozenset({"deleted", "foreign", "ids", "metadata", "missing"})
 """Keys of events that hold the user's records or collections, which are never altered."""
 
+_LOST = (
+    "The disk or another program changed it. Put the file back from a backup; or move the run "
+    "directory away and run again: a new run starts, and the embedding cache keeps what was paid "
+    "for. Where the live name has moved, this run's rollback and clean are then no longer possible."
+)
 _CHECKED = re.compile(rb', "crc": "([0-9a-f]{8})"\}')
 
 
@@ -50,6 +55,8 @@ class Journal:
     def read(self) -> list[dict[str, Any]]:
         """All whole events, oldest first. Raises DamagedError if a whole line is damaged."""
         with self._lock, read_errors(self.path):
+            if os.path.lexists(self.path) and not self.path.is_file():
+                raise DamagedError(f"{self.path}: the journal is no file", _LOST)
             try:
                 size = self.path.stat().st_size
             except FileNotFoundError:
@@ -89,10 +96,14 @@ class Journal:
         """The error of a damaged line, counted from 1."""
         return DamagedError(
             f"{self.path}: line {number} is damaged" + (f": {how}" if how else ""),
-            "The disk or another program changed it. Put the file back from a backup; or move the "
-            "run directory away and run again: a new run starts, and the embedding cache keeps "
-            "what was paid for. Where the live name has moved, this run's rollback and clean are "
-            "then no longer possible.",
+            _LOST,
+        )
+
+    def lost(self) -> DamagedError:
+        """The error of a run whose other files are there."""
+        return DamagedError(
+            f"{self.path}: the journal of this run is empty or gone, so nothing is known of it",
+            _LOST,
         )
 
     def append(self, event: str, **fields: Any) -> None:

@@ -2,20 +2,32 @@
 
 An index over the run's shards, in SQLite so that memory stays flat, folded from the journal: it can
 be deleted at any time and is built again. Catch-up, sweep, rollback and the integrity gate all ask
-it whether a record is the one that was moved.
+it whether a record is the one that was moved, so its file has a checksum beside it: one that was
+changed by another is not believed but built again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from reembed.disk import open_private, remove, sqlite_errors, write_errors
+from reembed.disk import (
+    file_sha256,
+    open_private,
+    read_errors,
+    remove,
+    sqlite_errors,
+    temporary_folder,
+    write_atomic,
+    write_errors,
+)
+from reembed.errors import DamagedError, PreflightError
 from reembed.records import SHARD_ROWS
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
@@ -39,6 +51,10 @@ WAL_PAUSE = 0.05
 """Seconds between two tries to switch to a write-ahead log while another process does."""
 
 
+class DamagedLedgerError(DamagedError):
+    """The ledger's own file is damaged, and removed."""
+
+
 class Entry(NamedTuple):
     """What the ledger knows of one record."""
 
@@ -50,32 +66,45 @@ class Entry(NamedTuple):
 class Ledger:
     """The ledger of a run, brought up to its journal when opened.
 
+    Args:
+        path: its file; default: the run's own.
+
     Raises:
-        DamagedError: a shard that is to be taken in is not whole.
+        DamagedError: a shard that is to be taken in is not whole; from every method: the file was
+            damaged since it was opened. It is removed then, and made again by the next command.
         PreflightError: its file cannot be written, or the disk is full; from every method.
         UnreachableError: another process holds it for long; from every method.
     """
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, path: Path | None = None) -> None:
         self._run = run
         self._scan = 0
         self._displaced = frozenset[str]()
-        self._path: Path = run.path / FILE
-        with write_errors(self._path):
-            os.close(open_private(self._path, os.O_RDWR))
+        self._path = path or run.path / FILE
+        self._sum = self._path.with_name(f"{self._path.name}.sha256")
+        if not _is_as_it_was_closed(self._path):
+            self._remove()
         try:
             self._open()
-        except sqlite3.DatabaseError:  # damaged: it is only an index over the shards
-            for suffix in ("", "-wal", "-shm"):
-                remove(self._path.with_name(FILE + suffix))
+        except DamagedLedgerError:  # it is only an index over the shards
             self._open()
 
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm", ".sha256"):
+            remove(self._path.with_name(self._path.name + suffix))
+
     def _open(self) -> None:
-        with self._errors():
+        remove(self._sum)  # until it is closed, what is in it changes
+        with write_errors(self._path):
+            os.close(open_private(self._path, os.O_RDWR))
+        with sqlite_errors(self._path):
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
         try:
             with self._errors():
                 self._use_wal()
+                (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+                if found != "ok":
+                    raise sqlite3.DatabaseError(found)
                 # If it is lost, the shards give it again.
                 self._db.execute("PRAGMA synchronous = OFF")
                 self._db.executescript(SCHEMA)
@@ -97,8 +126,27 @@ class Ledger:
             else:
                 return
 
-    def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return sqlite_errors(self._path)
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """`sqlite_errors`, and damage: values of other types than were written, pages out of order.
+        A file that is damaged is removed."""
+        try:
+            with sqlite_errors(self._path):
+                try:
+                    yield
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+                        raise
+                    raise sqlite3.DatabaseError(str(error)) from error  # a table that is not there
+        except sqlite3.ProgrammingError:
+            raise  # it is closed
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
+            self._db.close()
+            self._remove()
+            raise DamagedLedgerError(
+                f"{self._path}: what the run knows of its records was damaged: {error}",
+                "It is removed. Run the same command again: it is made again from the shards.",
+            ) from error
 
     def fold(self) -> None:
         """Take in shards journalled since; start over if one of those taken in was made again.
@@ -251,10 +299,56 @@ class Ledger:
                 yield [id for (id,) in page]
 
     def close(self) -> None:
+        """Close the file, and write down what is in it."""
+        try:
+            self._db.execute("SELECT 1")
+        except sqlite3.ProgrammingError:
+            return  # closed already
         self._db.close()
+        if self._path.with_name(f"{self._path.name}-wal").exists():
+            return  # another process has it open
+        with contextlib.suppress(OSError, PreflightError):  # it is made again without
+            write_atomic(self._sum, file_sha256(self._path).encode())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_as_it_was_closed(path: Path) -> bool:
+    """Whether nobody has changed the file since it was closed. One that a killed process left open
+    has no checksum and is believed, as far as SQLite finds it whole."""
+    with read_errors(path):
+        sum = path.with_name(f"{path.name}.sha256")
+        if not sum.is_file():
+            return path.is_file() or not path.is_symlink()
+        return path.is_file() and sum.read_bytes().decode("ascii", "replace") == file_sha256(path)
+
+
+def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
+    """Records in all, and how many of them are quarantined, for people. Writes nothing into the
+    run.
+
+    Args:
+        notes: told where a file is damaged, so that the counts are those of the journal.
+    """
+    exports, embeds = run.shards("export"), run.shards("embed")
+    if not embeds:
+        return 0, 0
+    path = run.path / FILE
+    try:
+        with temporary_folder() as folder:
+            copy = folder / FILE
+            if _is_as_it_was_closed(path):
+                for suffix in ("", "-wal"):
+                    with read_errors(path), contextlib.suppress(FileNotFoundError):
+                        source = path.with_name(path.name + suffix)
+                        shutil.copyfile(source, copy.with_name(copy.name + suffix))
+            with Ledger(run, copy) as ledger:
+                return ledger.counts()
+    except DamagedError as error:
+        notes.append(f"{error.message}. {error.hint} Until then the counts are the journal's.")
+    total = sum(shard.rows for shard in exports.values())
+    return total, max(total - sum(shard.rows for shard in embeds.values()), 0)

@@ -8,12 +8,9 @@ import re
 from pathlib import Path
 
 from reembed.disk import write_errors
-from reembed.run.directory import RunDir
+from reembed.run.directory import RUN_ID, RunDir
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
-_RUN_ID = re.compile(r"\d{8}t\d{6}-[0-9a-f]{4}")
-_MADE_FIRST = {"manifest.yaml", "journal.jsonl"}
-"""What a run directory may hold before its first whole journal line."""
 
 
 def remove_leftovers(state_dir: Path) -> None:
@@ -27,19 +24,10 @@ def remove_leftovers(state_dir: Path) -> None:
             if found and not _alive_elsewhere(int(found[1])):
                 path.unlink(missing_ok=True)
         for path in state_dir.iterdir():
-            if not path.is_dir() or not _RUN_ID.fullmatch(path.name):
-                continue
-            names = {file.name for file in path.iterdir()}
-            if names <= _MADE_FIRST and _never_began(path):
-                for name in names:
-                    (path / name).unlink()
+            if RUN_ID.fullmatch(path.name) and path.is_dir() and RunDir(path).never_began():
+                for file in path.iterdir():
+                    file.unlink()
                 path.rmdir()
-
-
-def _never_began(path: Path) -> bool:
-    """Whether the journal has no whole line. One that is damaged is somebody's to look at."""
-    journal = RunDir(path).journal.path
-    return not journal.exists() or b"\n" not in journal.read_bytes()
 
 
 def _alive_elsewhere(pid: int) -> bool:

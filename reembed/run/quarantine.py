@@ -9,17 +9,24 @@ import pyarrow.parquet as pq
 
 from reembed.disk import atomic_file
 from reembed.errors import DamagedError
-from reembed.records import (
-    QUARANTINE_SCHEMA,
-    hashes_of,
-)
+from reembed.records import QUARANTINE_SCHEMA, hashes_of
+from reembed.run import files
 from reembed.run.directory import RunDir
+from reembed.run.files import RunFile
 from reembed.run.ledger import Ledger
 
-QUARANTINE_FILE = "quarantine.parquet"
-
-
 QUARANTINE_DIR = "quarantine"
+PART = RunFile(
+    QUARANTINE_DIR, "the list of a shard's quarantined records",
+    "`reembed run` makes it again or, where the live name has moved, `reembed sweep`; what was "
+    "paid for is in the cache.",
+)  # fmt: skip
+
+
+def write_part(path: Path, rows: pa.Table) -> None:
+    """Write the list of one shard, with checksums."""
+    with atomic_file(path) as file:
+        pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
 
 
 def write_quarantine(run: RunDir, ledger: Ledger) -> int:
@@ -30,15 +37,17 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
     """
     rows = 0
     with (
-        atomic_file(run.path / QUARANTINE_FILE) as file,
-        pq.ParquetWriter(file, QUARANTINE_SCHEMA, compression="zstd") as writer,
+        atomic_file(run.path / files.QUARANTINE.name) as file,
+        pq.ParquetWriter(
+            file, QUARANTINE_SCHEMA, compression="zstd", write_page_checksum=True
+        ) as writer,
     ):
-        for part in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
-            table = _read_part(run, part)
-            entries = ledger.lookup(table.column("id").to_pylist())
+        for path in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
+            table = _read_part(path)
+            ids = table.column("id").to_pylist()
+            entries = ledger.lookup(ids)
             current = [
-                (entry := entries.get(id)) is not None and entry.shard == part.stem
-                for id in table.column("id").to_pylist()
+                (entry := entries.get(id)) is not None and entry.shard == path.stem for id in ids
             ]
             table = table.filter(pa.array(current, pa.bool_()))
             writer.write_table(table)
@@ -49,33 +58,49 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
 def quarantined_ids(run: RunDir, ledger: Ledger) -> list[str]:
     """Ids of the records that are quarantined now, in the order of their shards."""
     found: dict[str, None] = {}
-    for part in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
-        ids = _read_part(run, part).column("id").to_pylist()
+    for path in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
+        ids = _read_part(path).column("id").to_pylist()
         known = ledger.lookup(ids)
         found |= {
             id: None
             for id in ids
-            if id in known and known[id].quarantined and known[id].shard == part.stem
+            if id in known and known[id].quarantined and known[id].shard == path.stem
         }
     return list(found)
 
 
-def _read_part(run: RunDir, part: Path) -> pa.Table:
+def count_listed(run: RunDir, ledger: Ledger) -> int:
+    """How many records the list of all holds; one that is damaged is made again first."""
     try:
-        return pq.read_table(part, partitioning=None)
-    except MemoryError:  # Arrow has one of its own, and it says nothing of the file
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedError(
-            f"{part}: the list of a shard's quarantined records is damaged: {error}",
-            f"Delete it and {run.path / 'embed' / part.name}, and run the same command again: both "
-            "are made again, and what was paid for is in the cache.",
-        ) from error
+        found = files.read(
+            run.path / files.QUARANTINE.name, files.QUARANTINE, lambda path: _table(path).num_rows
+        )
+    except DamagedError:
+        return write_quarantine(run, ledger)
+    return found or 0
+
+
+def _read_part(path: Path) -> pa.Table:
+    found = files.read(path, PART, _table)
+    return QUARANTINE_SCHEMA.empty_table() if found is None else found
+
+
+def _table(path: Path) -> pa.Table:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read().select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+
+
+def lists_all(run: RunDir, stem: str, rows: int) -> bool:
+    """Whether the list of a shard that lacks so many records of its export can be read, and tells
+    of each of them."""
+    if not rows:
+        return True
+    try:
+        return len(_read_part(run.path / QUARANTINE_DIR / f"{stem}.parquet")) == rows
+    except DamagedError:
+        return False
 
 
 def quarantined_of(run: RunDir, stem: str) -> dict[str, bytes]:
     """Row hash of each record of a shard that was set aside when it was embedded."""
-    part = run.path / QUARANTINE_DIR / f"{stem}.parquet"
-    if not part.is_file():
-        return {}
-    return hashes_of(_read_part(run, part))
+    return hashes_of(_read_part(run.path / QUARANTINE_DIR / f"{stem}.parquet"))

@@ -116,6 +116,8 @@ class VectorCache:
                 keys,
             )
             for key, tokens, blob, crc in rows:
+                if not isinstance(blob, bytes) or not isinstance(tokens, int):
+                    continue  # a bit of its type was changed
                 if len(blob) == 4 * self._dimensions and crc == _checksum(key, tokens, blob):
                     found[key] = (np.frombuffer(blob, np.float32), tokens)
         return found

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file, remove
+from reembed.disk import remove
 from reembed.embedders.embedder import Embedder
 from reembed.engines.engine import Engine
 from reembed.manifest.template import TextTemplate
@@ -32,7 +31,7 @@ from reembed.records import (
 )
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.quarantine import QUARANTINE_DIR
+from reembed.run.quarantine import QUARANTINE_DIR, lists_all, write_part
 from reembed.run.vector_cache import VectorCache
 
 STAGE = "embed"
@@ -136,8 +135,7 @@ class Embedding:
             ],
             schema=QUARANTINE_SCHEMA,
         )
-        with atomic_file(path) as file:
-            pq.write_table(table, file, compression="zstd")
+        write_part(path, table)
 
     def _write_shard(
         self,
@@ -202,13 +200,19 @@ def _each(shards: Sequence[Shard], wait: Wait) -> Iterator[Shard]:
 
 
 def not_embedded(run: RunDir, export_shards: dict[str, Shard]) -> list[Shard]:
-    """The export shards whose embed shard is not there whole, in order."""
+    """The export shards whose embed shard, or whose list of quarantined records, is not there
+    whole, in order."""
     shards = run.shards(STAGE)
     return [s for s in export_shards.values() if not _is_done(s, shards.get(s.stem), run)]
 
 
 def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:
-    return shard is not None and shard.source == source.sha256 and run.is_whole(shard)
+    return (
+        shard is not None
+        and shard.source == source.sha256
+        and run.is_whole(shard)
+        and lists_all(run, source.stem, source.rows - shard.rows)
+    )
 
 
 def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:

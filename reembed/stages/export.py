@@ -16,10 +16,10 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file, file_sha256
+from reembed.disk import atomic_file, file_sha256, read_errors
 from reembed.progress import Counter, Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
-from reembed.run import events
+from reembed.run import events, files
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
@@ -29,7 +29,7 @@ from reembed.stores.values import CollectionInfo
 STAGE = "export"
 CENSUS = "shard-"
 """How the stems of the census's own shards begin."""
-IDS_FILE = "ids.parquet"
+IDS_FILE = files.IDS.name
 IDS_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False)])
 
 
@@ -89,7 +89,8 @@ def take_census(source: Collection, described: CollectionInfo, run: RunDir) -> C
 def file_matches(run: RunDir, sha256: str) -> bool:
     """Whether the id file is the one that was journalled."""
     path = run.path / IDS_FILE
-    return path.is_file() and file_sha256(path) == sha256
+    with read_errors(path):
+        return path.is_file() and file_sha256(path) == sha256
 
 
 def is_complete(run: RunDir, shard: Shard) -> bool:

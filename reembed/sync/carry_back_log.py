@@ -8,15 +8,16 @@ the way back has come to its end, its absence is nobody's deletion.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reembed.disk import atomic_file
-from reembed.errors import DamagedError
+from reembed.run import files
 from reembed.run.directory import RunDir
 
-CARRIED_FILE = "carried-back.parquet"
+CARRIED_FILE = files.CARRIED.name
 CARRIED_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -36,18 +37,12 @@ def read_carried(run: RunDir) -> dict[str, Hashes]:
     Raises:
         DamagedError: the list cannot be read.
     """
-    path = run.path / CARRIED_FILE
-    if not path.is_file():
-        return {}
-    try:
-        columns = pq.read_table(path).to_pydict()
-    except MemoryError:  # Arrow has one of its own, and it says nothing of the file
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedError(
-            f"{path}: the list of what went back is damaged: {error}",
-            "Move it away and run the same command again: both collections are compared anew.",
-        ) from error
+    return files.read(run.path / CARRIED_FILE, files.CARRIED, _parse) or {}
+
+
+def _parse(path: Path) -> dict[str, Hashes]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        columns = file.read().cast(CARRIED_SCHEMA).to_pydict()
     pairs = zip(columns["new_sha256"], columns["old_sha256"], strict=True)
     return dict(zip(columns["id"], pairs, strict=True))
 
@@ -56,4 +51,4 @@ def write_carried(run: RunDir, known: Mapping[str, Hashes]) -> None:
     """Write the list."""
     columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
     with atomic_file(run.path / CARRIED_FILE) as file:
-        pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file)
+        pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file, write_page_checksum=True)

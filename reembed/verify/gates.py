@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from reembed.embedders.embedder import Embedder
 from reembed.errors import UsageError
@@ -43,12 +42,12 @@ from reembed.records import Metric, cosine_rows
 from reembed.run.directory import RunDir
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
+from reembed.run.quarantine import count_listed
 from reembed.stores.collection import Collection
 from reembed.verify.corpus import Corpus
 from reembed.verify.search_gates import Searches
 
 STAGE = "verify"
-QUARANTINE_FILE = "quarantine.parquet"
 TWINS_CHECKED = 50
 """Equal vectors of different texts that are held against the model itself."""
 TWIN_COSINE = 0.99999
@@ -216,8 +215,7 @@ class Verification:
 
     def _check_quarantine(self, quarantined: int, findings: Findings) -> None:
         """Whoever is quarantined stands in the quarantine file, with a reason."""
-        path = self.run.path / QUARANTINE_FILE
-        told = pq.ParquetFile(path).metadata.num_rows if path.is_file() else 0
+        told = count_listed(self.run, self.ledger)
         if told < quarantined:
             findings.counts["quarantined without a reason"] = quarantined - told
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
 
 from reembed.disk import write_atomic
-from reembed.errors import BudgetError, GateError, PreflightError
+from reembed.errors import BudgetError, DamagedError, GateError, PreflightError
 from reembed.quality.verdict import Gate, Verdict
 from reembed.redaction import redacted_data
 from reembed.report.write import write_report
-from reembed.results import VERDICT_FILE, gate_error, read_verdict
-from reembed.run import events
+from reembed.results import gate_error, read_verdict, unread_verdict
+from reembed.run import events, files
 from reembed.run.directory import DELTA
 from reembed.run.history import State
 from reembed.session import Session
@@ -50,9 +51,12 @@ def verify_run(s: Session) -> Verdict:
         verdict = replace(verdict, gates=(*verdict.gates, _late_gate(s)))
     told = redacted_data(verdict.to_dict(), words=False)
     data = json.dumps(told, ensure_ascii=False, indent=2).encode()
-    write_atomic(s.run.path / VERDICT_FILE, data)
+    write_atomic(s.run.path / files.VERDICT.name, data)
     swap = _swap_note(s)
-    s.run.history.write(events.VerdictGiven(passed=verdict.passed, swap=swap, **spent()))
+    digest = hashlib.sha256(data).hexdigest()
+    s.run.history.write(
+        events.VerdictGiven(passed=verdict.passed, swap=swap, sha256=digest, **spent())
+    )
     write_report(s.manifest.name, s.run, s.manifest.path)
     return verdict
 
@@ -101,12 +105,17 @@ def _swap_note(s: Session) -> dict[str, Any]:
 
 def require_verdict(s: Session) -> None:
     """Raise GateError unless the newest verdict passes and no slice has failed since."""
-    verdict = read_verdict(s.run)
-    if verdict is None or s.run.history.state in (*UNLOADED, "loaded"):
+    given = s.run.history.last(events.VerdictGiven)
+    if given is None or s.run.history.state in (*UNLOADED, "loaded"):
         raise GateError(
             f"{s.manifest.name}: there is no verdict on this run yet", "Use `reembed run`."
         )
-    if not verdict.passed:
+    if not given.passed:
+        try:
+            verdict = read_verdict(s.run)
+        except DamagedError as error:
+            verdict = unread_verdict(s.run, error)
+        assert verdict is not None, "it was given"
         raise gate_error(verdict)
     for event in reversed(s.run.history.all(events.VerdictGiven, events.SliceVerdict)):
         if isinstance(event, events.VerdictGiven):

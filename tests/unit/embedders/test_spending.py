@@ -15,7 +15,7 @@ from reembed.embedders.provider import Price
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.embedders.spending import SPENDING_FILE, Bill, Spending, Spent, read_spent
-from reembed.errors import BudgetError, PreflightError, ReembedError
+from reembed.errors import BudgetError, DamagedError, PreflightError, ReembedError
 from reembed.manifest import Embed, Model
 from tests.support.servers.embedding_server import OPENAI, EmbeddingServer, Fault
 
@@ -144,13 +144,23 @@ def test_half_a_line_was_never_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"garbage", b"[]", b'{"tokens": "many", "usd": 0}', b"{}"])
-def test_a_damaged_line_is_refused(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_line_stops_what_has_a_cap(tmp_path: Path, damage: bytes) -> None:
     with books(tmp_path) as spending:
         reserve(spending, 100).settle()
     path = tmp_path / SPENDING_FILE
     path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
-    with pytest.raises(PreflightError, match="line 2 is damaged"):
-        books(tmp_path)
+    with pytest.raises(DamagedError, match="damaged: line 2"):
+        read_spent(tmp_path)
+    with (
+        books(tmp_path, max_tokens_total=10**9) as spending,
+        pytest.raises(DamagedError, match="damaged: line 2"),
+    ):
+        reserve(spending, 1)
+    with books(tmp_path, max_tokens_total=10**9) as spending:
+        spending.lift()  # the way back is never stopped
+        reserve(spending, 1)
+    with books(tmp_path) as spending:  # what is not capped goes on
+        reserve(spending, 1)
 
 
 def test_what_was_spent_before_the_run_began_is_written_with_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -21,6 +22,12 @@ RUNS = CASES / "runs-0.1.tar.xz"
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path / "state", "", {"name": "m"})
+
+
+@pytest.fixture(autouse=True)
+def model_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that lies beside the manifests is another one than that of other tests."""
+    monkeypatch.delitem(sys.modules, "counting_model", raising=False)
 
 
 def unpack(name: str, folder: Path) -> Path:

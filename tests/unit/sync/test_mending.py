@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from reembed.errors import DamagedError, PreflightError
@@ -24,6 +25,7 @@ from tests.support.helpers import (
     migration,
     names_in,
     plain_collection,
+    quarantined,
     records_of,
     run_dir,
     sentence,
@@ -387,7 +389,7 @@ def test_a_damaged_list_of_what_went_back_is_named_with_a_way_out(
     assert records(database, ids.old) == expected
 
 
-def test_a_damaged_quarantine_list_is_named_with_a_way_out(tmp_path: Path, database: Path) -> None:
+def test_a_damaged_quarantine_list_is_made_again(tmp_path: Path, database: Path) -> None:
     path = write_manifest(tmp_path, f"chroma:{database}", verify__allow_quarantined=1)
     with chroma(database) as client:
         docs = client.get_collection("docs", embedding_function=None)
@@ -395,13 +397,12 @@ def test_a_damaged_quarantine_list_is_named_with_a_way_out(tmp_path: Path, datab
     assert migration(path).run(until="embed").quarantined == 1
     (part,) = (run_dir(path).path / "quarantine").glob("*.parquet")
     harm(path, "cut", f"quarantine/{part.name}")
-    with pytest.raises(DamagedError, match=part.name) as caught:
-        migration(path).run()
-    for name in (part, run_dir(path).path / "embed" / part.name):
-        assert str(name) in caught.value.message + caught.value.hint
-        name.unlink()
     result = migration(path).run()
     assert (result.state, result.quarantined) == ("verified", 1)
+    assert pq.read_table(part).column("id").to_pylist() == ["mute"]
+    harm(path, "cut", "quarantine.parquet")
+    assert migration(path).verify().state == "verified"
+    assert quarantined(run_dir(path)) == {"mute": "no_text"}
 
 
 @pytest.mark.parametrize("was_live", [False, True])
