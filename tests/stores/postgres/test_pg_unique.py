@@ -108,8 +108,12 @@ def killed(
             noting = dying(Journal.append, lambda _, event: event.startswith("displaced"))
             patch.setattr(Journal, "append", noting)
         else:
-            counts: Callable[..., bool] = lambda _, id, ids, *vectors: len(ids) > 0  # noqa: E731
-            patch.setattr(Records, step, dying(getattr(Records, step), counts))
+
+            def counts(_: Any, id: str, ids: Any, *rest: Any) -> bool:
+                return len(ids) > 0 and rest[1:] in ((), ("replace",))
+
+            name = "write" if step == "replace" else step
+            patch.setattr(Records, name, dying(getattr(Records, name), counts))
         with pytest.raises(KeyboardInterrupt):
             yield
 
