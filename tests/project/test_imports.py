@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from reembed.manifest.adapters import STORES
+
 PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
@@ -34,7 +36,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 
-STORE_ADAPTERS = {"chroma", "postgres"}
+STORE_ADAPTERS = {entry.module.split(".")[2] for entry in STORES if entry.module}
 PUBLIC_FACES = {"live", "rundir", "stores.chroma_function"}
 """What applications import, and the old places of what they imported; nothing here imports them."""
 
