@@ -112,7 +112,7 @@ class Manifest(Section):
                 "The source's store is asked with source.headers_env.",
             )
         try:
-            resolved = cls.model_validate(_resolve(manifest.model_dump(), base_dir))
+            resolved = cls.model_validate(_resolve(manifest.model_dump(by_alias=True), base_dir))
         except ManifestError as error:
             raise ManifestError(f"{origin}: {error.message}", error.hint) from None
         resolved._base_dir = base_dir
@@ -154,7 +154,7 @@ class Manifest(Section):
         return Path(self.state) / self.name
 
     def to_dict(self) -> dict[str, Any]:
-        return self.model_dump()
+        return self.model_dump(by_alias=True)
 
     def to_yaml(self) -> str:
         """The resolved manifest, as written to the run directory."""
@@ -169,6 +169,8 @@ class Manifest(Section):
             del dump[section]["headers_env"]  # how a server is asked, not which
         if self.target.embedding_function == "auto":  # runs that began before there was a choice
             del dump["target"]["embedding_function"]
+        if dump["target"]["schema"] is None:  # runs began before there was one
+            del dump["target"]["schema"]
         return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
             "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
         }

@@ -51,7 +51,10 @@ def _place(path: tuple[str, ...], places: Places) -> tuple[int, int]:
 def _told(path: tuple[str, ...], group: list[Any], manifest: type[BaseModel]) -> str:
     where, kind = ".".join(path), group[0]["type"]
     if kind == "extra_forbidden":
-        known = sorted(_section(manifest, [*path[:-1]]).model_fields)
+        known = sorted(
+            field.alias or name
+            for name, field in _section(manifest, [*path[:-1]]).model_fields.items()
+        )
         close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"unknown key {where!r}; {hint}"

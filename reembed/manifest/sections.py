@@ -176,6 +176,9 @@ class Target(Section):
     """default: the source's"""
     collection: str | None = None
     """default: <collection>__<model>-<dimensions>"""
+    schema_: str | None = Field(default=None, alias="schema")
+    """Postgres: where a run makes its tables, e.g. a schema that is not published; default: beside
+    the source's. A table whose new one lies elsewhere keeps its place and exchanges its vectors"""
     headers_env: HeadersEnv = Field(default_factory=dict)
     """as source.headers_env, for target.url"""
     embedding_function: FunctionChoice = "auto"

@@ -28,6 +28,7 @@ def open_store(
     layout: Layout = "auto",
     columns: Mapping[Any, str] | None = None,
     headers_env: Mapping[str, str] | None = None,
+    schema: str | None = None,
 ) -> Store:
     """Open the store behind `url`.
 
@@ -37,6 +38,7 @@ def open_store(
         columns: pgvector: names of columns, by what they hold.
         headers_env: Chroma over HTTP: headers of every request, each with the environment variable
             that holds its value.
+        schema: Postgres: where a run makes its tables.
 
     Raises:
         ManifestError: the URL is no store URL, or its store has no layouts.
@@ -58,6 +60,10 @@ def open_store(
             "source.layout and source.columns are for Postgres tables",
             f"Leave them out: {scheme} has one layout.",
         )
+    if schema is not None and not entry.tables:
+        raise ManifestError(
+            "target.schema is for Postgres", f"Leave it out: {scheme} has no schemas."
+        )
     if headers_env and not scheme.startswith("chroma"):
         raise ManifestError(
             f"headers_env: {scheme} takes no headers", "They are for a Chroma server."
@@ -70,7 +76,7 @@ def open_store(
             f"{scheme} needs the package {error.name}", install_hint(entry.extra)
         ) from error
     opener: Callable[[str, StoreOptions], Store] = module.open_store
-    return opener(url, StoreOptions(data_dir, layout, columns or {}, headers_env or {}))
+    return opener(url, StoreOptions(data_dir, layout, columns or {}, headers_env or {}, schema))
 
 
 def open_source(manifest: Manifest) -> Store:
@@ -79,9 +85,12 @@ def open_source(manifest: Manifest) -> Store:
     return open_store(
         source.url, Path(source.data_dir) if source.data_dir else None,
         layout=source.layout, columns=source.columns, headers_env=source.headers_env,
+        schema=manifest.target.schema_ if manifest.target_url == source.url else None,
     )  # fmt: skip
 
 
 def open_target(manifest: Manifest) -> Store:
     """The store of a manifest's target, where that is another one than the source's."""
-    return open_store(manifest.target_url, headers_env=manifest.target.headers_env)
+    return open_store(
+        manifest.target_url, headers_env=manifest.target.headers_env, schema=manifest.target.schema_
+    )

@@ -114,12 +114,14 @@ class StoreOptions:
         columns: pgvector: names of columns, by what they hold.
         headers_env: Chroma over HTTP: headers of every request, each with the environment variable
             that holds its value.
+        schema: Postgres: where a run makes its tables; default: beside the source's.
     """
 
     data_dir: Path | None = None
     layout: Layout = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     headers_env: Mapping[str, str] = field(default_factory=dict)
+    schema: str | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from reembed.stores.postgres.client import (
 from reembed.stores.postgres.locks.hold import patiently
 from reembed.stores.postgres.schema.access import close_function, close_relation
 from reembed.stores.postgres.schema.notes import identity
+from reembed.stores.postgres.schema.replication import taking_in
 from reembed.stores.postgres.schema.table import Table
 
 TRIGGERS = ("zz_reembed_rows", "zz_reembed_truncate")
@@ -114,19 +115,25 @@ def mark(connection: Connection, table: Table) -> str | None:
     return found[1] if found else None
 
 
-def allowed(connection: Connection, table: Table) -> bool:
-    """Whether the role may capture a table's writes."""
+def allowed(connection: Connection, table: Table, schema: str | None = None) -> bool:
+    """Whether the role may capture a table's writes, and no subscriber stops at the log.
+
+    Args:
+        schema: where log and function are made; default: the table's.
+    """
+    schema = schema or table.schema
     row = fetch_one(
         connection,
-        "SELECT has_table_privilege(%s::oid, 'TRIGGER') AND has_schema_privilege(%s, 'CREATE') "
+        "SELECT has_table_privilege(%s::oid, 'TRIGGER') AND (SELECT "
+        "has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s) "
         "AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = %s",
-        [table.oid, table.schema, table.oid],
+        [table.oid, schema, table.oid],
     )
-    return bool(row and row[0])
+    return bool(row and row[0]) and not taking_in(connection, schema)
 
 
-def install(connection: Connection, table: Table) -> str | None:
-    """Capture a table's writes from now on. Returns the mark, None where the role may not.
+def install(connection: Connection, table: Table, schema: str | None = None) -> str | None:
+    """Capture a table's writes from now on. Returns the mark, None where it is not `allowed`.
 
     It waits for the transactions that write to the table now, and what they wrote is in any
     snapshot taken after.
@@ -137,13 +144,16 @@ def install(connection: Connection, table: Table) -> str | None:
     there = mark(connection, table)
     if there is not None:
         return there
-    if not allowed(connection, table):  # asked first: to be refused, one must wait for the lock
+    schema = schema or table.schema
+    if not allowed(
+        connection, table, schema
+    ):  # asked first: to be refused, one must wait for the lock
         return None
     remove(connection, table)
     new = f"capture {secrets.token_hex(8)} of {identity(connection, table.oid)}"
     names = {
-        "log": sql.Identifier(table.schema, _log_name(table.oid)),
-        "function": sql.Identifier(table.schema, _function_name(table.oid)),
+        "log": sql.Identifier(schema, _log_name(table.oid)),
+        "function": sql.Identifier(schema, _function_name(table.oid)),
         "id": sql.Identifier(table.id), "table": table.identifier,
         "rows": sql.Identifier(TRIGGERS[0]), "truncate": sql.Identifier(TRIGGERS[1]),
         "settings": _WRITTEN_AS_WE_READ,
@@ -168,11 +178,11 @@ def install(connection: Connection, table: Table) -> str | None:
             connection,
             "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE "
             "nspname = %s AND relname = %s",
-            [table.schema, _log_name(table.oid)],
+            [schema, _log_name(table.oid)],
         )
         assert made is not None, "it has just been made"
         close_relation(connection, int(made[0]))
-        close_function(connection, table.schema, _function_name(table.oid))
+        close_function(connection, schema, _function_name(table.oid))
 
     try:
         patiently(connection, [table], make)

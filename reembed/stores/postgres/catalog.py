@@ -55,6 +55,7 @@ class Catalog:
     def __init__(self, url: str, options: StoreOptions) -> None:
         self.url = url
         self._options = options
+        self.schema = options.schema
         self._connection = connect(url)
         self._used = time.monotonic()
 
@@ -209,6 +210,18 @@ class Catalog:
             found = self.found(beside) if beside else None
             _, table = place_for(self.main, name, found[1] if found else None)
         check_identifier(table)
+
+    def place(self, name: str, like: list[Table]) -> tuple[str, str]:
+        """Schema and name of a new table: target.schema, else where those are that it is like."""
+        schema = self.schema or (like[0].schema if like else None)
+        if schema is not None and not fetch_one(
+            self.main, "SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]
+        ):
+            raise PreflightError(
+                f"{self.url}: there is no schema {schema!r} (target.schema)",
+                f"CREATE SCHEMA {sql.Identifier(schema).as_string(None)};",
+            )
+        return place_for(self.main, name, schema)
 
     def fit_name(self, name: str) -> str:
         """A name that was made up, shortened to what Postgres keeps."""

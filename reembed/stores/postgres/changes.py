@@ -26,7 +26,7 @@ class TableChanges:
             return
         for table in self._catalog.tables(id):
             with mapped(table.label):
-                pg_capture.install(self._catalog.main, table)
+                pg_capture.install(self._catalog.main, table, self._catalog.schema)
 
     def stop(self, id: str) -> None:
         with mapped(self._catalog.url):

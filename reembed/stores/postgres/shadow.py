@@ -15,7 +15,7 @@ from reembed.stores.postgres.schema import counterparts as pg_pairs
 from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.layout import read_parts, table_by_oid
-from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
+from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import CollectionSpec
 
@@ -31,7 +31,7 @@ class ShadowMaker:
         catalog, name = self._catalog, spec.name
         tables = catalog.tables(spec.like) if spec.like else []
         with mapped(catalog.url):
-            schema, bare = place_for(catalog.main, name, tables[0].schema if tables else None)
+            schema, bare = catalog.place(name, tables)
             if find_table(catalog.main, f"{schema}.{bare}") is not None:
                 raise PreflightError(f"{catalog.url}: the name {name!r} is taken")
             with catalog.main.transaction():
@@ -56,7 +56,7 @@ class ShadowMaker:
             return
         for table in tables:
             self._create_part(
-                table, name, spec.dimensions, spec.index,
+                table, (schema, name), spec.dimensions, spec.index,
                 self._own_index(tables[0], table, note),
             )  # fmt: skip
 
@@ -72,17 +72,18 @@ class ShadowMaker:
         return {**note, "metric": own.metric, "index": own.to_dict()}
 
     def _create_part(
-        self, table: Table, name: str, dimensions: int, index: Mapping[str, Any],
+        self, table: Table, place: tuple[str, str], dimensions: int, index: Mapping[str, Any],
         note: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """A shadow of one table of a unit, with what is needed to index it later."""
+        schema, name = place
         own = f"{name}{ENTITIES}" if table.prefix else name
         check_identifier(own)
         type = pg_indexes.column_type(dimensions, table.column(table.vector).type, index)
-        pg_tables.create_like(self._catalog.main, table, own, type, dimensions)
-        found = find_table(self._catalog.main, f"{table.schema}.{own}")
+        pg_tables.create_like(self._catalog.main, table, (schema, own), type, dimensions)
+        found = find_table(self._catalog.main, f"{schema}.{own}")
         assert found is not None, "it has just been made"
-        shadow = replace(table, oid=found[0], name=own)
+        shadow = replace(table, oid=found[0], schema=schema, name=own)
         comment = pg_notes.read_note(self._catalog.main, table).get("comment")
         kept = {"comment": comment} if comment else {}
         pg_notes.write_note(self._catalog.main, shadow, {**note, **kept, "like": table.oid})
@@ -118,5 +119,7 @@ class ShadowMaker:
             dimensions = main.dimensions or 0
             like = {key: value for key, value in note.items() if key != "like"}
             like = dict(self._own_index(parts[0], parts[1], like))
-            self._create_part(parts[1], main.name, dimensions, note.get("index", {}), like)
+            self._create_part(
+                parts[1], (main.schema, main.name), dimensions, note.get("index", {}), like
+            )
         return self._catalog.parts((main.oid, main.schema, main.name))

@@ -28,13 +28,15 @@ def create_plain(connection: Connection, schema: str, name: str, type: str, d: i
     close_relation(connection, found[0])
 
 
-def create_like(connection: Connection, table: Table, name: str, type: str, d: int) -> None:
+def create_like(
+    connection: Connection, table: Table, place: tuple[str, str], type: str, d: int
+) -> None:
     """An empty table like another one, whose vector column is of this type.
 
     A column that takes vectors of any length is typed: it can be indexed then, and refuses vectors
     of another model. Only keys and unique constraints are made now; `make_indexes` makes the rest.
     """
-    shadow = sql.Identifier(table.schema, name)
+    shadow = sql.Identifier(*place)
     connection.execute(
         sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES)").format(
             shadow, table.identifier
@@ -57,15 +59,15 @@ def create_like(connection: Connection, table: Table, name: str, type: str, d: i
         [table.oid],
     ):
         connection.execute(sql.SQL("ALTER TABLE {} ADD {}").format(shadow, sql.SQL(definition)))
-    _copy_relation(connection, table, name)
-    _close(connection, table, name)
+    _copy_relation(connection, table, place)
+    _close(connection, table, place)
 
 
-def _close(connection: Connection, table: Table, name: str) -> None:
+def _close(connection: Connection, table: Table, place: tuple[str, str]) -> None:
     """Let nobody but the owner see the new table, whatever rights new tables get here. Where rows
     of the source are hidden from some, so are all of these, or a GRANT ON ALL TABLES would show
     them."""
-    found = find_table(connection, f"{table.schema}.{name}")
+    found = find_table(connection, ".".join(place))
     assert found is not None, "it has just been made"
     close_relation(connection, found[0])
     row = fetch_one(
@@ -77,12 +79,12 @@ def _close(connection: Connection, table: Table, name: str) -> None:
         if hidden:
             connection.execute(
                 sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY").format(
-                    sql.Identifier(table.schema, name), sql.SQL(how)
+                    sql.Identifier(*place), sql.SQL(how)
                 )
             )
 
 
-def _copy_relation(connection: Connection, table: Table, name: str) -> None:
+def _copy_relation(connection: Connection, table: Table, place: tuple[str, str]) -> None:
     """What LIKE leaves out: owner, settings and comment of a table, settings of its columns."""
     row = fetch_one(
         connection,
@@ -95,7 +97,7 @@ def _copy_relation(connection: Connection, table: Table, name: str) -> None:
     )
     assert row is not None, "the table is there"
     owner, ours, options, comment, unlogged, identity = row
-    shadow = sql.Identifier(table.schema, name)
+    shadow = sql.Identifier(*place)
     changes: list[sql.Composable] = []
     if options:
         changes.append(sql.SQL("SET ({})").format(sql.SQL(", ".join(options))))
@@ -128,11 +130,11 @@ def _copy_relation(connection: Connection, table: Table, name: str) -> None:
             "SELECT s.stxname FROM pg_statistic_ext s JOIN pg_class c ON c.oid = stxrelid JOIN "
             "pg_namespace n ON n.oid = relnamespace WHERE nspname = %s AND relname = %s AND "
             "stxnamespace = n.oid",
-            [table.schema, name],
+            [*place],
         ):
             connection.execute(
                 sql.SQL("ALTER STATISTICS {} OWNER TO {}").format(
-                    sql.Identifier(table.schema, statistics), sql.SQL(owner)
+                    sql.Identifier(place[0], statistics), sql.SQL(owner)
                 )
             )
     if comment:

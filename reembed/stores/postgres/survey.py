@@ -5,6 +5,7 @@ from __future__ import annotations
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.schema.dependents import dependents
+from reembed.stores.postgres.schema.replication import publications, slots
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Survey
 
@@ -13,14 +14,16 @@ def survey(catalog: Catalog, id: str) -> Survey:
     """See `Store.survey`."""
     notes, blockers = [], []
     for table in catalog.tables(id):
-        held = dependents(catalog.main, table)
+        stays = catalog.schema not in (None, table.schema)
+        held = dependents(catalog.main, table, stays=stays)
         notes.append(_layout_note(table))
         if held.forbidden:
             blockers.append(f"{table.label}: {'; '.join(held.forbidden)}")
-        elif held.held_by:
+        elif held.held_by or stays:
+            holding = held.held_by or [f"target.schema, which is {catalog.schema}"]
             notes.append(
                 f"{table.label} keeps its place at the swap and exchanges its vector column, "
-                f"since these hold on to it: {', '.join(held.held_by)}. Writers wait while the "
+                f"since these hold on to it: {', '.join(holding)}. Writers wait while the "
                 "vectors are copied and indexed, which rewrites each row: a REPEATABLE READ "
                 "transaction that is under way and writes to it fails, to be tried again. The "
                 "vector becomes the last column, and a record in quarantine keeps its row, "
@@ -28,7 +31,13 @@ def survey(catalog: Catalog, id: str) -> Survey:
             )
         else:
             notes.append(f"{table.label} is exchanged by renaming: nothing else hangs on it")
-        if not pg_capture.allowed(catalog.main, table):
+        sent = publications(catalog.main, table)
+        if sent and not slots(catalog.main):
+            notes.append(
+                f"the publication {', '.join(one.name for one in sent)} sends {table.label}, and "
+                "nobody follows it now; who subscribes after the swap needs the new type of vector"
+            )
+        if not pg_capture.allowed(catalog.main, table, catalog.schema):
             notes.append(
                 f"the role {catalog.database.role!r} may not make triggers on "
                 f"{table.label}: every round of catch-up compares all of its rows, the last "

@@ -20,7 +20,8 @@ from reembed.stores.postgres.schema.access import (
     check_session,
     opened_by_default,
 )
-from reembed.stores.postgres.schema.names import place_for
+from reembed.stores.postgres.schema.names import check_identifier, find_table
+from reembed.stores.postgres.schema.replication import check_unpublished
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import (
     CollectionInfo,
@@ -48,16 +49,27 @@ class TableWriter:
         if len(word) > MODEL_BYTES:
             digest = hashlib.sha256(model.encode()).hexdigest()[:6]
             word = f"{word[: MODEL_BYTES - 7]}-{digest}"
+        schema = self._catalog.schema
+        if schema is not None:
+            with mapped(self._catalog.url):
+                found = find_table(self._catalog.main, collection)
+            collection = f"{schema}.{found[2] if found else collection}"
         return self._catalog.fit_name(f"{collection}__{word}-{dimensions}")
 
     def check(self, spec: CollectionSpec) -> SpecCheck:
         notes = [self._access(spec)]
-        name = refusals(lambda: self._catalog.check_name(spec.name, spec.like))
+        name = refusals(lambda: self._check_name(spec))
         index = refusals(lambda: pg_indexes.check_index(spec.index)) or refusals(
             lambda: notes.extend(self._types(spec))
         )
         rights = refusals(lambda: self._check_rights(spec))
         return SpecCheck(tuple(notes), name + index + rights)
+
+    def _check_name(self, spec: CollectionSpec) -> None:
+        with mapped(self._catalog.url):
+            tables = self._catalog.tables(spec.like) if spec.like else []
+            _, table = self._catalog.place(spec.name, tables)
+        check_identifier(table)
 
     def _check_rights(self, spec: CollectionSpec) -> None:
         """Raise PreflightError where the role, or the owner that a new table is to have, may not
@@ -65,9 +77,8 @@ class TableWriter:
         with mapped(self._catalog.url):
             tables = self._catalog.tables(spec.like) if spec.like else []
             check_session(self._catalog.main, self._catalog.url)
-            schema, _ = place_for(
-                self._catalog.main, spec.name, tables[0].schema if tables else None
-            )
+            schema, _ = self._catalog.place(spec.name, tables)
+            check_unpublished(self._catalog.main, schema)
             check_rights(self._catalog.main, schema, [table.oid for table in tables])
 
     def _access(self, spec: CollectionSpec) -> str:

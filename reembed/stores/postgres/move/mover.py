@@ -98,12 +98,15 @@ class Mover:
         notes = [pg_notes.read_note(self._catalog.main, table) for table in (*outgoing, *incoming)]
         if any("stands_for" in note for note in notes):  # they exchanged columns, and do so back
             return False
+        if {table.schema for table in outgoing} != {table.schema for table in incoming}:
+            return False
         return all(dependents(self._catalog.main, table).leaf for table in (*outgoing, *incoming))
 
     def _refuse_forbidden(self, tables: Sequence[Table]) -> None:
         """Raise PreflightError where something has come since the plan that allows no exchange."""
         for table in tables:
-            forbidden = dependents(self._catalog.main, table).forbidden
+            stays = self._catalog.schema not in (None, table.schema)
+            forbidden = dependents(self._catalog.main, table, stays=stays).forbidden
             if forbidden:
                 raise PreflightError(
                     f"{table.label} cannot be exchanged: {'; '.join(forbidden)}",
@@ -145,7 +148,9 @@ class Mover:
                 "Run the same command again: it is carried then.",
             )
         by_name = self._by_name(outgoing, incoming)
-        _, bare = place_for(self._catalog.main, exchange.parked, outgoing[0].schema)
+        aside = outgoing[0] if by_name else incoming[0]  # whichever table gets the parked name
+        bare = exchange.parked.removeprefix(f"{outgoing[0].schema}.")
+        _, bare = place_for(self._catalog.main, bare, aside.schema)
         parked = [f"{bare}{ENTITIES}" if table.prefix else bare for table in outgoing]
         with mapped(self._catalog.url):
             if by_name:
@@ -165,9 +170,9 @@ class Mover:
                     parked_as = parked[outgoing.index(old)]
                     if new.name != parked_as:  # it holds the old vectors by now
                         rename_table(hold.connection, new, parked_as)
-            aside = outgoing if by_name else incoming
             for table in (*outgoing, *incoming):
-                _note_parked(hold.connection, table, parked=table in aside)
+                away = table in (outgoing if by_name else incoming)
+                _note_parked(hold.connection, table, parked=away)
             hold.commit()
 
     def _copy_rest(self, hold: Hold, pairs: list[tuple[Table, Table]]) -> None:

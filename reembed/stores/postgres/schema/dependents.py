@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reembed.stores.postgres.client import Connection, fetch_all
+from reembed.stores.postgres.schema.replication import stopped_by_exchange
 from reembed.stores.postgres.schema.table import Table
 
 _HELD_BY = """
@@ -69,8 +70,9 @@ UNION ALL SELECT 'the policy ' || polname || ' reads the vector column' FROM pg_
   WHERE d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
 UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column' FROM pg_trigger
   WHERE tgrelid = %(oid)s AND NOT tgisinternal AND %(column)s = ANY (tgattr)
-UNION ALL SELECT 'the publication ' || pubname || ' lists its columns' FROM pg_publication_rel
-  JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s AND prattrs IS NOT NULL
+UNION ALL SELECT 'the publication ' || pubname || ' lists the vector column' FROM
+  pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s
+  AND %(column)s = ANY (prattrs)
 UNION ALL SELECT 'the rule ' || rulename || ' rewrites updates' FROM pg_rewrite
   WHERE ev_class = %(oid)s AND ev_type = '2'
 UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM pg_constraint
@@ -106,8 +108,12 @@ class Dependents:
         return not self.held_by and not self.forbidden
 
 
-def dependents(connection: Connection, table: Table) -> Dependents:
-    """Look up what hangs on a table."""
+def dependents(connection: Connection, table: Table, *, stays: bool = False) -> Dependents:
+    """Look up what hangs on a table.
+
+    Args:
+        stays: whether it keeps its place in any case, since the new table is in another schema.
+    """
     of_table = {"oid": table.oid, "column": table.column(table.vector).number}
 
     def ask(query: str) -> list[str]:
@@ -115,7 +121,8 @@ def dependents(connection: Connection, table: Table) -> Dependents:
 
     held_by = ask(_HELD_BY)
     forbidden = ask(_FORBIDDEN)
-    if held_by:
+    forbidden += stopped_by_exchange(connection, table)
+    if held_by or stays:
         forbidden += ask(_OF_THE_VECTOR)
     owner = fetch_all(
         connection,
