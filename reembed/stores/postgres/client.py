@@ -292,6 +292,11 @@ def mapped(about: str) -> Iterator[None]:
         raise UnreachableError(
             f"{about}: {_first_line(error)}", "Free some space on the server and run again."
         ) from error
+    except errors.ProtocolViolation as error:  # psycopg takes it for a lost connection
+        raise PreflightError(
+            f"{about}: {_first_line(error)}",
+            "If source.where holds a parameter such as $1, write the value out: it takes none.",
+        ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise UnreachableError(
             f"{about}: the connection was lost: {_first_line(error)}",

@@ -10,7 +10,7 @@ import yaml
 
 from reembed.manifest import Manifest
 from reembed.migration import Migration
-from tests.support.helpers import Command, sentence, vector_of
+from tests.support.helpers import Command, sentence, vector_of, write_manifest
 from tests.support.pg_scene import Scene, written
 
 TABLES = """
@@ -128,3 +128,34 @@ def test_a_unit_moves_as_one_and_counts_once(postgres_url: str, tmp_path: Path) 
         assert {len(vector.split(",")) for vector in one.vectors().values() if vector} == {64}
     moving.rollback()
     assert (scene.contents(), entities.contents(), scene.shape(), entities.shape()) == before
+
+
+@pytest.mark.parametrize("secret", ["hunter2-not-told", "hun/ter2", "%24x%2F9"])
+@pytest.mark.parametrize("place", ["user", "parameter"])
+def test_a_password_in_the_url_is_used_and_not_written(
+    docs_url: str, tmp_path: Path, command: Command, secret: str, place: str
+) -> None:
+    url = (
+        docs_url.replace("postgres@/", f"postgres:{secret}@/")
+        if place == "user"
+        else f"{docs_url}&%70assword={secret}"
+    )
+    assert url != docs_url
+    drafted = tmp_path / "m.yaml"
+    done = [command("init", url, "--collection", "docs", *more)
+            for more in ((), ("--json",), ("-o", drafted))]  # fmt: skip
+    assert [outcome.code for outcome in done] == [0, 0, 0], done[-1].err
+    told = drafted.read_text() + "".join(outcome.out + outcome.err for outcome in done)
+    assert secret not in told and "hun/ter2" not in told and "$x/9" not in told
+    assert drafted.stat().st_mode & 0o777 == 0o600
+    assert yaml.safe_load(drafted.read_text())["source"]["url"] == docs_url
+    assert "PGPASSWORD" in drafted.read_text() and "PGPASSWORD" in done[-1].out
+
+
+def test_a_where_with_a_parameter_is_refused(
+    docs_url: str, tmp_path: Path, command: Command
+) -> None:
+    path = write_manifest(tmp_path, docs_url, source__where="$1 = 1", swap__kind="config")
+    error = command("plan", path, "--json").json["error"]
+    assert error["exit_code"] == 5
+    assert "source.where" in error["hint"] and "$1" in error["hint"]
