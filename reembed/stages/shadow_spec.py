@@ -29,4 +29,5 @@ def shadow_spec(
         like=source.id if same_store else None,
         function=manifest.target.embedding_function,
         function_before=source.function,
+        key_indexes=source.key_indexes,
     )

@@ -33,6 +33,7 @@ class CollectionInfo:
             store cannot tell.
         layout: pgvector: how the table is laid out; empty where a store has one layout.
         function: name of the embedding function that the store keeps with it; empty for none.
+        key_indexes: Chroma: indexes of documents and metadata that are not as it makes them.
     """
 
     id: str
@@ -46,6 +47,7 @@ class CollectionInfo:
     database: dict[str, Any] = field(default_factory=dict)
     layout: str = ""
     function: str = ""
+    key_indexes: dict[str, bool] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,6 +64,7 @@ class CollectionSpec:
             and with which it is to exchange names.
         function: whether the store keeps an embedding function with it, where stores do.
         function_before: name of the one that is kept with the collection whose place it takes.
+        key_indexes: indexes of documents and metadata that are not as the store makes them.
     """
 
     name: str
@@ -73,6 +76,7 @@ class CollectionSpec:
     like: str | None = None
     function: FunctionChoice = "record"
     function_before: str = ""
+    key_indexes: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

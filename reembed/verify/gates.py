@@ -11,7 +11,7 @@ latencies.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -62,6 +62,7 @@ class Verification:
         old_model_note: why not.
         source: the old collection, to measure its latency; None to leave it out.
         wait: called before each shard.
+        key_indexes: of the source, which the shadow must have too; None where it cannot.
     """
 
     run: RunDir
@@ -76,6 +77,7 @@ class Verification:
     settings: Verify
     source: Collection | None = None
     wait: Wait = no_wait
+    key_indexes: Mapping[str, bool] | None = None
 
     def __post_init__(self) -> None:
         self.corpus = Corpus(self.run, self.ledger, self.template)
@@ -145,7 +147,7 @@ class Verification:
             "allow_quarantined": allowed, "checked": findings.checked, "equal_vectors": twins,
             **findings.counts,
         }  # fmt: skip
-        problems = findings.problems()
+        problems = findings.problems() + self._other_indexes()
         if count != expected and not problems:
             problems.append(f"{count:,} in the shadow instead of {expected:,}")
         if quarantined > allowed:
@@ -157,6 +159,14 @@ class Verification:
             + (f"; {quarantined:,} quarantined" if quarantined else "")
         )
         return Gate("integrity", "fail" if problems else "pass", message, figures, findings.samples)
+
+    def _other_indexes(self) -> list[str]:
+        """Indexes of keys that the shadow has otherwise than the source had."""
+        found = None if self.key_indexes is None else self.shadow.describe()
+        if found is None or found.key_indexes == self.key_indexes:
+            return []
+        differing = {*found.key_indexes.items()} ^ {*(self.key_indexes or {}).items()}
+        return [f"other indexes of keys ({', '.join(sorted({key for key, _ in differing}))})"]
 
     def _chosen(
         self, stems: Sequence[str] | None, rows: range | None

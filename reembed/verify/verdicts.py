@@ -80,6 +80,7 @@ def _verification(s: Session) -> Verification:
         target_metric=manifest.target.metric or s.source.metric, template=s.template,
         embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
         ledger=s.ledger, settings=manifest.verify, source=s.old, wait=s.pause.wait,
+        key_indexes=s.source.key_indexes if manifest.target_url.startswith("chroma") else None,
     )  # fmt: skip
 
 

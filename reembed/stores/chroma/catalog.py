@@ -15,6 +15,7 @@ from reembed.stores.chroma import function as chroma_function
 from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
+from reembed.stores.chroma import schema as chroma_schema
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.failures import mapped
@@ -74,6 +75,7 @@ class ChromaCatalog:
             index=index,
             model=chroma_function.model_of(chroma_metric.recorded_function(collection)),
             function=_name_of(function),
+            key_indexes=chroma_schema.key_indexes(collection),
         )
 
 

@@ -108,13 +108,36 @@ def check_openable(folder: Path) -> None:
         found = _refuse_unknown_migrations(folder, connection)
     missing = known_migrations() - found
     if missing:
-        raise PreflightError(
-            f"{folder}: this database was made by an older version of Chroma; opening it with the "
-            f"installed one would upgrade it, which cannot be undone ({_list(missing)})",
-            f"Copy the folder (cp -r {folder} {folder}-upgraded), open the copy once with the new "
-            f"Chroma (python -c 'import chromadb; chromadb.PersistentClient(\"{folder}-upgraded\")'"
-            "), and point the manifest and the application at the copy.",
-        )
+        raise _older(folder, found, missing)
+
+
+_FIRST_OF_1_0 = ("sysdb", 9)
+"""A migration that Chroma 1.0 made and 0.6 did not."""
+
+
+def _older(
+    folder: Path, found: set[tuple[str, int]], missing: set[tuple[str, int]] | frozenset[Any]
+) -> PreflightError:
+    """The refusal of a folder that opening it would upgrade, with the ways on."""
+    serves = _FIRST_OF_1_0 in found
+    copy = (
+        f"copy the folder (cp -r {folder} {folder}-upgraded), open the copy once with the new "
+        f"Chroma (python -c 'import chromadb; chromadb.PersistentClient(\"{folder}-upgraded\")'), "
+        "point the manifest and the application at the copy, and install chromadb 1.5 for the "
+        "application too: its own cannot read the copy."
+    )
+    serve = (
+        "Either serve the folder with the Chroma that the application has (chroma run --path "
+        f"{folder} --port 8000, in its environment) and set the URL to "
+        "chroma+http://127.0.0.1:8000; then nothing is upgraded. Or "
+    )
+    return PreflightError(
+        f"{folder}: this database was made by an older version of Chroma "
+        f"({'1.0 to 1.4' if serves else '0.4 to 0.6'}); opening it with the installed one would "
+        "upgrade it, which cannot be undone, and the application's own Chroma could not read it "
+        f"any more ({_list(missing)})",
+        serve + copy if serves else copy[0].upper() + copy[1:],
+    )
 
 
 def _refuse_unknown_migrations(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from reembed.stores.chroma import function as chroma_function
 from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import records as chroma_records
+from reembed.stores.chroma import schema as chroma_schema
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma import stale_lists as chroma_ghosts
 from reembed.stores.chroma.catalog import ChromaCatalog
@@ -41,9 +42,13 @@ class ChromaWriter:
 
     def check(self, spec: CollectionSpec) -> SpecCheck:
         return SpecCheck(
-            notes=(chroma_function.told(spec.function, spec.function_before, spec.model),),
+            notes=(
+                chroma_function.told(spec.function, spec.function_before, spec.model),
+                *([chroma_schema.told(spec.key_indexes)] if spec.key_indexes else []),
+            ),
             refusals=refusals(
                 lambda: chroma_names.check_name(spec.name),
+                lambda: chroma_schema.refuse_sparse(spec.key_indexes),
                 lambda: chroma_metric.configuration(spec.index, spec.metric, self._database.cloud),
             ),
         )
@@ -69,16 +74,24 @@ class ChromaWriter:
             function = chroma_function.to_record(spec.model)
         elif spec.function == "auto":  # `none` leaves no trace at all
             kept = (kept or {}) | {chroma_function.MODEL_KEY: chroma_function.noted(spec.model)}
+        settings: dict[str, Any] = {
+            "configuration": configuration, "embedding_function": function,
+        }  # fmt: skip
+        if spec.key_indexes:
+            schema = chroma_schema.with_indexes(configuration, spec.key_indexes, function)
+            settings = {"schema": schema, "embedding_function": None}
         with mapped(name), chroma_function.recording():
-            made = database.client.create_collection(
-                name,
-                configuration=cast(Any, configuration),
-                metadata=kept,
-                embedding_function=function,
-            )
+            made = database.client.create_collection(name, metadata=kept, **settings)
         found = self._catalog.describe_id(str(made.id))
         if found is None:
             raise CollectionNotFoundError(f"{name}: deleted by somebody while it was being made")
+        if found.key_indexes != spec.key_indexes:
+            self.drop(found.id)
+            raise PreflightError(
+                f"{name}: this Chroma does not keep the indexes of keys that the source has "
+                f"({', '.join(sorted(spec.key_indexes))})",
+                "Servers before 1.3 keep none: use a newer one as the target.",
+            )
         return found
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:

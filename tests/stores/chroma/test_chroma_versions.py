@@ -51,3 +51,26 @@ def test_a_collection_moves_on_a_server_and_its_own_client_reads_on(
         assert back["metadata"] == before["metadata"]
         assert command("swap", path, "--yes").code == 0
         assert version.ask("look", server.url, "new")["found"]
+
+
+@pytest.mark.parametrize("version", [ChromaVersion(name) for name in VERSIONS[:1]], ids=str)
+def test_a_folder_of_an_older_chroma_is_served_by_it_as_the_refusal_says(
+    version, tmp_path, command
+):
+    """Opened by this Chroma, the application's own could not read it any more."""
+    folder = tmp_path / "db"
+    version.ask("write", f"chroma:{folder}")
+    before = (folder / "chroma.sqlite3").read_bytes()
+    path = write_manifest(tmp_path, f"chroma:{folder}")
+    refused = command("plan", path)
+    assert refused.code == 5
+    told = " ".join(refused.err.split())
+    assert "the application's own Chroma could not read it any more" in told
+    assert f"chroma run --path {folder}" in told
+    assert "install chromadb 1.5 for the application too" in told
+    assert (folder / "chroma.sqlite3").read_bytes() == before
+    with chroma_server(folder, program=version.server) as server:
+        data_dir = {"source__data_dir": str(folder)}
+        path = write_manifest(tmp_path, server.url, "served.yaml", name="served", **data_dir)
+        assert command("run", path, "--swap").code == 0
+    assert version.ask("look", f"chroma:{folder}", "new")["found"], "it still reads its folder"
