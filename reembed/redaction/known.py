@@ -153,12 +153,12 @@ def _read_environment() -> None:
     now = os.environ.copy()
     if now == _known.environment:
         return
-    _known.environment = now
     for name, value in now.items():
         if "://" in value:
             remember(*secrets_of(value), *secrets_in_text(value))
         elif (_names_a_secret(name) and not _is_place(value)) or known_form(value[:5_000]):
             remember(value)
+    _known.environment = now  # last, so that no other thread takes it for read too early
 
 
 def _names_a_secret(name: str) -> bool:

@@ -111,8 +111,8 @@ def _compiled(version: int, secrets: tuple[str, ...], open_: frozenset[str]) -> 
         elif secret.lower() not in open_:
             weak += _forms(secret)
         if len(secret) >= LONG:
-            coded += _base64_cores(secret.encode())
-            coded += [secret.encode().hex(), secret.encode().hex().upper()]
+            raw = secret.encode("utf-8", "surrogatepass")  # a variable may hold any bytes
+            coded += [*_base64_cores(raw), raw.hex(), raw.hex().upper()]
             halves.append(secret)
     return _Needles(*(tuple(distinct(found)) for found in (plain, weak, coded, halves)))
 

@@ -128,6 +128,11 @@ def test_the_environment_is_read_by_the_names_that_secrets_go_by(
     assert (value not in redacted(f"it is {value}")) == is_one
 
 
+def test_a_variable_of_any_bytes_is_starred(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODD_TOKEN", "ab\udcff-1234-xyz")
+    assert redacted("it is ab\udcff-1234-xyz.") == "it is [hidden]."
+
+
 def test_configurations_and_headers_are_read_by_their_keys() -> None:
     remember_in({"headers": [{"X-Api-Key": "Zq-8481"}], "pwd": "Wj%2F99-abc", "model": "nomic-1.5"})
     told = redacted("Zq-8481 Wj%2F99-abc Wj/99-abc nomic-1.5")
