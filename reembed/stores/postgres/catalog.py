@@ -39,6 +39,7 @@ from reembed.stores.postgres.schema.names import (
     place_for,
 )
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import of_pgvector, path_of
 from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions
 
 SAMPLE = 200
@@ -89,16 +90,22 @@ class Catalog:
 
     @property
     def capabilities(self) -> Capabilities:
+        notes = []
         row = fetch_one(self.main, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')")
-        if row and row[0]:
-            return Capabilities()
-        return Capabilities(
-            notes=(
+        if not row or not row[0]:
+            notes.append(
                 f"the role {self.database.role!r} cannot see other roles' snapshots "
                 "(pg_read_all_stats): a REPEATABLE READ transaction of another role that began "
-                "before the swap may find the table empty",
+                "before the swap may find the table empty"
             )
-        )
+        if left_out := path_of(self.main).left_out:
+            notes.append(
+                f"other roles may create in the schema {', '.join(left_out)}, so reembed does not "
+                "look there for functions and operators: a trigger's function or a source.where "
+                "that uses one of it has to name the schema (or REVOKE CREATE ON SCHEMA "
+                f"{left_out[0]} FROM PUBLIC)"
+            )
+        return Capabilities(notes=tuple(notes))
 
     def collections(self) -> list[str]:
         with mapped(self.url):
@@ -165,10 +172,11 @@ class Catalog:
         rows = fetch_all(
             self.main,
             sql.SQL(
-                "SELECT DISTINCT vector_dims({0}) FROM (SELECT {0} FROM {1} WHERE {0} IS NOT NULL "
+                "SELECT DISTINCT {3}({0}) FROM (SELECT {0} FROM {1} WHERE {0} IS NOT NULL "
                 "LIMIT {2})"
-            ).format(sql.Identifier(table.vector), table.identifier, sql.Literal(SAMPLE)),
-        )
+            ).format(sql.Identifier(table.vector), table.identifier, sql.Literal(SAMPLE),
+                     of_pgvector(self.main, "vector_dims")),
+        )  # fmt: skip
         if len(rows) > 1:
             found = " and ".join(str(row[0]) for row in sorted(rows))
             raise PreflightError(

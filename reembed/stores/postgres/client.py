@@ -31,6 +31,7 @@ from reembed.redaction import remember_url
 from reembed.redaction.known import remember_password_files
 from reembed.redaction.urls import parted
 from reembed.stores.postgres.pooler import refuse_transaction_pooler
+from reembed.stores.postgres.search_path import fix_path
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
@@ -151,16 +152,11 @@ def connect(url: str) -> Connection:
     except psycopg.Error as error:
         raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
     with mapped(url):
+        fix_path(connection)
         connection.execute(
             "SELECT set_config(s.name, value, false) FROM unnest(%s::text[], %s::text[]) s "
             "(name, value) JOIN pg_settings p ON lower(p.name) = lower(s.name)",
             [list(SETTINGS), list(SETTINGS.values())],
-        )
-        # The type and its operators may be in a schema that is not on the role's path.
-        connection.execute(
-            "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting("
-            "'search_path'), ''), quote_ident(nspname)), false) FROM pg_extension "
-            "JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
         )
     return connection
 

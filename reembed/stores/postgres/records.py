@@ -30,6 +30,7 @@ from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import ENTITY_PREFIX
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import of_pgvector, operator_of_pgvector
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import Where, WriteMode
 
@@ -146,16 +147,20 @@ class Records:
                 "'hnsw.ef_search', true), '40')::int, least(%s, 1000))::text, true)",
                 [k],
             )
+            main = self._catalog.main
             for table in tables:
                 type = table.column(table.vector).type
                 query = sql.SQL(
-                    "SELECT {id}::text, {vector} {operator} %b::vector{type} AS distance "
+                    "SELECT {id}::text, {vector} {operator} %b::{vectors}{type} AS distance "
                     "FROM {table} WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
                 ).format(
                     id=beside_parameters(sql.Identifier(table.id)),
                     vector=beside_parameters(sql.Identifier(table.vector)),
-                    operator=sql.SQL(pg_indexes.OPERATORS[metric]),
-                    type=sql.SQL("" if type == "vector" else f"::{type}"),
+                    operator=operator_of_pgvector(main, pg_indexes.OPERATORS[metric]),
+                    vectors=beside_parameters(of_pgvector(main, "vector")),
+                    type=sql.SQL("" if type == "vector" else "::{}").format(
+                        *([] if type == "vector" else [beside_parameters(of_pgvector(main, type))])
+                    ),
                     table=beside_parameters(table.identifier), k=sql.Literal(k),
                 )  # fmt: skip
                 for answer, vector in zip(answers, vectors, strict=True):

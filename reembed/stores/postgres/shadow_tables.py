@@ -13,6 +13,7 @@ from reembed.stores.postgres.schema.access import close_relation
 from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.names import find_table
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import of_pgvector
 
 
 def create_plain(connection: Connection, schema: str, name: str, type: str, d: int) -> None:
@@ -21,7 +22,7 @@ def create_plain(connection: Connection, schema: str, name: str, type: str, d: i
         sql.SQL(
             "CREATE TABLE {} (id text PRIMARY KEY, document text, metadata json, uri text, "
             "embedding {}({}))"
-        ).format(sql.Identifier(schema, name), sql.SQL(type), sql.Literal(d))
+        ).format(sql.Identifier(schema, name), of_pgvector(connection, type), sql.Literal(d))
     )
     found = find_table(connection, f"{schema}.{name}")
     assert found is not None, "it has just been made"
@@ -46,7 +47,7 @@ def create_like(
         sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(shadow, sql.Identifier(COMING))
     )
     vector = sql.Identifier(table.vector)
-    written = sql.SQL("{}({})").format(sql.SQL(type), sql.Literal(d))
+    written = sql.SQL("{}({})").format(of_pgvector(connection, type), sql.Literal(d))
     connection.execute(
         sql.SQL("ALTER TABLE {} ALTER {} DROP DEFAULT, ALTER {} TYPE {}").format(
             shadow, vector, vector, written

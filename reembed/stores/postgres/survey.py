@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.client import fetch_one
 from reembed.stores.postgres.schema.dependents import dependents
 from reembed.stores.postgres.schema.replication import publications, slots
 from reembed.stores.postgres.schema.table import Table
@@ -37,6 +38,12 @@ def survey(catalog: Catalog, id: str) -> Survey:
                 f"the publication {', '.join(one.name for one in sent)} sends {table.label}, and "
                 "nobody follows it now; who subscribes after the swap needs the new type of vector"
             )
+        if (owner := _weaker_owner(catalog, table)) is not None:
+            notes.append(
+                f"{table.label} belongs to {owner!r}, and the role {catalog.database.role!r} is a "
+                "superuser: triggers, checks and defaults of that table run with its rights when "
+                f"reembed writes rows. Rather run as {owner!r}"
+            )
         if not pg_capture.allowed(catalog.main, table, catalog.schema):
             notes.append(
                 f"the role {catalog.database.role!r} may not make triggers on "
@@ -44,6 +51,18 @@ def survey(catalog: Catalog, id: str) -> Survey:
                 "one while writers wait"
             )
     return Survey(tuple(notes), tuple(blockers))
+
+
+def _weaker_owner(catalog: Catalog, table: Table) -> str | None:
+    """The table's owner, if we are a superuser and the owner is none."""
+    row = fetch_one(
+        catalog.main,
+        "SELECT pg_get_userbyid(relowner)::text FROM pg_class JOIN pg_roles o ON o.oid = relowner "
+        "WHERE pg_class.oid = %s AND NOT o.rolsuper AND (SELECT rolsuper FROM pg_roles WHERE "
+        "rolname = current_user)",
+        [table.oid],
+    )
+    return None if row is None else str(row[0])
 
 
 def _layout_note(table: Table) -> str:

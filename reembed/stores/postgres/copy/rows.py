@@ -25,6 +25,7 @@ from reembed.stores.postgres.schema.ids import any_of
 from reembed.stores.postgres.schema.layout import TEXT_TYPES
 from reembed.stores.postgres.schema.metadata import JSON_TYPES, prefixed
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import of_pgvector
 
 SEND_BYTES = 1 << 21
 """Bytes of rows that are encoded at once."""
@@ -54,7 +55,7 @@ def copy_rows(
     """The rows of these ids (without the table's prefix) as `EXPORT_SCHEMA`, in no order."""
     vector: sql.Composable = sql.Identifier(table.vector)
     if table.column(table.vector).type == "halfvec":
-        vector = sql.SQL("{}::vector").format(vector)
+        vector = sql.SQL("{}::{}").format(vector, of_pgvector(connection, "vector"))
     query = sql.SQL(
         "COPY (SELECT {id}::text, {document}, {metadata}, {uri}, {vector} FROM {table} WHERE "
         "{any_of}{where}) TO STDOUT (FORMAT BINARY)"
@@ -172,16 +173,19 @@ def _write_staged(
     with connection.transaction():
         # Vectors are kept in the row, not cut into pieces that are put together again.
         connection.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS reembed_stage (id text, document text, metadata "
-            "text, uri text, embedding vector) WITH (toast_tuple_target = 8160) ON COMMIT DELETE "
-            "ROWS"
+            sql.SQL(
+                "CREATE TEMPORARY TABLE IF NOT EXISTS reembed_stage (id text, document text, "
+                "metadata text, uri text, embedding {}) WITH (toast_tuple_target = 8160) ON COMMIT "
+                "DELETE ROWS"
+            ).format(of_pgvector(connection, "vector"))
         )
-        query = sql.SQL("COPY reembed_stage FROM STDIN (FORMAT BINARY)").format()
+        query = sql.SQL("COPY pg_temp.reembed_stage FROM STDIN (FORMAT BINARY)").format()
         texts = [(name, ENCODERS["text"]) for name in ("id", "document", "metadata", "uri")]
         _send(connection, query, texts, records, vectors, "vector")
         connection.execute(
             sql.SQL(
-                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM reembed_stage s{}"
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.reembed_stage "
+                "s{}"
             ).format(
                 table.identifier, sql.SQL(", ").join(map(sql.Identifier, names)),
                 sql.SQL(", ").join(values), join,

@@ -17,6 +17,7 @@ from reembed.errors import PreflightError
 from reembed.records import Metric
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import of_pgvector, path_of
 
 MOST_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 """Dimensions that an HNSW or IVFFlat index of a type can have (pgvector's README)."""
@@ -153,7 +154,7 @@ def make_indexes(
                 if one.of_vector:
                     if method == "none" or (main is not None and one.name == main.name and other):
                         continue
-                    tail = _retyped(tail, like, shadow)
+                    tail = _retyped(tail, like, shadow, _prefix(connection))
                 if (one.unique, tail) not in present:
                     _create_index(connection, shadow, one.unique, sql.SQL(tail))
         there = [replace(one, name="") for one in _vector_indexes(connection, shadow)]
@@ -201,9 +202,23 @@ def definitions(connection: Connection, table: Table) -> list[Definition]:
     return [Definition(*row) for row in rows]
 
 
-def _retyped(tail: str, like: Table, shadow: Table) -> str:
+def _prefix(connection: Connection) -> str:
+    """What Postgres puts before the names of pgvector in a definition; nothing where the session's
+    path leads there."""
+    path = path_of(connection)
+    if path.extension not in path.left_out:
+        return ""
+    plain = re.fullmatch("[a-z_][a-z0-9_]*", path.extension)
+    return f"{path.extension if plain else sql.Identifier(path.extension).as_string(None)}."
+
+
+def _retyped(tail: str, like: Table, shadow: Table, prefix: str) -> str:
     """The definition of an index over the vectors of `like`, for those of its shadow, as Postgres
-    will write it."""
+    will write it.
+
+    Args:
+        prefix: put before the name of an operator class.
+    """
     before, after = like.column(like.vector).type, shadow.column(shadow.vector).type
     d = shadow.dimensions or 0
     if "::" in tail:  # of an expression, which names a type with its dimensions
@@ -214,9 +229,10 @@ def _retyped(tail: str, like: Table, shadow: Table) -> str:
         return re.sub(rf"{name}(?:[^()]+\.)?{after}\({d}\)\)", r"\1", tail)  # no cast is left
     if before != after:
         if "_ops" not in tail:
-            tail = re.sub(r"\)(?= WITH| WHERE|$)", f" {before}_l2_ops)", tail, count=1)
+            tail = re.sub(r"\)(?= WITH| WHERE|$)", f" {prefix}{before}_l2_ops)", tail, count=1)
         tail = re.sub(rf"\b{before}_(\w+_ops)\b", rf"{after}_\1", tail)
-    return re.sub(r"( USING ivfflat .*?) vector_l2_ops", r"\1", tail)  # the default
+    default = re.escape(f"{prefix}vector_l2_ops")
+    return re.sub(rf"( USING ivfflat .*?) {default}", r"\1", tail)
 
 
 def create_vector_index(
@@ -238,7 +254,7 @@ def create_vector_index(
     pairs = ", ".join(f"{key} = {value}" for key, value in index.settings.items())
     tail = sql.SQL(" USING {} ({} {}){}").format(
         sql.SQL(index.method), sql.Identifier(column),
-        sql.SQL(f"{row[0]}_{OPERATOR_CLASSES[index.metric]}"),
+        of_pgvector(connection, f"{row[0]}_{OPERATOR_CLASSES[index.metric]}"),
         sql.SQL(f" WITH ({pairs})" if pairs else ""),
     )  # fmt: skip
     _create_index(connection, table, False, tail)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.search_path import path_of
 
 Found: TypeAlias = tuple[int, str, str]
 """Oid, schema and name of a table."""
@@ -25,13 +26,15 @@ def find_table(connection: Connection, name: str) -> Found | None:
     """Oid, schema and name of a table: `schema.table`, or as the role's search path finds it."""
     parts = name.split(".")
     endings = [".".join(parts[place:]) for place in range(len(parts))]
+    path = list(path_of(connection).role)
     return fetch_one(
         connection,
         "SELECT c.oid, nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
         "relnamespace WHERE relname = ANY (%s) AND relkind IN ('r', 'p', 'v', 'm', 'f') AND "
-        "(concat(nspname, '.', relname) = %s OR (relname = %s AND pg_table_is_visible(c.oid))) "
-        "ORDER BY relname = %s, length(nspname) LIMIT 1",
-        [endings, name, name, name],
+        "(nspname || '.' || relname = %s OR (relname = %s AND nspname = ANY (%s))) "
+        "ORDER BY relname = %s, CASE WHEN relname = %s THEN array_position(%s::text[], "
+        "nspname::text) ELSE length(nspname) END LIMIT 1",
+        [endings, name, name, path, name, name, path],
     )
 
 
@@ -57,8 +60,7 @@ def place_for(connection: Connection, name: str, schema: str | None = None) -> t
                 f"{schema!r}",
                 "Tables that exchange their names are in one schema: name one there.",
             )
-        row = fetch_one(connection, "SELECT current_schema()")
-        schema = named[0] if named else row[0] if row else None
+        schema = named[0] if named else next(iter(path_of(connection).role), None)
     if schema is None:
         raise PreflightError(
             f"no schema of the role's search path exists, so {name!r} cannot be made in one",
