@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/clients/.installed
+TOOLS := $(VENV)/tools/.installed
 PYTEST_ARGS ?=
 # Half of a test's time is waiting; files of tests do not share a server or a directory.
 PYTEST_WORKERS ?= 2
@@ -15,7 +16,7 @@ CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
 CHROMAS_OF_CI := 1.0 1.5.5
 chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
-.PHONY: help demo test test-matrix soak bench bench-sabotage lint format lock clean
+.PHONY: help demo test test-matrix soak bench bench-sabotage lint format build audit lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,7 +28,9 @@ help:
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
-	@echo "make lock    resolve the newest dependencies into both requirements.lock files"
+	@echo "make build   the wheel, the source archive, and their bill of materials (CycloneDX) in dist/"
+	@echo "make audit   look the locked packages up among known vulnerabilities; needs pypi.org"
+	@echo "make lock    resolve the newest dependencies into the requirements*.lock files"
 	@echo "make clean   remove what these targets made, except .venv"
 
 demo: $(INSTALLED)
@@ -100,15 +103,29 @@ $(VENV)/chroma-%/.installed: tests/versions/chroma-%.lock | $(INSTALLED)
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)/chroma-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-borrowed.pth"
 	@touch $@
 
+# What makes and checks releases: uv, pip-audit, cyclonedx-bom. reembed imports none of them.
+$(TOOLS): requirements-tools.lock
+	@$(PYTHON) -m venv --clear $(VENV)/tools
+	@$(VENV)/tools/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
+# The build sees no network: the backend is in the lock. The bill lists what an installation has, not what tests have.
+build: $(INSTALLED) $(TOOLS)
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python tools/sbom.py $(VENV)/tools/bin/cyclonedx-py requirements.lock dist
+
+audit: $(TOOLS)
+	@$(PYTHON) tools/audit.py $(VENV)/tools/bin/pip-audit $(LOCKS)
+
 # Hashes come from PyPI alone, whatever indexes this machine is set to use. The markers that uv repeats on every line
 # are what pyproject.toml's `environments` says; without them an unknown Python fails instead of installing nothing.
-UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(VENV)/lock/bin/uv
+UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(VENV)/tools/bin/uv
 MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_platform == 'linux')
 LOCK := --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
-LOCKS := requirements.lock tests/clients/requirements.lock
-lock:
-	@test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet 'uv>=0.9'; }
+LOCKS := requirements.lock requirements-tools.lock tests/clients/requirements.lock
+lock: $(TOOLS)
 	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector $(LOCK) -o requirements.lock.new
+	$(UV) pip compile --group tools $(LOCK) -o requirements-tools.lock.new
 	$(UV) pip compile tests/clients/requirements.in $(LOCK) -o tests/clients/requirements.lock.new
 	@for lock in $(LOCKS); do \
 	  { echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r $$lock"; \

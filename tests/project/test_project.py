@@ -81,7 +81,10 @@ def test_what_is_declared_is_locked_in_its_range(requirement: Requirement) -> No
     assert all(requirement.specifier.contains(number) for number in locked()[name])
 
 
-@pytest.mark.parametrize("path", ["requirements.lock", "tests/clients/requirements.lock"])
+LOCKS = ["requirements.lock", "requirements-tools.lock", "tests/clients/requirements.lock"]
+
+
+@pytest.mark.parametrize("path", LOCKS)
 def test_every_locked_line_has_a_hash_and_none_a_place(path: str) -> None:
     lock = (ROOT / path).read_text("utf-8")
     entries = re.split(r"\n(?=[a-zA-Z])", lock)[1:]
