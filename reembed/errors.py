@@ -146,6 +146,13 @@ class SourceChangedError(PreflightError):
     kind = "source-changed"
 
 
+class LossError(SourceChangedError):
+    """A collection has lost all of its records, or more than half of them, and nobody said that
+    they were meant to go."""
+
+    kind = "loss"
+
+
 class DamagedError(PreflightError):
     """A file of the run was changed or deleted by another than reembed."""
 

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reembed.cutover.clean import clean_run
+from reembed.cutover.losses import losses_now
 from reembed.cutover.move import let_writes_go
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
 from reembed.disk import named_errors
-from reembed.errors import PreflightError, UsageError
+from reembed.errors import PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
@@ -28,11 +29,13 @@ from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.leftovers import remove_leftovers
 from reembed.run.lock import StateLock
+from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem
 from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
 from reembed.sync.retry import retry_quarantined as retry
+from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
 
@@ -56,6 +59,7 @@ class Migration:
         run = self._current_run()
         with self._session(run, writes=False) as s:
             plan = plan_run(s, run.history.shadow_id if run else None)
+            plan = replace(plan, losses=losses_now(s))
         if run is None or run.history.last_move != "swap":
             return plan
         done = Problem(
@@ -71,6 +75,7 @@ class Migration:
         swap: bool = False,
         if_changed: bool = False,
         retry_quarantined: bool = False,
+        accept_loss: bool = False,
     ) -> RunResult:
         """All stages, resuming where an earlier call stopped.
 
@@ -79,11 +84,13 @@ class Migration:
             swap: also swap if the verdict passes.
             if_changed: do nothing if the newest run is finished and the source has not changed.
             retry_quarantined: try the records again that earlier calls have quarantined.
+            accept_loss: follow the source even where it has lost all, or more than half, of its
+                records, and finish a move that was begun in the same way.
 
         Raises:
             ReembedError: see `reembed.errors`; running again resumes.
         """
-        with self._lease(), self._session(self._current_run()) as s:
+        with self._lease(), self._session(self._current_run(), accept_loss=accept_loss) as s:
             if s.begun and _is_done(s.run):
                 if retry_quarantined and s.run.history.state == "swapped":
                     s.take_lease()
@@ -100,7 +107,7 @@ class Migration:
                     raise wrong_state(self.manifest, s.run, "cleaning")
                 let_writes_go(s)
                 if s.run.history.pending_move == "rollback":
-                    done = rollback_run(s, dry_run=False, accept_loss=False)
+                    done = rollback_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the rollback"])
                 if s.run.history.pending_move or s.run.history.swap_unfinished:
                     done = swap_run(s, dry_run=False)
@@ -116,6 +123,7 @@ class Migration:
                     return self.status()
                 s.create_run()
             resumed = s.begun and s.run.shards("embed")
+            failed = s.run.history.state == "failed"
             with s.pause.obeyed():
                 run_stages(s, until)
                 if retry_quarantined and resumed and until not in ("plan", "export", "embed"):
@@ -123,6 +131,8 @@ class Migration:
                         s.progress.note(message)
                 if until not in ("verify", "swap"):
                     return self._result(s.run)
+                if failed:  # perhaps since somebody harmed the shadow
+                    mend_shadow(s)
                 verdict = verify_run(s)
             if not (swap or until == "swap") or not verdict.passed:
                 return self._result(s.run, verdict=verdict)
@@ -150,38 +160,63 @@ class Migration:
                 return self._result(s.run, verdict=verify_slice(s, slice))
             return self._result(s.run, verdict=verify_run(s))
 
-    def swap(self, *, dry_run: bool = False) -> SwapResult:
+    def swap(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
         """Catch up with the source, move the live name to the shadow, sweep up late writes.
+
+        Args:
+            accept_loss: go on even where a collection has lost all, or more than half, of its
+                records.
 
         Raises:
             GateError: there is no verdict yet, or it does not pass.
+            LossError: a collection has lost a mass of its records.
         """
-        with self._lease(), self._session(self._require_run()) as s:
+        with self._lease(), self._session(self._require_run(), accept_loss=accept_loss) as s:
             if not dry_run:
                 s.take_lease()
             return self._reported(s.run, swap_run(s, dry_run))
 
-    def sweep(self) -> SwapResult:
-        """Carry writes that landed in the collection that is not live since the name moved."""
-        with self._lease(), self._session(self._require_run()) as s:
-            s.take_lease()
-            return self._with_steps(s.run, sweep_run(s))
+    def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
+        """Carry writes that landed in the collection that is not live since the name moved.
+
+        Args:
+            accept_loss: carry deletions even if they are of all records, or more than half.
+
+        Raises:
+            LossError: it has lost a mass of its records. Whatever else came late was carried.
+        """
+        with self._lease(), self._session(self._require_run(), accept_loss=accept_loss) as s:
+            if not dry_run:
+                s.take_lease()
+            return self._with_steps(s.run, sweep_run(s, dry_run))
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
         """Move the live name back to the old collection, with what was written since.
 
         Args:
-            accept_loss: go back even where rows cannot be carried; they are listed as lost.
+            accept_loss: go back even where rows cannot be carried, which are listed as lost, or a
+                collection has lost all, or more than half, of its records.
         """
         states: tuple[State, ...] = ("swapped", "rolling back", "rolled back")
-        with self._lease(), self._session(self._require_run(*states)) as s:
+        with self._lease(), self._session(self._require_run(*states), accept_loss=accept_loss) as s:
             if not dry_run:
                 s.take_lease()
-            return self._reported(s.run, rollback_run(s, dry_run, accept_loss))
+            return self._reported(s.run, rollback_run(s, dry_run))
 
-    def clean(self, *, dry_run: bool = False) -> SwapResult:
-        """Delete the collection that is not live: the old one after a swap, else the shadow."""
-        with self._lease(), self._session(self._require_run(cleaning=True)) as s:
+    def clean(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
+        """Delete the collection that is not live: the old one after a swap, else the shadow.
+
+        Args:
+            accept_loss: delete it even if it is the last to hold some records. The live name must
+                lead to a collection all the same.
+
+        Raises:
+            LossError: the live collection lacks records of it that may not go without a word.
+        """
+        with (
+            self._lease(),
+            self._session(self._require_run(cleaning=True), accept_loss=accept_loss) as s,
+        ):
             if not dry_run and s.run.history.state == "cleaned":
                 s.remove_dead_lease()
             elif not dry_run:
@@ -195,9 +230,19 @@ class Migration:
         if run is None:
             messages = ["no run yet", *guard_messages(state_dir)]
             return RunResult(self.manifest.name, "", str(state_dir), "created", messages=messages)
-        result = self._result(run, messages=guard_messages(state_dir))
+        losses, unseen = self._losses(run)
+        result = self._result(run, messages=guard_messages(state_dir), losses=losses)
         told = [f"spent so far: {result.spent}"] if result.spent.tokens else []
-        return replace(result, messages=[*told, *result.messages])
+        return replace(result, messages=[*told, *result.messages, *unseen])
+
+    def _losses(self, run: RunDir) -> tuple[list[Loss], list[str]]:
+        """What the run's collections have lost, by a look at their stores; or why there was none.
+        Whatever is wrong with them, `status` tells where the run stands."""
+        try:
+            with self._session(run, writes=False) as s:
+                return losses_now(s), []
+        except ReembedError as error:
+            return [], [f"the collections could not be looked at: {error.message}"]
 
     @named_errors()
     def report(self) -> Report:
@@ -229,8 +274,10 @@ class Migration:
         manifest = self.manifest.path or run.path / MANIFEST_COPY
         return replace(result, steps=next_steps(run.history.state, manifest))
 
-    def _session(self, run: RunDir | None, *, writes: bool = True) -> Session:
-        return Session(self.manifest, run, self.progress, writes=writes)
+    def _session(
+        self, run: RunDir | None, *, writes: bool = True, accept_loss: bool = False
+    ) -> Session:
+        return Session(self.manifest, run, self.progress, writes=writes, accept_loss=accept_loss)
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.ledger import count_records
+from reembed.run.loss import Loss
 from reembed.run.steps import Step, next_steps
 
 MANIFEST_COPY = files.MANIFEST.name
@@ -41,6 +42,8 @@ class RunResult:
         swap: what the swap did, where this call swapped.
         messages: what the user should know.
         spent: on models, over all calls of the run.
+        losses: collections of the run that lack all, or more than half, of the records that it
+            knows of them, as `status` and `plan` see them.
         unchanged: with `if_changed`: nothing had changed, so nothing was done.
     """
 
@@ -57,6 +60,7 @@ class RunResult:
     spent: Spent = field(default_factory=Spent)
     unchanged: bool = False
     steps: list[Step] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
 
     @property
     def next(self) -> str:
@@ -83,6 +87,7 @@ class RunResult:
             "exported": self.exported, "quarantined": self.quarantined,
             "loaded": self.loaded, "exit_code": self.exit_code, "unchanged": self.unchanged,
             "messages": self.messages, "spent": asdict(self.spent),
+            "losses": [loss.to_dict() for loss in self.losses],
             "verdict": self.verdict.to_dict() if self.verdict else None,
             "swap": self.swap.to_dict() if self.swap else None,
         }  # fmt: skip
@@ -200,6 +205,8 @@ class SwapResult:
         swept: records carried after it.
         conflicts: ids that the live collection had changed itself, so they were left alone.
         lost: ids of rows that could not be carried and were accepted as lost.
+        losses: of a dry run: collections that lack all, or more than half, of the records that the
+            run knows of them, so that the command would ask for `--accept-loss`.
         messages: what the user should know or do.
         steps: the commands that the run can take now, the natural next one first.
     """
@@ -217,6 +224,7 @@ class SwapResult:
     swept: int = 0
     conflicts: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 

@@ -27,9 +27,11 @@ from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.spending import Spending
 from reembed.errors import (
+    CollectionNotFoundError,
     LockedError,
     PreflightError,
     ReembedError,
+    SourceChangedError,
     UnreachableError,
     UsageError,
 )
@@ -44,6 +46,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
 from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
+from reembed.run.loss import LossGuard
 from reembed.run.vector_cache import Paid, VectorCache, known_hashes
 from reembed.stores.collection import Collection
 from reembed.stores.registry import open_source, open_target
@@ -57,17 +60,20 @@ class Session:
     Args:
         run: the run to work on; None for a plan without one.
         writes: False for a plan, which writes nothing into the run's books either.
+        accept_loss: whether a person said that a mass of records may go.
     """
 
     def __init__(
-        self, manifest: Manifest, run: RunDir | None, progress: Progress, *, writes: bool = True
-    ) -> None:
+        self, manifest: Manifest, run: RunDir | None, progress: Progress, *, writes: bool = True,
+        accept_loss: bool = False,
+    ) -> None:  # fmt: skip
         self.manifest = manifest
         self.progress = progress
         self._run = run
         self.old_model_note = ""
         self.pause = Pause(manifest.state_dir, progress.note)
         self._writes = writes
+        self.accept_loss = accept_loss
         self._lease: StoreLease | None = None
         self._unleased = False
         self._closing = contextlib.ExitStack()
@@ -82,6 +88,14 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self._closing.close()
+        lost = isinstance(error, CollectionNotFoundError | SourceChangedError) and not error.hint
+        if lost and self._run is not None:
+            assert isinstance(error, ReembedError)
+            error.hint = (
+                "A collection of this run was deleted, or its name leads elsewhere. Restore it, or "
+                f"move the run directory {self._run.path} away and begin again; texts paid for are "
+                "kept in the cache."
+            )
 
     # Resources
 
@@ -189,6 +203,10 @@ class Session:
     @cached_property
     def ledger(self) -> Ledger:
         return self._closing.enter_context(Ledger(self.run))
+
+    @property
+    def loss_guard(self) -> LossGuard:
+        return LossGuard(self.run, self.accept_loss)
 
     @cached_property
     def cache(self) -> VectorCache:

@@ -51,6 +51,10 @@ Yes = Annotated[
     bool,
     typer.Option("--yes/--dry-run", help="do it, or only say what would be done (the default)"),
 ]
+AcceptLoss = Annotated[
+    bool,
+    typer.Option("--accept-loss", help="go on even if all records, or more than half, would go"),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -125,6 +129,7 @@ def run(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="try the quarantined records again")
     ] = False,
+    accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
     """Export, embed, load and verify, resuming; stops before the swap unless --swap."""
@@ -136,7 +141,11 @@ def run(
     if until not in get_args(Stage):
         raise UsageError(f"--until {until}: no such stage", f"One of {', '.join(get_args(Stage))}.")
     result = _migration(manifest).run(
-        until=until, swap=swap, if_changed=if_changed, retry_quarantined=retry_quarantined
+        until=until,
+        swap=swap,
+        if_changed=if_changed,
+        retry_quarantined=retry_quarantined,
+        accept_loss=accept_loss,
     )
     _show(result, result_text, as_json)
     raise typer.Exit(result.exit_code)
@@ -160,15 +169,22 @@ def verify(
 
 
 @app.command()
-def swap(manifest: ManifestPath, yes: Yes = False, as_json: Json = False) -> None:
+def swap(
+    manifest: ManifestPath, yes: Yes = False, accept_loss: AcceptLoss = False, as_json: Json = False
+) -> None:
     """Move the live name to the new collection."""
-    _moved(_migration(manifest).swap(dry_run=not yes), as_json)
+    _moved(_migration(manifest).swap(dry_run=not yes, accept_loss=accept_loss), as_json)
 
 
 @app.command()
-def sweep(manifest: ManifestPath, as_json: Json = False) -> None:
+def sweep(
+    manifest: ManifestPath,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what is lost")] = False,
+    accept_loss: AcceptLoss = False,
+    as_json: Json = False,
+) -> None:
     """Carry writes that landed in the collection that is not live since the name moved."""
-    _moved(_migration(manifest).sweep(), as_json)
+    _moved(_migration(manifest).sweep(dry_run=dry_run, accept_loss=accept_loss), as_json)
 
 
 @app.command()
@@ -176,7 +192,11 @@ def rollback(
     manifest: ManifestPath,
     yes: Yes = False,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="go back even where rows cannot be carried")
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="go back even where rows cannot be carried, or all, or more than half, are lost",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -190,12 +210,14 @@ def clean(
         str, typer.Argument(metavar="MANIFEST|URL", help="a migration's YAML file, or a database")
     ],
     yes: Yes = False,
+    accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
     """Delete the collection that is not live: the old one after a swap, else the shadow. With a
     database's URL: what it has brought along from another one, where runs had left it."""
     if not is_url(target):
-        _moved(_migration(Path(target)).clean(dry_run=not yes), as_json)
+        moving = _migration(Path(target))
+        _moved(moving.clean(dry_run=not yes, accept_loss=accept_loss), as_json)
         return
     from reembed.cli.text import cleaned_text
     from reembed.cutover.leftovers import clean_database

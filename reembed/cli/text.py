@@ -11,10 +11,14 @@ from rich.text import Text
 from reembed.cutover.leftovers import Cleaned
 from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
+from reembed.run.loss import Loss
 from reembed.run.steps import Step
 from reembed.stages.plan import Plan, Problem, human_bytes
 
 STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
+NEEDS_WORD = (
+    "if that was not meant, restore them; a command that would go on with it asks for --accept-loss"
+)
 
 
 def plan_text(plan: Plan) -> RenderableType:
@@ -48,6 +52,7 @@ def plan_text(plan: Plan) -> RenderableType:
     for command in plan.executes:
         table.add_row("executes", command)
     lines = [_problem("warning", "yellow", problem) for problem in plan.warnings]
+    lines += [_problem("lost", "bold red", Problem(str(loss), NEEDS_WORD)) for loss in plan.losses]
     lines += [_problem("blocked", "bold red", problem) for problem in plan.blockers]
     if plan.application_config is not None:
         lines.append(Text("the configuration to deploy with the swap:", "bold"))
@@ -65,6 +70,7 @@ def result_text(result: RunResult) -> RenderableType:
         table.add_row("records", f"{result.exported:,} exported = {result.loaded:,} loaded + "
                                  f"{result.quarantined:,} quarantined")  # fmt: skip
     table.add_row("run", result.path)
+    _add_losses(table, result.losses)
     for message in result.messages:
         table.add_row("", message)
     parts: list[RenderableType] = [table]
@@ -106,7 +112,8 @@ def swap_text(result: SwapResult) -> RenderableType:
     """What a swap, rollback, sweep or clean did or would do, and what to type next."""
     if result.done:
         return Group(_moved_text(result), *_steps(result.steps))
-    return Group(_moved_text(result), Text("Nothing was done. Add --yes to do it.", "bold"))
+    do_it = "Leave --dry-run out" if result.action == "sweep" else "Add --yes"
+    return Group(_moved_text(result), Text(f"Nothing was done. {do_it} to do it.", "bold"))
 
 
 def _moved_text(result: SwapResult) -> RenderableType:
@@ -127,6 +134,7 @@ def _moved_text(result: SwapResult) -> RenderableType:
                                     f"itself, e.g. {', '.join(result.conflicts[:5])}")  # fmt: skip
     if result.lost:
         table.add_row("lost", f"{len(result.lost):,} rows, e.g. {', '.join(result.lost[:5])}")
+    _add_losses(table, result.losses)
     for message in result.messages:
         table.add_row("", message)
     return table
@@ -155,6 +163,11 @@ def _names_text(result: SwapResult) -> str:
     return (
         f"would serve {result.collection}; the present collection would be kept as {result.parked}"
     )
+
+
+def _add_losses(table: Table, losses: list[Loss]) -> None:
+    for loss in losses:
+        table.add_row("lost", Text(f"{loss}: {NEEDS_WORD}", "bold red"))
 
 
 def human_time(seconds: float) -> str:

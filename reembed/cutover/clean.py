@@ -1,8 +1,9 @@
 """`clean`: delete the collection that is not live, by object id, after a check.
 
-A store may delete a collection record by record, and go on with it when this process is gone. So
-the intent is journalled first: from then on what the collection lacks is nobody's deletion, nothing
-is compared with it any more, and only `clean` goes on with the run.
+Nothing is deleted unless the live name leads to a collection that holds what goes: looked up right
+before, and again by a call that goes on with a killed one. A store may delete a collection record
+by record, and go on with it when this process is gone. So the intent is journalled first: from then
+on what the collection lacks is nobody's deletion, and only `clean` goes on with the run.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
+from reembed.cutover.losses import with_losses
 from reembed.cutover.move import let_writes_go, outcome, swap_kind
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.ledger import Ledger
+from reembed.run.loss import loss_in
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
-from reembed.stages.refusals import leads_to
 from reembed.stores.collection import Collection
 from reembed.sync.difference import find_late, without_conflicts
 from reembed.sync.recover import load_rest, mend_shards, refuse_late
+
+OLD_DELETED = "the old collection is deleted"
+LOST_IN_OLD = (
+    "If the deletions were meant, `reembed sweep --accept-loss` carries them into the live "
+    "collection first; if not, `reembed clean --accept-loss` leaves them behind."
+)
 
 
 def clean_run(s: Session, dry_run: bool) -> SwapResult:
@@ -34,100 +42,147 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
             "Run the same command (swap or rollback) again first.",
         )
     if dry_run:
-        return outcome(s, "clean", False)
+        return _dry_run(s)
     let_writes_go(s)
-    done = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
+    done, *told = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
     s.old.stop_capture()
     if s.run.history.shadow_id is not None and s.new.describe() is not None:
         s.new.stop_capture()
     s.run.history.write(events.Cleaned(what=done))
-    return replace(outcome(s, "clean", True), messages=[done])
+    return replace(outcome(s, "clean", True), messages=[done, *told])
 
 
-def _drop_old(s: Session) -> str:
-    manifest = s.manifest
+def _dry_run(s: Session) -> SwapResult:
+    """What would go, and what nobody but the collection to be deleted holds."""
+    result = with_losses(s, outcome(s, "clean", False))
+    history = s.run.history
+    if history.shadow_id is None or not history.shards("embed"):
+        return result
+    doomed, other = (s.old.whole, s.new) if history.last_move == "swap" else (s.new, s.old.whole)
+    if doomed.describe() is None:
+        return result
+    live = live_now(s)
+    if live.id == doomed.id:
+        return result
+    found = held_elsewhere(s, doomed, Collection(other.store, live.id))
+    return replace(result, messages=[*result.messages, *found.messages()])
+
+
+def _drop_old(s: Session) -> list[str]:
+    """Delete the parked collection of a swap. Returns what was done, in words.
+
+    Raises:
+        PreflightError: it is kept for longer, or holds late writes.
+        SourceChangedError: the live name leads somewhere else.
+        LossError: it is the last to hold some of its records.
+    """
+    manifest, parked, live = s.manifest, s.old, s.new
     if swap_kind(s).kind == "config":
         raise PreflightError(
             f"no name moved, so reembed cannot see which collection the application reads; "
             f"{manifest.source.collection!r} stays",
             "Once its configuration has changed, delete the old collection yourself.",
         )
-    if s.run.history.dropping is None:
-        mend_shards(s, embedding=False)  # the old collection is what they are made from
-        load_rest(s)
-    return drop_old(s.old, s.new, manifest.live, s.run, s.ledger, manifest.swap.keep_old_seconds)
-
-
-def _drop_shadow(s: Session) -> str:
-    """Give up a run that is not swapped: delete its shadow, keep its shards and the source."""
-    id = s.run.history.shadow_id or intended_shadow(s.store, s.run)
-    if id is None:
-        return "there was no shadow to delete"
-    unread = ""
-    if s.run.history.dropping is None and s.run.history.shadow_was_live:
-        try:
-            if s.store.catalog.describe_id(id) is not None:
-                refuse_late(s)
-        except DamagedStoreError:
-            unread = "; its index could not be read, so what came late to it, if anything, is lost"
-    same_store = s.manifest.target_url == s.manifest.source.url
-    live = s.manifest.live if same_store else None
-    return drop_shadow(Collection(s.store, id), s.run, live) + unread
-
-
-def drop_old(
-    parked: Collection, live: Collection, name: str, run: RunDir, ledger: Ledger, keep_seconds: int
-) -> str:
-    """Delete the parked collection of a swap. Returns what was done, in words.
-
-    Raises:
-        PreflightError: it is kept for longer, or holds late writes.
-        SourceChangedError: the live name leads somewhere else.
-    """
-    begun = run.history.dropping == parked.id
-    due = run.history.require(events.SwapDone).t + keep_seconds
+    begun = s.run.history.dropping == parked.id
+    due = s.run.history.require(events.SwapDone).t + manifest.swap.keep_old_seconds
     if time.time() < due and not begun:
         raise PreflightError(
             f"the old collection is kept until {time.strftime('%F %T', time.localtime(due))} "
             "(swap.keep_old)",
             "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now.",
         )
-    now = parked.store.resolve(name).id
+    now = live_now(s).id
     if begun and now == parked.id and live.describe() is None:
-        return "the old collection is deleted"  # its last note went before this was journalled
+        return [OLD_DELETED]  # its last note went before this was journalled
     if now != live.id:
         raise SourceChangedError(
-            f"{name!r} no longer leads to the collection that this run swapped in",
+            f"{manifest.live!r} no longer leads to the collection that this run swapped in",
             "Another swap has happened since; nothing was deleted.",
         )
-    if not begun and parked.describe() is not None:
-        found = find_late(parked, run, ledger)
-        late, _ = without_conflicts(live, found, ledger)
-        if late:
-            raise PreflightError(
-                f"the old collection holds {len(late):,} late writes that the live one lacks",
-                "Carry them over with `reembed sweep` first.",
-            )
-    _drop(parked, run)
-    return "the old collection is deleted"
+    told: list[str] = []
+    if parked.describe() is not None:
+        if not begun:
+            mend_shards(s, embedding=False)  # the old collection is what they are made from
+            load_rest(s)
+            _refuse_late_writes(s)
+        told = _check_held(s, parked.whole, live, "the old collection")
+    _drop(parked, s.run)
+    return [OLD_DELETED, *told]
 
 
-def drop_shadow(shadow: Collection, run: RunDir, live: str | None) -> str:
-    """Delete the shadow of a run that is not swapped. Returns what was done, in words.
+def _refuse_late_writes(s: Session) -> None:
+    """Raise unless all that was written to the old collection late is in the live one."""
+    found = find_late(s.old, s.run, s.ledger)
+    late, _ = without_conflicts(s.new, found, s.ledger)
+    loss = loss_in("the old collection", found.changed, found.deleted, s.run, s.ledger)
+    if late.deleted and loss.is_mass:
+        s.loss_guard.refuse(loss, LOST_IN_OLD, " since the swap, which the live one still has")
+        late.deleted = []
+    if late:
+        raise PreflightError(
+            f"the old collection holds {len(late):,} late writes that the live one lacks",
+            "Carry them over with `reembed sweep` first.",
+        )
 
-    Args:
-        live: the live name, None where it is in another store.
+
+def _drop_shadow(s: Session) -> list[str]:
+    """Give up a run that is not swapped: delete its shadow, keep its shards and the source.
+    Returns what was done, in words.
 
     Raises:
-        SourceChangedError: the live name leads to it.
+        SourceChangedError: the live name leads to the shadow.
+        LossError: it is the last to hold some of its records.
     """
-    if live is not None and leads_to(shadow.store, live, shadow.id):
+    id = s.run.history.shadow_id or intended_shadow(s.store, s.run)
+    if id is None:
+        return ["there was no shadow to delete"]
+    shadow = Collection(s.store, id)
+    if not _is_there(shadow):
+        _drop(shadow, s.run)
+        return ["there was no shadow to delete"]
+    live = live_now(s)
+    if live.id == id and s.manifest.target_url == s.manifest.source.url:
         raise SourceChangedError(
-            f"{live!r} leads to the shadow, though this run did not swap it",
+            f"{s.manifest.live!r} leads to the shadow, though this run did not swap it",
             "Nothing was deleted; look at the store.",
         )
-    _drop(shadow, run)
-    return "the shadow is deleted; the live collection is untouched"
+    was_live = s.run.history.dropping is None and s.run.history.shadow_was_live
+    unread, told = "", list[str]()
+    try:
+        if was_live:
+            refuse_late(s)
+        told = _check_held(s, shadow, Collection(s.source_store, live.id), "the shadow")
+    except DamagedStoreError:
+        if not live.count:
+            raise
+        if was_live:
+            unread = "; its index could not be read, so what came late to it, if anything, is lost"
+    _drop(shadow, s.run)
+    return [f"the shadow is deleted; the live collection is untouched{unread}", *told]
+
+
+def _is_there(collection: Collection) -> bool:
+    """Whether the collection exists, be it one that the store cannot read."""
+    try:
+        return collection.describe() is not None
+    except DamagedStoreError:
+        return True
+
+
+def _check_held(s: Session, doomed: Collection, live: Collection, name: str) -> list[str]:
+    """Look whether the live collection holds what this one holds; journal what goes. Returns what
+    is to be told.
+
+    Raises:
+        LossError: see `refuse_last_copy`.
+    """
+    if not s.run.history.shards("embed"):
+        return []
+    found = held_elsewhere(s, doomed, live)
+    refuse_last_copy(s, name, found, s.run.history.records_before_clean)
+    checked = events.CleanChecked(id=doomed.id, live=live.id, **found.to_dict())
+    s.run.history.write(checked)
+    return found.messages()
 
 
 def _drop(collection: Collection, run: RunDir) -> None:

@@ -69,7 +69,9 @@ def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
         shadow_name = s.run.history.shadow_name
         old_model = s.manifest.source.model
         settings = old_model.to_dict() if old_model else s.source.model
-        exchange = Exchange(s.manifest.live, old_id, new_id, shadow_name, settings)
+        there = kind.kind == "config" or s.store.catalog.describe_id(new_id) is not None
+        outgoing = new_id if there else None
+        exchange = Exchange(s.manifest.live, old_id, outgoing, shadow_name, settings)
     return move_live_name(s.store, s.run, action, kind.kind, exchange)
 
 

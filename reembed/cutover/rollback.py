@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
     finish_move,
     hold_writes,
@@ -16,15 +17,18 @@ from reembed.cutover.move import (
     swap_kind,
     variables_of,
 )
-from reembed.errors import LockedError, PreflightError
+from reembed.errors import LockedError, LossError, PreflightError
+from reembed.records import SHARD_ROWS, chunked
 from reembed.results import SwapResult
 from reembed.run import events
+from reembed.run.loss import Loss, loss_in, worst
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.values import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
-from reembed.sync.recover import settle, way_back_of
+from reembed.sync.difference import find_late
+from reembed.sync.recover import LOST_AFTER_ROLLBACK, settle, way_back_of
 from reembed.sync.sweep import SWEEP_SECONDS
 
 STILL_WRITTEN_BACK = (
@@ -33,7 +37,7 @@ STILL_WRITTEN_BACK = (
 )
 
 
-def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
+def rollback_run(s: Session, dry_run: bool) -> SwapResult:
     """Carry back what was written since, and move the live name to the old collection.
 
     It is the emergency exit: no hold, no pause and no budget stops it.
@@ -46,14 +50,16 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
         return replace(already, messages=["it is rolled back already"])
     kind = swap_kind(s)
     if dry_run:
-        return outcome(s, "rollback", False, kind)
+        return with_losses(s, outcome(s, "rollback", False, kind))
     old_id = s.old.id
     if s.old.describe() is None:
         raise PreflightError(
             f"the old collection (id {old_id}) is gone, so there is nothing to go back to",
-            "The run's export shards still hold every record with its old vector.",
+            f"The export shards of {s.run.path} still hold every record with its old vector.",
         )
     variables = variables_of(s, "rollback")
+    if s.new.describe() is None:
+        return _back_without_new(s, kind, variables)
     way_back, before = way_back_of(s), CarriedBack()
     if s.run.history.rollback_unfinished:
         receipt = moving.receipt_of(s, "rollback")
@@ -61,13 +67,16 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
     elif s.run.history.pending_move == "rollback" and not leads_to(
         s.store, s.manifest.live, s.new.id
     ):
+        if not leads_to(s.source_store, s.manifest.live, old_id):  # in a rename's gap
+            refuse_emptied_old(s)
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
     else:
+        refuse_emptied_old(s)
         if s.run.history.pending_move is None:
             run_before(s, variables)
         settle(s, embedding=False)
-        receipt, late = _move_back_held(s, kind, way_back, before, accept_loss)
+        receipt, late = _move_back_held(s, kind, way_back, before)
     let_writes_go(s)
     messages = _carry_late_until_quiet(way_back, late)
     messages += _left_messages(late) + run_after(s, variables)
@@ -80,17 +89,38 @@ def rollback_run(s: Session, dry_run: bool, accept_loss: bool) -> SwapResult:
     )  # fmt: skip
 
 
+def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> SwapResult:
+    """The way back where somebody deleted the live collection: on a person's word, the name goes to
+    the old one as it is. Nobody can write to what is not there, so no writer waits."""
+    total, quarantined = s.ledger.counts()
+    count = s.old.count()
+    loss = Loss("the live collection, which is gone,", total - quarantined, total - quarantined)
+    if not s.run.history.rollback_unfinished:
+        s.loss_guard.refuse(
+            loss, f"With --accept-loss the live name goes back to the old collection as it is, "
+            f"with {count:,} records; what was written since the swap is lost.",
+        )  # fmt: skip
+        if s.run.history.pending_move is None:
+            run_before(s, variables)
+        move(s, "rollback", kind)
+    let_writes_go(s)
+    messages = run_after(s, variables)
+    s.run.history.write(events.RollbackFinished(carried=0))
+    return replace(outcome(s, "rollback", True, kind), messages=messages)
+
+
 def _move_back_held(
-    s: Session, kind: SwapPlan, way_back: WayBack, before: CarriedBack, accept_loss: bool
+    s: Session, kind: SwapPlan, way_back: WayBack, before: CarriedBack
 ) -> tuple[Receipt, CarriedBack]:
     """Carry what was written, and move back while writers wait; again if another session is in the
     way. Adds to `before` what was carried ahead of the move; returns what was carried after it."""
     for tries_left in reversed(range(moving.MOVE_TRIES)):
-        before.add(way_back.carry(accept_loss))
+        before.add(way_back.carry())
         try:
             with hold_writes(s, kind, s.old.id):
                 if before.carried or way_back.logged:  # what came meanwhile
-                    before.add(way_back.carry(accept_loss))
+                    before.add(way_back.carry())
+                _refuse_fewer(s, kind)
                 if s.run.history.pending_move == "rollback":
                     receipt = finish_move(s.store, s.run, "rollback")
                 else:
@@ -113,19 +143,73 @@ def _carry_late_until_quiet(way_back: WayBack, late: CarriedBack) -> list[str]:
     return [STILL_WRITTEN_BACK] if found else []
 
 
+OLD_LOST = (
+    "Nothing is lost: the live name stays where it is. To have the old collection whole again, "
+    "restore what it lacks (the export shards of {} hold every record with its old vector); with "
+    "--accept-loss the live name goes back to it as it is."
+)
+
+
+def refuse_emptied_old(s: Session) -> None:
+    """Raise LossError if the old collection has lost a mass of records that are in the live one,
+    or that the run knows, since it was caught up with; and nobody accepted it."""
+    found = find_late(s.old, s.run, s.ledger, since=s.run.history.compared_until)
+    if not found.deleted:
+        return
+    pages = chunked(found.deleted, SHARD_ROWS)
+    kept = sum(len(s.new.fetch(ids, vectors=False)) for ids in pages)
+    loss = worst(
+        loss_in("the old collection", found.changed, found.deleted, s.run, s.ledger),
+        Loss("the old collection", s.new.count(), kept),
+    )
+    s.loss_guard.refuse(loss, OLD_LOST.format(s.run.path), " since the swap")
+
+
+def _refuse_fewer(s: Session, kind: SwapPlan) -> None:
+    """The last look before the name moves, while writers wait."""
+    if kind.kind == "config":  # no name moves
+        return
+    old, new = s.old.count(), s.new.count()
+    loss = Loss("the old collection, beside the live one,", new, max(0, new - old))
+    s.loss_guard.refuse(loss, OLD_LOST.format(s.run.path))
+
+
 def sweep_back(s: Session) -> SwapResult:
-    """After a rollback: what handles that were held wrote to the new collection."""
+    """After a rollback: what handles that were held wrote to the new collection.
+
+    Raises:
+        LossError: it lacks a mass of records that the live collection has. What was written to it
+            was carried, and the live collection keeps them.
+    """
     late = way_back_of(s).carry_late()
+    if late.withheld is not None:
+        raise LossError(
+            f"{late.withheld}; {WITHHELD}; {late.carried:,} other late writes were carried",
+            LOST_AFTER_ROLLBACK,
+        )
     return replace(
         outcome(s, "sweep", True), swept=late.carried, conflicts=late.conflicts,
         messages=_left_messages(late),
     )  # fmt: skip
 
 
+WITHHELD = "these deletions were not carried, so the live collection keeps its records"
+
+
+def withheld_message(loss: Loss) -> str:
+    """What a move that is done says of a mass of deletions that it did not carry."""
+    return (
+        f"{loss}; {WITHHELD}. If they were meant, `reembed sweep --accept-loss` carries them; if "
+        "not, `reembed clean --accept-loss` deletes the other collection and leaves them behind"
+    )
+
+
 def _left_messages(carried: CarriedBack) -> list[str]:
+    told = [] if carried.withheld is None else [withheld_message(carried.withheld)]
     if not carried.left:
-        return []
+        return told
     return [
+        *told,
         f"{len(carried.left):,} rows written to the new collection late cannot go back and stay "
-        f"there, e.g. {', '.join(carried.left[:5])}"
+        f"there, e.g. {', '.join(carried.left[:5])}",
     ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from reembed.applications.mem0.plan import application_config, prepare
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
     finish_move,
     hold_writes,
@@ -17,8 +18,8 @@ from reembed.cutover.move import (
     swap_kind,
     variables_of,
 )
-from reembed.cutover.rollback import sweep_back
-from reembed.errors import LockedError
+from reembed.cutover.rollback import WITHHELD, sweep_back, withheld_message
+from reembed.errors import LockedError, LossError, SourceChangedError
 from reembed.results import SwapResult, wrong_state
 from reembed.run import events
 from reembed.run.guards import guard_messages, refuse_held
@@ -34,7 +35,8 @@ from reembed.sync.recover import (
     resync_shadow,
     settle,
 )
-from reembed.sync.sweep import SWEEP_SECONDS, merge_intruder, sweep
+from reembed.sync.sweep import SWEEP_SECONDS, Swept, merge_intruder, sweep
+from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 
 DEPLOY = "deploy {} to the application now: until then its searches ask with the old model"
@@ -61,17 +63,20 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     kind = choose_kind(s.source_store, manifest, source)
     if dry_run:
         messages = [*guard_messages(manifest.state_dir), *_open_in_others(s)]
-        return replace(outcome(s, "swap", False, kind), messages=messages)
+        return with_losses(s, replace(outcome(s, "swap", False, kind), messages=messages))
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
+    require_shadow(s)
     mend_shards(s)
-    if run.history.last_move == "rollback":
+    if run.history.resync_due:
         resync_shadow(s)
     load_rest(s)
     caught_up = catch_up_source(s)
     refuse_held(manifest.state_dir)
+    told = check_shadow(s)
     run_before(s, variables_of(s, "swap"))
-    return _move_held(s, kind, caught_up)
+    result = _move_held(s, kind, caught_up)
+    return replace(result, messages=[*told, *result.messages])
 
 
 def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
@@ -85,6 +90,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
             with hold_writes(s, kind, s.new.id):
                 caught_up += catch_up_source(s)
                 check_deltas(s)
+                check_count(s)
                 if s.run.history.pending_move == "swap":
                     finish_move(s.store, s.run, "swap")
                 else:
@@ -106,10 +112,13 @@ def _finish_swap(s: Session) -> SwapResult:
     run = s.run
     s.spending.lift()
     if run.history.pending_move == "swap":
-        if leads_to(s.source_store, s.manifest.live, s.source.id):
-            # It did not get that far, and the application has written since.
+        there = leads_to(s.source_store, s.manifest.live, s.source.id)
+        if there or not leads_to(s.store, s.manifest.live, s.new.id):
             settle(s)
-            return _move_held(s, swap_kind(s), 0)
+            told = check_shadow(s)
+        if there:  # it did not get that far, and the application has written since
+            result = _move_held(s, swap_kind(s), 0)
+            return replace(result, messages=[*told, *result.messages])
         finish_move(s.store, run, "swap")
     settled = settle(s)
     kind = swap_kind(s)
@@ -140,42 +149,43 @@ def _open_in_others(s: Session) -> list[str]:
 
 def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
     """Carry what was written to the old collection between catch-up and move."""
-    swept, conflicts = _sweep_parked(s)
+    swept = _sweep_parked(s)
     messages = [_config_change(s)] if receipt.kind == "config" else []
     if receipt.kind != "config":
         let_writes_go(s)
-        more_swept, more, quiet = _sweep_until_quiet(s, swept)
-        swept, conflicts = swept + more_swept, sorted({*conflicts, *more})
-        messages += [] if quiet else [STILL_WRITTEN]
+        messages += [] if _sweep_until_quiet(s, swept) else [STILL_WRITTEN]
+    if swept.withheld is not None:
+        messages.append(withheld_message(swept.withheld))
+    carried, conflicts = swept.carried, swept.conflicts
     if receipt.intruder:
         merged, more = merge_intruder(
             receipt.intruder, s.new, s.ledger,
             lambda collection, difference: carry(s, collection, difference),
         )  # fmt: skip
-        swept, conflicts = swept + merged, conflicts + more
+        carried, conflicts = carried + merged, conflicts + more
         messages.append(
             f"somebody made a collection under the live name in the gap; {merged:,} records of "
             f"it were merged, and it is kept as {receipt.intruder!r}"
         )
-    return replace(outcome(s, "swap", True), swept=swept, conflicts=conflicts, messages=messages)
+    return replace(outcome(s, "swap", True), swept=carried, conflicts=conflicts, messages=messages)
 
 
-def _sweep_parked(s: Session) -> tuple[int, list[str]]:
+def _sweep_parked(s: Session) -> Swept:
     return sweep(
-        s.old, s.new, s.run, s.ledger,
+        s.old, s.new, s.run, s.ledger, s.loss_guard,
         lambda collection, difference: carry(s, collection, difference),
     )  # fmt: skip
 
 
-def _sweep_until_quiet(s: Session, swept: int) -> tuple[int, list[str], bool]:
-    """Sweep again while a sweep finds something, for SWEEP_SECONDS. Returns the records
-    carried, the ids left alone, and whether the last sweep found nothing to carry."""
-    total, conflicts, deadline = 0, set[str](), time.monotonic() + SWEEP_SECONDS
-    while swept and time.monotonic() < deadline:
-        swept, more = _sweep_parked(s)
-        total += swept
-        conflicts |= {*more}
-    return total, sorted(conflicts), not swept
+def _sweep_until_quiet(s: Session, swept: Swept) -> bool:
+    """Sweep again while a sweep finds something, for SWEEP_SECONDS; adds to `swept`. Returns
+    whether the last sweep found nothing to carry."""
+    found, deadline = swept.carried, time.monotonic() + SWEEP_SECONDS
+    while found and time.monotonic() < deadline:
+        more = _sweep_parked(s)
+        found = more.carried
+        swept.add(more)
+    return not found
 
 
 def _config_change(s: Session) -> str:
@@ -189,15 +199,48 @@ def _config_change(s: Session) -> str:
     )
 
 
-def sweep_run(s: Session) -> SwapResult:
-    """Carry what handles opened before a move wrote to the collection that is not live now."""
+LOST_AFTER_SWAP = (
+    "If the deletions were meant, `reembed sweep --accept-loss` carries them into the live "
+    "collection; if not, there is nothing to do, and `reembed clean --accept-loss` deletes the old "
+    "collection and leaves them behind."
+)
+
+
+def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
+    """Carry what handles opened before a move wrote to the collection that is not live now.
+
+    Raises:
+        LossError: it lacks a mass of records that the live collection has, and nobody accepted it.
+            What was written to it was carried, and the live collection keeps them.
+    """
+    state = s.run.history.state
+    back = s.run.history.shadow_was_live and state != "cleaned"
+    if not back and state != "swapped":
+        raise wrong_state(s.manifest, s.run, state, "swapped")
+    if dry_run:
+        return with_losses(s, outcome(s, "sweep", False))
     s.spending.lift()  # the live collection lacks these writes
     let_writes_go(s)
-    state = s.run.history.state
-    if s.run.history.shadow_was_live and state != "cleaned":
+    live, other = (s.old, s.new) if back else (s.new, s.old)
+    if live.describe() is None:
+        raise SourceChangedError(
+            f"the collection that was live, {live.id}, is gone, so there is nothing to carry to",
+            "Restore it"
+            + (". " if back else ", or go back with `reembed rollback --accept-loss`. ")
+            + f"The shards of {s.run.path} hold every record that this run moved.",
+        )
+    if other.describe() is None:
+        told = "the collection that is not live is gone, so there is nothing to carry"
+        return replace(outcome(s, "sweep", True), messages=[told])
+    if back:
         return sweep_back(s)
-    if state != "swapped":
-        raise wrong_state(s.manifest, s.run, state, "swapped")
     left = settle(s)
-    swept, conflicts = _sweep_parked(s)
-    return replace(outcome(s, "sweep", True), swept=swept, conflicts=[*left, *conflicts])
+    swept = _sweep_parked(s)
+    if swept.withheld is not None:
+        raise LossError(
+            f"{swept.withheld} since the swap; {WITHHELD}; {swept.carried:,} other late writes "
+            "were carried",
+            LOST_AFTER_SWAP,
+        )
+    conflicts = [*left, *swept.conflicts]
+    return replace(outcome(s, "sweep", True), swept=swept.carried, conflicts=conflicts)

@@ -193,6 +193,36 @@ class Recheck(Event):
     watermark: None = None
 
 
+class ResyncDone(Event):
+    """It is that now: what is written to it from here on is somebody else's."""
+
+    event = "resync-done"
+
+
+class LossAccepted(Event):
+    """Somebody said that a mass of records may go: so many of so many, and what is left."""
+
+    event = "loss-accepted"
+    collection: str
+    had: Count
+    lost: Count
+    left: Count
+
+
+class ShadowMended(Event):
+    """Before the move the shadow was not what the shards say, and was made so; in words."""
+
+    event = "shadow-mended"
+    what: tuple[str, ...]
+
+
+class ShadowOverwritten(Event):
+    """Somebody accepted that what others wrote to the shadow goes: so many records."""
+
+    event = "shadow-overwritten"
+    records: Count
+
+
 class ResyncBegun(Event):
     """The shadow, which a rollback left, is about to be made what the shards say again."""
 
@@ -344,6 +374,19 @@ class CarryDone(Event):
 
 
 # The end
+
+
+class CleanChecked(Event):
+    """The live collection was looked at before the other one is deleted: of its records so many are
+    gone or changed in the live one, and so many were never there."""
+
+    event = "clean-checked"
+    id: str
+    live: str
+    records: Count
+    gone: Count
+    changed: Count
+    only_here: Count
 
 
 class CleanBegun(Event):

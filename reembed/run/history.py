@@ -191,6 +191,15 @@ class History:
         last = self.last(events.Census, events.CaughtUp, events.Recheck)
         return last.watermark if last else None
 
+    @property
+    def most_records(self) -> int:
+        """The most records that the source had since the run began, or since somebody accepted a
+        loss. What goes a little at a time is held against this."""
+        most = 0
+        for event in self.all(events.Census, events.LossAccepted):
+            most = max(most, event.rows) if isinstance(event, events.Census) else event.left
+        return most
+
     # Moves of the live name
 
     @property
@@ -234,6 +243,15 @@ class History:
         return isinstance(last, events.RollbackDone)
 
     @property
+    def resync_due(self) -> bool:
+        """Whether the shadow, which was live before a rollback, is still to be made what the shards
+        say. Once that is done, what is written to it is somebody's, and not to be undone unseen."""
+        last = self.last(
+            events.SwapDone, events.RollbackDone, events.ResyncBegun, events.ResyncDone
+        )
+        return isinstance(last, events.RollbackDone | events.ResyncBegun)
+
+    @property
     def carry_interrupted(self) -> bool:
         """Whether a way back was begun and did not come to its end."""
         return isinstance(self.last(events.CarryBegun, events.CarryDone), events.CarryBegun)
@@ -260,6 +278,15 @@ class History:
             else:
                 ids.update(event.ids)
         return ids
+
+    @property
+    def records_before_clean(self) -> int:
+        """The most records that the collection had which `clean` is about to delete, when it
+        looked; 0 if it has not."""
+        most = 0
+        for event in self.all(events.CleanChecked, events.MoveDone):
+            most = max(most, event.records) if isinstance(event, events.CleanChecked) else 0
+        return most
 
     @property
     def dropping(self) -> str | None:

@@ -66,7 +66,7 @@ def take_census(source: Collection, described: CollectionInfo, run: RunDir) -> C
     done = run.history.census
     if done is not None:
         refuse_other(described, run.history.value(CollectionInfo, done.source, "the census"), run)
-        refuse_emptied(described, done.rows if source.where is None else 0)
+        refuse_emptied(described, done.rows if source.where is None else 0, run)
     if done is not None and file_matches(run, done.sha256):
         return Census(source.id, done.rows, done.watermark)
 

@@ -22,6 +22,7 @@ from reembed.records import Metric
 from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
+from reembed.run.loss import Loss
 from reembed.stages.estimate import Estimate, Known, make_estimate, timed
 from reembed.stages.refusals import existing, name_taken, refuse_empty
 from reembed.stages.shadow_spec import shadow_spec, target_name
@@ -53,6 +54,8 @@ class Plan:
             knows how to write it.
         old_model: what the store says of the model that made its vectors, and what of it is not
             believed; None where it says nothing.
+        losses: collections of a run that was begun which lack all, or more than half, of the
+            records that it knows of them.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Plan:
     old_model: dict[str, Any] | None = None
     warnings: list[Problem] = field(default_factory=list)
     blockers: list[Problem] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

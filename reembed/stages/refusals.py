@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.errors import (
+    CollectionNotFoundError,
+    LossError,
+    PreflightError,
+    SourceChangedError,
+)
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -78,13 +83,14 @@ def _about(info: CollectionInfo) -> str:
     )
 
 
-def refuse_emptied(source: CollectionInfo, exported: int) -> None:
-    """Raise SourceChangedError if a collection that was exported is empty now."""
+def refuse_emptied(source: CollectionInfo, exported: int, run: RunDir) -> None:
+    """Raise LossError if a collection that was exported is empty now. There is nothing to build of
+    it, whoever accepts that."""
     if exported and not source.count:
-        raise SourceChangedError(
+        raise LossError(
             f"{source.name!r} is empty, and it had {exported:,} records when it was exported",
-            "If that was meant, start over by moving the run directory away; if not, the run's "
-            "export shards still hold every record.",
+            "If that was meant, give this run up with `reembed clean --accept-loss`; if not, "
+            f"put the records back: the export shards of {run.path} still hold every one.",
         )
 
 

@@ -15,13 +15,14 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
-from reembed.errors import PreflightError, SourceChangedError
+from reembed.errors import PreflightError
 from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
 from reembed.run import events
 from reembed.run.ledger import UNKNOWN
+from reembed.run.loss import Loss, LossGuard, loss_in, worst
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back_log import Hashes, read_carried, write_carried
-from reembed.sync.difference import find_difference, refuse_collapse
+from reembed.sync.difference import find_difference
 from reembed.sync.grouped_writes import write_together
 from reembed.sync.old_vectors import OldVectors
 
@@ -43,12 +44,14 @@ class CarriedBack:
         lost: ids of rows that cannot go back and were accepted as lost.
         conflicts: ids that both collections have changed: the live one's version stays.
         left: ids of rows that cannot go back and were left where they are.
+        withheld: a mass of deletions that was not carried, since nobody accepted it.
     """
 
     carried: int = 0
     lost: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    withheld: Loss | None = None
 
     def add(self, more: CarriedBack) -> None:
         """Count what went back in another round, too."""
@@ -56,6 +59,7 @@ class CarriedBack:
         self.lost = sorted({*self.lost, *more.lost})
         self.conflicts = sorted({*self.conflicts, *more.conflicts})
         self.left = more.left
+        self.withheld = more.withheld
 
 
 @dataclass
@@ -63,31 +67,29 @@ class WayBack(OldVectors):
     """The two collections of a swap, and what it takes to bring rows from new to old."""
 
     new: Collection
+    guard: LossGuard
 
-    def carry(self, accept_loss: bool) -> CarriedBack:
+    def carry(self) -> CarriedBack:
         """Carry what was written since the swap into the old collection, before it goes live.
 
         Deletions are carried, rows whose text is unchanged keep their old vector, other rows are
         embedded with the old model. The new collection is right where both were changed.
 
         Raises:
-            PreflightError: rows would be lost, and `accept_loss` is not given.
-            SourceChangedError: the new collection lost most of its records, and `accept_loss` is
-                not given (with it, deletions are not carried then).
+            PreflightError: rows would be lost, and nobody accepted it.
+            LossError: the new collection lost most of its records, and nobody accepted it (if
+                somebody did, deletions are not carried).
         """
         known = self._known()
+        accept_loss = self.guard.accepted
         changed, deleted = self._written(known)
         spared: list[str] = []
-        try:
-            refuse_collapse("the live collection", len(deleted), len(changed), self.ledger)
-        except SourceChangedError as error:
-            if not accept_loss:
-                raise SourceChangedError(
-                    f"{error.message.replace('the export', 'the swap')}; rolling back would delete "
-                    "them from the old collection too",
-                    "With --accept-loss the old collection comes back as it was, with those "
-                    "records.",
-                ) from None
+        loss = self._loss("the live collection", changed, deleted)
+        if loss.is_mass:
+            self.guard.refuse(
+                loss, "With --accept-loss the old collection comes back as it was, with them.",
+                " since the swap; rolling back would delete them from the old collection too",
+            )  # fmt: skip
             spared, deleted = deleted, []
         if not accept_loss:
             self._refuse_unless_carriable(changed)
@@ -105,21 +107,35 @@ class WayBack(OldVectors):
         known = self._known()
         changed, deleted = self._written(known)
         conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
-        done = self._carry(
-            [id for id in changed if id not in conflicts],
-            [id for id in deleted if id not in conflicts],
-            known,
-            None,
-        )
+        changed = [id for id in changed if id not in conflicts]
+        lacking, deleted = deleted, [id for id in deleted if id not in conflicts]
+        withheld = None
+        if deleted:
+            loss = worst(
+                self._loss("the new collection", changed, lacking),
+                Loss("the live collection", self.old.count(), len(deleted)),
+            )
+            if not self.guard.accepts(loss):
+                withheld, deleted = loss, []
+        done = self._carry(changed, deleted, known, None)
         done.conflicts = sorted({*conflicts, *done.conflicts})
+        done.withheld = withheld
         return done
 
-    def late(self) -> list[str]:
-        """Ids written to the new collection after the way back, which the old one lacks."""
+    def late(self) -> tuple[list[str], Loss | None]:
+        """Ids written to or deleted from the new collection after the way back, which the old one
+        lacks; and, in place of its deletions, what it has lost where they are a mass."""
+        if self.new.describe() is None:
+            return [], None
         known = self._known()
-        ids = [id for part in self._written(known) for id in part]
-        conflicts = self._conflicts(ids, known, self._interrupted())
-        return [id for id in ids if id not in conflicts]
+        changed, deleted = self._written(known)
+        conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
+        loss = self._loss("the new collection", changed, deleted)
+        ids = changed if loss.is_mass else [*changed, *deleted]
+        return [id for id in ids if id not in conflicts], loss if loss.is_mass else None
+
+    def _loss(self, collection: str, changed: list[str], deleted: list[str]) -> Loss:
+        return loss_in(collection, changed, deleted, self.run, self.ledger, moved_only=True)
 
     # What was written
 

@@ -8,17 +8,19 @@ from reembed.errors import SourceChangedError
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
+from reembed.run.loss import LossGuard, loss_in
 from reembed.stores.collection import Collection
-from reembed.sync.difference import (
-    Difference,
-    find_difference,
-    refuse_collapse,
-)
+from reembed.sync.difference import Difference, find_difference
 
 CATCH_UP_ROUNDS = 10
 FEW_LEFT = 1_000
 """Catch-up ends with fewer differences than this, if each round finds as many as the last one did:
 somebody writes all the time, and the sweep after the move carries the rest."""
+
+MEANT = (
+    "If that was meant, say so with --accept-loss, or give this run up with `reembed clean`. If "
+    "not, put the records back: the export shards of {} still hold every one."
+)
 
 Carry = Callable[[Collection, Difference], list[str]]
 """`carry(collection, difference)`: export, embed and load what differs, as a delta. Returns the
@@ -33,6 +35,7 @@ def catch_up(
     name: str,
     run: RunDir,
     ledger: Ledger,
+    guard: LossGuard,
     carry: Carry,
 ) -> int:
     """Carry differences from the source to the shadow until a comparison finds none, or, where
@@ -42,7 +45,8 @@ def catch_up(
     Returns the number of records carried. The last comparison's watermark is journalled.
 
     Raises:
-        SourceChangedError: the source collapsed, or is written to faster than can be followed.
+        LossError: the source has lost most of its records, and nobody accepted it.
+        SourceChangedError: it is written to faster than can be followed.
     """
     carried = 0
     before: int | None = None
@@ -50,7 +54,8 @@ def catch_up(
     since = run.history.compared_until
     for _ in range(CATCH_UP_ROUNDS):
         difference = find_difference(source, ledger, since=since)
-        refuse_collapse(name, len(difference.deleted), len(difference.changed), ledger)
+        loss = loss_in(repr(name), difference.changed, difference.deleted, run, ledger)
+        guard.refuse(loss, MEANT.format(run.path))
         found = len(difference)
         if difference:
             carry(source, difference)

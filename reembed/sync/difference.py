@@ -11,17 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reembed.errors import SourceChangedError
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Entry, Ledger
 from reembed.stores.collection import Collection
-
-COLLAPSE_SHARE = 0.5
-"""A source that has lost more than this share of its records since the export is not caught up
-with but refused: a wiped database looks just like a very thorough deletion."""
-FEW = 10
-"""A loss of so few records is believed, unless it is all there were."""
 
 
 @dataclass
@@ -129,22 +122,6 @@ def find_late(
             merged = {id for id, entry in entries.items() if entry.shard in foreign}
             found.deleted = [id for id in found.deleted if id not in merged]
     return found
-
-
-def refuse_collapse(name: str, lost: int, changed: int, ledger: Ledger) -> None:
-    """Raise SourceChangedError if the collection has lost most of its records, or all of few.
-
-    Args:
-        lost, changed: records that it no longer has, and that are new or otherwise.
-    """
-    total, _ = ledger.counts()
-    emptied = 0 < total == lost and not changed
-    if emptied or lost > max(COLLAPSE_SHARE * total, FEW):
-        raise SourceChangedError(
-            f"{name!r} has lost {lost:,} of its {total:,} records since the export",
-            "If that was meant, start over by moving the run directory away; if not, the run's "
-            "export shards still hold every record.",
-        )
 
 
 def without_conflicts(

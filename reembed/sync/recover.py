@@ -18,10 +18,8 @@ from reembed.errors import (
     DamagedError,
     PreflightError,
 )
-from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
-from reembed.run.directory import RunDir
-from reembed.run.ledger import UNKNOWN, Entry, Ledger
+from reembed.run.ledger import UNKNOWN, Entry
 from reembed.run.quarantine import quarantined_of, write_quarantine
 from reembed.session import Session
 from reembed.stages.batched import Batched
@@ -31,11 +29,6 @@ from reembed.stages.export import census_ids, export, export_delta, is_complete,
 from reembed.stages.load import build_index, ensure_shadow, load
 from reembed.stages.plan import Plan, make_plan
 from reembed.stages.shadow_spec import shadow_spec, target_name
-from reembed.stages.shard_rows import (
-    displacing,
-    read_rows,
-    write_rows,
-)
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back import WayBack
 from reembed.sync.carry_back_log import CARRIED_FILE
@@ -43,6 +36,7 @@ from reembed.sync.catch_up import catch_up
 from reembed.sync.difference import Difference, find_difference
 from reembed.sync.load_live import load_into_live
 from reembed.sync.remake import Mending
+from reembed.sync.resync import resync
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
@@ -68,7 +62,7 @@ def run_stages(s: Session, until: Stage) -> None:
         return
     with _timed(s, "load"):
         load_shadow(s)
-        if s.run.history.last_move == "rollback":
+        if s.run.history.resync_due:
             resync_shadow(s)
         catch_up_source(s)
 
@@ -155,6 +149,7 @@ def resync_shadow(s: Session) -> None:
     """Make the shadow, which was live before a rollback, what the shards say again."""
     _begin_resync(s)
     resync(s.new, s.run, s.ledger)
+    s.run.history.write(events.ResyncDone())
 
 
 def _begin_resync(s: Session) -> None:
@@ -164,9 +159,17 @@ def _begin_resync(s: Session) -> None:
         remove(s.run.path / CARRIED_FILE)
 
 
+LOST_AFTER_ROLLBACK = (
+    "If the deletions were meant, `reembed sweep --accept-loss` carries them into the live "
+    "collection; if not, the same command with --accept-loss leaves them behind."
+)
+
+
 def refuse_late(s: Session) -> None:
     """Raise PreflightError if the new collection was written to after a rollback."""
-    late = way_back_of(s).late()
+    late, loss = way_back_of(s).late()
+    if loss is not None:
+        s.loss_guard.refuse(loss, LOST_AFTER_ROLLBACK, " after the rollback")
     if late:
         raise PreflightError(
             f"the new collection holds {len(late):,} writes that came after the rollback, e.g. "
@@ -278,7 +281,7 @@ def _known_without_ledger(s: Session, stem: str) -> dict[str, Entry]:
 def catch_up_source(s: Session) -> int:
     """Carry what was written to the source since. Returns the number of records carried."""
     return catch_up(
-        s.old, s.source.name, s.run, s.ledger,
+        s.old, s.source.name, s.run, s.ledger, s.loss_guard,
         lambda collection, difference: carry(s, collection, difference),
     )  # fmt: skip
 
@@ -295,30 +298,5 @@ def way_back_of(s: Session) -> WayBack:
         embed_shards(s)
     return WayBack(
         s.run, s.old.whole, s.ledger, s.template,
-        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.new,
+        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.new, s.loss_guard,
     )  # fmt: skip
-
-
-def resync(shadow: Collection, run: RunDir, ledger: Ledger) -> int:
-    """Make the shadow what the shards say again, after it was live and written to.
-
-    Returns the number of records put back or removed. What those writes were is in the source by
-    now (rollback carried them), and catch-up brings them from there, as it does what was displaced.
-    """
-    export_shards, embed_shards = run.shards("export"), run.shards("embed")
-    difference = find_difference(shadow, ledger, include_quarantined=False)
-    ids = [*difference.changed, *difference.deleted]
-    wanted: dict[str, set[str]] = {}
-    known = ledger.lookup(ids)
-    for id, entry in known.items():
-        if not entry.quarantined and entry.row_sha256 != UNKNOWN:
-            wanted.setdefault(entry.shard, set()).add(id)
-    strays = [id for id in ids if id not in known or known[id].quarantined]
-    for page in chunked(strays, SHARD_ROWS):
-        shadow.delete(page)
-    todo = {id for members in wanted.values() for id in members}
-    for stem, members in wanted.items():
-        rows = read_rows(run, export_shards[stem], embed_shards[stem])
-        write_rows(displacing(shadow.replace, shadow, run, stem, todo), rows, members)
-        todo -= members
-    return len(ids)

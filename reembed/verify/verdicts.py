@@ -38,7 +38,7 @@ def verify_run(s: Session) -> Verdict:
     _ = s.fingerprint  # the model must still be the one that embedded
     spent = s.meter()
     try:
-        verdict = _verification(s).verdict(s.progress)
+        verdict = verification(s).verdict(s.progress)
     except BudgetError as error:
         raise budget_stop(s, error.tokens, "verifying") from None
     opened = opening_gate(
@@ -63,7 +63,7 @@ def verify_run(s: Session) -> Verdict:
 
 def verify_slice(s: Session, part: str) -> Verdict:
     """Check the integrity of one slice, `n/t`, of the records."""
-    verdict = _verification(s).slice_verdict(part, s.progress)
+    verdict = verification(s).slice_verdict(part, s.progress)
     s.run.history.write(events.SliceVerdict(slice=part, passed=verdict.passed))
     return verdict
 
@@ -72,7 +72,8 @@ def _one_store(s: Session) -> bool:
     return s.manifest.target_url == s.manifest.source.url
 
 
-def _verification(s: Session) -> Verification:
+def verification(s: Session) -> Verification:
+    """The gates of this run's shadow, with what the session has open."""
     manifest = s.manifest
     old_embedder = s.old_embedder
     return Verification(
@@ -140,8 +141,8 @@ def check_deltas(s: Session) -> None:
             after.add(event.shard.stem)
     if not after:
         return
-    verification = _verification(s)
-    stems = [stem for stem in verification.embeds if stem.startswith(DELTA) or stem in after]
-    gate: Gate = verification.integrity(s.progress, stems)
+    checks = verification(s)
+    stems = [stem for stem in checks.embeds if stem.startswith(DELTA) or stem in after]
+    gate: Gate = checks.integrity(s.progress, stems)
     if gate.status != "pass":
-        raise gate_error(Verdict(s.run.run_id, verification.seed, (gate,)))
+        raise gate_error(Verdict(s.run.run_id, checks.seed, (gate,)))

@@ -73,6 +73,7 @@ class Stories(RuleBasedStateMachine):
         model: what the application wrote through the live name: id to text and number.
         late: what a handle that was opened before a move wrote to the other collection since, and
             no sweep has carried yet.
+        gone: ids deleted since the migration began; least, most: how many records there were.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,8 @@ class Stories(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="stories-"))
         self.model: dict[str, tuple[str, int]] = {}
         self.late: dict[str, tuple[str, int]] = {}
+        self.gone: set[str] = set()
+        self.least = self.most = 0
         self.migrations = 0
         self.state: State = "created"
         self.begun = False
@@ -106,6 +109,7 @@ class Stories(RuleBasedStateMachine):
     def next_migration(self, source: str) -> None:
         """A manifest from the model that the live collection has now to the other one."""
         self.migrations += 1
+        self.gone, self.least, self.most = set(), len(self.model), len(self.model)
         target = "new" if source == "old" else "old"
         self.manifest = write_manifest(
             self.folder, f"chroma:{self.folder / 'db'}", f"m{self.migrations}.yaml",
@@ -132,6 +136,7 @@ class Stories(RuleBasedStateMachine):
                 metadatas=[metadata_of(number)],
             )  # fmt: skip
         self.model[id] = text, number
+        self.most = max(self.most, len(self.model))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), number=st.integers(0, 9))
@@ -149,13 +154,20 @@ class Stories(RuleBasedStateMachine):
             docs.update(ids=[id], documents=[text], embeddings=[vector_of(model, text)])
         self.model[id] = text, self.model[id][1]
 
-    @precondition(lambda self: len(self.model) > 3)
+    @precondition(lambda self: self.may_delete())
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
+        """One record; never so many that they are a mass, which needs a word."""
         id = data.draw(st.sampled_from(sorted(self.model)))
+        self.gone.add(id)
+        self.least = min(self.least, len(self.model) - 1)
         with self.live() as (docs, _):
             docs.delete(ids=[id])
         del self.model[id]
+
+    def may_delete(self) -> bool:
+        left = len(self.model) - 1
+        return 2 * (len(self.gone) + 1) <= min(self.least, left) and 2 * left >= self.most
 
     @precondition(lambda self: self.state in ("swapped", "rolled back") and not self.pending())
     @rule(id=st.sampled_from(LATE_IDS), text=TEXTS)
@@ -185,17 +197,19 @@ class Stories(RuleBasedStateMachine):
     def any_command(self, data: st.DataObject) -> None:
         self.command(data.draw(st.sampled_from([*LIKELY.get(self.state, ()), *ACTIONS])))
 
-    def command(self, action: str) -> None:
+    def command(self, action: str, accept: bool = False) -> ReembedError | None:
+        """Returns what it raised, which is what it should."""
         expected = self.refusal_of(action)
         try:
             result = eval(f"migration.{ACTIONS[action]}", {"migration": self.migration()})
         except ReembedError as error:
             assert expected and isinstance(error, expected), (action, self.state, error.message)
             self.look()
-            return
+            return error
         assert not expected, (action, self.state, "was not refused", result)
         self.look()
         self.check_finished(action)
+        return None
 
     @rule(
         data=st.data(),
@@ -233,6 +247,7 @@ class Stories(RuleBasedStateMachine):
             there = set(docs.get(include=[])["ids"])
         for id in [id for id in self.late if id in there]:
             self.model[id] = self.late.pop(id)
+        self.most = max(self.most, len(self.model))
 
     def refusal_of(self, action: str) -> type[ReembedError] | None:
         """What a command raises as things are; None where it does its work."""

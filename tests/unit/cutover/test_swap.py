@@ -548,7 +548,7 @@ def test_what_a_killed_clean_has_deleted_is_nobodys_deletion(
     for command in (one.sweep, one.rollback, one.swap, one.run, one.verify):
         with pytest.raises(UsageError, match="is cleaning") as refusal:
             command()
-        assert refusal.value.hint == "Next: reembed clean."
+        assert f"`reembed clean {path} --yes`" in refusal.value.hint
     assert "is deleted" in one.clean().messages[0]
     assert one.status().state == "cleaned"
     with chroma(database) as client:

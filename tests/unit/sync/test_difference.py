@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from reembed.errors import SourceChangedError
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.stores.collection import Collection
@@ -17,7 +16,6 @@ from reembed.sync.difference import (
     Difference,
     find_difference,
     find_late,
-    refuse_collapse,
     without_conflicts,
 )
 from tests.support.helpers import chroma, migration, names_in, run_dir, vector_of, write_manifest
@@ -88,17 +86,6 @@ def test_a_vector_alone_is_no_difference(loaded: Loaded) -> None:
         docs = client.get_collection("docs", embedding_function=None)
         docs.update(ids=["r1"], embeddings=[vector_of("old", "elsewhere")])
     assert len(loaded.difference()) == 0
-
-
-@pytest.mark.parametrize(("lost", "changed"), [(21, 0), (40, 0)])
-def test_a_collapse_is_refused(loaded: Loaded, lost: int, changed: int) -> None:
-    with pytest.raises(SourceChangedError, match=f"has lost {lost} of its 40"):
-        refuse_collapse("docs", lost, changed, loaded.ledger)
-
-
-def test_ordinary_deletions_are_no_collapse(loaded: Loaded) -> None:
-    refuse_collapse("docs", 20, 0, loaded.ledger)
-    refuse_collapse("docs", 0, 1_000, loaded.ledger)
 
 
 def test_conflicts_are_what_the_receiver_changed_itself(loaded: Loaded) -> None:

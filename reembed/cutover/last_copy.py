@@ -1,0 +1,124 @@
+"""Whether the live collection holds what another one holds, looked up before that one is deleted.
+
+What the application deleted from the live collection is gone because it said so; that is counted.
+What the live collection never had, or a mass of its records gone, is no deletion of the
+application's that anybody could tell, so it takes a person's word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from reembed.errors import CollectionNotFoundError, LossError
+from reembed.records import hashes_of
+from reembed.run import events
+from reembed.run.loss import Loss
+from reembed.session import Session
+from reembed.stores.collection import Collection
+from reembed.stores.values import CollectionInfo
+
+SHOWN = 5
+
+
+@dataclass
+class Difference:
+    """What a collection that is to be deleted holds and the live one does not.
+
+    Attributes:
+        records: of the one to be deleted.
+        gone: ids that were moved and that the live collection has no more.
+        changed: number of records that the live collection holds otherwise.
+        only_here: ids that the live collection never had as they are here: quarantined, or written
+            here by somebody else.
+    """
+
+    records: int = 0
+    gone: list[str] = field(default_factory=list)
+    changed: int = 0
+    only_here: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"gone": len(self.gone), "only_here": len(self.only_here)}
+
+    def messages(self) -> list[str]:
+        """What goes with the collection, for people."""
+        told = []
+        if self.gone:
+            told.append(
+                f"{len(self.gone):,} records of it were deleted from the live collection since, "
+                f"e.g. {', '.join(self.gone[:SHOWN])}"
+            )
+        if self.changed:
+            told.append(f"{self.changed:,} records were changed in the live collection since")
+        if self.only_here:
+            told.append(
+                f"{len(self.only_here):,} records are in this collection alone (quarantined, or "
+                f"written by somebody else), e.g. {', '.join(self.only_here[:SHOWN])}"
+            )
+        return told
+
+
+def live_now(s: Session) -> CollectionInfo:
+    """The collection that the application reads now.
+
+    Raises:
+        LossError: there is none.
+    """
+    store, live = s.source_store, s.manifest.live
+    for name in dict.fromkeys((live, s.manifest.source.collection)):
+        try:  # before a pointer is made, the application reads the source by its own name
+            return store.resolve(name)
+        except CollectionNotFoundError:
+            continue
+    raise LossError(
+        f"the live name {live!r} leads to no collection, so what would be deleted may be the last "
+        "copy; nothing was deleted",
+        "Restore the live collection first, from a backup or from the export shards of "
+        f"{s.run.path}; `reembed rollback --accept-loss` gives the name back to the old "
+        "collection after a swap. What nobody needs any more, delete in the store yourself.",
+    )
+
+
+def held_elsewhere(s: Session, doomed: Collection, live: Collection) -> Difference:
+    """Compare every record of a collection, by row hash, with the live one's."""
+    found = Difference()
+    for page in doomed.list_ids():
+        here = hashes_of(doomed.fetch(page.to_pylist(), vectors=False))
+        there = hashes_of(live.fetch(list(here), vectors=False))
+        other = [one for one, row in here.items() if there.get(one) != row]
+        known = s.ledger.lookup(other) if other else {}
+        found.records += len(here)
+        for one in other:
+            entry = known.get(one)
+            if one not in there:
+                mine = entry is None or entry.quarantined
+                (found.only_here if mine else found.gone).append(one)
+            elif entry is not None and there[one] == entry.row_sha256 != here[one]:
+                found.only_here.append(one)
+            else:  # the live one is right
+                found.changed += 1
+    return found
+
+
+def refuse_last_copy(s: Session, name: str, found: Difference, before: int) -> None:
+    """Raise LossError if records would be gone for good that nobody deleted on purpose, unless it
+    is accepted.
+
+    Args:
+        before: records that it held when a killed call began to delete it; 0 if none did.
+    """
+    had = max(found.records, before)
+    lost = len(found.gone) + len(found.only_here)
+    loss = Loss("the live collection, beside the one to be deleted,", had, lost)
+    if not found.only_here and not loss.is_mass:
+        return
+    if s.accept_loss:
+        s.run.history.write(events.LossAccepted(**loss.to_dict(), left=loss.left))
+        return
+    raise LossError(
+        f"{name} is the last to hold {lost:,} of its {had:,} records: "
+        f"{'; '.join(found.messages())}; nothing was deleted",
+        "With --accept-loss they are deleted for good. Else put back into the live collection what "
+        "should be there, and run the same command again.",
+    )
