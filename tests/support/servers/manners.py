@@ -155,7 +155,7 @@ MANNERS: dict[str, Manner] = {
     "a text spoils its whole batch": Manner(poisoned(Fault("nan", row=None)), extra=ISOLATE,
                                             quarantined=True, again=True),
     "a text hangs": Manner(poisoned(Fault("hang")), extra=ISOLATE, quarantined=True,
-                           model={"options": {"timeout": 1.0}}),
+                           model={"options": {"timeout": 0.6}}),
     # Limits of a request
     "ten texts, as DashScope": Manner(above(10, status(
         400, "batch size is invalid, it should not be larger than 10.: input.contents")), batch=10),
