@@ -96,6 +96,7 @@ def with_retries(
     contacted: Callable[[], bool],
     on_retry: Callable[[float], None],
     attempts: int | None = None,
+    strict: bool = False,
 ) -> T:
     """`send()`, again while it raises TransientError or UnreachableError and `policy` allows.
 
@@ -105,6 +106,7 @@ def with_retries(
         on_retry: told the seconds of each wait before it begins.
         attempts: fewer tries than `policy` allows, where something may be wrong with what is sent;
             one that is only told to come slower, or that nobody hears, is no less patient.
+        strict: `attempts` holds for that one, too.
 
     Raises:
         TransientError, UnreachableError: the last failure.
@@ -124,7 +126,7 @@ def with_retries(
         patient = isinstance(error, UnreachableError) or getattr(error, "equal", False)
         if isinstance(error, TransientError) and error.rate_limited:
             patient = True
-        if attempts is not None and not patient:
+        if attempts is not None and (strict or not patient):
             most = min(most, attempts)
         return state.attempt_number >= most
 

@@ -142,7 +142,7 @@ class Sender:
             QuotaError: nothing more will come.
         """
         try:
-            self.request([CONTROL_TEXT], cancelled, False, attempts=CONTROL_ATTEMPTS)
+            self.request([CONTROL_TEXT], cancelled, False, attempts=CONTROL_ATTEMPTS, strict=True)
         except QuotaError:
             raise
         except BadRowsError as error:
@@ -215,6 +215,7 @@ class Sender:
         *,
         capped: bool = False,
         attempts: int | None = None,
+        strict: bool = False,
         checked: bool = True,
     ) -> Answer:
         """One request until it is answered well.
@@ -222,7 +223,7 @@ class Sender:
         Args:
             tokens: of the texts, where they are counted already.
             capped: a budget may stop it; else it is only counted.
-            attempts: see `with_retries`.
+            attempts, strict: see `with_retries`.
             checked: False to take an answer that cuts texts or gives some the same vector.
 
         Raises:
@@ -271,6 +272,7 @@ class Sender:
                 contacted=lambda: self._answered,
                 on_retry=lambda seconds: self.stats.add(retries=1, seconds_waiting=seconds),
                 attempts=attempts,
+                strict=strict,
             )
         except BadAnswer as error:
             if error.rows is not None:

@@ -204,6 +204,8 @@ class Settler:
             raise ProviderRefusedError(
                 f"{self._sender.where} now refuses everything: {error}", RESUME
             )
+        if isinstance(error, StillFailing) and error.error.rate_limited:
+            raise error.as_error(self._sender.where)  # it was waited for already
         try:
             answer = self._sender.ask(batch, call)
         except StillFailing as failing:
