@@ -11,9 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from reembed.stores.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("docs/adding-a-store.md", "docs/adding-a-provider.md")
@@ -71,6 +74,12 @@ def test_the_pages_have_what_they_name() -> None:
     assert [[bool(table) for _, table, _ in blocks] for blocks in found] == [
         [False, True, False], [False, True],
     ]  # fmt: skip
+
+
+def test_the_page_names_every_part_of_a_store() -> None:
+    page = (ROOT / PAGES[0]).read_text("utf-8")
+    for part in {field.name for field in fields(Store)} - {"url", "close"}:
+        assert re.search(rf"^\| .*`{part}`", page, re.M), f"the page does not name {part}"
 
 
 def test_the_new_store_passes_the_contract_suite_and_the_import_levels(copy: Path) -> None:

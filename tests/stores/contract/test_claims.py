@@ -1,4 +1,4 @@
-"""What every store promises of claims on a live name (`Store.claim`), processes racing included."""
+"""What every store promises of claims on a live name (`Claims`), processes racing included."""
 
 from __future__ import annotations
 
