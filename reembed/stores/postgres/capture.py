@@ -29,6 +29,7 @@ from reembed.stores.postgres.client import (
 from reembed.stores.postgres.locks.hold import patiently
 from reembed.stores.postgres.schema.access import close_function, close_relation
 from reembed.stores.postgres.schema.notes import identity
+from reembed.stores.postgres.schema.own import may_own
 from reembed.stores.postgres.schema.replication import taking_in
 from reembed.stores.postgres.schema.table import Table
 
@@ -183,6 +184,13 @@ def install(connection: Connection, table: Table, schema: str | None = None) -> 
         assert made is not None, "it has just been made"
         close_relation(connection, int(made[0]))
         close_function(connection, schema, _function_name(table.oid))
+        owner = may_own(connection, table.oid, schema)
+        if owner is not None:  # who may change the id's type, and so what a cast of it calls
+            for statement in (
+                "ALTER TABLE {log} OWNER TO {to}",
+                "ALTER FUNCTION {function}() OWNER TO {to}",
+            ):
+                connection.execute(sql.SQL(statement).format(to=sql.SQL(owner), **names))
 
     try:
         patiently(connection, [table], make)

@@ -203,6 +203,19 @@ def test_a_whole_migration_calls_no_function_or_operator_of_another_role(
     assert not scene.escalated
 
 
+def test_what_captures_writes_runs_as_the_owner_of_the_table(scene: Scene) -> None:
+    """And not as the superuser who installed it: the owner may change the type of the id."""
+    store = open_store(scene.url())
+    assert store.capture is not None
+    store.capture.start(store.catalog.describe("docs").id)
+    owners = "SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname LIKE 'reembed_%'"
+    assert scene.run(owners) == [("app",)]
+    assert scene.run("SELECT tableowner FROM pg_tables WHERE tablename LIKE 'reembed_%_log'") == [
+        ("app",)
+    ]
+    store.close()
+
+
 def test_a_schema_of_ones_own_is_looked_into_as_before(scene: Scene) -> None:
     scene.run("CREATE SCHEMA own AUTHORIZATION app; ALTER ROLE app SET search_path = own, public")
     scene.run("CREATE TABLE docs (id text PRIMARY KEY, v public.vector(3))", "app")
