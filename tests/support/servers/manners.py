@@ -130,7 +130,6 @@ GEMINI = [{"error": {
     "code": 429, "status": "RESOURCE_EXHAUSTED",
     "message": "You exceeded your current quota, please check your plan and billing details.",
 }}]  # fmt: skip
-LOST_ANSWERS = {"again": True}
 
 MANNERS: dict[str, Manner] = {
     # A text that cannot be embedded

@@ -1,5 +1,5 @@
 """Servers of every manner: a call ends done or refused by name, with every good text embedded, no
-good one set aside, and few requests more than were needed. Whole runs: `campaigns/test_manners.py`.
+good one set aside, and few requests more than were needed.
 """
 
 from __future__ import annotations
