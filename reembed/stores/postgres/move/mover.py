@@ -149,8 +149,9 @@ class Mover:
             )
         by_name = self._by_name(outgoing, incoming)
         aside = outgoing[0] if by_name else incoming[0]  # whichever table gets the parked name
-        bare = exchange.parked.removeprefix(f"{outgoing[0].schema}.")
-        _, bare = place_for(self._catalog.main, bare, aside.schema)
+        _, bare = place_for(self._catalog.main, exchange.parked)
+        if aside.schema == outgoing[0].schema:  # nothing moves by way of another schema
+            _, bare = place_for(self._catalog.main, exchange.parked, aside.schema)
         parked = [f"{bare}{ENTITIES}" if table.prefix else bare for table in outgoing]
         with mapped(self._catalog.url):
             if by_name:
