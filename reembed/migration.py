@@ -18,7 +18,7 @@ from reembed.cutover.move import let_writes_go
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
 from reembed.disk import named_errors
-from reembed.errors import PreflightError, ReembedError, UsageError
+from reembed.errors import PreflightError, ReembedError, UnreachableError, UsageError
 from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
@@ -33,6 +33,7 @@ from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem
+from reembed.sync.live_name import lost, third
 from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
 from reembed.sync.retry import retry_quarantined as retry
 from reembed.verify.shadow import mend_shadow
@@ -232,6 +233,8 @@ class Migration:
             return RunResult(self.manifest.name, "", str(state_dir), "created", messages=messages)
         losses, unseen = self._losses(run)
         result = self._result(run, messages=guard_messages(state_dir), losses=losses)
+        if result.state in ("swapped", "rolled back"):
+            result = self._where_it_leads(run, result)
         told = [f"spent so far: {result.spent}"] if result.spent.tokens else []
         return replace(result, messages=[*told, *result.messages, *unseen])
 
@@ -251,6 +254,20 @@ class Migration:
         if run is None:
             raise self._no_run()
         return read_report(self.manifest.name, run, self.manifest.path)
+
+    def _where_it_leads(self, run: RunDir, result: RunResult) -> RunResult:
+        """The result, but for a name that leads to neither of the run's collections by now."""
+        try:
+            with self._session(run, writes=False) as s:
+                found = third(s)
+                if found is None:
+                    return result
+                error = lost(s, found)
+        except (PreflightError, UnreachableError) as failed:
+            told = f"where {self.manifest.live!r} leads could not be seen: {failed.message}"
+            return replace(result, messages=[*result.messages, told])
+        messages = [*result.messages, f"{error.message}. {error.hint}"]
+        return replace(result, state="name lost", steps=[], messages=messages)
 
     # Runs
 

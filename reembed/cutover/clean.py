@@ -23,6 +23,7 @@ from reembed.session import Session
 from reembed.stages.load import intended_shadow
 from reembed.stores.collection import Collection
 from reembed.sync.difference import find_late, without_conflicts
+from reembed.sync.live_name import refuse_third
 from reembed.sync.recover import load_rest, mend_shards, refuse_late
 
 OLD_DELETED = "the old collection is deleted"
@@ -83,6 +84,7 @@ def _drop_old(s: Session) -> list[str]:
             f"{manifest.source.collection!r} stays",
             "Once its configuration has changed, delete the old collection yourself.",
         )
+    refuse_third(s)
     begun = s.run.history.dropping == parked.id
     due = s.run.history.require(events.SwapDone).t + manifest.swap.keep_old_seconds
     if time.time() < due and not begun:

@@ -28,6 +28,7 @@ from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.values import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
 from reembed.sync.difference import find_late
+from reembed.sync.live_name import refuse_third
 from reembed.sync.recover import LOST_AFTER_ROLLBACK, settle, way_back_of
 from reembed.sync.sweep import SWEEP_SECONDS
 
@@ -49,6 +50,7 @@ def rollback_run(s: Session, dry_run: bool) -> SwapResult:
         already = outcome(s, "rollback", True)
         return replace(already, messages=["it is rolled back already"])
     kind = swap_kind(s)
+    refuse_third(s)
     if dry_run:
         return with_losses(s, outcome(s, "rollback", False, kind))
     old_id = s.old.id

@@ -27,6 +27,7 @@ from reembed.session import Session
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import Receipt
+from reembed.sync.live_name import refuse_third
 from reembed.sync.recover import (
     carry,
     catch_up_source,
@@ -221,6 +222,7 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
         return with_losses(s, outcome(s, "sweep", False))
     s.spending.lift()  # the live collection lacks these writes
     let_writes_go(s)
+    refuse_third(s)
     live, other = (s.old, s.new) if back else (s.new, s.old)
     if live.describe() is None:
         raise SourceChangedError(

@@ -27,6 +27,7 @@ Value = TypeVar("Value")
 State = Literal[
     "created", "exported", "embedded", "loaded", "verified", "failed", "swapping", "swapped",
     "rolling back", "rolled back", "cleaning", "cleaned",
+    "name lost",  # told by `status` alone: the live name leads to neither collection
 ]  # fmt: skip
 
 _AFTER_STAGE: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
