@@ -187,7 +187,8 @@ def _variable(model: Model) -> str:
 
 
 def noted(model: Model) -> str:
-    """What `MODEL_KEY` holds."""
+    """What `MODEL_KEY` holds. Like a function that is made, it gives this process's word."""
+    trust(model)
     return json.dumps(_settings(model), sort_keys=True)
 
 
