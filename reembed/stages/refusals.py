@@ -72,8 +72,8 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
         f"{now.name!r} is another collection (id {now.id}, {now.count:,} records) than the one "
         f"that run {run.run_id} exported (id {was.id}, {was.count:,} records)",
         "Somebody deleted, restored or swapped it; look at the store first. To start over with the "
-        "collection that is there now: `reembed clean` deletes this run's shadow and nothing else (with "
-        "--accept-loss where that is the last to hold a record), "
+        "collection that is there now: `reembed clean` deletes this run's shadow and nothing else "
+        "(with --accept-loss where that is the last to hold a record), "
         "`reembed run` then begins anew and pays for no text twice.",
     )
 
