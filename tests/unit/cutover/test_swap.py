@@ -499,7 +499,7 @@ def test_clean_refuses_when_the_live_name_leads_elsewhere(tmp_path: Path, databa
         client.get_collection("docs", embedding_function=None).modify(name="aside")
         plain_collection(client, "docs", 3)
     before = names_in(f"chroma:{database}")
-    with pytest.raises(SourceChangedError, match="no longer leads"):
+    with pytest.raises(SourceChangedError, match="leads to a third collection"):
         migration(path).clean()
     assert names_in(f"chroma:{database}") == before
 
