@@ -33,8 +33,9 @@ from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem
+from reembed.sync.build import Stage, plan_run, run_stages
+from reembed.sync.catch_up import source_difference
 from reembed.sync.live_name import lost, third
-from reembed.sync.recover import Stage, plan_run, run_stages, source_difference
 from reembed.sync.retry import retry_quarantined as retry
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice

@@ -136,7 +136,7 @@ def run(
     from typing import get_args
 
     from reembed.cli.text import result_text
-    from reembed.sync.recover import Stage
+    from reembed.sync.build import Stage
 
     if until not in get_args(Stage):
         raise UsageError(f"--until {until}: no such stage", f"One of {', '.join(get_args(Stage))}.")

@@ -22,9 +22,10 @@ from reembed.run.loss import loss_in
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
 from reembed.stores.collection import Collection
+from reembed.sync.delta import load_rest
 from reembed.sync.difference import find_late, without_conflicts
 from reembed.sync.live_name import refuse_third
-from reembed.sync.recover import load_rest, mend_shards, refuse_late
+from reembed.sync.recover import mend_shards, refuse_late
 
 OLD_DELETED = "the old collection is deleted"
 LOST_IN_OLD = (

@@ -27,15 +27,10 @@ from reembed.session import Session
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import Receipt
+from reembed.sync.catch_up import catch_up_source
+from reembed.sync.delta import carry, load_rest
 from reembed.sync.live_name import refuse_third
-from reembed.sync.recover import (
-    carry,
-    catch_up_source,
-    load_rest,
-    mend_shards,
-    resync_shadow,
-    settle,
-)
+from reembed.sync.recover import mend_shards, resync_shadow, settle
 from reembed.sync.sweep import SWEEP_SECONDS, Swept, merge_intruder, sweep
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict

@@ -19,7 +19,12 @@ import pyarrow as pa
 
 from reembed.disk import remove
 from reembed.embedders.embedder import Embedder
+from reembed.embedders.spending import cost
 from reembed.engines.engine import Engine
+from reembed.engines.local import LocalEngine
+from reembed.errors import (
+    BudgetError,
+)
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Counter, Progress
 from reembed.records import (
@@ -29,10 +34,19 @@ from reembed.records import (
     text_hash,
     vectors_to_fixed_array,
 )
+from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.quarantine import QUARANTINE_DIR, lists_all, write_part
+from reembed.run.quarantine import (
+    QUARANTINE_DIR,
+    lists_all,
+    write_part,
+    write_quarantine,
+)
 from reembed.run.vector_cache import VectorCache
+from reembed.session import Session
+from reembed.stages.batched import Batched
+from reembed.stages.estimate import tokens_left, verify_tokens
 
 STAGE = "embed"
 SHARDS_IN_WORK = 2
@@ -220,3 +234,54 @@ def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:
     for key in hashes:
         counts[key] = counts.get(key, 0) + 1
     return counts
+
+
+def embed_shards(s: Session) -> None:
+    """Stage 2 for every export shard that is not embedded, then ledger and quarantine.
+
+    Raises:
+        BudgetError: a cap is reached; says how much more is needed.
+    """
+    try:
+        _embed_by_batch(s)
+        embed(
+            s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
+            s.progress, s.pause.wait,
+        )  # fmt: skip
+    except BudgetError as error:  # what was in flight has ended, so what is left can be told
+        raise budget_stop(
+            s, max(error.tokens, _needed(s)), "embedding and verifying the rest"
+        ) from None
+    s.ledger.fold()
+    write_quarantine(s.run, s.ledger)
+
+
+def _embed_by_batch(s: Session) -> None:
+    """What the provider's batch API can be waited for: nothing once the live name has moved."""
+    if s.embedder.batches is not None and s.run.history.last_move != "swap":
+        Batched(
+            s.run, s.embedder, s.embedder.batches, s.template, s.cache, s.spending, s.progress,
+            s.pause.wait,
+        ).embed(not_embedded(s.run, s.run.shards("export")))  # fmt: skip
+
+
+def _needed(s: Session) -> int:
+    """About how many tokens the rest of the run takes."""
+    exports = s.run.shards("export")
+    todo = not_embedded(s.run, exports)
+    left, each = tokens_left(
+        todo, s.run, s.template, s.embedder, lambda hashes: set(s.cache.get(hashes))
+    )
+    records = sum(shard.rows for shard in exports.values())
+    return left + verify_tokens(each, records, s.manifest.verify.sample)
+
+
+def budget_stop(s: Session, needed: int, what: str) -> BudgetError:
+    """The error that ends a call at the budget; journalled, for the report.
+
+    Args:
+        needed: tokens that `what` takes.
+    """
+    spent = s.spending.spent
+    s.run.history.write(events.BudgetReached(tokens=spent.tokens, usd=spent.usd, needed=needed))
+    return s.spending.refusal(cost(needed, s.embedder.price), what)

@@ -8,6 +8,7 @@ is caught up with before the swap.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run import events, files
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
+from reembed.session import Session
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
@@ -236,3 +238,14 @@ def _full_slices(pages: Iterator[pa.Array]) -> Iterator[pa.Array]:
             rows -= SHARD_ROWS
     if rows:
         yield pa.concat_arrays(waiting)
+
+
+def export_source(s: Session) -> None:
+    """Stage 1 with what the session has open: the ids first, then the records, in one snapshot."""
+    store = s.source_store
+    described = store.resolve(s.manifest.source.collection)
+    source = Collection(store, described.id, s.manifest.source.where)
+    source.start_capture()  # before the snapshot, so that no write is between the two
+    with store.snapshot() if store.snapshot else contextlib.nullcontext():
+        census = take_census(source, described, s.run)
+        export(source, census, s.run, s.progress, s.pause.wait)

@@ -12,14 +12,19 @@ import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from reembed.errors import SourceChangedError, TakenError
+from reembed.errors import (
+    SourceChangedError,
+    TakenError,
+)
 from reembed.progress import Progress
 from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
+from reembed.session import Session
 from reembed.stages.refusals import existing, name_taken
+from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.shard_rows import (
     ShardRows,
     displace,
@@ -143,3 +148,13 @@ def remove_strays(shadow: Collection, ledger: Ledger) -> None:
         strays += [id for id in ids if id not in known or known[id].quarantined]
     for ids in chunked(strays, SHARD_ROWS):
         shadow.delete(ids)
+
+
+def load_shadow(s: Session) -> None:
+    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
+    manifest, dimensions = s.manifest, s.embedder.dimensions
+    name = target_name(manifest, s.store.to_write(), dimensions)
+    spec = shadow_spec(manifest, s.source, name, dimensions)
+    shadow = Collection(s.store, ensure_shadow(s.store, s.run, spec).id)
+    load(shadow, s.run, s.ledger, s.progress, s.pause.wait)
+    build_index(shadow, s.run)

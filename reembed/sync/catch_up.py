@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reembed.errors import SourceChangedError
+from reembed.errors import (
+    SourceChangedError,
+)
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.run.loss import LossGuard, loss_in
+from reembed.session import Session
 from reembed.stores.collection import Collection
+from reembed.sync.delta import carry
 from reembed.sync.difference import Difference, find_difference
 
 CATCH_UP_ROUNDS = 10
@@ -81,3 +85,16 @@ def catch_up(
 
 
 # After the move
+
+
+def catch_up_source(s: Session) -> int:
+    """Carry what was written to the source since. Returns the number of records carried."""
+    return catch_up(
+        s.old, s.source.name, s.run, s.ledger, s.loss_guard,
+        lambda collection, difference: carry(s, collection, difference),
+    )  # fmt: skip
+
+
+def source_difference(s: Session) -> Difference:
+    """What the source holds otherwise than the run knows."""
+    return find_difference(s.old, s.ledger, since=s.run.history.compared_until)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from reembed.run.quarantine import quarantined_ids
 from reembed.session import Session
+from reembed.sync.delta import carry
 from reembed.sync.difference import Difference
-from reembed.sync.recover import carry, settle
+from reembed.sync.recover import settle
 
 
 def retry_quarantined(s: Session) -> list[str]:

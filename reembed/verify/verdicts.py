@@ -17,13 +17,13 @@ from reembed.run import events, files
 from reembed.run.directory import DELTA
 from reembed.run.history import State
 from reembed.session import Session
+from reembed.stages.embed import budget_stop
 from reembed.stages.swap_kind import choose_kind
 from reembed.sync.difference import (
     find_late,
     without_conflicts,
 )
 from reembed.sync.live_name import refuse_third
-from reembed.sync.recover import budget_stop
 from reembed.verify.gates import Verification
 from reembed.verify.opening import opening_gate
 

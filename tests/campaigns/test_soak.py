@@ -18,8 +18,9 @@ from reembed import live
 from reembed.cutover.move import release_writes, writes_held
 from reembed.run import events
 from reembed.session import Session
+from reembed.stages.embed import embed_shards
 from reembed.stores.registry import open_store
-from reembed.sync import recover as building
+from reembed.sync import delta
 from tests.support.helpers import (
     ROOT,
     Calls,
@@ -148,14 +149,13 @@ def test_a_sweep_looks_again_before_it_writes(
         new = client.get_collection("docs", embedding_function=None)
         for id in ("r1", "r2", "r3"):
             old.update(ids=[id], documents=["old side"], embeddings=[vector_of("old", "x")])
-        embed = building.embed_shards
 
         def meanwhile(s: Session) -> None:
-            embed(s)
+            embed_shards(s)
             new.update(ids=["r1"], documents=["new side"], embeddings=[vector_of("new", "y")])
             new.delete(ids=["r2"])
 
-        monkeypatch.setattr(building, "embed_shards", meanwhile)
+        monkeypatch.setattr(delta, "embed_shards", meanwhile)
         result = migration(path).sweep()
         assert result.conflicts == ["r1", "r2"]
         records = records_of(new)

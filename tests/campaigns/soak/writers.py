@@ -212,7 +212,7 @@ def story(
         scene.build(url, base_url)
         scene.write_manifest(work, url, base_url, kind)
         if not catch_up:
-            for name in ("sync.recover.catch_up", "cutover.swap.sweep"):
+            for name in ("sync.catch_up.catch_up", "cutover.swap.sweep"):
                 nothing = _nothing(name.rpartition(".")[2])
                 stack.enter_context(mock.patch(f"reembed.{name}", nothing))
         crew = Crew(url, base_url, rate, over_http)

@@ -380,12 +380,12 @@ def test_a_row_read_after_another_gave_its_value_up(
                 raise KeyboardInterrupt
             build_index(*arguments)
 
-        monkeypatch.setattr("reembed.sync.recover.export_delta", meanwhile)
+        monkeypatch.setattr("reembed.sync.delta.export_delta", meanwhile)
         migration(path).run()
         docs.annotate(1, "changed")
         if stop:  # between the delta's load and the next round
             with monkeypatch.context() as patch:
-                patch.setattr("reembed.sync.recover.build_index", stopped)
+                patch.setattr("reembed.stages.load.build_index", stopped)
                 with pytest.raises(KeyboardInterrupt):
                     migration(path).run(swap=True)
             verdict = migration(path).verify().verdict

@@ -1,0 +1,57 @@
+"""Build the shadow: export, embed and load, each resuming, then catch up with the source.
+
+A delta that is carried, before the swap or after it, goes the same way as the census's own shards
+(`delta.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+from reembed.run import events
+from reembed.session import Session
+from reembed.stages.embed import embed_shards
+from reembed.stages.export import (
+    export_source,
+)
+from reembed.stages.load import load_shadow
+from reembed.stages.plan import Plan, make_plan
+from reembed.sync.catch_up import catch_up_source
+from reembed.sync.recover import mend_exports, resync_shadow
+
+Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
+
+
+def plan_run(s: Session, own_shadow: str | None) -> Plan:
+    """Stage 0 with what the session has open; `own_shadow` is this run's, if there is one."""
+    return make_plan(
+        s.manifest, s.source_store, s.store, s.embedder, s.spending, s.paid_for, own_shadow
+    )
+
+
+def run_stages(s: Session, until: Stage) -> None:
+    """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
+    if s.run.history.shadow_was_live:
+        mend_exports(s)
+    with _timed(s, "export"):
+        export_source(s)
+    if until == "export":
+        return
+    with _timed(s, "embed"):
+        embed_shards(s)
+    if until == "embed":
+        return
+    with _timed(s, "load"):
+        load_shadow(s)
+        if s.run.history.resync_due:
+            resync_shadow(s)
+        catch_up_source(s)
+
+
+@contextlib.contextmanager
+def _timed(s: Session, stage: events.Stage) -> Iterator[None]:
+    spent = s.meter()
+    yield
+    s.run.history.write(events.StageDone(stage=stage, **spent()))
