@@ -53,8 +53,8 @@ STEPS = (
     Step("rollback", ("rollback", MANIFEST, "--yes"), "sweep", (("live", "new"),)),
     Step("sweep back", ("sweep", MANIFEST), "rollback", (("shadow", "new"),)),
     Step("swap again", ("run", MANIFEST, "--swap"), "sweep back", (("live", "old"),)),
-    Step("clean", ("clean", MANIFEST, "--yes"), "swap again"),
-    Step("give up", ("clean", MANIFEST, "--yes"), "sweep back"),
+    Step("clean", ("clean", MANIFEST, "--yes", "--accept-loss"), "swap again"),
+    Step("give up", ("clean", MANIFEST, "--yes", "--accept-loss"), "sweep back"),
     Step("all at once", ("run", MANIFEST, "--swap"), ""),
 )
 
