@@ -1,0 +1,48 @@
+"""The documents: every link leads somewhere, and README stays short enough to be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind `#`: the headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).strip().replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{page.name} links to {link}, which is not there"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{page.name} links to {link}, which has no heading"
+
+
+def test_every_page_is_reached_from_readme() -> None:
+    reached = {ROOT / "README.md"}
+    ahead = [*reached]
+    while ahead:
+        page = ahead.pop()
+        for link in re.findall(r"\]\(([^)\s#]+)", page.read_text("utf-8")):
+            target = (page.parent / link).resolve()
+            if target.suffix == ".md" and target.exists() and target not in reached:
+                reached.add(target)
+                ahead.append(target)
+    assert reached >= set(PAGES)
+
+
+def test_readme_is_short_and_names_the_two_commands_of_a_checkout() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.split()) <= 900
+    assert re.findall(r"^\$ (make [\w-]+)", text, re.MULTILINE) == ["make demo", "make test"]
