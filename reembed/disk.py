@@ -210,8 +210,8 @@ def make_private_dir(path: Path) -> None:
 
 def open_private(path: Path, flags: int) -> int:
     """Open a file of reembed's own, made if it is not there, for this user alone whatever the umask
-    is. Raises OSError."""
-    fd = os.open(path, flags | os.O_CREAT, PRIVATE_FILE)
+    is. Raises OSError, also where a link stands in its place: it may lead to a file of others."""
+    fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_FILE)
     try:
         _make_private(fd)
     except BaseException:
@@ -249,7 +249,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             _make_private(fd, mode)

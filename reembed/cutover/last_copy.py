@@ -46,15 +46,15 @@ class Difference:
         told = []
         if self.gone:
             told.append(
-                f"{len(self.gone):,} records of it were deleted from the live collection since, "
+                f"deleted from the live collection since: {len(self.gone):,}, "
                 f"e.g. {', '.join(self.gone[:SHOWN])}"
             )
         if self.changed:
-            told.append(f"{self.changed:,} records were changed in the live collection since")
+            told.append(f"changed in the live collection since: {self.changed:,}")
         if self.only_here:
             told.append(
-                f"{len(self.only_here):,} records are in this collection alone (quarantined, or "
-                f"written by somebody else), e.g. {', '.join(self.only_here[:SHOWN])}"
+                f"in this collection alone (quarantined, or written by somebody else): "
+                f"{len(self.only_here):,}, e.g. {', '.join(self.only_here[:SHOWN])}"
             )
         return told
 

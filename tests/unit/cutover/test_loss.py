@@ -267,8 +267,8 @@ def test_clean_keeps_the_old_collection_of_a_live_one_that_lacks_most(
         docs(client).delete(ids=ids(0, 4))
         docs(client).update(ids=["r9"], metadatas=[{"title": "new"}])
     (gone, changed) = migration(path).clean(dry_run=True).messages
-    assert "4 records of it were deleted from the live collection" in gone
-    assert "1 records were changed" in changed
+    assert "deleted from the live collection since: 4" in gone
+    assert "changed in the live collection since: 1" in changed
 
     def half(store: ChromaWriter, id: str) -> None:
         store.delete(id, ids(0, 20))
@@ -294,7 +294,7 @@ def test_clean_keeps_the_old_collection_of_a_live_one_that_lacks_most(
         client.get_collection("aside", embedding_function=None).modify(name="docs")
     assert names_in(f"chroma:{database}") == before
     result = migration(path).clean()
-    assert "20 records of it were deleted" in result.messages[1]
+    assert "deleted from the live collection since: 20" in result.messages[1]
 
 
 def test_clean_keeps_what_is_in_the_old_collection_alone(tmp_path: Path, database: Path) -> None:

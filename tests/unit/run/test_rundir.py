@@ -189,6 +189,19 @@ time.sleep(60)
 
 
 class TestStateLock:
+    def test_no_link_is_followed(self, tmp_path: Path) -> None:
+        """Who may write in the folder could point it at any file of the user's."""
+        victim = tmp_path / "victim"
+        victim.write_text("kept")
+        (tmp_path / "state").mkdir()
+        for target in (victim, tmp_path / "nowhere"):
+            link = tmp_path / "state" / f"lease-{target.name}"
+            link.symlink_to(target)
+            with pytest.raises(PreflightError, match="cannot be written") as refused:
+                StateLock(link).acquire()
+            assert "Move what is in the way" in refused.value.hint
+        assert victim.read_text() == "kept" and not (tmp_path / "nowhere").exists()
+
     def hold(self, path: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
