@@ -1,5 +1,6 @@
 """The command line: one function a command, and what it prints."""
 
-from reembed.cli.app import app, main
+from reembed.cli.app import app
+from reembed.cli.entry import main
 
 __all__ = ["app", "main"]

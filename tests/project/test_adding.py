@@ -30,7 +30,7 @@ SENTENCES = [
         for place in ("river", "wood", "hill", "barn", "mill", "road")
     )
 ]
-RUN = "from reembed.cli.app import main; main()"
+RUN = "from reembed.cli.entry import main; main()"
 
 
 @pytest.fixture(scope="module")

@@ -354,7 +354,7 @@ class Command:
     def __call__(self, *arguments: object) -> Outcome:
         import signal
 
-        from reembed.cli.app import main
+        from reembed.cli.entry import main
 
         self._monkeypatch.setattr(sys, "argv", ["reembed", *map(str, arguments)])
         handler = signal.getsignal(signal.SIGTERM)
@@ -370,7 +370,7 @@ class Command:
         return Outcome(code, captured.out, captured.err)
 
 
-REEMBED = [sys.executable, "-c", "from reembed.cli.app import main; main()"]
+REEMBED = [sys.executable, "-c", "from reembed.cli.entry import main; main()"]
 
 
 def quarantined(run: RunDir) -> dict[str, str]:

@@ -172,7 +172,7 @@ def _command(
     _note_checks(folder / LOG)
     if kill is not None and kill.place != "time":
         _hook(kill)
-    from reembed.cli.app import main
+    from reembed.cli.entry import main
 
     sys.argv = ["reembed", *arguments, "--json"]
     os.close(tell)

@@ -364,7 +364,7 @@ def freeze():
 
 {hook}
 from tests.support.helpers import REEMBED
-from reembed.cli.app import main
+from reembed.cli.entry import main
 sys.argv = ["reembed", *{arguments!r}]
 main()
 """

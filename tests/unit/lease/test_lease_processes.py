@@ -38,7 +38,7 @@ QUICK = f"""
 import reembed.lease.lease as lease
 lease.RENEW_SECONDS, lease.VALID_SECONDS = 0.2, 0.5
 lease.WATCH_SECONDS, lease.STALE_SECONDS = 1.5, {STALE_SECONDS}
-from reembed.cli.app import main
+from reembed.cli.entry import main
 main()
 """
 """The command line, with a lease that is lost within seconds."""

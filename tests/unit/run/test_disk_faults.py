@@ -295,7 +295,7 @@ def check_whole(folder: Path) -> None:
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
-from reembed.cli.app import main
+from reembed.cli.entry import main
 main()
 """
 

@@ -1,0 +1,99 @@
+"""Run the command line: every error becomes an exit code, and one form of telling it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from reembed.cli.app import app
+from reembed.cli.output import say_json
+from reembed.disk import out_of_memory
+from reembed.errors import (
+    InterruptedRunError,
+    OutOfMemoryError,
+    OutputError,
+    ReembedError,
+    UsageError,
+)
+from reembed.redaction.terminal import clean_streams
+
+COMMAND_LINE_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""Click's base of all mistakes on the command line. Newer versions of typer bring a Click of their
+own, so importing the name from click would miss it."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that `reembed.errors` documents."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    with clean_streams():
+        code = _exit_code()
+    sys.exit(code)
+
+
+def _exit_code() -> int:
+    try:
+        code = app(standalone_mode=False)
+        if code == InterruptedRunError.exit_code:  # typer takes KeyboardInterrupt for itself
+            code = _fail(_interrupted())
+    except ReembedError as error:
+        code = _fail(error)
+    except typer.Abort:
+        code = _fail(_interrupted())
+    except COMMAND_LINE_ERROR as error:
+        code = _fail(UsageError(error.format_message(), "See `reembed --help`."))
+    except KeyboardInterrupt:
+        code = _fail(_interrupted())
+    except MemoryError as error:
+        code = _fail(OutOfMemoryError(str(error) or "the step needs more than there is"))
+    except Exception as error:
+        if (known := out_of_memory(error) or _without_folder(error)) is not None:
+            return _fail(known)
+        traceback.print_exc()
+        code = _fail(
+            ReembedError(
+                f"{type(error).__name__}: {error}",
+                "This is a bug in reembed. Please report it with the lines above; `reembed status` "
+                "says where the migration stands.",
+            )
+        )
+    return code or 0
+
+
+def _without_folder(error: Exception) -> ReembedError | None:
+    """The error of a working directory that somebody has deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        if isinstance(error, FileNotFoundError):
+            return UsageError(
+                "the working directory is gone: somebody deleted it",
+                "Change to another one (`cd`) and run the same command again.",
+            )
+    return None
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> InterruptedRunError:
+    return InterruptedRunError("interrupted", "Run the same command again to go on where it was.")
+
+
+def _fail(error: ReembedError) -> int:
+    if "--json" in sys.argv[1:] and not isinstance(error, OutputError):
+        with contextlib.suppress(OutputError):
+            say_json({"error": error.to_dict()})
+            return error.exit_code
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    return error.exit_code
