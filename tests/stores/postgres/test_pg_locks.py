@@ -440,7 +440,7 @@ def test_a_frozen_holder_loses_its_hold_and_ends_well_or_clearly(
 ) -> None:
     path = loaded(tmp_path, docs_url, way)
     hook = (
-        "swap.HOLD_SECONDS = 2; pg_hold.HEIR_SECONDS = 1; "
+        "moving.HOLD_SECONDS = 2; pg_hold.HEIR_SECONDS = 1; "
         f"moving.MOVE_TRIES = {tries}; after(pg_hold.Hold, 'fence', freeze)"
     )
     process = start(path, hook, "swap", str(path), "--yes")
