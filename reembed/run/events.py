@@ -154,11 +154,13 @@ class ShadowIntended(Event):
 
 
 class ShadowCreated(Event):
-    """The shadow is made; from now on it is known by its object id."""
+    """The shadow is made; from now on it is known by its object id. `function` is the manifest's
+    choice of the embedding function that is kept with it; versions that had none leave it empty."""
 
     event = "shadow-created"
     id: str
     name: str
+    function: str = ""
 
 
 class Loaded(Event):

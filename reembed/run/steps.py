@@ -59,6 +59,7 @@ def next_steps(state: State, manifest: Path) -> list[Step]:
         "rolled back": [swap, give_up],
         "cleaning": [clean],
         "cleaned": [],
+        "name lost": [],
     }
     return steps[state]
 

@@ -72,7 +72,7 @@ def ensure_shadow(
         if not intended:
             run.history.write(events.ShadowIntended(name=name))
         info = store.to_write().create(spec)
-    run.history.write(events.ShadowCreated(id=info.id, name=name))
+    run.history.write(events.ShadowCreated(id=info.id, name=name, function=spec.function))
     return info
 
 

@@ -14,13 +14,15 @@ from reembed.stores.store import Store
 
 
 def opening_gate(
-    store: Store, shadow_id: str, source_id: str | None, choice: FunctionChoice
+    store: Store, shadow_id: str, source_id: str | None, choice: FunctionChoice, *, chosen: bool
 ) -> Gate | None:
     """What came of it; None where a store has nothing that could be in the way.
 
     Args:
         source_id: the old collection, None where it is in another store.
         choice: `record` is somebody's own wish to keep a function, whatever it costs.
+        chosen: whether the shadow was made by it; versions before that kept a function always, and
+            a run that they began goes on as it would have.
     """
     if store.opening is None:
         return None
@@ -39,6 +41,12 @@ def opening_gate(
         if choice == "record":
             message = f"as target.embedding_function: record has it, these ways fail: {told}"
             return Gate("opening", "pass", message, figures)
+        if not chosen:
+            message = (
+                f"made by a version that always kept a function, so these ways fail: {told}; "
+                "`reembed clean` and then `reembed run` make it anew without one"
+            )
+            return Gate("opening", "shown", message, figures)
         return Gate("opening", "fail", f"what opens the old collection fails: {told}", figures)
     worked = sum(not why for why in new.values())
     kept = f"the function {shadow.function!r}" if shadow.function else "no function"

@@ -43,9 +43,10 @@ def verify_run(s: Session) -> Verdict:
         verdict = verification(s).verdict(s.progress)
     except BudgetError as error:
         raise budget_stop(s, error.tokens, "verifying") from None
+    made = s.run.history.require(events.ShadowCreated)
     opened = opening_gate(
         s.store, s.new.id, s.source.id if _one_store(s) else None,
-        s.manifest.target.embedding_function,
+        s.manifest.target.embedding_function, chosen=bool(made.function),
     )  # fmt: skip
     if opened is not None:
         verdict = replace(verdict, gates=(verdict.gates[0], opened, *verdict.gates[1:]))
