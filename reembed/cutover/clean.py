@@ -15,10 +15,11 @@ from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import let_writes_go, outcome, swap_kind
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
-from reembed.results import SwapResult
+from reembed.results import MANIFEST_COPY, SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.loss import loss_in
+from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
 from reembed.stores.collection import Collection
@@ -39,9 +40,11 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
     if s.run.history.state == "cleaned":
         return replace(outcome(s, "clean", True), messages=["it is cleaned already"])
     if s.run.history.pending_move or s.run.history.swap_unfinished:
+        path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
         raise UsageError(
             f"{s.manifest.name}: a move of the live name was begun and not finished",
-            "Run the same command (swap or rollback) again first.",
+            f"`reembed {s.run.history.pending_move or 'swap'} {path} --yes` finishes it; then run "
+            "clean again.",
         )
     if dry_run:
         return _dry_run(s)

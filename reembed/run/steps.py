@@ -32,7 +32,7 @@ def next_steps(state: State, manifest: Path) -> list[Step]:
     Args:
         manifest: the file that the commands name.
     """
-    path = _shown(manifest)
+    path = shown_path(manifest)
     run = Step(f"reembed run {path}", "continue where the run stopped")
     swap = Step(f"reembed swap {path} --yes", "make the live name serve the new collection")
     back = Step(
@@ -64,7 +64,7 @@ def next_steps(state: State, manifest: Path) -> list[Step]:
     return steps[state]
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """A path relative to the working directory if it lies in it, quoted for a shell."""
     try:
         seen = os.path.relpath(path)

@@ -226,8 +226,11 @@ class AttackedStories(Stories):
             elif "move the run directory" in error.hint.lower() or "move it away" in error.hint:
                 self.start_over()
                 break
-            elif "reembed sweep" in error.hint and not accept:
-                accept = self.command("sweep") is not None
+            elif "an empty source is never migrated" in error.message:
+                break  # there is nothing to move, and that is told
+            elif typed := re.search(r"`reembed (swap|rollback|sweep|clean)\b([^`]*)`", error.hint):
+                refused = self.command(typed[1], "--accept-loss" in typed[2])
+                accept = refused is not None and "accept-loss" in refused.hint
             else:
                 accept = "accept-loss" in error.hint or accept
             self.holds_what_was_written()

@@ -179,7 +179,10 @@ class Stories(RuleBasedStateMachine):
             other = self.other(client)
             if other is None:
                 return
-            model = DIMENSIONS[other.get_model().dimension or 0]
+            dimension = other.get_model().dimension
+            if not dimension:  # made anew by an adversary, and empty
+                return
+            model = DIMENSIONS[dimension]
             other.add(
                 ids=[id], documents=[text], embeddings=[vector_of(model, text)],
                 metadatas=[metadata_of(0)],

@@ -61,3 +61,23 @@ def test_a_command_that_comes_too_early_names_the_one_that_does_not(
     typed = refused.value.hint.split("`")[1]
     assert command(*shlex.split(typed)[1:]).code == 0
     assert migration(path).rollback().done
+
+
+def test_clean_in_the_middle_of_a_move_names_the_command_that_finishes_it(
+    command: Command, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reembed.cutover import swap
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    path = write_manifest(tmp_path, f"chroma:{database}", swap__keep_old="0d")
+    migration(path).run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(swap, "sweep", die)  # the name has moved, and what follows has not
+        migration(path).swap()
+    with pytest.raises(UsageError, match="begun and not finished") as refused:
+        migration(path).clean()
+    typed = refused.value.hint.split("`")[1]
+    assert command(*shlex.split(typed)[1:]).code == 0
+    assert migration(path).clean().done
