@@ -12,8 +12,8 @@ from chromadb.api.types import EmbeddingFunction
 
 from reembed import live
 from reembed.manifest import Model
-from reembed.stores.chroma import function as chroma_function
-from reembed.stores.chroma.function import MODEL_KEY, keeps, told
+from reembed.stores.chroma import keeping
+from reembed.stores.chroma.keeping import MODEL_KEY, keeps, told
 from tests.support.chroma_cases import PYTHON
 from tests.support.helpers import (
     chroma,
@@ -100,7 +100,7 @@ def application(folder: Path, vector: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kept", ["none", "mine"])
 def test_an_application_with_a_function_of_its_own_goes_on(tmp_path, command, kept):
     folder = tmp_path / "db"
-    with chroma(folder) as client, chroma_function.recording():
+    with chroma(folder) as client, keeping.recording():
         made = client.create_collection(
             "docs", configuration={"hnsw": {"space": "cosine"}}, metadata={"of": "theirs"},
             embedding_function=Mine() if kept == "mine" else None,
@@ -179,7 +179,7 @@ def test_a_shadow_that_opens_no_more_as_the_old_one_does_fails_the_gate(
     tmp_path, database, monkeypatch
 ):
     path = write_manifest(tmp_path, f"chroma:{database}")
-    monkeypatch.setattr(chroma_function, "keeps", lambda choice, before, model: "reembed")
+    monkeypatch.setattr(keeping, "keeps", lambda choice, before, model: "reembed")
     verdict = migration(path).run().verdict
     assert verdict is not None
     (gate,) = [gate for gate in verdict.gates if gate.name == "opening"]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reembed.records import list_array_to_vectors, row_hash
-from reembed.stores.chroma.function import MODEL_KEY
+from reembed.stores.chroma.keeping import MODEL_KEY
 from tests.support.helpers import (
     COLLECTION_METADATA,
     HNSW,

@@ -26,7 +26,7 @@ from reembed.manifest import Manifest
 from reembed.migration import Migration
 from reembed.progress import Progress
 from reembed.session import Session
-from reembed.stores.chroma import function as chroma_function
+from reembed.stores.chroma import keeping
 from reembed.stores.chroma.pointer import name_of
 from tests.support.helpers import CASES, ROOT, Command, chroma, vector_of, write_manifest
 from tests.support.pg_docs import identity
@@ -126,10 +126,10 @@ def slug(text: str) -> str:
 
 def record(client: Any, name: str, function: tuple[str, dict[str, Any]] | None) -> Any:
     """A collection of three records that has this function on record."""
-    with chroma_function.recording():
+    with keeping.recording():
         made = client.create_collection(
             name,
-            embedding_function=chroma_function._Record.of(*function) if function else None,
+            embedding_function=keeping._Record.of(*function) if function else None,
             configuration={"hnsw": {"space": "cosine"}},
         )
     bare = client.get_collection(name, embedding_function=None)

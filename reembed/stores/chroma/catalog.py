@@ -11,7 +11,6 @@ from chromadb.api.models.Collection import Collection
 from reembed.errors import CollectionNotFoundError
 from reembed.records import Metric
 from reembed.stores.chroma import claims as chroma_lease
-from reembed.stores.chroma import function as chroma_function
 from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
@@ -19,6 +18,8 @@ from reembed.stores.chroma import schema as chroma_schema
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.failures import mapped
+from reembed.stores.chroma.keeping import without_note
+from reembed.stores.chroma.recorded import model_of
 from reembed.stores.processes import Holders, holders
 from reembed.stores.values import Capabilities, CollectionInfo
 
@@ -71,9 +72,9 @@ class ChromaCatalog:
             count=count,
             dimensions=collection.get_model().dimension,
             metric=self._metrics.get(id, metric),
-            metadata=chroma_function.without_note(collection.metadata),
+            metadata=without_note(collection.metadata),
             index=index,
-            model=chroma_function.model_of(chroma_metric.recorded_function(collection)),
+            model=model_of(chroma_metric.recorded_function(collection)),
             function=_name_of(function),
             key_indexes=chroma_schema.key_indexes(collection),
         )

@@ -32,11 +32,13 @@ from reembed.manifest import Manifest, Model
 from reembed.manifest.urls import check_url
 from reembed.records import Vectors
 from reembed.stores.chroma import client as chroma_client
-from reembed.stores.chroma import function as chroma_function
 from reembed.stores.chroma import hold as chroma_hold
 from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import pointer as chroma_pointer
+from reembed.stores.chroma.function import ReembedEmbeddingFunction, open_recorded
+from reembed.stores.chroma.keeping import without_note
+from reembed.stores.chroma.recorded import disarm, model_of
 
 __all__ = ["LiveCollection", "open", "trust"]
 
@@ -128,7 +130,7 @@ class LiveCollection:
         Raises:
             PreflightError: one of them would have to embed what is written.
         """
-        sparse = chroma_function.disarm(collection, [self._model])
+        sparse = disarm(collection, [self._model])
         if writes and sparse is not None:
             raise sparse.refusal(f"{self.name}: a sparse vector is made of what is written")
         return collection
@@ -204,7 +206,7 @@ class LiveCollection:
         if model is None:
             function = chroma_metric.recorded_function(collection)
             if function is not None:
-                model = chroma_function.model_of(function) or {"provider": function.get("name")}
+                model = model_of(function) or {"provider": function.get("name")}
             elif self._model is None:
                 raise PreflightError(
                     f"{self.name}: neither a pointer nor the collection says which model embeds "
@@ -213,10 +215,8 @@ class LiveCollection:
                 )
         key = json.dumps(model, sort_keys=True, default=str)
         if key not in self._functions:
-            opened = chroma_function.open_recorded(model, [self._model], self.name)
-            self._functions[key] = opened or chroma_function.ReembedEmbeddingFunction(
-                cast(Model, self._model)
-            )
+            opened = open_recorded(model, [self._model], self.name)
+            self._functions[key] = opened or ReembedEmbeddingFunction(cast(Model, self._model))
         return self._functions[key]
 
     # --- reading ---------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class LiveCollection:
     @property
     def metadata(self) -> dict[str, Any] | None:
         """The collection's own metadata."""
-        return chroma_function.without_note(self._call(lambda c: c.metadata))
+        return without_note(self._call(lambda c: c.metadata))
 
     # --- writing ---------------------------------------------------------------------------------
 

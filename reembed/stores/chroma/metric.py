@@ -18,7 +18,7 @@ from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError
 from reembed.records import Metric
-from reembed.stores.chroma.function import from_note
+from reembed.stores.chroma.keeping import from_note
 
 LEGACY_KEYS = {
     "hnsw:space": "space",

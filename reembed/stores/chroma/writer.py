@@ -11,7 +11,7 @@ import pyarrow as pa
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.records import Vectors, chunked
 from reembed.stores.chroma import floats as chroma_floats
-from reembed.stores.chroma import function as chroma_function
+from reembed.stores.chroma import keeping
 from reembed.stores.chroma import metric as chroma_metric
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import records as chroma_records
@@ -43,7 +43,7 @@ class ChromaWriter:
     def check(self, spec: CollectionSpec) -> SpecCheck:
         return SpecCheck(
             notes=(
-                chroma_function.told(spec.function, spec.function_before, spec.model),
+                keeping.told(spec.function, spec.function_before, spec.model),
                 *([chroma_schema.told(spec.key_indexes)] if spec.key_indexes else []),
             ),
             refusals=refusals(
@@ -70,17 +70,17 @@ class ChromaWriter:
         if database.named(name) is not None:
             raise PreflightError(f"{database.url}: there is a collection {name!r} already")
         function = None
-        if chroma_function.keeps(spec.function, spec.function_before, spec.model):
-            function = chroma_function.to_record(spec.model)
+        if keeping.keeps(spec.function, spec.function_before, spec.model):
+            function = keeping.to_record(spec.model)
         elif spec.function == "auto":  # `none` leaves no trace at all
-            kept = (kept or {}) | {chroma_function.MODEL_KEY: chroma_function.noted(spec.model)}
+            kept = (kept or {}) | {keeping.MODEL_KEY: keeping.noted(spec.model)}
         settings: dict[str, Any] = {
             "configuration": configuration, "embedding_function": function,
         }  # fmt: skip
         if spec.key_indexes:
             schema = chroma_schema.with_indexes(configuration, spec.key_indexes, function)
             settings = {"schema": schema, "embedding_function": None}
-        with mapped(name), chroma_function.recording():
+        with mapped(name), keeping.recording():
             made = database.client.create_collection(name, metadata=kept, **settings)
         found = self._catalog.describe_id(str(made.id))
         if found is None:

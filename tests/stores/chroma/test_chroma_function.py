@@ -16,6 +16,7 @@ from chromadb.utils.embedding_functions import known_embedding_functions
 from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.stores.chroma import function as chroma_function
+from reembed.stores.chroma.recorded import model_of
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import simple, vectors
@@ -46,7 +47,7 @@ def persisted(store, model: Model) -> dict[str, Any]:
     with chroma(database_of(store).path) as client:
         found = client.get_collection("shadow", embedding_function=None)
         recorded: dict[str, Any] = found.configuration_json["embedding_function"]
-    assert store.catalog.describe_id(made.id).model == chroma_function.model_of(recorded)
+    assert store.catalog.describe_id(made.id).model == model_of(recorded)
     return recorded
 
 
@@ -100,7 +101,7 @@ def test_what_is_recorded_tells_the_model_again_and_no_secret(store, monkeypatch
     for variable in ("OPENAI_API_KEY", "MY_KEY", "OTHER_KEY"):
         monkeypatch.setenv(variable, "not-a-real-key")
     recorded = persisted(store, Model.model_validate(keys))
-    told = chroma_function.model_of(recorded)
+    told = model_of(recorded)
     assert told == keys
     assert "not-a-real-key" not in json.dumps(recorded)
 
@@ -150,7 +151,7 @@ def test_ollamas_address_is_where_the_run_found_it(store, monkeypatch):
 def test_a_function_on_record_is_read_without_building_it(function, told):
     if told is None and function and function.get("config", {}).get("api_type") == "azure":
         told = {"provider": "chroma", "name": "openai", "options": {"api_type": "azure"}}
-    assert chroma_function.model_of(function) == told
+    assert model_of(function) == told
 
 
 def test_a_function_nobody_registered_is_described_not_raised(store):

@@ -10,7 +10,7 @@ from chromadb.errors import InvalidArgumentError
 
 from reembed.errors import PreflightError
 from reembed.manifest import Model
-from reembed.stores.chroma import function as chroma_function
+from reembed.stores.chroma import keeping
 from reembed.stores.chroma.schema import key_indexes, refuse_sparse, with_indexes
 from tests.support.helpers import (
     chroma,
@@ -80,7 +80,7 @@ def _lying(collection):
 
 
 def test_a_plain_collection_has_none_and_a_function_is_kept_with_the_rest(tmp_path):
-    with chroma(tmp_path / "db") as client, chroma_function.recording():
+    with chroma(tmp_path / "db") as client, keeping.recording():
         assert key_indexes(plain_collection(client, count=0)) == {}
         theirs = Schema()
         theirs.delete_index(config=IntInvertedIndexConfig())
@@ -90,7 +90,7 @@ def test_a_plain_collection_has_none_and_a_function_is_kept_with_the_rest(tmp_pa
             "defaults.int.int_inverted_index": False,
             "keys.k.string.string_inverted_index": False,
         }
-        function = chroma_function.to_record(Model(provider="ollama", name="all-minilm"))
+        function = keeping.to_record(Model(provider="ollama", name="all-minilm"))
         schema = with_indexes({"hnsw": {"space": "ip"}}, key_indexes(made), function)
         copy = client.create_collection("copy", schema=schema, embedding_function=None)
         assert key_indexes(copy) == key_indexes(made)
