@@ -104,6 +104,15 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
+def unicode_fault(text: str) -> str:
+    """Why a text is no valid Unicode (it holds half of a surrogate pair); empty where it is."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"{error.reason} at {error.start}"
+    return ""
+
+
 def row_hashes(ids: pa.Array, documents: pa.Array, metadatas: pa.Array, uris: pa.Array) -> pa.Array:
     """`row_hash` of each row of four text columns, as `binary(32)`."""
     frames: list[pa.Array] = []

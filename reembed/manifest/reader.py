@@ -10,6 +10,7 @@ import yaml
 
 from reembed.errors import ManifestError
 from reembed.manifest.secrets import starred
+from reembed.records import unicode_fault
 
 MAX_BYTES = 1 << 20
 _MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -167,7 +168,7 @@ def _only_json(data: Any, origin: str, path: tuple[str, ...] = ()) -> None:
         for index, value in enumerate(data):
             _only_json(value, origin, (*path, str(index)))
     elif isinstance(data, str):
-        if "\0" in data or not _is_unicode(data):
+        if "\0" in data or unicode_fault(data):
             raise ManifestError(f"{origin}: {where} holds a character that no text may have")
     elif isinstance(data, int) and abs(data) > MAX_WHOLE:
         raise ManifestError(f"{origin}: {where} is a larger number than any setting takes")
@@ -180,11 +181,3 @@ def _only_json(data: Any, origin: str, path: tuple[str, ...] = ()) -> None:
 
 
 _QUOTE = "Put it in quotes if a text is meant."
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

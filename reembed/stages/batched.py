@@ -9,14 +9,13 @@ failed for is embedded the ordinary way, which tells why.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from reembed.embedders.spending import Spending, cost
 from reembed.errors import UnreachableError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
-from reembed.records import SHARD_ROWS, Vectors, bad_rows, text_hash, unit
+from reembed.records import SHARD_ROWS, Vectors, bad_rows, text_hash, unicode_fault, unit
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Wait
@@ -45,6 +44,19 @@ TRIES = 6
 
 T = TypeVar("T")
 _KEY = re.compile("[0-9a-f]{64}")
+
+
+class Requests(NamedTuple):
+    """A file of requests that is to be sent, with the texts in it and their tokens."""
+
+    path: Path
+    texts: int
+    tokens: int
+
+
+def _discard(files: Sequence[Requests]) -> None:
+    for file in files:
+        remove(file.path)
 
 
 @dataclass
@@ -70,11 +82,11 @@ class Batched:
         self._collect_all()
         failed = set[bytes]()
         for _ in range(ROUNDS):
-            files = [*self._files(shards, failed)]
+            files = self._files(shards, failed)
             if not files:
                 return
             for file in files:
-                self._submit(*file)
+                self._submit(file)
             if not self._collect_all(failed):
                 return
         raise UnreachableError(
@@ -84,11 +96,31 @@ class Batched:
 
     # Out
 
-    def _files(
+    def _files(self, shards: Sequence[Shard], failed: set[bytes]) -> list[Requests]:
+        """Write the texts to be sent into files of requests; none where they are few.
+
+        Raises:
+            BudgetError: they would pass a cap. No file is left then.
+        """
+        files: list[Requests] = []
+        try:
+            for file in self._written(self._texts(shards, failed)):
+                files.append(file)
+            if sum(file.texts for file in files) >= FEWEST:
+                tokens = sum(file.tokens for file in files)
+                self.spending.account(self.batches.price).require(tokens)
+                return files
+        except BaseException:
+            _discard(files)
+            raise
+        _discard(files)
+        return []
+
+    def _texts(
         self, shards: Sequence[Shard], failed: set[bytes]
-    ) -> Iterator[tuple[Path, int, int]]:
-        """Files of requests, with the number of texts and of tokens in each."""
-        todo: dict[bytes, tuple[str, int]] = {}
+    ) -> Iterator[tuple[bytes, str, int]]:
+        """Each text that is to be sent, once: key, what is sent, and its tokens."""
+        seen = {*failed}
         for shard in shards:
             records = self.run.read_shard(shard)
             names = ("id", "document", "metadata", "uri")
@@ -96,62 +128,56 @@ class Batched:
             wanted = {text_hash(text): text for text in texts if text.strip()}
             known = self.cache.get([*wanted])
             new = {
-                key: text for key, text in wanted.items()
-                if key not in known and key not in failed and key not in todo
-            }  # fmt: skip
+                key: text for key, text in wanted.items() if key not in known and key not in seen
+            }
             for key, sent, tokens in self._whole(new):
-                todo[key] = (sent, tokens)
-        if len(todo) < FEWEST:
-            return
-        self.spending.account(self.batches.price).require(sum(count for _, count in todo.values()))
-        yield from self._written(todo)
+                seen.add(key)
+                yield key, sent, tokens
 
     def _whole(self, texts: Mapping[bytes, str]) -> Iterator[tuple[bytes, str, int]]:
         """Of these texts those that go out in one piece: key, what is sent, and its tokens."""
         limit, prefix = self.embedder.limits.max_tokens, self.embedder.model.document_prefix
         counts = self.embedder.count_tokens([*texts.values()]).tolist() if texts else []
         for (key, text), tokens in zip(texts.items(), counts, strict=True):
-            if (limit is None or tokens <= limit) and _is_unicode(text):
+            if (limit is None or tokens <= limit) and not unicode_fault(text):
                 yield key, prefix + text, tokens
 
-    def _written(self, todo: Mapping[bytes, tuple[str, int]]) -> Iterator[tuple[Path, int, int]]:
-        lines: list[bytes] = []
-        size = tokens = 0
-        for key, (text, count) in todo.items():
-            line = self.batches.request(key.hex(), text)
-            full = len(lines) >= self.batches.most_requests
-            if lines and (full or size + len(line) > self.batches.most_bytes):
-                yield self._write(lines), len(lines), tokens
-                lines, size, tokens = [], 0, 0
-            lines.append(line)
-            size += len(line)
-            tokens += count
-        yield self._write(lines), len(lines), tokens
+    def _written(self, texts: Iterator[tuple[bytes, str, int]]) -> Iterator[Requests]:
+        """Files of requests as large as the provider takes them, each named after its first text
+        and written as the texts come."""
+        ahead = next(texts, None)
+        while ahead is not None:
+            path = self.run.path / FOLDER / f"{ahead[0].hex()[:32]}.jsonl"
+            count = size = tokens = 0
+            with atomic_file(path) as file:
+                while ahead is not None:
+                    line = self.batches.request(ahead[0].hex(), ahead[1])
+                    full = count >= self.batches.most_requests
+                    if count and (full or size + len(line) > self.batches.most_bytes):
+                        break
+                    file.write(line)
+                    count, size, tokens = count + 1, size + len(line), tokens + ahead[2]
+                    ahead = next(texts, None)
+            yield Requests(path, count, tokens)
 
-    def _write(self, lines: Sequence[bytes]) -> Path:
-        digest = hashlib.sha256(b"".join(lines)).hexdigest()
-        path = self.run.path / FOLDER / f"{digest[:32]}.jsonl"
-        with atomic_file(path) as file:
-            file.writelines(lines)
-        return path
-
-    def _submit(self, file: Path, texts: int, tokens: int) -> None:
+    def _submit(self, file: Requests) -> None:
         number = len(self.run.history.all(events.BatchIntended))
-        label = f"{self.run.run_id}-{number}-{file.stem}"
+        label = f"{self.run.run_id}-{number}-{file.path.stem}"
         account = self.spending.account(self.batches.price)
-        bill = account.reserve(tokens, threading.Event(), capped=True)
+        bill = account.reserve(file.tokens, threading.Event(), capped=True)
         assert bill is not None, "nothing cancels it"
-        self.run.history.write(events.BatchIntended(label=label, texts=texts, tokens=tokens))
+        intended = events.BatchIntended(label=label, texts=file.texts, tokens=file.tokens)
+        self.run.history.write(intended)
         try:
-            id = self._asked(lambda: self.batches.submit(file, label))
+            id = self._asked(lambda: self.batches.submit(file.path, label))
         except BaseException:
             bill.settle(0)  # or it was made, and is found by its label and counted then
             raise
         bill.settle()
         self.run.history.write(events.BatchSubmitted(label=label, id=id))
         self.progress.note(
-            f"batch {id}: {texts:,} texts are with the provider, which answers within a day; this "
-            "command may be interrupted and run again at any time"
+            f"batch {id}: {file.texts:,} texts are with the provider, which answers within a day; "
+            "this command may be interrupted and run again at any time"
         )
 
     # Back
@@ -274,11 +300,3 @@ class Batched:
             f"the provider's batch API does not answer: {last}",
             "Run again to resume: what it holds is found again.",
         )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -12,6 +12,7 @@ from reembed.embedders.sending.batching import Piece, beginning, cut, spoken
 from reembed.embedders.sending.checks import least_tokens
 from reembed.embedders.sending.outcome import Rejection, Stats
 from reembed.embedders.sending.sizes import Sizes
+from reembed.records import unicode_fault
 
 WATCHED, WATCHED_IF_TOLD = 250, 4_000
 """Tokens, by estimate, from which a text goes alone where its server might cut it in silence and
@@ -116,11 +117,8 @@ def _usable(index: int, text: str, reject: Reject) -> bool:
     detail = ""
     if not text:
         detail = "the text is empty"
-    else:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            detail = f"the text is no valid Unicode: {error.reason} at {error.start}"
+    elif fault := unicode_fault(text):
+        detail = f"the text is no valid Unicode: {fault}"
     if detail:
         reject(Piece(index, "", "", 0), Rejection("refused", detail))
     return not detail

@@ -135,7 +135,7 @@ class Killed(BaseException):
     pass
 
 
-STEPS = ["_write", "_submit", "_collect", "_keep", "_close", "made, not journalled"]
+STEPS = ["_files", "_submit", "_collect", "_keep", "_close", "made, not journalled"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
