@@ -24,7 +24,6 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, PreflightError, UsageError
 from reembed.manifest import Manifest
-from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
 from reembed.quality.metrics import judged_relevant
 from reembed.quality.noninferiority import FEWEST_QUERIES, METRICS, Kind, Scores, score
@@ -252,7 +251,7 @@ def _sample_ids(
 
 def _texts(manifest: Manifest, records: pa.Table) -> list[str]:
     columns = ("id", "document", "metadata", "uri")
-    return TextTemplate(manifest.text).texts(*(records.column(c).to_pylist() for c in columns))
+    return manifest.template().texts(*(records.column(c).to_pylist() for c in columns))
 
 
 def _candidate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from reembed.embedders.families import OWN_PREFIXES, family_of
 from reembed.embedders.recorded import believe
 from reembed.errors import PreflightError, UsageError
 from reembed.manifest import Provider
+from reembed.manifest.layouts import Kind, kind_of, sends_blanks
 from reembed.manifest.urls import resolve_url
 from reembed.redaction import remember_url, without_secrets
 from reembed.redaction.terminal import harmless
@@ -29,6 +31,9 @@ _NOTE = (
     "The password of the URL is not written here: set PGPASSWORD, or keep it in ~/.pgpass or a "
     "service file."
 )
+
+SAMPLE = 50
+"""Records that are looked at to see whose they are."""
 
 EXAMPLE_MODEL = {
     "provider": "ollama",
@@ -139,6 +144,7 @@ def discover(
                 f"Choose with --collection: {names}.",
             )
         chosen = store.catalog.describe(collection or infos[0].name)
+        kind = _kind(store, chosen)
     finally:
         store.close()
     source: dict[str, Any] = {
@@ -146,11 +152,27 @@ def discover(
     }  # fmt: skip
     if chosen.layout not in ("", "table"):
         source["layout"] = chosen.layout
+    elif kind in ("llamaindex", "mem0"):
+        source["layout"] = kind
     if chosen.model is None:
         source["model"] = None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
     manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": chosen_model}
+    if sends_blanks(kind, str(chosen_model["provider"])):
+        manifest["line_breaks"] = "space"
     return Discovery(url, infos, manifest, refused, _NOTE if secrets else "")
+
+
+def _kind(store: Store, info: CollectionInfo) -> Kind:
+    """Which framework's the records are, by the first of them."""
+    page = next(iter(store.reader.list_ids(info.id)), None)
+    ids = page.to_pylist()[:SAMPLE] if page is not None else []
+    rows = store.reader.fetch(info.id, ids, vectors=False)
+    columns = (rows.column(name).to_pylist() for name in ("document", "metadata"))
+    kinds = Counter(map(kind_of, *columns))
+    if info.layout == "mem0":
+        return "mem0"
+    return kinds.most_common(1)[0][0] if kinds else "plain"
 
 
 def _describe_all(store: Store) -> tuple[list[CollectionInfo], dict[str, str]]:

@@ -198,7 +198,9 @@ class Session:
 
     @cached_property
     def template(self) -> TextTemplate:
-        return TextTemplate(self.manifest.text)
+        """What is embedded of a record; it stays as it was when the run began."""
+        census = self._run.history.census if self._run else None
+        return self.manifest.template(census.layout if census else None)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -37,6 +37,8 @@ def plan_text(plan: Plan) -> RenderableType:
     paid = max(0, estimate.tokens - estimate.new_tokens)
     told = f"; about {paid:,} of them are paid for already" if paid else ""
     table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
+    if plan.example:
+        table.add_row("embeds", Text(f"e.g. {plan.example}"))
     if estimate.requests:
         table.add_row("requests", f"about {estimate.requests:,} to embed")
     if estimate.usd is not None:

@@ -25,6 +25,7 @@ from reembed.manifest.sections import (
     Embed,
     FunctionChoice,
     Layout,
+    LineBreaks,
     Model,
     Provider,
     Section,
@@ -55,6 +56,8 @@ class Manifest(Section):
     model: Model
     text: str = "{document}"
     """what is embedded; {document}, {uri}, {id} and {metadata.KEY} may be used"""
+    line_breaks: LineBreaks = "keep"
+    """space: send line breaks as blanks, as many applications' embedders do"""
     embed: Embed = Embed()
     verify: Verify = Verify()
     swap: Swap = Swap()
@@ -153,6 +156,14 @@ class Manifest(Section):
         """`<state>/<name>`, where this migration's runs live."""
         return Path(self.state) / self.name
 
+    def template(self, layout: Layout | None = None) -> TextTemplate:
+        """What is embedded of a record.
+
+        Args:
+            layout: as a run was begun with; default: the manifest's.
+        """
+        return TextTemplate(self.text, layout or self.source.layout, self.line_breaks)
+
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True)
 
@@ -171,9 +182,12 @@ class Manifest(Section):
             del dump["target"]["embedding_function"]
         if dump["target"]["schema"] is None:  # runs began before there was one
             del dump["target"]["schema"]
-        return {key: dump[key] for key in ("name", "source", "target", "model", "text")} | {
-            "model": self.model.settings() | {"on_too_long": self.model.on_too_long}
-        }
+        lines = {} if self.line_breaks == "keep" else {"line_breaks": self.line_breaks}
+        return (
+            {key: dump[key] for key in ("name", "source", "target", "model", "text")}
+            | {"model": self.model.settings() | {"on_too_long": self.model.on_too_long}}
+            | lines
+        )
 
     def executes(self) -> list[str]:
         """The code of the user's that this manifest makes reembed run."""

@@ -26,7 +26,8 @@ else:  # the names are the table's
     Provider = Literal[tuple(entry.name for entry in PROVIDERS)]
 SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
 FunctionChoice = Literal["auto", "none", "record"]
-Layout = Literal["auto", "table", "mem0", "langchain", "llamaindex"]
+Layout = Literal["auto", "plain", "table", "mem0", "langchain", "llamaindex"]
+LineBreaks = Literal["keep", "space"]
 
 OPERATIONAL_OPTIONS = frozenset(
     {
@@ -144,7 +145,8 @@ class Source(Section):
     collection: str = Field(min_length=1)
     """the collection to move"""
     layout: Layout = "auto"
-    """pgvector only: how the table is laid out"""
+    """whose records these are, so what is embedded of them: auto: as each tells; plain: `document`
+    alone; table: pgvector only, a table of no framework's"""
     columns: Columns = Field(default_factory=dict)
     """pgvector only: the columns that hold id, text, metadata and embedding; default: found"""
     mem0: Mem0Files | None = None

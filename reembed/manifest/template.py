@@ -3,6 +3,9 @@
 `{document}`, `{id}`, `{uri}` and `{metadata.KEY}` are replaced; `{{` and `}}` are literal braces.
 KEY may lead into objects: `{metadata.author.name}`, unless there is a key `author.name`. What a
 record lacks is replaced by nothing. This is no format string: nothing else is evaluated.
+
+`{document}` is what the application embeds of a record, which some frameworks build of more than
+the document (`layouts`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reembed.manifest.layouts import MAKES_TEXT, text_of
+from reembed.manifest.sections import Layout, LineBreaks
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -20,11 +26,20 @@ class TemplateError(ValueError):
 
 
 class TextTemplate:
-    """A parsed template; call it with a record's fields to get its text."""
+    """A parsed template, which gives records' texts.
 
-    def __init__(self, template: str) -> None:
+    Args:
+        layout: what `{document}` stands for.
+        line_breaks: space: each is sent as a blank.
+    """
+
+    def __init__(
+        self, template: str, layout: Layout = "plain", line_breaks: LineBreaks = "keep"
+    ) -> None:
+        self.layout = layout
+        self._one_line = line_breaks == "space"
+        self.metadata_keys: list[str] = []
         self._parts: list[str | Callable[[str, str | None, Any, str | None], str]] = []
-        self.uses_metadata = False
         end = 0
         for match in _TOKEN.finditer(template):
             self._parts.append(template[end : match.start()])
@@ -52,11 +67,12 @@ class TextTemplate:
             raise TemplateError(
                 f"unknown field {{{name}}}; known: {{document}}, {{id}}, {{uri}}, {{metadata.KEY}}"
             )
-        self.uses_metadata = True
+        self.metadata_keys.append(key)
         return lambda id, document, metadata, uri: _plain(look_up(metadata, key))
 
     def render(self, id: str, document: str | None, metadata: Any, uri: str | None) -> str:
-        """The text of one record; `metadata` is its parsed JSON, of which only an object has keys.
+        """The text of one record; `document` is what its layout makes of it, and `metadata` its
+        parsed JSON, of which only an object has keys.
 
         Nothing at all where every field used is blank, so that a template's fixed words never
         stand for a record without text.
@@ -70,7 +86,8 @@ class TextTemplate:
                 value = part(id, document, metadata, uri)
                 blank = blank and not value.strip()
                 text.append(value)
-        return "" if blank else "".join(text)
+        whole = "" if blank else "".join(text)
+        return whole.replace("\n", " ") if self._one_line else whole
 
     def texts(
         self,
@@ -79,8 +96,13 @@ class TextTemplate:
         metadatas: Sequence[str],
         uris: Sequence[str | None],
     ) -> list[str]:
-        """The texts of many records; `metadatas` is JSON text, parsed only if the template asks."""
-        parse = json.loads if self.uses_metadata else _no_metadata
+        """The texts of many records; `metadatas` is JSON text, parsed only if it must be."""
+        parse = json.loads if self.metadata_keys else _no_metadata
+        if self.layout in MAKES_TEXT:
+            documents = [
+                text_of(self.layout, document, metadata)
+                for document, metadata in zip(documents, metadatas, strict=True)
+            ]
         return [
             self.render(id, document, parse(metadata), uri)
             for id, document, metadata, uri in zip(ids, documents, metadatas, uris, strict=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reembed.manifest import SwapKind
+from reembed.manifest import Layout, SwapKind
 from reembed.run.shards import Shard
 
 LARGEST = 2**53
@@ -91,13 +91,15 @@ class RunCreated(Event):
 
 
 class Census(Event):
-    """The ids are listed, in a file with this hash. `source` is a `CollectionInfo`."""
+    """The ids are listed, in a file with this hash. `source` is a `CollectionInfo`; `layout` says
+    what is embedded of a record, which before there was a choice was the document."""
 
     event = "census"
     rows: Count
     watermark: str | None
     source: dict[str, Any]
     sha256: str
+    layout: Layout = "plain"
 
 
 class ShardWritten(Event):

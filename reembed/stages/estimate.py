@@ -16,6 +16,7 @@ from reembed.manifest import Manifest
 from reembed.manifest.template import TextTemplate
 from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
+from reembed.stages.texts import TextFindings, examine_texts
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 
@@ -73,10 +74,12 @@ class Sampled:
     Attributes:
         texts: those that can be embedded.
         tokens: of each, `(n,) int32`.
+        found: what is to be said of them.
     """
 
     texts: list[str]
     tokens: np.ndarray[Any, Any]
+    found: TextFindings
 
 
 def make_estimate(
@@ -84,7 +87,7 @@ def make_estimate(
     target_store: Store, known: Known,
 ) -> tuple[Estimate, Sampled]:  # fmt: skip
     """What a run will take but for its time, which costs something to learn: see `timed`."""
-    template = TextTemplate(manifest.text)
+    template = manifest.template()
     page = next(iter(store.reader.list_ids(source.id, manifest.source.where)), None)
     ids = page.to_pylist() if page is not None else []
     ids = ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]
@@ -123,7 +126,7 @@ def make_estimate(
             else 0
         ),
     )
-    return estimate, Sampled(usable, counts)
+    return estimate, Sampled(usable, counts, examine_texts(manifest, texts, *columns[1:3]))
 
 
 def _requests(

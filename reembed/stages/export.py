@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reembed.disk import atomic_file, file_sha256, read_errors
+from reembed.manifest import Layout
 from reembed.progress import Counter, Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run import events, files
@@ -55,11 +56,14 @@ class Census:
         return [f"{CENSUS}{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
 
 
-def take_census(source: Collection, described: CollectionInfo, run: RunDir) -> Census:
+def take_census(
+    source: Collection, described: CollectionInfo, run: RunDir, layout: Layout = "plain"
+) -> Census:
     """List the ids once and write them down; a run that has done so is told what it wrote.
 
     Args:
         described: what the store says of the source now.
+        layout: which text of a record is embedded.
 
     Raises:
         PreflightError: the source is empty, or `where` matches nothing.
@@ -83,8 +87,15 @@ def take_census(source: Collection, described: CollectionInfo, run: RunDir) -> C
             writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
             rows += len(ids)
     refuse_empty(described, source.where, rows)
-    run.history.write(events.Census(rows=rows, watermark=watermark, source=described.to_dict(),
-        sha256=file_sha256(run.path / IDS_FILE),))  # fmt: skip
+    run.history.write(
+        events.Census(
+            rows=rows,
+            watermark=watermark,
+            source=described.to_dict(),
+            sha256=file_sha256(run.path / IDS_FILE),
+            layout=done.layout if done else layout,
+        )
+    )
     return Census(source.id, rows, watermark)
 
 
@@ -247,5 +258,5 @@ def export_source(s: Session) -> None:
     source = Collection(store, described.id, s.manifest.source.where)
     source.start_capture()  # before the snapshot, so that no write is between the two
     with store.snapshot() if store.snapshot else contextlib.nullcontext():
-        census = take_census(source, described, s.run)
+        census = take_census(source, described, s.run, s.template.layout)
         export(source, census, s.run, s.progress, s.pause.wait)

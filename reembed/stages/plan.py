@@ -54,6 +54,7 @@ class Plan:
             knows how to write it.
         old_model: what the store says of the model that made its vectors, and what of it is not
             believed; None where it says nothing.
+        example: the beginning of one text that would be embedded.
         losses: collections of a run that was begun which lack all, or more than half, of the
             records that it knows of them.
     """
@@ -71,6 +72,7 @@ class Plan:
     executes: list[str]
     application_config: str | None = None
     old_model: dict[str, Any] | None = None
+    example: str = ""
     warnings: list[Problem] = field(default_factory=list)
     blockers: list[Problem] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -147,7 +149,9 @@ def make_plan(
     if not over and embedder.batches is None:
         estimate = replace(estimate, seconds=timed(embedder, sampled, estimate.new_tokens))
     blockers += over
+    blockers += [Problem(*told) for told in sampled.found.blockers]
     warnings = _content_warnings(manifest, estimate, embedder.limits.max_tokens)
+    warnings += [Problem(*told) for told in sampled.found.warnings]
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {
@@ -168,7 +172,7 @@ def make_plan(
         manifest.name, source, manifest.target_url, target, dimensions,
         manifest.target.metric or source.metric, records, estimate, spending.budget(), swap,
         manifest.executes(), mem0.changed_config, recorded.to_dict() if recorded else None,
-        warnings, blockers,
+        sampled.found.example, warnings, blockers,
     )  # fmt: skip
 
 

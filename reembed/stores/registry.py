@@ -34,14 +34,14 @@ def open_store(
 
     Args:
         data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
-        layout: pgvector: how the table is laid out.
+        layout: pgvector: how the table is laid out, which `plain` leaves to its columns.
         columns: pgvector: names of columns, by what they hold.
         headers_env: Chroma over HTTP: headers of every request, each with the environment variable
             that holds its value.
         schema: Postgres: where a run makes its tables.
 
     Raises:
-        ManifestError: the URL is no store URL, or its store has no layouts.
+        ManifestError: the URL is no store URL, or its store has no tables to be laid out.
         PreflightError: no adapter for this store yet.
         MissingExtraError: the adapter's packages are not installed; names the extra.
         UnreachableError: nothing answers there.
@@ -55,10 +55,10 @@ def open_store(
             f"{shown_url(url)}: {scheme} is not supported yet",
             f"Supported: {', '.join(supported)}.",
         )
-    if not entry.tables and (layout != "auto" or columns):
+    if not entry.tables and (layout == "table" or columns):
         raise ManifestError(
-            "source.layout and source.columns are for Postgres tables",
-            f"Leave them out: {scheme} has one layout.",
+            "source.columns and layout: table are for Postgres tables",
+            f"Leave them out: {scheme} has no tables.",
         )
     if schema is not None and not entry.tables:
         raise ManifestError(
@@ -75,6 +75,7 @@ def open_store(
         raise MissingExtraError(
             f"{scheme} needs the package {error.name}", install_hint(entry.extra)
         ) from error
+    layout = "auto" if layout == "plain" else layout
     opener: Callable[[str, StoreOptions], Store] = module.open_store
     return opener(url, StoreOptions(data_dir, layout, columns or {}, headers_env or {}, schema))
 

@@ -12,6 +12,7 @@ import os
 import select
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(ROOT),
+        "CHROMADB_FROM": sysconfig.get_path("purelib"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "MEM0_DIR": str(folder / "mem0"),
         "MEM0_TELEMETRY": "False",

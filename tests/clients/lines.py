@@ -24,3 +24,11 @@ def serve(operations: Mapping[str, Operation]) -> None:
             reply = {"error": type(error).__name__, "message": str(error)}
         replies.write(json.dumps(reply, default=str) + "\n")
         replies.flush()
+
+
+def with_chromadb() -> None:
+    """Let `chromadb` be imported from the tests' own environment, where it is the one under test;
+    all else comes from the applications'."""
+    where = os.environ["CHROMADB_FROM"]
+    if where not in sys.path:
+        sys.path.append(where)

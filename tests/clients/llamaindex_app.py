@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.vector_stores.postgres import PGVectorStore
@@ -33,19 +33,20 @@ def open_store(
 
 
 def add(texts: list[str], metadatas: list[dict[str, Any]], documents: list[str]) -> list[str]:
-    """The nodes' ids. `documents`: of each text, the document that it is a part of."""
+    """The nodes' ids. `documents`: of each text, the document that it is a part of. What is
+    embedded is what LlamaIndex embeds."""
     store, vectors = _opened[-1]
     nodes = [
         TextNode(
             text=text,
             metadata=metadata,
-            embedding=vector,
             relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document)},
         )
-        for text, metadata, document, vector in zip(
-            texts, metadatas, documents, vectors.of(texts), strict=True
-        )
+        for text, metadata, document in zip(texts, metadatas, documents, strict=True)
     ]
+    embedded = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+    for node, vector in zip(nodes, vectors.of(embedded), strict=True):
+        node.embedding = vector
     return list(store.add(nodes))
 
 

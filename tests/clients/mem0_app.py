@@ -13,7 +13,7 @@ from typing import Any
 from mem0 import Memory
 from mem0.memory import main as mem0_main
 
-from tests.clients.lines import serve
+from tests.clients.lines import serve, with_chromadb
 
 _opened: list[Memory] = []
 
@@ -28,6 +28,8 @@ def memory() -> Memory:
 
 
 def open_memory(config: dict[str, Any], entities: bool = False) -> None:
+    if config["vector_store"]["provider"] == "chroma":
+        with_chromadb()
     if entities:
         mem0_main.extract_entities = proper_names
     _opened.append(Memory.from_config(config))

@@ -8,10 +8,12 @@ angles, so the nearest neighbours are the same whichever model is asked.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 import yaml
@@ -164,6 +166,16 @@ def width(url: str, table: str) -> int:
     return int(dimensions)
 
 
+def vector_of(url: str, client: V1 | V2 | LlamaIndex, id: str) -> list[float]:
+    """The vector of what the library calls by this id."""
+    key = {"data_docs": "node_id", "docs": "langchain_id"}.get(client.table, "id")
+    with psycopg.connect(url) as connection:
+        ((found,),) = connection.execute(
+            f"SELECT embedding::text FROM {client.table} WHERE {key}::text = %s", [id]
+        ).fetchall()
+    return list(json.loads(found))
+
+
 def answers(client: V1 | V2 | LlamaIndex) -> list[list[tuple[str, str, dict[str, Any]]]]:
     return [client.search(query) for query in QUERIES]
 
@@ -212,8 +224,11 @@ def test_the_library_goes_on_with_the_new_model_and_back(
     assert client.search("low water at midday", 1)[0][0] == again
     assert late not in {id for id, _, _ in client.search("the hound growls at the mailman")}
     moving.clean()
+    (same,) = client.add(TEXTS[:1])
+    moved, added = (vector_of(postgres_url, client, id) for id in (ids[0], same))
+    np.testing.assert_allclose(moved, added, atol=1e-5)
     client.add(["one more after all"])
-    assert len(rows(postgres_url, client.table)) == len(TEXTS) + 1
+    assert len(rows(postgres_url, client.table)) == len(TEXTS) + 2
 
 
 def test_two_collections_of_langchain_v1_share_a_table_and_move_together(
