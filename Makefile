@@ -29,7 +29,7 @@ help:
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
 	@echo "make build   the wheel, the source archive, and their bill of materials (CycloneDX) in dist/"
-	@echo "make audit   look the locked packages up among known vulnerabilities; needs pypi.org"
+	@echo "make audit   look the locked packages up among known vulnerabilities; asks the Python package index"
 	@echo "make lock    resolve the newest dependencies into the requirements*.lock files"
 	@echo "make clean   remove what these targets made, except .venv"
 
@@ -118,8 +118,8 @@ build: $(INSTALLED) $(TOOLS)
 audit: $(TOOLS)
 	@$(PYTHON) tools/audit.py $(VENV)/tools/bin/pip-audit $(LOCKS)
 
-# Hashes come from PyPI alone, whatever indexes this machine is set to use. The markers that uv repeats on every line
-# are what pyproject.toml's `environments` says; without them an unknown Python fails instead of installing nothing.
+# Hashes come from the Python package index alone, whatever this machine is set to use. The markers that uv repeats on
+# every line are what pyproject.toml's `environments` says; without them an unknown Python fails instead of installing nothing.
 UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(VENV)/tools/bin/uv
 MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_platform == 'linux')
 LOCK := --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet

@@ -28,7 +28,8 @@ def audit(program: list[str], lock: str) -> tuple[int, str]:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return 2, (
             f"{lock}: not audited: pip-audit could not ask its source ({last})\n"
-            "Run it where https://pypi.org can be reached; this says nothing about the packages."
+            "Run it where the Python package index can be reached; this says nothing about the "
+            "packages."
         )
     hit = [one for one in found if one.get("vulns")]
     lines = [
@@ -43,8 +44,8 @@ def audit(program: list[str], lock: str) -> tuple[int, str]:
         return 2, (
             f"{lock}: not audited: the source knows nothing of {len(unknown)} of {len(found)} "
             f"packages ({', '.join(unknown[:5])}...)\n"
-            "It is probably a mirror without advisories: run this where https://pypi.org can be "
-            "reached."
+            "It is probably a mirror without advisories: run this where the Python package "
+            "index itself can be reached."
         )
     return 0, f"{lock}: none of {len(found)} packages has a known vulnerability"
 

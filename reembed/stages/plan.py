@@ -136,7 +136,8 @@ def make_plan(
     if swap is not None and swap.kind != "config":
         blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
     checked = writer.check(shadow_spec(manifest, source, target, dimensions))
-    blockers += [Problem(refusal.message, refusal.hint) for refusal in checked.refusals]
+    refusals = (*survey.refusals, *checked.refusals)
+    blockers += [Problem(refusal.message, refusal.hint) for refusal in refusals]
     taken = _target_blockers(manifest, source, target_store, target, own_shadow)
     blockers += [problem for problem in taken if problem not in blockers]
     if swap is not None and swap.kind != "config":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reembed.errors import RefusedError
+from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import FunctionChoice, Layout, Model, SwapKind
 from reembed.records import Metric
 
@@ -135,10 +135,12 @@ class Survey:
     Attributes:
         notes: how it is laid out, and what its swap will do to what hangs on it.
         blockers: why it cannot be swapped.
+        refusals: why no run can begin.
     """
 
     notes: tuple[str, ...] = ()
     blockers: tuple[str, ...] = ()
+    refusals: tuple[PreflightError, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ ANSWERS = {
         '"fix_versions": ["2"]}]}]}', 1, "a 1: CVE-1, mended in 2",
     ),
     "unknown": (
-        '{"dependencies": [{"name": "a", "skip_reason": "not found on PyPI"}]}', 2,
+        '{"dependencies": [{"name": "a", "skip_reason": "not found"}]}', 2,
         "not audited: the source knows nothing of 1 of 1",
     ),
     "nothing": ('{"dependencies": []}', 2, "not audited"),

@@ -13,12 +13,15 @@ log's comment says, by `identity`, whose it is, and a copy counts for nobody.
 
 from __future__ import annotations
 
-import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import LiteralString
 
 from psycopg import errors, sql
 
+from reembed.errors import PreflightError
 from reembed.stores.postgres.client import (
     SETTINGS,
     Connection,
@@ -28,14 +31,25 @@ from reembed.stores.postgres.client import (
 )
 from reembed.stores.postgres.locks.hold import patiently
 from reembed.stores.postgres.schema.access import close_function, close_relation
+from reembed.stores.postgres.schema.captured import (
+    BODY,
+    SEARCH_PATH,
+    TRIGGERS,
+    function_name,
+    installed,
+    is_called,
+    log_name,
+    lookalikes,
+    own_parts,
+    triggers_of,
+)
 from reembed.stores.postgres.schema.notes import identity
 from reembed.stores.postgres.schema.own import may_own
 from reembed.stores.postgres.schema.replication import taking_in
 from reembed.stores.postgres.schema.table import Table
 
-TRIGGERS = ("zz_reembed_rows", "zz_reembed_truncate")
-"""Fire last: triggers of one event run by name."""
 TRUNCATED = "t"
+ROWS, TRUNCATE = TRIGGERS
 
 _WRITTEN_AS_WE_READ = sql.SQL(" ").join(
     sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(SETTINGS[name]))
@@ -43,23 +57,11 @@ _WRITTEN_AS_WE_READ = sql.SQL(" ").join(
 )
 """So that an id is the same text, whatever the writer's session has set."""
 
-_FUNCTION = """
-CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp {settings} AS $reembed$
-BEGIN
-  IF TG_OP = 'TRUNCATE' THEN
-    INSERT INTO {log} (op) VALUES ('t');
-    RETURN NULL;
-  END IF;
-  IF TG_OP <> 'INSERT' THEN
-    INSERT INTO {log} (op, id) VALUES ('r', OLD.{id}::text);
-  END IF;
-  IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.{id}::text <> OLD.{id}::text) THEN
-    INSERT INTO {log} (op, id) VALUES ('r', NEW.{id}::text);
-  END IF;
-  RETURN NULL;
-END $reembed$
-"""
+_FUNCTION = (
+    "CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET "
+    "search_path = " + SEARCH_PATH + " {settings} AS $reembed$" + BODY + "$reembed$"
+)
+_LOG = "CREATE TABLE {log} (seq bigserial PRIMARY KEY, op text NOT NULL, id text)"
 
 
 @dataclass(frozen=True)
@@ -77,47 +79,27 @@ class Touched:
     entries: list[int]
 
 
-def _log_name(oid: int) -> str:
-    return f"reembed_{oid}_log"
-
-
-def _function_name(oid: int) -> str:
-    return f"reembed_{oid}_capture"
-
-
-_NAMED = re.compile(r"reembed_(\d+)_(?:capture|log)")
-
-
-def _found(connection: Connection, table: Table) -> tuple[str, str] | None:
-    """Schema and mark of a table's own log; None where it is not captured, or a trigger is off."""
-    return fetch_one(
-        connection,
-        "SELECT nspname, mark FROM (SELECT relnamespace, obj_description(oid, 'pg_class') AS mark "
-        "FROM pg_class WHERE relname = %(log)s AND relkind = 'r') l JOIN pg_namespace n ON n.oid = "
-        "relnamespace WHERE mark LIKE %(whose)s AND 2 = (SELECT count(*) FROM pg_trigger t JOIN "
-        "pg_proc f ON f.oid = tgfoid WHERE tgrelid = %(oid)s AND tgname = ANY (%(triggers)s) AND "
-        "tgenabled = 'A' AND proname = %(function)s AND pronamespace = relnamespace)",
-        {
-            "log": _log_name(table.oid), "function": _function_name(table.oid), "oid": table.oid,
-            "triggers": list(TRIGGERS), "whose": f"capture % of {identity(connection, table.oid)}",
-        },
-    )  # fmt: skip
-
-
-def _log(connection: Connection, table: Table) -> sql.Identifier:
-    found = _found(connection, table)
-    return sql.Identifier(found[0] if found else table.schema, _log_name(table.oid))
-
-
 def mark(connection: Connection, table: Table) -> str | None:
     """The capture's own mark, new with each installation; None where the table is not captured,
-    or a trigger of it is off, or what is there was copied from another table or database."""
-    found = _found(connection, table)
-    return found[1] if found else None
+    or a part of it is off or is not ours, or what is there was copied from another table or
+    database."""
+    place = installed(connection, table)
+    if place is None:
+        return None
+    found = fetch_one(
+        connection,
+        "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c JOIN pg_namespace n ON n.oid = "
+        "relnamespace WHERE nspname = %s AND relname = %s",
+        list(place),
+    )
+    whose = f" of {identity(connection, table.oid)}"
+    text = found[0] if found else None
+    return text if text and text.startswith("capture ") and text.endswith(whose) else None
 
 
 def allowed(connection: Connection, table: Table, schema: str | None = None) -> bool:
-    """Whether the role may capture a table's writes, and no subscriber stops at the log.
+    """Whether the role may capture a table's writes as the table's owner, and no subscriber stops
+    at the log.
 
     Args:
         schema: where log and function are made; default: the table's.
@@ -127,10 +109,34 @@ def allowed(connection: Connection, table: Table, schema: str | None = None) -> 
         connection,
         "SELECT has_table_privilege(%s::oid, 'TRIGGER') AND (SELECT "
         "has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s) "
-        "AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = %s",
+        "AND pg_has_role(relowner, 'USAGE'), pg_get_userbyid(relowner) = current_user FROM "
+        "pg_class WHERE oid = %s",
         [table.oid, schema, table.oid],
     )
-    return bool(row and row[0]) and not taking_in(connection, schema)
+    if not row or not row[0] or taking_in(connection, schema):
+        return False
+    return bool(row[1]) or may_own(connection, table.oid, schema) is not None
+
+
+def in_the_way(
+    connection: Connection, table: Table, schema: str | None = None
+) -> PreflightError | None:
+    """What is to be said of what another role has put where a capture would be; None where there is
+    nothing.
+
+    Args:
+        schema: as for `allowed`.
+    """
+    found = lookalikes(connection, table, schema or table.schema)
+    if not found:
+        return None
+    return PreflightError(
+        f"writes to {table.label} cannot be logged, for there is {' and '.join(found)}, which is "
+        "not as reembed makes it or belongs to another role",
+        "Look at it. If it is nobody's, drop it as its owner or as a superuser with the statement "
+        "in brackets. So that it does not come again, take from that role the right to create in "
+        "the schema, or to make triggers on the table.",
+    )
 
 
 def install(connection: Connection, table: Table, schema: str | None = None) -> str | None:
@@ -141,6 +147,7 @@ def install(connection: Connection, table: Table, schema: str | None = None) -> 
 
     Raises:
         LockedError: they do not end.
+        PreflightError: another role has put something where the capture would be.
     """
     there = mark(connection, table)
     if there is not None:
@@ -151,18 +158,20 @@ def install(connection: Connection, table: Table, schema: str | None = None) -> 
     ):  # asked first: to be refused, one must wait for the lock
         return None
     remove(connection, table)
+    if (taken := in_the_way(connection, table, schema)) is not None:
+        raise taken
     new = f"capture {secrets.token_hex(8)} of {identity(connection, table.oid)}"
     names = {
-        "log": sql.Identifier(schema, _log_name(table.oid)),
-        "function": sql.Identifier(schema, _function_name(table.oid)),
+        "log": sql.Identifier(schema, log_name(table.oid)),
+        "function": sql.Identifier(schema, function_name(table.oid)),
         "id": sql.Identifier(table.id), "table": table.identifier,
-        "rows": sql.Identifier(TRIGGERS[0]), "truncate": sql.Identifier(TRIGGERS[1]),
+        "rows": sql.Identifier(ROWS), "truncate": sql.Identifier(TRUNCATE),
         "settings": _WRITTEN_AS_WE_READ,
     }  # fmt: skip
 
     def make() -> None:
         for statement in (
-            "CREATE TABLE {log} (seq bigserial PRIMARY KEY, op text NOT NULL, id text)",
+            _LOG,
             _FUNCTION,
             "CREATE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {table} "
             "FOR EACH ROW EXECUTE FUNCTION {function}()",
@@ -179,11 +188,11 @@ def install(connection: Connection, table: Table, schema: str | None = None) -> 
             connection,
             "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE "
             "nspname = %s AND relname = %s",
-            [schema, _log_name(table.oid)],
+            [schema, log_name(table.oid)],
         )
         assert made is not None, "it has just been made"
         close_relation(connection, int(made[0]))
-        close_function(connection, schema, _function_name(table.oid))
+        close_function(connection, schema, function_name(table.oid))
         owner = may_own(connection, table.oid, schema)
         if owner is not None:  # who may change the id's type, and so what a cast of it calls
             for statement in (
@@ -200,119 +209,94 @@ def install(connection: Connection, table: Table, schema: str | None = None) -> 
 
 
 def remove(connection: Connection, table: Table) -> None:
-    """Remove every trace of a capture, of half of one, or of one that was copied with its table.
-    The table may be gone.
+    """Remove every trace of a capture, of half of one, or of one that was copied with its table;
+    nothing that another role has made.
 
     Raises:
         LockedError: transactions that use the table do not end.
     """
-    found = triggers_of(connection, [table.oid])
-    names = [(trigger.schema, trigger.function) for trigger in found]
-    numbers = {name: _NAMED.fullmatch(name) for _, name in names}
-    oids = {table.oid, *(int(number[1]) for number in numbers.values() if number)}
-    functions = fetch_all(
-        connection,
-        "SELECT nspname, proname, p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
-        "WHERE proname = ANY (%s) AND pronargs = 0 AND prorettype = 'trigger'::regtype",
-        [[_function_name(oid) for oid in oids]],
-    )
-    logs = fetch_all(
-        connection,
-        "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE "
-        "relname = ANY (%s) AND relkind = 'r'",
-        [[_log_name(oid) for oid in oids]],
-    )
-    if not found and not functions and not logs:
+    parts = own_parts(connection, table)
+    if not parts:
         return
 
     def undo() -> None:
-        for trigger in found:
+        for trigger in parts.triggers:
             connection.execute(
                 sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
                     sql.Identifier(trigger.name), trigger.table
                 )
             )
         kept = set()
-        for schema, name, oid in functions:
-            if fetch_one(connection, "SELECT 1 FROM pg_trigger WHERE tgfoid = %s LIMIT 1", [oid]):
-                kept.add((schema, name.replace("_capture", "_log")))  # another table's
+        for function in parts.functions:
+            if is_called(connection, function):
+                kept.add((function.schema, function.log_name))  # another table's
                 continue
-            connection.execute(
-                sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(schema, name))
-            )
-        for schema, name in logs:
-            if (schema, name) not in kept:
+            connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function.identifier))
+        for place in parts.logs:
+            if place not in kept:
                 connection.execute(
-                    sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, name))
+                    sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(*place))
                 )
 
     patiently(connection, [table], undo)
 
 
-@dataclass(frozen=True)
-class Trigger:
-    """A trigger that bears the name of one of a capture's.
-
-    Attributes:
-        place: schema and name of its table.
-        schema, function: of the function that it calls.
-    """
-
-    name: str
-    place: tuple[str, str]
-    oid: int
-    schema: str
-    function: str
-
-    @property
-    def table(self) -> sql.Identifier:
-        return sql.Identifier(*self.place)
+def check_removed(connection: Connection, table: Table) -> None:
+    """Raise PreflightError where triggers of our name stay, which log for ever: their function
+    belongs to another role than the table by now."""
+    left = [one for one in triggers_of(connection, [table.oid]) if not one.function.ours]
+    if left:
+        raise PreflightError(
+            f"{table.label} has {' and '.join(lookalikes(connection, table, table.schema))}: "
+            "reembed removes nothing of another role",
+            "Look at it. If a run made it and the table has got another owner since, it logs every "
+            "write: remove it, and give the same command again.",
+        )
 
 
-def triggers_of(connection: Connection, oids: list[int] | None = None) -> list[Trigger]:
-    """Those on some tables, or on all, that a capture made, here or where they were copied from."""
-    rows = fetch_all(
-        connection,
-        "SELECT tgname, n.nspname, relname, c.oid, f.nspname, proname FROM pg_trigger t JOIN "
-        "pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace JOIN pg_proc p "
-        "ON p.oid = tgfoid JOIN pg_namespace f ON f.oid = pronamespace WHERE tgname = ANY (%s) AND "
-        "proname ~ '^reembed_[0-9]+_capture$' AND NOT tgisinternal AND (%s::oid[] IS NULL OR "
-        "tgrelid = ANY (%s::oid[])) ORDER BY 2, 3, 1",
-        [list(TRIGGERS), oids, oids],
-    )
-    return [
-        Trigger(name, (schema, table), oid, of, function)
-        for name, schema, table, oid, of, function in rows
-    ]
+@contextmanager
+def _locked_log(
+    connection: Connection, table: Table, mode: LiteralString
+) -> Iterator[sql.Identifier | None]:
+    """The log of a table, while nobody can exchange it or put a trigger on it; None where there is
+    none of ours by now."""
+    with connection.transaction():
+        place = installed(connection, table)
+        log = sql.Identifier(*place) if place else None
+        if log is not None:
+            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN " + mode + " MODE").format(log))
+            log = log if installed(connection, table) == place else None
+        yield log
 
 
 def length(connection: Connection, table: Table) -> int | None:
     """How many entries the queue holds; None where the table is not captured."""
     if mark(connection, table) is None:
         return None
-    row = fetch_one(
-        connection,
-        sql.SQL("SELECT count(*) FROM {}").format(_log(connection, table)),
-    )
+    with _locked_log(connection, table, "ACCESS SHARE") as log:
+        if log is None:
+            return None
+        row = fetch_one(connection, sql.SQL("SELECT count(*) FROM {}").format(log))
     return int(row[0]) if row else None
 
 
 def touched(connection: Connection, table: Table) -> Touched:
-    """What the queue holds now."""
-    rows = fetch_all(
-        connection,
-        sql.SQL("SELECT seq, op, id FROM {} ORDER BY seq").format(_log(connection, table)),
-    )
+    """What the queue holds now; where it is not ours any more, that any row may be gone."""
+    with _locked_log(connection, table, "ACCESS SHARE") as log:
+        if log is None:
+            return Touched([], truncated=True, entries=[])
+        rows = fetch_all(connection, sql.SQL("SELECT seq, op, id FROM {} ORDER BY seq").format(log))
     ids = dict.fromkeys(table.prefix + id for _, _, id in rows if id is not None)
     return Touched(list(ids), any(op == TRUNCATED for _, op, _ in rows), [row[0] for row in rows])
 
 
 def forget(connection: Connection, table: Table, entries: list[int]) -> None:
     """Delete exactly these entries."""
-    if entries:
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE seq = ANY (%s)").format(
-                beside_parameters(_log(connection, table))
-            ),
-            [entries],
-        )
+    if not entries:
+        return
+    with _locked_log(connection, table, "ROW EXCLUSIVE") as log:
+        if log is not None:
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE seq = ANY (%s)").format(beside_parameters(log)),
+                [entries],
+            )

@@ -36,6 +36,7 @@ class TableChanges:
                     pg_capture.remove(self._catalog.main, table)
                     pg_columns.drop_columns(self._catalog.main, [table])
                     pg_notes.remove_spent(self._catalog.main, table)
+                    pg_capture.check_removed(self._catalog.main, table)
 
     def since(self, id: str, mark: str | None) -> Change:
         tables = self._catalog.tables(id)

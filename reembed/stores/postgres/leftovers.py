@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import LiteralString
 
 from psycopg import sql
 
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.claims import SHAPE, is_foreign
 from reembed.stores.postgres.claims import TABLE as LEASE
-from reembed.stores.postgres.claims import is_foreign
 from reembed.stores.postgres.client import (
     Connection,
     database_key,
@@ -26,8 +27,10 @@ from reembed.stores.postgres.client import (
     mapped,
 )
 from reembed.stores.postgres.locks.hold import patiently
+from reembed.stores.postgres.schema.captured import Trigger, orphans, triggers_of
 from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.notes import OF, Noted, identity, noted_columns
+from reembed.stores.postgres.schema.own import Look, look
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Leftover
 
@@ -88,33 +91,24 @@ def _captures(connection: Connection) -> list[Found]:
     return found
 
 
-def _by_table(connection: Connection) -> dict[tuple[int, str, str], list[pg_capture.Trigger]]:
-    tables: dict[tuple[int, str, str], list[pg_capture.Trigger]] = {}
-    for trigger in pg_capture.triggers_of(connection):
-        tables.setdefault((trigger.oid, *trigger.place), []).append(trigger)
+def _by_table(connection: Connection) -> dict[tuple[int, str, str], list[Trigger]]:
+    tables: dict[tuple[int, str, str], list[Trigger]] = {}
+    for trigger in triggers_of(connection):
+        if trigger.function.ours:
+            tables.setdefault((trigger.oid, *trigger.place), []).append(trigger)
     return tables
 
 
 def _orphans(connection: Connection) -> list[Found]:
     """Functions and logs of captures that no trigger calls."""
-    rows = fetch_all(
-        connection,
-        "SELECT 'function', n.nspname, proname FROM pg_proc p JOIN pg_namespace n ON n.oid = "
-        "pronamespace WHERE proname ~ '^reembed_[0-9]+_capture$' AND pronargs = 0 AND prorettype = "
-        "'trigger'::regtype AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid) "
-        "UNION ALL SELECT 'log', nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
-        "relnamespace WHERE relname ~ '^reembed_[0-9]+_log$' AND relkind = 'r' AND "
-        "obj_description(c.oid, 'pg_class') LIKE 'capture %' AND NOT EXISTS (SELECT FROM "
-        "pg_trigger t JOIN pg_proc p ON p.oid = tgfoid WHERE pronamespace = relnamespace AND "
-        "proname = replace(relname, '_log', '_capture')) ORDER BY 1, 2, 3",
-    )
+    functions, logs = orphans(connection)
+    made = [("function", (one.schema, one.name), "DROP FUNCTION IF EXISTS {}()")
+            for one in functions]  # fmt: skip
+    made += [("log", place, "DROP TABLE IF EXISTS {}") for place in logs]
     found = []
-    for kind, schema, name in rows:
-        statement = (
-            "DROP FUNCTION IF EXISTS {}()" if kind == "function" else "DROP TABLE IF EXISTS {}"
-        )
-        query = sql.SQL(statement).format(sql.Identifier(schema, name))
-        what = Leftover(kind, f"{schema}.{name}", "which no trigger uses")
+    for kind, place, statement in made:
+        query = sql.SQL(statement).format(sql.Identifier(*place))
+        what = Leftover(kind, ".".join(place), "which no trigger uses")
         found.append(Found(what, _doing(connection, query)))
     return found
 
@@ -196,26 +190,71 @@ def _notes(connection: Connection, notes: Sequence[Noted]) -> list[Found]:
 
 
 def _leases(connection: Connection) -> list[Found]:
-    """Claims on live names of another database."""
+    """Claims on live names of another database, in tables of ours."""
     found = []
-    for schema, oid in fetch_all(
+    for (schema,) in fetch_all(
         connection,
-        "SELECT nspname, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE "
-        "relname = %s AND relkind = 'r' AND 2 = (SELECT count(*) FROM pg_attribute WHERE attrelid "
-        "= c.oid AND attname IN ('live', 'claim') AND NOT attisdropped)",
+        "SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relname "
+        "= %s AND relkind = 'r' ORDER BY 1",
         [LEASE],
     ):
-        table = sql.Identifier(schema, LEASE)
-        whose = identity(connection, oid)
-        rows = fetch_all(connection, sql.SQL("SELECT live FROM {}").format(table))
-        foreign = [live for (live,) in rows if is_foreign(live, whose)]
-        if rows and not foreign:
+        with connection.transaction():
+            foreign, left = _foreign_claims(connection, schema, "ACCESS SHARE")
+        if foreign is None or (left and not foreign):
             continue
-        query = (
-            sql.SQL("DROP TABLE IF EXISTS {}").format(table)
-            if len(foreign) == len(rows)
-            else sql.SQL("DELETE FROM {} WHERE live = ANY ({})").format(table, sql.Literal(foreign))
-        )
         what = Leftover("lease", f"{schema}.{LEASE}", f"{len(foreign)} claims of another database")
-        found.append(Found(what, _doing(connection, query)))
+        found.append(Found(what, partial(_drop_claims, connection, schema)))
     return found
+
+
+def _foreign_claims(
+    connection: Connection, schema: str, mode: LiteralString
+) -> tuple[list[str] | None, int]:
+    """The claims of another database that a table of leases holds, and how many others; None where
+    it is not ours. It is locked, so that nobody can exchange it or put a trigger on it."""
+    table = sql.Identifier(schema, LEASE)
+    for locked in (False, True):
+        there = look(connection, schema, LEASE, SHAPE, None)
+        if there is None or not _is_own(connection, schema, there):
+            return None, 0
+        if not locked:
+            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN " + mode + " MODE").format(table))
+    row = fetch_one(connection, sql.SQL("SELECT {}::regclass::oid").format(
+        sql.Literal(table.as_string(None))
+    ))  # fmt: skip
+    assert row is not None, "it is locked"
+    whose = identity(connection, row[0])
+    rows = [live for (live,) in fetch_all(connection, sql.SQL("SELECT live FROM {}").format(table))]
+    foreign = [live for live in rows if is_foreign(live, whose)]
+    return foreign, len(rows) - len(foreign)
+
+
+def _is_own(connection: Connection, schema: str, there: Look) -> bool:
+    """Whether a table of leases is as we make it, and belongs to us, to a role that could act as
+    us, or to the owner of a collection of its schema."""
+    if there.wrong:
+        return False
+    return there.trusted or bool(
+        fetch_one(
+            connection,
+            "SELECT 1 FROM pg_class c JOIN pg_attribute ON attrelid = c.oid JOIN pg_type t ON "
+            "t.oid = atttypid WHERE typname IN ('vector', 'halfvec') AND relkind IN ('r', 'p') AND "
+            "relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) AND "
+            "pg_get_userbyid(relowner) = %s LIMIT 1",
+            [schema, there.owner],
+        )
+    )
+
+
+def _drop_claims(connection: Connection, schema: str) -> None:
+    table = sql.Identifier(schema, LEASE)
+    with connection.transaction():
+        foreign, left = _foreign_claims(connection, schema, "ACCESS EXCLUSIVE")
+        if foreign is None:
+            return
+        if left:
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE live = ANY ({})").format(table, sql.Literal(foreign))
+            )
+        else:
+            connection.execute(sql.SQL("DROP TABLE {}").format(table))

@@ -13,7 +13,7 @@ from reembed.stores.values import Survey
 
 def survey(catalog: Catalog, id: str) -> Survey:
     """See `Store.survey`."""
-    notes, blockers = [], []
+    notes, blockers, refusals = [], [], []
     for table in catalog.tables(id):
         stays = catalog.schema not in (None, table.schema)
         held = dependents(catalog.main, table, stays=stays)
@@ -44,13 +44,15 @@ def survey(catalog: Catalog, id: str) -> Survey:
                 "superuser: triggers, checks and defaults of that table run with its rights when "
                 f"reembed writes rows. Rather run as {owner!r}"
             )
-        if not pg_capture.allowed(catalog.main, table, catalog.schema):
+        if (taken := pg_capture.in_the_way(catalog.main, table, catalog.schema)) is not None:
+            refusals.append(taken)
+        elif not pg_capture.allowed(catalog.main, table, catalog.schema):
             notes.append(
                 f"the role {catalog.database.role!r} may not make triggers on "
                 f"{table.label}: every round of catch-up compares all of its rows, the last "
                 "one while writers wait"
             )
-    return Survey(tuple(notes), tuple(blockers))
+    return Survey(tuple(notes), tuple(blockers), tuple(refusals))
 
 
 def _weaker_owner(catalog: Catalog, table: Table) -> str | None:

@@ -29,6 +29,7 @@ from reembed.stores.postgres.schema.notes import (
     write_note,
 )
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import operator_of_pgvector
 
 
 def add_columns(connection: Connection, pairs: Sequence[tuple[Table, Table]]) -> None:
@@ -128,11 +129,11 @@ def _copy(connection: Connection, table: Table, giver: Table) -> int:
         sql.SQL(
             "UPDATE {table} t SET {new} = j.v FROM (SELECT o.{id} AS id, g.{vector} AS v FROM "
             "{table} o LEFT JOIN {giver} g ON g.{giver_id} = o.{id}) j WHERE t.{id} = j.id AND "
-            "t.{new} IS DISTINCT FROM j.v"
+            "NOT coalesce(t.{new} {equals} j.v, t.{new} IS NULL AND j.v IS NULL)"
         ).format(
             table=table.identifier, new=sql.Identifier(COMING), id=sql.Identifier(table.id),
             vector=sql.Identifier(giver.vector), giver=giver.identifier,
-            giver_id=sql.Identifier(giver.id),
+            giver_id=sql.Identifier(giver.id), equals=operator_of_pgvector(connection, "="),
         )
     )  # fmt: skip
     return cursor.rowcount

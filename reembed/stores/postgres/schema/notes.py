@@ -152,11 +152,15 @@ def standing_in(connection: Connection, oid: int) -> int | None:
     """The oid of the table that holds the collection of table `oid`; None where that is gone, and
     the table of this oid holds another one's.
 
+    Whoever may make a table can write into its comment that it holds another one's collection. So
+    that counts only in a table of the same owner, or of a role that could act as us.
+
     Raises:
-        PreflightError: two tables say that they do.
+        PreflightError: two tables say that they do, or one of another owner after an exchange.
     """
     notes = [one for one in noted_columns(connection) if one.own and "stands_for" in one.note]
-    holders = [one for one in notes if one.note["stands_for"] == oid]
+    claiming = [one for one in notes if one.note["stands_for"] == oid]
+    holders = [one for one in claiming if _may_hold(connection, one.oid, oid)]
     if len(holders) > 1:
         raise PreflightError(
             f"the comments of {' and '.join(one.label for one in holders)} both say that they hold "
@@ -166,7 +170,32 @@ def standing_in(connection: Connection, oid: int) -> int | None:
         )
     if holders:
         return holders[0].oid
-    return None if any(one.oid == oid for one in notes) else oid
+    exchanged = next((one for one in notes if one.oid == oid), None)
+    if exchanged is None:
+        return oid
+    other = next((one for one in claiming if one.oid == exchanged.note["stands_for"]), None)
+    if other is not None:
+        raise PreflightError(
+            f"the comment of {other.label} says that it holds the collection of "
+            f"{exchanged.label}, and they belong to different roles",
+            "If one of them has got another owner since the swap, give both the same one (ALTER "
+            "TABLE .. OWNER TO ..); if not, somebody has made it up: drop it or its comment.",
+        )
+    return None
+
+
+def _may_hold(connection: Connection, holder: int, oid: int) -> bool:
+    """Whether a table's comment may say that it holds the collection of another one."""
+    if holder == oid:
+        return True
+    row = fetch_one(
+        connection,
+        "SELECT pg_has_role(h.relowner, (SELECT oid FROM pg_roles WHERE rolname = current_user), "
+        "'MEMBER') OR h.relowner = o.relowner OR o.oid IS NULL AND pg_has_role(h.relowner, "
+        "'USAGE') FROM pg_class h LEFT JOIN pg_class o ON o.oid = %s WHERE h.oid = %s",
+        [oid, holder],
+    )
+    return bool(row and row[0])
 
 
 def remove_spent(connection: Connection, table: Table) -> None:

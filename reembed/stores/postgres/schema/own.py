@@ -60,6 +60,51 @@ WHERE nspname = %(schema)s AND relname = %(name)s
 """
 
 
+_KINDS = {
+    "r": "table", "v": "view", "m": "materialized view", "i": "index", "S": "sequence", "c": "type",
+    "f": "foreign table", "p": "table", "I": "index",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stands in the place of a table of ours.
+
+    Attributes:
+        what: which kind of thing, as SQL calls it.
+        trusted: whether its owner is a role that could act as us, or that of the collection.
+        is_as_made: whether it is a table with the columns that reembed gives it.
+        wrong: what it is or has that reembed does not make, in words.
+    """
+
+    what: str
+    owner: str
+    trusted: bool
+    is_as_made: bool
+    wrong: tuple[str, ...]
+
+
+def look(
+    connection: Connection, schema: str, name: str, shape: Shape, of: int | None
+) -> Look | None:
+    """What there is of this name, of whatever kind; None where there is nothing.
+
+    Args:
+        of: oid of the table of records that it serves, if there is one.
+    """
+    named = {"schema": schema, "name": name, "of": of}
+    row = connection.execute(_LOOK, named).fetchone()
+    if row is None:
+        return None
+    kind, owner, trusted, columns, wrong = row
+    fits = kind == "r" and tuple(columns) == shape.columns
+    if kind != "r":
+        wrong = ["another kind of thing than a table"]
+    elif not fits:
+        wrong = [f"the columns {', '.join(columns)}", *wrong]
+    return Look(_KINDS.get(kind, "table"), owner, trusted, fits, tuple(wrong))
+
+
 def require_own(
     connection: Connection, schema: str, name: str, shape: Shape, of: int | None
 ) -> bool:
@@ -71,28 +116,22 @@ def require_own(
     Raises:
         PreflightError: there is something else of this name, or it is another role's.
     """
-    named = {"schema": schema, "name": name, "of": of}
-    row = connection.execute(_LOOK, named).fetchone()
-    if row is None:
+    found = look(connection, schema, name, shape, of)
+    if found is None:
         return False
-    kind, owner, trusted, columns, extras = row
     label = f"{schema}.{name}"
-    if not trusted:
+    if not found.trusted:
         raise PreflightError(
-            f"{label} belongs to the role {owner!r}, and what reembed keeps there "
+            f"{label} belongs to the role {found.owner!r}, and what reembed keeps there "
             f"({shape.purpose}) must not be in another role's hands",
             "Run as that role or as the owner of the collection; or look at it, drop it if "
             "no run of that role is at work, and take from the role the right to create in the "
             f"schema {schema!r}.",
         )
-    wrong = list(extras)
-    if kind != "r":
-        wrong = ["another kind of thing than a table"]
-    elif tuple(columns) != shape.columns:
-        wrong.insert(0, f"the columns {', '.join(columns)}")
-    if wrong:
+    if found.wrong:
         raise PreflightError(
-            f"{label} is not as reembed makes it ({shape.purpose}): it has {', '.join(wrong)}",
+            f"{label} is not as reembed makes it ({shape.purpose}): it has "
+            f"{', '.join(found.wrong)}",
             "Somebody has made or changed it. Look at it, and drop it if no run is at work: "
             f"DROP TABLE {sql.Identifier(schema, name).as_string(None)}.",
         )
@@ -106,7 +145,8 @@ def may_own(connection: Connection, oid: int, schema: str) -> str | None:
         connection,
         "SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = %s AND "
         "pg_get_userbyid(relowner) <> current_user AND pg_has_role(relowner, 'MEMBER') AND "
-        "has_schema_privilege(relowner, %s, 'CREATE')",
-        [oid, schema],
+        "has_schema_privilege(relowner, %s, 'USAGE') AND (has_schema_privilege(relowner, %s, "
+        "'CREATE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))",
+        [oid, schema, schema],
     )
     return None if row is None else str(row[0])
