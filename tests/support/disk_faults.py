@@ -22,6 +22,9 @@ import chromadb.api.rust
 import pytest
 from chromadb.errors import InternalError
 
+from reembed.stores.chroma import sqlite_calls
+from reembed.stores.chroma.sqlite_process import beside
+
 FULL = "error returned from database: (code: 13) database or disk is full"
 READ_ONLY = "error returned from database: (code: 8) attempt to write a readonly database"
 CHROMA_WRITES = (
@@ -112,6 +115,7 @@ class Disk:
         for name in ("open", "write", "pwrite", "fdopen", "fsync", "mkdir", "replace", "unlink"):
             monkeypatch.setattr(os, name, self._wrapped(getattr(os, name), getattr(self, name)))
         monkeypatch.setattr(sqlite3, "connect", self._wrapped(sqlite3.connect, self.connect))
+        monkeypatch.setattr(beside, "call", self.call)
         bindings = chromadb.api.rust.RustBindingsAPI
         for name in CHROMA_WRITES:
             monkeypatch.setattr(bindings, name, self._chroma(name, getattr(bindings, name)))
@@ -167,6 +171,11 @@ class Disk:
         if not os.fspath(path).endswith(".tmp"):
             self._check("remove", self.place(path))
         real(path, **options)
+
+    @staticmethod
+    def call(function: str, file: sqlite_calls.File, *arguments: Any) -> Any:
+        """Do in this process, where it can fail, what is done to chroma.sqlite3 in another."""
+        return getattr(sqlite_calls, function)(file._replace(caller=None), *arguments)
 
     def connect(self, real: Any, database: Any, *rest: Any, **options: Any) -> Any:
         named = str(database)

@@ -8,9 +8,8 @@ are never exchanged (a reader would get torn answers), only names.
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from chromadb.api import ClientAPI
@@ -31,12 +30,10 @@ from reembed.stores.chroma.names import (
     holder,
     modify_name,
 )
+from reembed.stores.chroma.sqlite_calls import is_done, name_between, refuse_others
 from reembed.stores.values import Exchange, Receipt
 
 _TRIES = 20
-_COMMITS = 5
-_PAUSE = 0.05
-"""Seconds between two commits of a transaction."""
 
 Merge = Callable[[list[str]], str | None]
 """Names of intruders, oldest first, to the name of the one that holds the records of all."""
@@ -84,94 +81,16 @@ def exchange(
 
 
 def _transaction(client: ClientAPI, move: Exchange, folder: Path) -> Receipt:
-    """Exchange the names, commit again, and see that Chroma looks them up.
-
-    Locks of files do not hold between two copies of SQLite in one process, Chroma's and Python's.
-    After a write of Chroma's own at the same moment, such as by another thread of an application
-    that calls us, the counter in the file says that its old pages are current. Any later commit
-    makes it read them anew.
-    """
-    for number in range(_COMMITS):
-        with chroma_sqlite.writing(folder) as connection:
-            exchange_names(connection, move)
-        if number == 0:
-            continue
-        seen = by_name(client, move.live)
-        if seen is not None and str(seen.id) == move.incoming_id:
-            return Receipt("transaction")
-        time.sleep(_PAUSE)
+    """Exchange the names, and see that Chroma looks them up."""
+    chroma_sqlite.exchange(folder, move)
+    seen = by_name(client, move.live)
+    if seen is not None and str(seen.id) == move.incoming_id:
+        return Receipt("transaction")
     raise PreflightError(
         f"{folder} was changed, but {move.live} is still opened elsewhere: this folder is not the "
         "one the server reads (a copy?)",
         "Set source.data_dir to the server's own directory, or leave it out.",
     )
-
-
-def exchange_names(connection: sqlite3.Connection, move: Exchange) -> None:
-    """The three UPDATEs of a swap, inside an open transaction; the last one even where nothing is
-    left to be done. Public for the test that kills a process before its COMMIT."""
-    rows = connection.execute(
-        "SELECT id, name, database_id FROM collections WHERE id IN (?, ?)",
-        (move.incoming_id, move.outgoing_id or ""),
-    ).fetchall()
-    names = {id: name for id, name, _ in rows}
-    databases = {database for _, _, database in rows}
-    if len(databases) > 1:
-        raise SourceChangedError("the two collections are in different databases")
-    database = next(iter(databases), None)
-
-    def holder_of(name: str) -> str | None:
-        row = connection.execute(
-            "SELECT id FROM collections WHERE name = ? AND database_id = ?", (name, database)
-        ).fetchone()
-        return row[0] if row else None
-
-    _check(move, names, holder_of(move.live), holder_of(move.parked))
-    rename = "UPDATE collections SET name = ? WHERE id = ?"
-    if not _done(move, names):
-        connection.execute(rename, (_temporary(move), move.incoming_id))
-        if move.outgoing_id:
-            connection.execute(rename, (move.parked, move.outgoing_id))
-    connection.execute(rename, (move.live, move.incoming_id))
-
-
-def _check(
-    move: Exchange, names: Mapping[str, str], live_id: str | None, parked_id: str | None
-) -> None:
-    """Refuse unless the two collections are there and only they have the two names.
-
-    Args:
-        names: the present name of each of the two that exists, by id.
-        live_id, parked_id: who has the live and the parked name now.
-    """
-    ours = {move.incoming_id, move.outgoing_id}
-    for role, id in (("incoming", move.incoming_id), ("outgoing", move.outgoing_id)):
-        if id is not None and id not in names:
-            raise SourceChangedError(f"the {role} collection {id} is gone")
-    if live_id is not None and live_id not in ours:
-        raise SourceChangedError(
-            f"{move.live} leads to a third collection now ({live_id})",
-            "Somebody made or renamed a collection since the run began; look at it first.",
-        )
-    if move.outgoing_id is None:
-        return
-    if parked_id is not None and parked_id not in ours:
-        raise PreflightError(f"the name {move.parked} is taken by another collection ({parked_id})")
-    if names[move.outgoing_id] not in (move.live, move.parked):
-        raise SourceChangedError(
-            f"the outgoing collection was renamed to {names[move.outgoing_id]!r}",
-            f"It should be {move.live!r}, or {move.parked!r} after a swap.",
-        )
-
-
-def _done(move: Exchange, names: Mapping[str, str]) -> bool:
-    return names[move.incoming_id] == move.live and (
-        move.outgoing_id is None or names[move.outgoing_id] == move.parked
-    )
-
-
-def _temporary(move: Exchange) -> str:
-    return f"{move.live[:400]}__moving-{move.incoming_id[:8]}"
 
 
 # --- rename --------------------------------------------------------------------------------------
@@ -189,12 +108,12 @@ def _rename(client: ClientAPI, move: Exchange, merge: Merge) -> Receipt:
     parked_already = move.outgoing_id is not None and names.get(move.outgoing_id) == move.parked
     if parked_already and live_id not in (None, move.incoming_id):
         live_id = None  # not a third collection but an intruder of this very gap, dealt with below
-    _check(move, names, live_id, parked_id)
-    if _done(move, names):
+    refuse_others(move, names, live_id, parked_id)
+    if is_done(move, names):
         return Receipt("rename", intruder=merge(_intruders(client, move)))
     incoming = found[move.incoming_id]
     if names[move.incoming_id] == move.parked:
-        modify_name(incoming, _temporary(move))
+        modify_name(incoming, name_between(move))
     began = time.perf_counter()
     if move.outgoing_id and not parked_already:
         modify_name(found[move.outgoing_id], move.parked)

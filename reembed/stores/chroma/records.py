@@ -24,7 +24,7 @@ from reembed.records import (
 )
 from reembed.stores.chroma.failures import OLDER, REFUSALS, mapped, refused, status_of
 from reembed.stores.chroma.floats import to_send
-from reembed.stores.chroma.sqlite import FloatFix
+from reembed.stores.chroma.sqlite_calls import FloatFix
 
 BATCH_ROWS = 1_000
 """Rows in one write. Measured: 100 is half as fast, 5,000 no faster."""

@@ -11,33 +11,13 @@ collection is dropped so that none remain.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from chromadb.api.models.Collection import Collection
 
 from reembed.records import chunked
-from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.records import BATCH_ROWS, list_ids
-
-
-def purge(folder: Path) -> None:
-    """Delete the rows that the next records would take over: they belong to no record.
-
-    SQLite gives the next row the highest id plus one, so only rows above it can be taken over.
-    """
-    with chroma_sqlite.reading(folder) as connection:
-        if not connection.execute(_TABLE).fetchone():  # a server before 1.5 keeps no lists
-            return
-        found = connection.execute(f"SELECT EXISTS (SELECT 1 {_ABOVE})").fetchone()
-    if found[0]:
-        with chroma_sqlite.writing(folder) as connection:
-            connection.execute(f"DELETE {_ABOVE}")
-
-
-_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'embedding_metadata_array'"
-_ABOVE = "FROM embedding_metadata_array WHERE id > (SELECT coalesce(max(id), 0) FROM embeddings)"
 
 
 def missing(collection: Collection, ids: Sequence[str]) -> list[str]:

@@ -101,7 +101,7 @@ class ChromaWriter:
         file, vectors = self._database.file, np.ascontiguousarray(vectors, np.float32)
         chroma_records.refuse_not_finite(records.column("id").to_pylist(), vectors)
         if file is not None:
-            chroma_ghosts.purge(file)
+            chroma_sqlite.purge_lists(file)
         for batch in chroma_records.batches(
             records,
             vectors.shape[1],
@@ -141,7 +141,7 @@ class ChromaWriter:
             if found is None:
                 database.forget(id)
                 if database.file is not None:
-                    chroma_ghosts.purge(database.file)
+                    chroma_sqlite.purge_lists(database.file)
                 return
             holder = database.named(found.name)
             if holder is not None and str(holder.id) == id:

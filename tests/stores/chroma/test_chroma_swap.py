@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import chromadb
@@ -22,6 +23,8 @@ from reembed.stores.chroma import move as chroma_swap
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import pointer as chroma_pointer
 from reembed.stores.chroma import sqlite as chroma_sqlite
+from reembed.stores.chroma.sqlite_calls import name_between
+from reembed.stores.chroma.sqlite_process import beside
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import MODEL, simple, vectors
@@ -142,45 +145,73 @@ def test_a_transaction_changes_two_names_and_nothing_else(store, tmp_path):
     assert names == {old: "docs", new: "docs__parked-r1"}
 
 
-def test_a_transaction_is_committed_again_where_chroma_believes_its_old_pages(
-    store, tmp_path, monkeypatch
-):
-    """SQLite knows by a counter in the file whether its pages are current. Two commits at once, of
-    Chroma's SQLite and ours in one process, count to the same number."""
+def test_a_thread_that_writes_through_chroma_meets_the_moves_of_its_own_process(store, tmp_path):
+    """Two copies of SQLite in one process do not see each other's locks, so Chroma's own is the
+    only one here; the moves and the reads of the file are another process's."""
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    file = tmp_path / "db" / "chroma.sqlite3"
-    writing = chroma_sqlite.writing
-    commits = []
+    written, stop = list[str](), threading.Event()
 
-    @contextmanager
-    def counted_back(folder):
-        before = file.read_bytes()[24:40]
-        with writing(folder) as connection:
-            yield connection
-        commits.append(1)
-        if len(commits) == 1:
-            with file.open("r+b") as opened:
-                opened.seek(24)
-                opened.write(before)
+    def write() -> None:
+        docs = database_of(store).handle(old)
+        while not stop.is_set():
+            docs.add(ids=[f"w{len(written)}"], embeddings=[[1.0, 2, 3, 4]], documents=["late"])
+            written.append(f"w{len(written)}")
 
-    monkeypatch.setattr(chroma_sqlite, "writing", counted_back)
-    for move in there_and_back(store, old, new) * 10:
-        assert store.catalog.describe("docs").id == move.outgoing_id
-        commits.clear()
-        store.to_move().exchange("transaction", move)
-        for _ in range(5):  # Chroma has several connections
-            assert store.catalog.describe("docs").id == move.incoming_id
-            assert store.catalog.describe_id(move.outgoing_id).name == "docs__parked-r1"
+    with ThreadPoolExecutor() as pool:
+        writer = pool.submit(write)
+        try:
+            for move in there_and_back(store, old, new) * 30:
+                store.to_move().exchange("transaction", move)
+                assert int(chroma_sqlite.watermark(tmp_path / "db", old)) >= len(written)
+                assert store.catalog.describe("docs").id == move.incoming_id
+        finally:
+            stop.set()
+        writer.result()
+    assert len(written) > 10
+    assert {*written} <= {id for page in store.reader.list_ids(old) for id in page.to_pylist()}
+    with closing(sqlite3.connect(tmp_path / "db" / "chroma.sqlite3")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_the_process_that_has_the_file_open_may_be_killed(store, tmp_path):
+    old, new = make(store, "docs"), make(store, "docs-new", "new")
+    there, back = there_and_back(store, old, new)
+    store.to_move().exchange("transaction", there)
+    assert beside._process is not None
+    beside._process.kill()
+    beside._process.wait()
+    store.to_move().exchange("transaction", back)
+    assert store.catalog.describe("docs").id == old
+
+
+def test_what_was_asked_for_before_ctrl_c_does_not_happen_after_it(store, tmp_path, monkeypatch):
+    old, new = make(store, "docs"), make(store, "docs-new", "new")
+    there, _ = there_and_back(store, old, new)
+    with closing(sqlite3.connect(tmp_path / "db" / "chroma.sqlite3", isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(beside, "_receive", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.to_move().exchange("transaction", there)
+        held.execute("ROLLBACK")
+    assert store.catalog.describe("docs").id == old
+    store.to_move().exchange("transaction", there)
+    assert store.catalog.describe("docs").id == new
 
 
 def test_killed_before_its_commit_a_transaction_has_changed_nothing(store, tmp_path):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     code = (
-        "import sys, time; from pathlib import Path; "
-        "from reembed.stores.chroma import sqlite as chroma_sqlite; "
+        "import sys, time; "
+        "from reembed.stores.chroma.sqlite import known_migrations; "
         "from reembed.stores.values import Exchange; "
-        "from reembed.stores.chroma.move import exchange_names\n"
-        "with chroma_sqlite.writing(Path(sys.argv[1])) as connection:\n"
+        "from reembed.stores.chroma.sqlite_calls import File, exchange_names\n"
+        "file = File(sys.argv[1] + '/chroma.sqlite3', known=known_migrations())\n"
+        "with file.writing() as connection:\n"
         "    exchange_names(connection, Exchange('docs', sys.argv[2], sys.argv[3], 'docs-old'))\n"
         "    print('inside', flush=True)\n"
         "    time.sleep(60)\n"
@@ -212,17 +243,24 @@ def test_an_unknown_format_is_refused_inside_the_transaction(store, tmp_path):
 
 def test_a_transaction_waits_for_chromas_own_writers(store, tmp_path):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
-    writer = sqlite3.connect(
-        tmp_path / "db" / "chroma.sqlite3", isolation_level=None, check_same_thread=False
+    code = (
+        "import sqlite3, sys, time\n"
+        "writer = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "writer.execute('BEGIN IMMEDIATE')\n"
+        "print('held', flush=True)\n"
+        "time.sleep(0.7)\n"
+        "writer.execute('ROLLBACK')\n"
     )
-    writer.execute("BEGIN IMMEDIATE")
-    release = threading.Timer(0.7, lambda: writer.execute("ROLLBACK"))
-    release.start()
-    began = time.monotonic()
-    store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
-    assert time.monotonic() - began > 0.5
-    release.join()
-    writer.close()
+    writer = subprocess.Popen(
+        [PYTHON, "-c", code, str(tmp_path / "db" / "chroma.sqlite3")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "held\n"
+        began = time.monotonic()
+        store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
+        assert time.monotonic() - began > 0.5
     assert store.catalog.describe("docs").id == new
 
 
@@ -386,7 +424,7 @@ def test_killed_with_a_name_crossing_a_rollback_is_finished_by_the_next_call(sto
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, back = there_and_back(store, old, new)
     store.to_move().exchange(kind, there)
-    database_of(store).handle(old).modify(name=chroma_swap._temporary(back))
+    database_of(store).handle(old).modify(name=name_between(back))
     store.to_move().exchange(kind, back)
     assert store.catalog.describe("docs").id == old
     assert store.catalog.describe(back.parked).id == new
