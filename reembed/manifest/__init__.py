@@ -14,6 +14,7 @@ from reembed.manifest.manifest import (
     Verify,
     json_schema,
 )
+from reembed.manifest.sections import WithoutVector
 
 __all__ = [
     "Embed",
@@ -27,5 +28,6 @@ __all__ = [
     "SwapKind",
     "Target",
     "Verify",
+    "WithoutVector",
     "json_schema",
 ]

@@ -180,8 +180,12 @@ class Manifest(Section):
             del dump[section]["headers_env"]  # how a server is asked, not which
         if self.target.embedding_function == "auto":  # runs that began before there was a choice
             del dump["target"]["embedding_function"]
-        if dump["target"]["schema"] is None:  # runs began before there was one
-            del dump["target"]["schema"]
+        for section, key, default in (
+            ("target", "schema", None), ("source", "text_query", None),
+            ("source", "without_vector", "embed"),
+        ):  # fmt: skip
+            if dump[section][key] == default:  # runs began before there was a choice
+                del dump[section][key]
         lines = {} if self.line_breaks == "keep" else {"line_breaks": self.line_breaks}
         return (
             {key: dump[key] for key in ("name", "source", "target", "model", "text")}

@@ -28,6 +28,7 @@ SwapKind = Literal["pointer", "transaction", "rename", "alias", "config"]
 FunctionChoice = Literal["auto", "none", "record"]
 Layout = Literal["auto", "plain", "table", "mem0", "langchain", "llamaindex"]
 LineBreaks = Literal["keep", "space"]
+WithoutVector = Literal["keep", "embed", "refuse"]
 
 OPERATIONAL_OPTIONS = frozenset(
     {
@@ -157,8 +158,23 @@ class Source(Section):
     """Chroma over HTTP: headers of every request, each with the variable that holds its value"""
     where: dict[str, Any] | str | None = None
     """the store's own filter, for a partial migration"""
+    text_query: str | None = Field(default=None, min_length=1)
+    """pgvector only: SQL that gives key and text of each row, where the text lies in another table;
+    it is run as it stands, with the rights of source.url's role"""
+    without_vector: WithoutVector = "embed"
+    """pgvector only: rows without a vector stay so (keep), get one (embed), or stop the plan
+    (refuse)"""
     model: Model | None = None
     """the model that made the source; default: what the store recorded"""
+
+    @field_validator("text_query")
+    @classmethod
+    def _is_the_only_text(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "text" in info.data.get("columns", {}):
+            raise ValueError("and source.columns.text both say where the text is: give one")
+        if value is not None and info.data.get("layout") not in ("auto", "plain", "table"):
+            raise ValueError("is for layout: table, since the others keep their text themselves")
+        return value
 
     @field_validator("mem0")
     @classmethod

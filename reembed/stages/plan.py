@@ -24,7 +24,7 @@ from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.run.loss import Loss
 from reembed.stages.estimate import Estimate, Known, make_estimate, timed
-from reembed.stages.refusals import existing, name_taken, refuse_empty
+from reembed.stages.refusals import existing, name_taken, refusals_without_text, refuse_empty
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.store import Cutover, Store
@@ -98,6 +98,14 @@ LEASE_IN_SOURCE = Problem(
 )
 
 
+KEEP_NEEDS_A_SWAP = Problem(
+    "source.without_vector: keep leaves rows as they are where they are, and with swap.kind: "
+    "config the new collection would lack them",
+    "Let reembed move the name (swap.kind: auto; source.where and target.url left out), or give "
+    "these rows a vector (source.without_vector: embed).",
+)
+
+
 def make_plan(
     manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
     spending: Spending, known: Known, own_shadow: str | None = None,
@@ -133,6 +141,8 @@ def make_plan(
     except PreflightError as error:
         blockers.append(Problem(error.message, error.hint))
     survey = source_store.survey(source.id) if source_store.survey else Survey()
+    if swap is not None and swap.kind == "config" and manifest.source.without_vector == "keep":
+        blockers.append(KEEP_NEEDS_A_SWAP)
     if swap is not None and swap.kind != "config":
         blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
     checked = writer.check(shadow_spec(manifest, source, target, dimensions))
@@ -153,6 +163,11 @@ def make_plan(
     blockers += [Problem(*told) for told in sampled.found.blockers]
     warnings = _content_warnings(manifest, estimate, embedder.limits.max_tokens)
     warnings += [Problem(*told) for told in sampled.found.warnings]
+    if estimate.without_text == 1:
+        blockers += [
+            Problem(error.message, error.hint)
+            for error in refusals_without_text(manifest, source_store, source)
+        ]
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
     blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {

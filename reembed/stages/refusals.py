@@ -11,6 +11,7 @@ from reembed.errors import (
     PreflightError,
     SourceChangedError,
 )
+from reembed.manifest import Manifest
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -50,6 +51,34 @@ def refuse_empty(
         "If it should hold records, the application may be writing elsewhere, or the store may "
         "have been re-created: check the URL, the credentials and the backups.",
     )
+
+
+def refusals_without_text(
+    manifest: Manifest, store: Store, source: CollectionInfo
+) -> list[PreflightError]:
+    """The refusal of a source of which no record at all gives a text. Reads until it finds one."""
+    template = manifest.template()
+    where = manifest.source.where
+    looked = 0
+    for page in store.reader.list_ids(source.id, where):
+        rows = store.reader.fetch(source.id, page.to_pylist(), vectors=False, where=where)
+        columns = (rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
+        if any(text.strip() for text in template.texts(*columns)):
+            return []
+        looked += len(rows)
+    ways = ['Name what holds it in the template, e.g. text: "{metadata.KEY}"']
+    if source.layout:  # of a table
+        ways += [
+            "name its column (source.columns: {text: NAME})",
+            "or fetch it from another table (source.text_query: SELECT key, text FROM ...)",
+        ]
+    return [
+        PreflightError(
+            f"none of the {looked:,} records of {source.name!r} gives a text for the template "
+            f"{manifest.text!r}, so there is nothing to embed",
+            "; ".join(ways) + ".",
+        )
+    ]
 
 
 def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:

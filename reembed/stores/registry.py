@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from reembed.disk import require_memory
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
-from reembed.manifest import Layout, Manifest
+from reembed.manifest import Manifest
 from reembed.manifest.adapters import STORES, install_hint, store_entry
 from reembed.manifest.urls import check_url
 from reembed.redaction import shown_url
@@ -21,31 +21,19 @@ LIBRARY_BYTES = 3 << 29
 or the other ended the process without an error."""
 
 
-def open_store(
-    url: str,
-    data_dir: Path | None = None,
-    *,
-    layout: Layout = "auto",
-    columns: Mapping[Any, str] | None = None,
-    headers_env: Mapping[str, str] | None = None,
-    schema: str | None = None,
-) -> Store:
+def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """Open the store behind `url`.
 
     Args:
-        data_dir: Chroma over HTTP: the server's own directory, if this machine can reach it.
-        layout: pgvector: how the table is laid out, which `plain` leaves to its columns.
-        columns: pgvector: names of columns, by what they hold.
-        headers_env: Chroma over HTTP: headers of every request, each with the environment variable
-            that holds its value.
-        schema: Postgres: where a run makes its tables.
+        options: what a manifest says of it besides.
 
     Raises:
-        ManifestError: the URL is no store URL, or its store has no tables to be laid out.
+        ManifestError: the URL is no store URL, or an option is none of this store's.
         PreflightError: no adapter for this store yet.
         MissingExtraError: the adapter's packages are not installed; names the extra.
         UnreachableError: nothing answers there.
     """
+    options = options or StoreOptions()
     check_url(url, "store URL")
     scheme = url.partition(":")[0]
     entry = store_entry(scheme)
@@ -55,16 +43,9 @@ def open_store(
             f"{shown_url(url)}: {scheme} is not supported yet",
             f"Supported: {', '.join(supported)}.",
         )
-    if not entry.tables and (layout == "table" or columns):
-        raise ManifestError(
-            "source.columns and layout: table are for Postgres tables",
-            f"Leave them out: {scheme} has no tables.",
-        )
-    if schema is not None and not entry.tables:
-        raise ManifestError(
-            "target.schema is for Postgres", f"Leave it out: {scheme} has no schemas."
-        )
-    if headers_env and not scheme.startswith("chroma"):
+    if not entry.tables:
+        _refuse_table_options(options, scheme)
+    if options.headers_env and not scheme.startswith("chroma"):
         raise ManifestError(
             f"headers_env: {scheme} takes no headers", "They are for a Chroma server."
         )
@@ -75,23 +56,55 @@ def open_store(
         raise MissingExtraError(
             f"{scheme} needs the package {error.name}", install_hint(entry.extra)
         ) from error
-    layout = "auto" if layout == "plain" else layout
     opener: Callable[[str, StoreOptions], Store] = module.open_store
-    return opener(url, StoreOptions(data_dir, layout, columns or {}, headers_env or {}, schema))
+    if options.layout == "plain":
+        options = replace(options, layout="auto")
+    return opener(url, options)
+
+
+def _refuse_table_options(options: StoreOptions, scheme: str) -> None:
+    """Raise ManifestError for what only a store of tables can do."""
+    if options.layout == "table" or options.columns:
+        raise ManifestError(
+            "source.columns and layout: table are for Postgres tables",
+            f"Leave them out: {scheme} has no tables.",
+        )
+    if options.text_query is not None:
+        raise ManifestError(
+            "source.text_query is for Postgres tables",
+            f"Leave it out: {scheme} keeps documents, and `text` makes the text of a record's own "
+            'metadata, e.g. text: "{metadata.KEY}".',
+        )
+    if options.without_vector != "embed":
+        raise ManifestError(
+            f"source.without_vector: {options.without_vector} is for Postgres tables",
+            f"Leave it out: {scheme} takes no record without a vector, so one that lacks it has "
+            "lost it and gets a new one.",
+        )
+    if options.schema is not None:
+        raise ManifestError(
+            "target.schema is for Postgres", f"Leave it out: {scheme} has no schemas."
+        )
 
 
 def open_source(manifest: Manifest) -> Store:
     """The store of a manifest's source, told what the manifest says of it."""
     source = manifest.source
     return open_store(
-        source.url, Path(source.data_dir) if source.data_dir else None,
-        layout=source.layout, columns=source.columns, headers_env=source.headers_env,
-        schema=manifest.target.schema_ if manifest.target_url == source.url else None,
+        source.url,
+        StoreOptions(
+            data_dir=Path(source.data_dir) if source.data_dir else None,
+            layout=source.layout, columns=source.columns, headers_env=source.headers_env,
+            schema=manifest.target.schema_ if manifest.target_url == source.url else None,
+            where=source.where, text_query=source.text_query,
+            without_vector=source.without_vector,
+        ),
     )  # fmt: skip
 
 
 def open_target(manifest: Manifest) -> Store:
     """The store of a manifest's target, where that is another one than the source's."""
+    target = manifest.target
     return open_store(
-        manifest.target_url, headers_env=manifest.target.headers_env, schema=manifest.target.schema_
+        manifest.target_url, StoreOptions(headers_env=target.headers_env, schema=target.schema_)
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reembed.errors import PreflightError, RefusedError
-from reembed.manifest import FunctionChoice, Layout, Model, SwapKind
+from reembed.manifest import FunctionChoice, Layout, Model, SwapKind, WithoutVector
 from reembed.records import Metric
 
 Where = Mapping[str, Any] | str | None
@@ -119,13 +119,19 @@ class StoreOptions:
         headers_env: Chroma over HTTP: headers of every request, each with the environment variable
             that holds its value.
         schema: Postgres: where a run makes its tables; default: beside the source's.
+        where: Postgres: the condition of the rows that are to be moved.
+        text_query: Postgres: SQL that gives key and text of each row, where it is no column.
+        without_vector: Postgres: what becomes of rows that have no vector.
     """
 
     data_dir: Path | None = None
     layout: Layout = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[Any, str] = field(default_factory=dict)
     headers_env: Mapping[str, str] = field(default_factory=dict)
     schema: str | None = None
+    where: Where = None
+    text_query: str | None = None
+    without_vector: WithoutVector = "embed"
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ class Survey:
     Attributes:
         notes: how it is laid out, and what its swap will do to what hangs on it.
         blockers: why it cannot be swapped.
-        refusals: why no run can begin.
+        refusals: why no run can begin, or not as the manifest says.
     """
 
     notes: tuple[str, ...] = ()

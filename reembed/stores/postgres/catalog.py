@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,6 @@ from reembed.stores.postgres.client import (
     Connection,
     Database,
     connect,
-    fetch_all,
     fetch_one,
     identify,
     is_alive,
@@ -39,7 +39,8 @@ from reembed.stores.postgres.schema.names import (
     place_for,
 )
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.postgres.search_path import of_pgvector, path_of
+from reembed.stores.postgres.search_path import path_of
+from reembed.stores.postgres.vectors import count_vectors
 from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions
 
 SAMPLE = 200
@@ -50,12 +51,12 @@ class Catalog:
     """A database's tables as collections. See `reembed.stores.store.Catalog`.
 
     Args:
-        options: `layout` and `columns` of the source.
+        options: what the manifest says of the source.
     """
 
     def __init__(self, url: str, options: StoreOptions) -> None:
         self.url = url
-        self._options = options
+        self.options = options
         self.schema = options.schema
         self._connection = connect(url)
         self._used = time.monotonic()
@@ -162,31 +163,29 @@ class Catalog:
         return _metric(index, {} if index else pg_notes.read_note(self.main, table))
 
     def count_of(self, table: Table) -> int:
-        row = fetch_one(self.main, sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
+        count = sql.SQL("SELECT count(*) FROM {} WHERE {}")
+        row = fetch_one(self.main, count.format(table.identifier, table.condition()))
         return int(row[0]) if row else 0
 
     def _dimensions(self, table: Table) -> int | None:
         """Of the column's type, or of the vectors in it."""
         if table.dimensions is not None:
             return table.dimensions
-        rows = fetch_all(
-            self.main,
-            sql.SQL(
-                "SELECT DISTINCT {3}({0}) FROM (SELECT {0} FROM {1} WHERE {0} IS NOT NULL "
-                "LIMIT {2})"
-            ).format(sql.Identifier(table.vector), table.identifier, sql.Literal(SAMPLE),
-                     of_pgvector(self.main, "vector_dims")),
-        )  # fmt: skip
-        if len(rows) > 1:
-            found = " and ".join(str(row[0]) for row in sorted(rows))
-            raise PreflightError(
-                f"{table.label} holds vectors of {found} dimensions, so of several models",
-                "Move one of them at a time into a table of its own.",
-            )
-        return int(rows[0][0]) if rows else None
+        found = count_vectors(self.main, table, self.options.where, most=SAMPLE)
+        if len(found.dimensions) > 1:
+            raise count_vectors(self.main, table, self.options.where).mixed()
+        return next(iter(found.dimensions), None)
 
     def parts(self, found: Found) -> list[Table]:
-        return read_parts(self.main, found, self._options.layout, self._options.columns)
+        options = self.options
+        tables = read_parts(self.main, found, options.layout, options.columns, options.text_query)
+        keeps = options.without_vector == "keep"
+        return [replace(table, only_with_vector=keeps) for table in tables]
+
+    def stays(self, table: Table) -> bool:
+        """Whether a table keeps its place at a swap, whatever hangs on it: its new one is in
+        another schema, or it has rows that are no records and that a new one would lack."""
+        return self.schema not in (None, table.schema) or self.options.without_vector == "keep"
 
     def found(self, id: str) -> Found | None:
         """The table that holds the collection of this id; None if it is gone, or if the id is of

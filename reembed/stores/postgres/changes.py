@@ -22,6 +22,8 @@ class TableChanges:
         self._mover = mover
 
     def start(self, id: str) -> None:
+        if self._catalog.options.text_query is not None:  # texts are written elsewhere
+            return
         if self._mover.holding:  # there are none to be logged, and we would wait for ourselves
             return
         for table in self._catalog.tables(id):
@@ -39,6 +41,8 @@ class TableChanges:
                     pg_capture.check_removed(self._catalog.main, table)
 
     def since(self, id: str, mark: str | None) -> Change:
+        if self._catalog.options.text_query is not None:
+            return Change(None, None)
         tables = self._catalog.tables(id)
         with mapped(self._catalog.url):
             marks = [pg_capture.mark(self._catalog.main, table) for table in tables]

@@ -84,6 +84,11 @@ def path_of(connection: Connection) -> Path:
     return _PATHS[connection]
 
 
+def schema_of_pgvector(connection: Connection) -> str:
+    """The schema that the extension is in."""
+    return _PATHS[connection].extension
+
+
 def of_pgvector(connection: Connection, name: str) -> sql.Identifier:
     """A type, function or operator class of pgvector, by its schema."""
     return sql.Identifier(_PATHS[connection].extension, name)

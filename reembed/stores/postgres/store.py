@@ -26,7 +26,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
     """Open the database behind `url`; see `registry.open_store`.
 
     Args:
-        options: `layout` and `columns` of the source.
+        options: what the manifest says of the source.
 
     Raises:
         PreflightError: this is no database with vectors.

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from psycopg import sql
+
+from reembed.errors import PreflightError
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
-from reembed.stores.postgres.client import fetch_one
+from reembed.stores.postgres.client import fetch_one, mapped
 from reembed.stores.postgres.schema.dependents import dependents
 from reembed.stores.postgres.schema.replication import publications, slots
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.vectors import VectorCounts, count_vectors
 from reembed.stores.values import Survey
 
 
 def survey(catalog: Catalog, id: str) -> Survey:
-    """See `Store.survey`."""
+    """See `Store.survey`. Raises RefusedError where no text could be read."""
     notes, blockers, refusals = [], [], []
     for table in catalog.tables(id):
-        stays = catalog.schema not in (None, table.schema)
+        stays = catalog.stays(table)
         held = dependents(catalog.main, table, stays=stays)
         notes.append(_layout_note(table))
         if held.forbidden:
             blockers.append(f"{table.label}: {'; '.join(held.forbidden)}")
         elif held.held_by or stays:
-            holding = held.held_by or [f"target.schema, which is {catalog.schema}"]
+            chosen = (
+                "source.without_vector, which is keep" if table.only_with_vector
+                else f"target.schema, which is {catalog.schema}"
+            )  # fmt: skip
+            holding = held.held_by or [chosen]
             notes.append(
                 f"{table.label} keeps its place at the swap and exchanges its vector column, "
                 f"since these hold on to it: {', '.join(holding)}. Writers wait while the "
@@ -44,7 +52,14 @@ def survey(catalog: Catalog, id: str) -> Survey:
                 "superuser: triggers, checks and defaults of that table run with its rights when "
                 f"reembed writes rows. Rather run as {owner!r}"
             )
-        if (taken := pg_capture.in_the_way(catalog.main, table, catalog.schema)) is not None:
+        if table.text_query is not None:
+            _check_texts(catalog, table)
+            notes.append(
+                f"source.text_query is run as it stands; what is written to the texts of "
+                f"{table.label} fires no trigger, so every round of catch-up compares all of its "
+                "rows, and texts are not held while the live name moves"
+            )
+        elif (taken := pg_capture.in_the_way(catalog.main, table, catalog.schema)) is not None:
             refusals.append(taken)
         elif not pg_capture.allowed(catalog.main, table, catalog.schema):
             notes.append(
@@ -52,7 +67,42 @@ def survey(catalog: Catalog, id: str) -> Survey:
                 f"{table.label}: every round of catch-up compares all of its rows, the last "
                 "one while writers wait"
             )
+        counts = count_vectors(catalog.main, table, catalog.options.where)
+        if len(counts.dimensions) > 1:
+            refusals.append(counts.mixed())
+        if counts.without and catalog.options.without_vector == "refuse":
+            refusals.append(_refuse_without(table, counts))
+        elif counts.without:
+            becomes = "go on without one" if table.only_with_vector else "get one of their text"
+            notes.append(
+                f"{counts.without:,} rows of {table.label} have no vector and {becomes} "
+                f"(source.without_vector: {catalog.options.without_vector})"
+            )
     return Survey(tuple(notes), tuple(blockers), tuple(refusals))
+
+
+def _refuse_without(table: Table, counts: VectorCounts) -> PreflightError:
+    return PreflightError(
+        f"{counts.without:,} rows of {table.label} have no vector, and source.without_vector is "
+        "refuse",
+        f"They are those with {table.vector} IS NULL. source.without_vector: embed gives each a "
+        "vector of its text; keep leaves them as they are.",
+    )
+
+
+def _check_texts(catalog: Catalog, table: Table) -> None:
+    """Raise RefusedError where `source.text_query` gives no text that could be read."""
+    twice = sql.SQL(
+        "SELECT q.key::text, count(*) FROM {} GROUP BY 1 HAVING count(*) > 1 LIMIT 1"
+    ).format(table.queried_texts())
+    with mapped("source.text_query"):
+        found = fetch_one(catalog.main, twice)
+    if found is not None:
+        raise PreflightError(
+            f"source.text_query gives {found[1]:,} texts for the key {found[0]!r}",
+            "It has to give one text a key: join them, e.g. SELECT key, string_agg(text, ' ' ORDER "
+            "BY part) FROM ... GROUP BY key.",
+        )
 
 
 def _weaker_owner(catalog: Catalog, table: Table) -> str | None:
@@ -69,6 +119,8 @@ def _weaker_owner(catalog: Catalog, table: Table) -> str | None:
 
 def _layout_note(table: Table) -> str:
     text = table.text_sql or table.text or "none (give the text template)"
+    if table.text_query is not None:
+        text = "from source.text_query"
     metadata = ", ".join(filter(None, [table.metadata, *(c.name for c in table.others)])) or "none"
     return (
         f"{table.label} is laid out as {table.layout}: id {table.id}, text {text}, metadata "

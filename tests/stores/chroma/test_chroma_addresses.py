@@ -19,7 +19,7 @@ from reembed.errors import ManifestError, PreflightError, UnreachableError
 from reembed.manifest import Manifest
 from reembed.stores.chroma.address import parse
 from reembed.stores.registry import open_source, open_store
-from reembed.stores.values import CollectionSpec
+from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL
 from tests.support.chroma_cases import RecordingServer, new_chroma_folder
 from tests.support.helpers import chroma, manifest_data, plain_collection, write_manifest
@@ -106,7 +106,7 @@ def docs(chroma_server):
 
 
 def opens(url: str, id: str, **options: object) -> None:
-    store = open_store(url, **options)  # type: ignore[arg-type]
+    store = open_store(url, StoreOptions(**options))  # type: ignore[arg-type]
     found = store.catalog.describe_id(id)
     assert found is not None and found.name == "docs-here"
     store.close()
@@ -174,7 +174,7 @@ def test_a_manifest_names_headers_and_never_holds_their_values(tmp_path, monkeyp
         parse(url, {"X-A": "NOT_SET"})
     for other in ("chroma:/x", "postgresql://h/d"):
         with pytest.raises(ManifestError, match="headers_env"):
-            open_store(other, headers_env={"X-A": "MY_TOKEN"})
+            open_store(other, StoreOptions(headers_env={"X-A": "MY_TOKEN"}))
 
 
 def test_a_certificate_of_ones_own_is_checked_against_the_file_named(

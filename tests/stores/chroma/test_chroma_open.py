@@ -17,7 +17,7 @@ from reembed.errors import (
 )
 from reembed.stores.chroma import client as chroma_client
 from reembed.stores.registry import open_store
-from reembed.stores.values import CollectionSpec
+from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL, simple, vectors
 from tests.support.chroma_cases import (
     PYTHON,
@@ -272,7 +272,7 @@ def test_the_servers_directory_makes_a_transaction_and_a_watermark_possible(chro
     )
     assert "transaction" not in kinds_of(over_http)
     assert mark_of(over_http, made.id) is None
-    at_hand = open_store(chroma_server.url, chroma_server.folder)
+    at_hand = open_store(chroma_server.url, StoreOptions(chroma_server.folder))
     assert "transaction" in kinds_of(at_hand)
     before = mark_of(at_hand, made.id)
     at_hand.to_write().write(made.id, simple(3), vectors(3), "add")
@@ -288,9 +288,9 @@ def test_a_directory_that_is_not_the_servers_is_refused(chroma_server, tmp_path)
         CollectionSpec("here", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
     )
     with pytest.raises(PreflightError, match="not the directory"):
-        open_store(chroma_server.url, new_chroma_folder(tmp_path / "other"))
+        open_store(chroma_server.url, StoreOptions(new_chroma_folder(tmp_path / "other")))
     with pytest.raises(PreflightError, match="data_dir"):
-        open_store(chroma_server.url, tmp_path)
+        open_store(chroma_server.url, StoreOptions(tmp_path))
     store.to_write().drop(made.id)
     store.close()
 
@@ -301,7 +301,7 @@ def test_a_copy_of_the_servers_directory_is_not_relied_on_for_records(chroma_ser
         CollectionSpec("copied", dimensions=4, metric="l2", index={}, metadata=None, model=MODEL)
     )
     shutil.copytree(chroma_server.folder, tmp_path / "copy")
-    from_copy = open_store(chroma_server.url, tmp_path / "copy")
+    from_copy = open_store(chroma_server.url, StoreOptions(tmp_path / "copy"))
     store.to_write().write(made.id, simple(3), vectors(3), "add")
     assert mark_of(from_copy, made.id) is None
     assert [len(page) for page in from_copy.reader.list_ids(made.id)] == [3]

@@ -21,7 +21,7 @@ from reembed.stores.chroma import records as chroma_records
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.floats import stored_as, to_send
 from reembed.stores.registry import open_store
-from reembed.stores.values import CollectionSpec
+from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL, batch, rows, simple, vectors
 from tests.support.chroma_cases import lose_vectors, new_chroma_folder, points, upgraded_0_5
 from tests.support.helpers import chroma, chroma_at
@@ -176,7 +176,7 @@ def test_floats_of_chroma_0_5_that_cannot_be_sent_are_written_exactly_all_the_sa
 
 def test_so_they_are_through_a_server_whose_directory_is_at_hand(tmp_path):
     with run_server(upgraded_0_5(tmp_path)) as server:
-        store = open_store(server.url, server.folder)
+        store = open_store(server.url, StoreOptions(server.folder))
         ids = [f"really-l2-{i}" for i in range(40)]
         held = store.reader.fetch(store.catalog.describe("really-l2").id, ids, vectors=False)
         listed = batch([("list", None, {"l": [1732068743.6159577, 0.5, 1731198761.7340593]}, None)])
@@ -201,7 +201,7 @@ def haunted(request, tmp_path, chroma_server):
         store: Any = open_store(chroma_server.url)
         make(store, "any")
         store.close()
-        store = open_store(chroma_server.url, chroma_server.folder)
+        store = open_store(chroma_server.url, StoreOptions(chroma_server.folder))
     else:
         store = request.getfixturevalue(f"{request.param}_store")
     id = make(store, "deleted")

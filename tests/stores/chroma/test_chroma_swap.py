@@ -26,7 +26,7 @@ from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.sqlite_calls import name_between
 from reembed.stores.chroma.sqlite_process import beside
 from reembed.stores.registry import open_store
-from reembed.stores.values import CollectionSpec, Exchange
+from reembed.stores.values import CollectionSpec, Exchange, StoreOptions
 from tests.stores.contract.records import MODEL, simple, vectors
 from tests.support.chroma_cases import PYTHON, new_chroma_folder, points, tables
 from tests.support.chroma_reader import RECORDS
@@ -106,7 +106,7 @@ def test_a_reader_of_a_server_sees_old_or_new_across_transactions(tmp_path):
         store = open_store(server.url)
         old, new = make(store, "docs"), make(store, "docs-new", "new")
         store.close()
-        store = open_store(server.url, server.folder)
+        store = open_store(server.url, StoreOptions(server.folder))
         swap_under_a_reader(store, "transaction", "plain", old, new)
         store.close()
 
@@ -270,7 +270,7 @@ def test_a_copy_of_the_servers_directory_is_found_out_by_the_server(tmp_path):
         old, new = make(store, "docs"), make(store, "docs-new", "new")
         store.close()
         shutil.copytree(server.folder, tmp_path / "copy")
-        store = open_store(server.url, tmp_path / "copy")
+        store = open_store(server.url, StoreOptions(tmp_path / "copy"))
         with pytest.raises(PreflightError, match="not the one the server reads"):
             store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
         assert store.catalog.describe("docs").id == old

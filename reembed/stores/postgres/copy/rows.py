@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import LiteralString
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +38,8 @@ TEXT_BYTES = 1024
 def read_ids(connection: Connection, table: Table, where: str | None) -> Iterator[pa.Array]:
     """Ids of all (matching) rows in pages of SHARD_ROWS, as they lie on disk; within a transaction.
     A cursor gives small rows with less ado than COPY, which sends each as a message."""
-    query = sql.SQL("SELECT {}::text FROM {}{}").format(
-        sql.Identifier(table.id), table.identifier, _where(where)
+    query = sql.SQL("SELECT {}::text FROM {} WHERE {}").format(
+        sql.Identifier(table.id), table.identifier, table.condition(where)
     )
     with mapped(table.label), connection.cursor("reembed_ids") as cursor:
         connection.execute("SET LOCAL cursor_tuple_fraction = 1")  # all of them will be read
@@ -58,12 +57,12 @@ def copy_rows(
         vector = sql.SQL("{}::{}").format(vector, of_pgvector(connection, "vector"))
     query = sql.SQL(
         "COPY (SELECT {id}::text, {document}, {metadata}, {uri}, {vector} FROM {table} WHERE "
-        "{any_of}{where}) TO STDOUT (FORMAT BINARY)"
+        "{any_of} AND {where}) TO STDOUT (FORMAT BINARY)"
     ).format(
         id=sql.Identifier(table.id), document=table.document_expression(),
         metadata=pg_metadata.to_text(table), uri=table.uri_expression(),
         vector=vector if vectors else sql.SQL("NULL"), table=table.identifier,
-        any_of=any_of(table, ids), where=_where(where, "AND"),
+        any_of=any_of(table, ids), where=table.condition(where),
     )  # fmt: skip
     parts: list[pa.RecordBatch] = []
     embeddings = VectorColumn(len(ids))
@@ -82,11 +81,6 @@ def copy_rows(
     (batch,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
     place = EXPORT_SCHEMA.get_field_index("embedding")
     return batch.set_column(place, EXPORT_SCHEMA.field(place), embeddings.array())
-
-
-def _where(where: str | None, word: LiteralString = "WHERE") -> sql.Composable:
-    """The condition on a line of its own, since it may end in a comment."""
-    return sql.SQL(f" {word} ({{}}\n)").format(sql.SQL(where)) if where else sql.SQL("")
 
 
 # In

@@ -149,14 +149,23 @@ def _indexed(connection: Connection, table: Table) -> bool:
     return row is not None
 
 
-def _complete(connection: Connection, table: Table, giver: Table) -> None:
+def _complete(
+    connection: Connection, table: Table, giver: Table, *, only_with_vector: bool = False
+) -> None:
     """Give a table the rows that only the other one has: such as are in quarantine, and so not in
-    the shadow, whose old vectors must not go with the old column."""
+    the shadow, whose old vectors must not go with the old column.
+
+    Args:
+        only_with_vector: leave out those that have none there either: deleted by the application
+            since, for nobody follows what happens to a row that is no record.
+    """
     columns = [c.name for c in giver.columns if not c.generated and c.name != giver.vector]
     missing = sql.SQL(
-        "FROM {} g WHERE NOT EXISTS (SELECT FROM {} t WHERE t.{} = g.{})"
+        "FROM {} g WHERE NOT EXISTS (SELECT FROM {} t WHERE t.{} = g.{}){}"
     ).format(
-        giver.identifier, table.identifier, sql.Identifier(table.id), sql.Identifier(giver.id)
+        giver.identifier, table.identifier, sql.Identifier(table.id), sql.Identifier(giver.id),
+        sql.SQL(" AND g.{} IS NOT NULL").format(sql.Identifier(giver.vector))
+        if only_with_vector else sql.SQL(""),
     )  # fmt: skip
     if fetch_one(connection, sql.SQL("SELECT 1 {} LIMIT 1").format(missing)) is None:
         return
@@ -187,7 +196,7 @@ def rename_columns(connection: Connection, live: Table, other: Table) -> None:
     )  # a table with checks to come is not altered
     with_triggers = _disable_triggers(connection, live)
     _complete(connection, other, live)
-    _complete(connection, live, other)
+    _complete(connection, live, other, only_with_vector=True)
     for name, state in with_triggers:
         _set_trigger(connection, live, name, state)
     left = index_of(connection, live)

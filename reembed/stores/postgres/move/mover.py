@@ -100,12 +100,14 @@ class Mover:
             return False
         if {table.schema for table in outgoing} != {table.schema for table in incoming}:
             return False
+        if any(self._catalog.stays(table) for table in outgoing):
+            return False
         return all(dependents(self._catalog.main, table).leaf for table in (*outgoing, *incoming))
 
     def _refuse_forbidden(self, tables: Sequence[Table]) -> None:
         """Raise PreflightError where something has come since the plan that allows no exchange."""
         for table in tables:
-            stays = self._catalog.schema not in (None, table.schema)
+            stays = self._catalog.stays(table)
             forbidden = dependents(self._catalog.main, table, stays=stays).forbidden
             if forbidden:
                 raise PreflightError(
@@ -164,7 +166,8 @@ class Mover:
                 exchange_names(hold.connection, outgoing, incoming, parked)
                 for table in incoming:
                     named = next(o for o in outgoing if o.prefix == table.prefix)
-                    pg_capture.install(hold.connection, replace(table, name=named.name))
+                    if table.text_query is None:  # else a trigger would not see what is written
+                        pg_capture.install(hold.connection, replace(table, name=named.name))
             else:
                 for old, new in zip(outgoing, incoming, strict=True):
                     pg_columns.rename_columns(hold.connection, old, new)

@@ -41,7 +41,9 @@ class Table:
         uri: the column that is the uri; only tables that reembed made have one.
         layout: as found.
         text_sql: an expression for the document, where it is no column.
+        text_query: SQL that gives key and text of each row, where the text is in another table.
         prefix: put before ids.
+        only_with_vector: whether a row without a vector is no record, and is left as it is.
     """
 
     oid: int
@@ -55,7 +57,9 @@ class Table:
     uri: str | None
     layout: Layout
     text_sql: str | None = None
+    text_query: str | None = None
     prefix: str = ""
+    only_with_vector: bool = False
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -87,12 +91,30 @@ class Table:
 
     # As SQL
 
+    def condition(self, where: str | None = None) -> sql.Composable:
+        """Which rows are records: of all, or of those that match. The condition is on a line of its
+        own, since it may end in a comment."""
+        parts: list[sql.Composable] = []
+        if where is not None:
+            parts.append(sql.SQL("({}\n)").format(sql.SQL(where)))
+        if self.only_with_vector:
+            parts.append(sql.SQL("{} IS NOT NULL").format(sql.Identifier(self.vector)))
+        return sql.SQL(" AND ").join(parts or [sql.SQL("true")])
+
     def document_expression(self) -> sql.Composable:
+        if self.text_query is not None:
+            return sql.SQL("(SELECT q.text::text FROM {} WHERE q.key = {}.{})").format(
+                self.queried_texts(), self.identifier, sql.Identifier(self.id)
+            )
         if self.text_sql is not None:
             return sql.SQL(self.text_sql)
         if self.text is None:
             return sql.SQL("NULL::text")
         return sql.SQL("{}::text").format(sql.Identifier(self.text))
+
+    def queried_texts(self) -> sql.Composable:
+        """The rows of `text_query` as `q(key, text)`; on a line of its own, as a condition is."""
+        return sql.SQL("({}\n) AS q(key, text)").format(sql.SQL(self.text_query or ""))
 
     def uri_expression(self) -> sql.Composable:
         return sql.SQL("{}::text").format(sql.Identifier(self.uri)) if self.uri else sql.SQL("NULL")
