@@ -140,7 +140,7 @@ def make_plan(
         swap = choose_kind(source_store, manifest, source)
     except PreflightError as error:
         blockers.append(Problem(error.message, error.hint))
-    survey = source_store.survey(source.id) if source_store.survey else Survey()
+    survey = source_store.survey(source.id, dimensions) if source_store.survey else Survey()
     if swap is not None and swap.kind == "config" and manifest.source.without_vector == "keep":
         blockers.append(KEEP_NEEDS_A_SWAP)
     if swap is not None and swap.kind != "config":

@@ -264,7 +264,8 @@ class Store:
             the records are there. Idempotent. Raises TakenError where records hold the same values,
             which an index must have unique. None: it indexes as it is filled.
         snapshot: what is listed and fetched in the block is as of one moment.
-        survey: what is to be said of a collection (by its object id) before it is moved.
+        survey: what is to be said of a collection (by its object id) before it is moved to
+            vectors of so many dimensions.
         opening: what came of opening collections (by their names) as an application does, in a
             process of its own: name to each way, in words, to what went wrong, empty for nothing.
             None: a collection is just there, and nothing can be in the way.
@@ -278,7 +279,7 @@ class Store:
     writer: Writer | None = None
     build_index: Callable[[str], None] | None = None
     snapshot: Callable[[], AbstractContextManager[None]] | None = None
-    survey: Callable[[str], Survey] | None = None
+    survey: Callable[[str, int], Survey] | None = None
     changes: Changes | None = None
     capture: Capture | None = None
     cutover: Cutover | None = None

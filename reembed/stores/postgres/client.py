@@ -60,6 +60,8 @@ SETTINGS = {
 written as text."""
 KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 """So that nothing between us and the server takes a quiet connection for a dead one."""
+MOST_DETAIL = 500
+"""Characters of a DETAIL that are shown: it may hold a row, and so a vector."""
 QUIET_SECONDS = 20.0
 """After which a connection is tried before it is used."""
 
@@ -266,12 +268,14 @@ def mapped(about: str) -> Iterator[None]:
         yield
     except errors.UndefinedTable as error:
         raise CollectionNotFoundError(
-            f"{about}: {_first_line(error)}", "Somebody dropped or renamed it meanwhile."
+            f"{about}: {_said(error)}", "Somebody dropped or renamed it meanwhile."
         ) from error
     except errors.InsufficientPrivilege as error:
         raise PreflightError(
-            f"{about}: {_first_line(error)}",
-            "Use a role that may do this (the table's owner can), or let it be granted.",
+            f"{about}: {_said(error)}",
+            _hint(
+                error, "Use a role that may do this (the table's owner can), or let it be granted."
+            ),
         ) from error
     except errors.IdleInTransactionSessionTimeout as error:
         raise LockedError(
@@ -281,25 +285,48 @@ def mapped(about: str) -> Iterator[None]:
         ) from error
     except (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled) as error:
         raise LockedError(
-            f"{about}: {_first_line(error)}: another session holds a lock on it",
+            f"{about}: {_said(error)}: another session holds a lock on it",
             "Run the same command again; pg_stat_activity shows who holds it.",
         ) from error
     except (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded) as error:
         raise UnreachableError(
-            f"{about}: {_first_line(error)}", "Free some space on the server and run again."
+            f"{about}: {_said(error)}",
+            _hint(error, "Free some space on the server and run again."),
         ) from error
     except errors.ProtocolViolation as error:  # psycopg takes it for a lost connection
         raise PreflightError(
-            f"{about}: {_first_line(error)}",
+            f"{about}: {_said(error)}",
             "If source.where holds a parameter such as $1, write the value out: it takes none.",
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise UnreachableError(
-            f"{about}: the connection was lost: {_first_line(error)}",
+            f"{about}: the connection was lost: {_said(error)}",
             "Run the same command again; it resumes.",
         ) from error
+    except errors.DependentObjectsStillExist as error:  # Postgres's own hint is to drop them, too
+        raise PreflightError(
+            f"{about}: {_said(error)}",
+            "Drop what leads there, or make it anew so that it leads to the live table; then run "
+            "the same command again.",
+        ) from error
     except psycopg.Error as error:
-        raise PreflightError(f"{about}: {_first_line(error)}") from error
+        raise PreflightError(f"{about}: {_said(error)}", _hint(error)) from error
+
+
+def _said(error: psycopg.Error) -> str:
+    """What Postgres says, with its DETAIL: which row, which object, who depends on it."""
+    detail = error.diag.message_detail
+    if not detail:
+        return _first_line(error)
+    lines = "; ".join(line.strip() for line in detail.splitlines() if line.strip())
+    cut = lines if len(lines) <= MOST_DETAIL else f"{lines[:MOST_DETAIL]}..."
+    return f"{_first_line(error)} (DETAIL: {cut})"
+
+
+def _hint(error: psycopg.Error, ours: str = "") -> str:
+    """Our hint, and Postgres's own HINT if it gives one."""
+    hint = error.diag.message_hint
+    return f"{ours} Postgres says: {hint}".strip() if hint else ours
 
 
 def _first_line(error: BaseException) -> str:

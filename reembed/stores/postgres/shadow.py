@@ -100,6 +100,7 @@ class ShadowMaker:
                     pg_indexes.make_indexes(self._catalog.main, table, like, metric, index)
                     if like is not None:
                         pg_pairs.copy_comments(self._catalog.main, like, table)
+                        pg_pairs.copy_settings(self._catalog.main, like, table)
             except PreflightError as error:
                 if like is None or not pg_unique.is_collision(error):
                     raise

@@ -85,6 +85,15 @@ def _close(connection: Connection, table: Table, place: tuple[str, str]) -> None
             )
 
 
+_STORAGE = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+_COLUMN_SETTINGS = """
+SELECT attname, attstattarget, attoptions,
+  CASE WHEN attstorage <> typstorage THEN attstorage::text END FROM pg_attribute
+  JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+  AND (attstattarget >= 0 OR attoptions IS NOT NULL OR attstorage <> typstorage)
+"""
+
+
 def _copy_relation(connection: Connection, table: Table, place: tuple[str, str]) -> None:
     """What LIKE leaves out: owner, settings and comment of a table, settings of its columns."""
     row = fetch_one(
@@ -92,12 +101,12 @@ def _copy_relation(connection: Connection, table: Table, place: tuple[str, str])
         "SELECT c.relowner::regrole::text, c.relowner = (SELECT oid FROM pg_roles WHERE rolname = "
         "current_user), array_cat(c.reloptions, (SELECT array_agg('toast.' || o) FROM "
         "unnest(t.reloptions) o)), obj_description(c.oid, 'pg_class'), c.relpersistence = 'u', "
-        "c.relreplident FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid WHERE "
-        "c.oid = %s",
+        "c.relreplident, spcname FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid "
+        "LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace WHERE c.oid = %s",
         [table.oid],
     )
     assert row is not None, "the table is there"
-    owner, ours, options, comment, unlogged, identity = row
+    owner, ours, options, comment, unlogged, identity, space = row
     shadow = sql.Identifier(*place)
     changes: list[sql.Composable] = []
     if options:
@@ -106,12 +115,15 @@ def _copy_relation(connection: Connection, table: Table, place: tuple[str, str])
         changes.append(sql.SQL("SET UNLOGGED"))
     if identity in ("f", "n"):
         changes.append(sql.SQL(f"REPLICA IDENTITY {'FULL' if identity == 'f' else 'NOTHING'}"))
-    for column, target, settings in fetch_all(
-        connection,
-        "SELECT attname, attstattarget, attoptions FROM pg_attribute WHERE attrelid = %s AND "
-        "attnum > 0 AND NOT attisdropped AND (attstattarget >= 0 OR attoptions IS NOT NULL)",
-        [table.oid],
-    ):
+    if space:
+        changes.append(sql.SQL("SET TABLESPACE {}").format(sql.Identifier(space)))
+    for column, target, settings, storage in fetch_all(connection, _COLUMN_SETTINGS, [table.oid]):
+        if storage:  # of the vector column: a change of its type has set it back
+            changes.append(
+                sql.SQL("ALTER {} SET STORAGE {}").format(
+                    sql.Identifier(column), sql.SQL(_STORAGE[storage])
+                )
+            )
         if target is not None and target >= 0:
             changes.append(
                 sql.SQL("ALTER {} SET STATISTICS {}").format(

@@ -50,7 +50,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
     return Store(
         url, catalog, records, search=records,
         writer=TableWriter(catalog, records, shadows), build_index=shadows.build_index,
-        snapshot=records.snapshot, survey=lambda id: survey(catalog, id),
+        snapshot=records.snapshot, survey=lambda id, dimensions: survey(catalog, id, dimensions),
         changes=changes, capture=changes, cutover=TableCutover(catalog, mover, changes),
         claims=claims, leftovers=CopiedLeftovers(catalog), close=close,
     )  # fmt: skip

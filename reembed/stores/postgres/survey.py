@@ -7,23 +7,41 @@ from psycopg import sql
 from reembed.errors import PreflightError
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
-from reembed.stores.postgres.client import fetch_one, mapped
+from reembed.stores.postgres.client import fetch_all, fetch_one, mapped
 from reembed.stores.postgres.schema.dependents import dependents
+from reembed.stores.postgres.schema.functions import functions
 from reembed.stores.postgres.schema.replication import publications, slots
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.vectors import VectorCounts, count_vectors
 from reembed.stores.values import Survey
 
 
-def survey(catalog: Catalog, id: str) -> Survey:
+def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
     """See `Store.survey`. Raises RefusedError where no text could be read."""
     notes, blockers, refusals = [], [], []
+    fired = fetch_all(
+        catalog.main,
+        "SELECT evtname FROM pg_event_trigger WHERE evtenabled <> 'D' AND NOT EXISTS (SELECT FROM "
+        "pg_depend WHERE classid = 'pg_event_trigger'::regclass AND objid = pg_event_trigger.oid "
+        "AND deptype = 'e') ORDER BY 1",
+    )
+    if fired:
+        notes.append(
+            f"the event trigger {', '.join(name for (name,) in fired)} fires for the statements by "
+            "which tables are made, changed and dropped here; one that refuses them ends the run"
+        )
     for table in catalog.tables(id):
         stays = catalog.stays(table)
         held = dependents(catalog.main, table, stays=stays)
         notes.append(_layout_note(table))
-        if held.forbidden:
-            blockers.append(f"{table.label}: {'; '.join(held.forbidden)}")
+        named = functions(catalog.main, table, dimensions)
+        pinned = [
+            f"the function {signature} takes vectors of {table.dimensions} dimensions alone, as "
+            f"{pin} in it says: write the type without a length, which fits before and after"
+            for signature, pin in named.pinned
+        ]
+        if held.forbidden or pinned:
+            blockers.append(f"{table.label}: {'; '.join([*held.forbidden, *pinned])}")
         elif held.held_by or stays:
             chosen = (
                 "source.without_vector, which is keep" if table.only_with_vector
@@ -40,6 +58,11 @@ def survey(catalog: Catalog, id: str) -> Survey:
             )
         else:
             notes.append(f"{table.label} is exchanged by renaming: nothing else hangs on it")
+        if named.by_name:
+            notes.append(
+                f"these functions name {table.label} in their text, and read the table that has "
+                f"its name at each call: {', '.join(named.by_name)}"
+            )
         sent = publications(catalog.main, table)
         if sent and not slots(catalog.main):
             notes.append(

@@ -67,6 +67,55 @@ def statistics_pairs(connection: Connection, old: Table, new: Table) -> list[tup
     return _pairs(fetch_all(connection, query, [old.oid]), fetch_all(connection, query, [new.oid]))
 
 
+def copy_settings(connection: Connection, old: Table, new: Table) -> None:
+    """Give the new table's indexes and statistics objects what their definitions leave out: which
+    index is the replica identity and which one rows are clustered by, tablespaces, targets."""
+    indexes = [*index_pairs(connection, old, new), *constraint_pairs(connection, old, new)]
+    for name, its_name in indexes:
+        for identity, clustered, space in fetch_all(connection, _OF_INDEX, [old.oid, name]):
+            index = sql.Identifier(new.schema, its_name)
+            for wanted, statement in (
+                (identity, "ALTER TABLE {table} REPLICA IDENTITY USING INDEX {name}"),
+                (clustered, "ALTER TABLE {table} CLUSTER ON {name}"),
+                (space, "ALTER INDEX {index} SET TABLESPACE {space}"),
+            ):
+                if wanted:
+                    connection.execute(
+                        sql.SQL(statement).format(
+                            table=new.identifier, name=sql.Identifier(its_name), index=index,
+                            space=sql.Identifier(space or ""),
+                        )
+                    )  # fmt: skip
+            for number, target in fetch_all(connection, _TARGETS, [old.oid, name]):
+                connection.execute(
+                    sql.SQL("ALTER INDEX {} ALTER {} SET STATISTICS {}").format(
+                        index, sql.Literal(number), sql.Literal(target)
+                    )
+                )
+    for name, its_name in statistics_pairs(connection, old, new):
+        for (target,) in fetch_all(
+            connection,
+            "SELECT stxstattarget FROM pg_statistic_ext WHERE stxrelid = %s AND stxname = %s AND "
+            "stxstattarget >= 0",
+            [old.oid, name],
+        ):
+            connection.execute(
+                sql.SQL("ALTER STATISTICS {} SET STATISTICS {}").format(
+                    sql.Identifier(new.schema, its_name), sql.Literal(target)
+                )
+            )
+
+
+_OF_INDEX = """
+SELECT indisreplident, indisclustered, spcname FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+LEFT JOIN pg_tablespace s ON s.oid = reltablespace WHERE indrelid = %s AND relname = %s
+"""
+_TARGETS = """
+SELECT attnum, attstattarget FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_attribute
+ON attrelid = indexrelid WHERE indrelid = %s AND relname = %s AND attstattarget >= 0
+"""
+
+
 def copy_comments(connection: Connection, old: Table, new: Table) -> None:
     """Give the new table's constraints and indexes the comments of the old one's."""
     constraints = constraint_pairs(connection, old, new)

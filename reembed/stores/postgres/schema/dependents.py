@@ -10,17 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reembed.stores.postgres.client import Connection, fetch_all
+from reembed.stores.postgres.schema.neighbours import neighbours, own_readers
 from reembed.stores.postgres.schema.replication import stopped_by_exchange
 from reembed.stores.postgres.schema.table import Table
 
 _HELD_BY = """
-SELECT 'foreign key ' || conname || ' of ' || conrelid::regclass FROM pg_constraint
-  WHERE contype = 'f' AND confrelid = %(oid)s
-UNION ALL SELECT 'foreign key ' || conname || ' to ' || confrelid::regclass FROM pg_constraint
-  WHERE contype = 'f' AND conrelid = %(oid)s AND confrelid <> conrelid
-UNION ALL SELECT DISTINCT 'view ' || ev_class::regclass FROM pg_depend d
-  JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-  WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND ev_class <> %(oid)s
+SELECT 'foreign key ' || conname || CASE confrelid WHEN conrelid THEN ' of ' ELSE ' to ' END ||
+  confrelid::regclass FROM pg_constraint WHERE contype = 'f' AND conrelid = %(oid)s
 UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
 UNION ALL SELECT 'row-level security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
   AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = %(oid)s)
@@ -34,6 +30,8 @@ UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AN
 UNION ALL SELECT 'publication ' || pubname FROM pg_publication_rel
   JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s
 UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = %(oid)s
+UNION ALL SELECT 'security label of ' || provider FROM pg_seclabel
+  WHERE classoid = 'pg_class'::regclass AND objoid = %(oid)s
 """
 
 _FORBIDDEN = r"""
@@ -46,6 +44,18 @@ UNION ALL SELECT 'belongs to the extension ' || extname FROM pg_depend
 UNION ALL SELECT 'is the type of a column of ' || attrelid::regclass FROM pg_attribute
   JOIN pg_class c ON c.oid = %(oid)s JOIN pg_type t ON t.oid = c.reltype
   WHERE atttypid IN (t.oid, t.typarray) AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'is made of the type ' || reloftype::regtype FROM pg_class
+  WHERE oid = %(oid)s AND reloftype <> 0
+UNION ALL SELECT 'its vector column is of the domain ' || atttypid::regtype FROM pg_attribute
+  JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %(oid)s AND attnum = %(column)s
+  AND typtype = 'd'
+UNION ALL SELECT 'its vector column has a default: ' || left(pg_get_expr(adbin, adrelid), 60)
+  FROM pg_attrdef WHERE adrelid = %(oid)s AND adnum = %(column)s
+  AND pg_get_expr(adbin, adrelid) !~ '^NULL'
+UNION ALL SELECT 'its check ' || conname || ' reads whole rows' FROM pg_constraint
+  WHERE conrelid = %(oid)s AND contype = 'c' AND conbin::text ~ ':varattno 0 '
+UNION ALL SELECT 'its index ' || indexrelid::regclass || ' reads whole rows' FROM pg_index
+  WHERE indrelid = %(oid)s AND concat(indexprs, indpred) ~ ':varattno 0 '
 UNION ALL SELECT 'its check ' || conname || ' reads the vector column' FROM pg_constraint k
   JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
   WHERE conrelid = %(oid)s AND contype = 'c' AND d.refobjid = %(oid)s
@@ -61,11 +71,7 @@ UNION ALL SELECT 'has a column reembed_incoming, which no move of reembed made' 
 """
 
 _OF_THE_VECTOR = r"""
-SELECT DISTINCT 'the view ' || ev_class::regclass || ' reads the vector column' FROM pg_depend d
-  JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-  WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
-  AND d.refobjsubid = %(column)s AND ev_class <> %(oid)s
-UNION ALL SELECT 'the policy ' || polname || ' reads the vector column' FROM pg_policy p
+SELECT 'the policy ' || polname || ' reads the vector column' FROM pg_policy p
   JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
   WHERE d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
 UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column' FROM pg_trigger
@@ -84,6 +90,8 @@ UNION ALL SELECT 'the vector column has several indexes: ' || string_agg(c.relna
   relkind = 'i' HAVING count(*) > 1
 UNION ALL SELECT 'the vector column has grants of its own' FROM pg_attribute
   WHERE attrelid = %(oid)s AND attnum = %(column)s AND attacl IS NOT NULL
+UNION ALL SELECT 'the vector column has a security label of ' || provider FROM pg_seclabel
+  WHERE classoid = 'pg_class'::regclass AND objoid = %(oid)s AND objsubid = %(column)s
 UNION ALL SELECT 'row-level security is forced on its owner' FROM pg_class
   JOIN pg_roles r ON r.rolname = current_user
   WHERE pg_class.oid = %(oid)s AND relforcerowsecurity AND NOT rolsuper AND NOT rolbypassrls
@@ -119,11 +127,22 @@ def dependents(connection: Connection, table: Table, *, stays: bool = False) -> 
     def ask(query: str) -> list[str]:
         return [row[0] for row in connection.execute(query, of_table).fetchall()]
 
-    held_by = ask(_HELD_BY)
+    leading = neighbours(connection, table)
+    held_by = ask(_HELD_BY) + [one.label for one in leading]
     forbidden = ask(_FORBIDDEN)
+    forbidden += [f"{one.label} is made of its row type" for one in leading if one.type]
     forbidden += stopped_by_exchange(connection, table)
     if held_by or stays:
         forbidden += ask(_OF_THE_VECTOR)
+        readers = [one.label for one in leading if one.of_vector] + own_readers(connection, table)
+        forbidden += [f"the {label} reads the vector column" for label in readers]
+        if table.columns[-1].name != table.vector:
+            forbidden += [
+                f"the {one.label} returns its rows, whose columns would change their order: the "
+                "vector column becomes the last"
+                for one in leading
+                if one.returns_rows
+            ]
     owner = fetch_all(
         connection,
         "SELECT pg_has_role(relowner, 'USAGE'), relowner::regrole::text FROM pg_class "
