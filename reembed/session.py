@@ -25,6 +25,7 @@ from reembed.embedders.identity import find_cache, new_cache, sign_cache
 from reembed.embedders.recorded import believe
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.sizes import Memory
+from reembed.embedders.shared import Shared
 from reembed.embedders.spending import Spending
 from reembed.errors import (
     CollectionNotFoundError,
@@ -190,11 +191,9 @@ class Session:
 
     def _open_embedder(self, model: Model) -> Embedder:
         """An embedder that obeys the run's guards."""
+        shared = Shared(self.spending, self.pause, Memory(self.learnt, self.progress.note))
         manifest = self.manifest
-        return open_embedder(
-            model, manifest.embed, manifest.base_dir, spending=self.spending, pause=self.pause,
-            memory=Memory(self.learnt, self.progress.note),
-        )  # fmt: skip
+        return open_embedder(model, manifest.embed, manifest.base_dir, shared=shared)
 
     @cached_property
     def template(self) -> TextTemplate:

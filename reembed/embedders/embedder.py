@@ -29,14 +29,15 @@ from reembed.embedders.sending.call import Call, Embedded, OnBatch
 from reembed.embedders.sending.distinct import Distinct
 from reembed.embedders.sending.fitting import Fitter
 from reembed.embedders.sending.limit_probe import LimitFinder
+from reembed.embedders.sending.manner import Manner
 from reembed.embedders.sending.outcome import Stats
 from reembed.embedders.sending.retry import RetryPolicy
-from reembed.embedders.sending.sender import Sender
+from reembed.embedders.sending.sender import Conduct, Sender
 from reembed.embedders.sending.settle import Settler
-from reembed.embedders.sending.sizes import REQUEST_OPTIONS, Memory, Sizes
+from reembed.embedders.sending.sizes import REQUEST_OPTIONS, Sizes
 from reembed.embedders.sending.throttle import Throttle
 from reembed.embedders.sending.workers import Workers
-from reembed.embedders.spending import Spending
+from reembed.embedders.shared import Shared
 from reembed.errors import (
     InputTooLongError,
     ProviderRefusedError,
@@ -44,7 +45,8 @@ from reembed.errors import (
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
 from reembed.redaction import shown_url
-from reembed.run.guards import Pause
+
+DOCUMENTS, QUERIES = Manner(capped=True), Manner(query=True, capped=True)
 
 
 class Embedder:
@@ -54,10 +56,7 @@ class Embedder:
         provider: closed with the embedder.
         settings: concurrency and rate limits.
         retry: how patient requests are.
-        spending: the books that requests are counted in, with the caps that stop them. What is
-            sent to know the model (one sentence, the probes) is counted and not stopped.
-        pause: while it lasts, no request leaves.
-        memory: what earlier calls have learnt of the provider's limits, and where to keep it.
+        shared: what it shares with others; default: nothing.
     """
 
     def __init__(
@@ -66,11 +65,9 @@ class Embedder:
         model: Model,
         settings: Embed | None = None,
         retry: RetryPolicy | None = None,
-        spending: Spending | None = None,
-        pause: Pause | None = None,
-        memory: Memory | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        settings = settings or Embed()
+        settings, shared = settings or Embed(), shared or Shared()
         self.model = model
         self._provider = provider
         self._settings = settings
@@ -88,15 +85,13 @@ class Embedder:
         throttle = Throttle(
             self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait
         )
-        self._account = (spending or Spending()).account(provider.price)
-        memory = memory or Memory()
+        self._account = shared.spending.account(provider.price)
+        memory = shared.memory
         address = "" if model.base_url else getattr(provider, "address", "")
         key = f"{self._where} {address}".strip()
         self._sizes = Sizes(memory.learnt, key, memory.note, REQUEST_OPTIONS.get(model.provider))
-        self._sender = Sender(
-            provider, throttle, policy, self._where, self._account, self._sizes,
-            lambda: self.limits, pause,
-        )  # fmt: skip
+        conduct = Conduct(throttle, policy, self._account, shared.pause)
+        self._sender = Sender(provider, self._where, conduct, self._sizes, lambda: self.limits)
         self._settler = Settler(self._sender, self._sizes, provider, model.on_too_long)
         self._limit_finder = LimitFinder(self._sender, self._sizes, self._where, memory.note)
         self._guarded = False
@@ -206,13 +201,13 @@ class Embedder:
         prefix = self.model.document_prefix
         different = Distinct(texts)
         if not different.repeats:
-            return self._embed(texts, prefix, False, on_batch)
+            return self._embed(texts, prefix, DOCUMENTS, on_batch)
         told = different.on_batch(on_batch) if on_batch else None
-        return different.expanded(self._embed(different.texts, prefix, False, told))
+        return different.expanded(self._embed(different.texts, prefix, DOCUMENTS, told))
 
     def embed_each(self, texts: Sequence[str]) -> Embedded:
         """As `embed_documents`, equal texts each for itself, to see how far two answers differ."""
-        return self._embed(texts, self.model.document_prefix, False, None)
+        return self._embed(texts, self.model.document_prefix, DOCUMENTS)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors for queries, `(n, d) float32`.
@@ -224,7 +219,7 @@ class Embedder:
         """
         different = Distinct(texts)
         embedded = different.expanded(
-            self._embed(different.texts, self.model.query_prefix, True, None)
+            self._embed(different.texts, self.model.query_prefix, QUERIES)
         )
         for index, rejection in sorted(embedded.rejected.items()):
             kind = InputTooLongError if rejection.reason == "too_long" else ProviderRefusedError
@@ -253,7 +248,7 @@ class Embedder:
         prefix = self.model.query_prefix if query else self.model.document_prefix
         fitter = self._fitter()  # a model of few tokens gets the beginning of a long probe
         texts = [fitter.shortened(text, prefix) for text in texts]
-        embedded = self._embed(texts, prefix, query, None, capped=False, guarded=not query)
+        embedded = self._embed(texts, prefix, Manner(query=query, guarded=not query))
         for rejection in embedded.rejected.values():
             raise ProviderRefusedError(f"{self._where} refuses a probe text: {rejection.detail}")
         return embedded.vectors
@@ -295,7 +290,7 @@ class Embedder:
     def _fitter(self) -> Fitter:
         return Fitter(
             self._provider, lambda: self.limits, self.model.on_too_long, self._sizes,
-            self._sender.trusts_count, self.stats, self._limit_finder.find,
+            self.stats, self._limit_finder.find,
         )  # fmt: skip
 
     def requests_for(self, tokens: Sequence[int]) -> int:
@@ -308,22 +303,17 @@ class Embedder:
         self,
         texts: Sequence[str],
         prefix: str,
-        query: bool,
-        on_batch: OnBatch | None,
-        *,
-        capped: bool = True,
-        guarded: bool = False,
+        manner: Manner,
+        on_batch: OnBatch | None = None,
     ) -> Embedded:
         if not texts:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
-        guarded = self._guarded and (guarded or on_batch is not None)
-        call = Call(
-            len(texts), dimensions, query, self._normalize, self.stats,
-            capped=capped, guarded=guarded,
-        )  # fmt: skip
+        guarded = self._guarded and (manner.guarded or on_batch is not None)
+        manner = replace(manner, guarded=guarded)
+        call = Call(len(texts), dimensions, self._normalize, self.stats, manner)
         pieces = self._fitter().pieces(texts, prefix, call.reject)
-        if capped and on_batch is None:
+        if manner.capped and on_batch is None:
             self._account.require(sum(piece.tokens for piece in pieces))
         limits = self.limits
         call.fitted_to = limits.max_tokens

@@ -11,12 +11,10 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.options import Options
 from reembed.embedders.provider import Provider
 from reembed.embedders.sending.retry import RetryPolicy
-from reembed.embedders.sending.sizes import Memory
-from reembed.embedders.spending import Spending
+from reembed.embedders.shared import Shared
 from reembed.errors import MissingExtraError
 from reembed.manifest import Embed, Model
 from reembed.manifest.adapters import install_hint, provider_entry
-from reembed.run.guards import Pause
 
 
 def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
@@ -48,9 +46,7 @@ def open_embedder(
     settings: Embed | None = None,
     base_dir: Path | None = None,
     retry: RetryPolicy | None = None,
-    spending: Spending | None = None,
-    pause: Pause | None = None,
-    memory: Memory | None = None,
+    shared: Shared | None = None,
 ) -> Embedder:
     """The embedder of `model`, to be closed after use. Nothing is asked of a server yet.
 
@@ -58,7 +54,7 @@ def open_embedder(
         settings: the manifest's `embed`: concurrency and rate limits.
         base_dir: as in `open_provider`.
         retry: how patient requests are; default: `model.options`, else 8 tries in 15 minutes.
-        spending, pause, memory: see `Embedder`.
+        shared: see `Embedder`.
 
     Raises:
         as `open_provider`.
@@ -68,4 +64,4 @@ def open_embedder(
             Options(model)
         )  # fmt: skip
     provider = open_provider(model, base_dir)
-    return Embedder(provider, model, settings, retry, spending, pause, memory)
+    return Embedder(provider, model, settings, retry, shared)

@@ -12,6 +12,7 @@ import numpy as np
 
 from reembed.embedders.provider import Counts, RejectedInputError, TransientError
 from reembed.embedders.sending.batching import Piece
+from reembed.embedders.sending.manner import Manner
 from reembed.embedders.sending.outcome import Rejection, Stats
 from reembed.embedders.sending.retry import StillFailing
 from reembed.embedders.sending.shorten import weighted_mean
@@ -53,18 +54,13 @@ class Call:
         self,
         texts: int,
         dimensions: int,
-        query: bool,
         normalize: bool,
         stats: Stats,
-        *,
-        capped: bool = True,
-        guarded: bool = False,
+        manner: Manner,
     ) -> None:
         self.result = Embedded(np.zeros((texts, dimensions), np.float32), np.zeros(texts, np.int32))
         self.cancelled = threading.Event()
-        self.query = query
-        self.capped = capped
-        self.guarded = guarded
+        self.manner = manner
         self.fitted_to: int | None = None
         self._normalize = normalize
         self._stats = stats

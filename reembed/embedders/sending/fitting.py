@@ -32,7 +32,6 @@ class Fitter:
     Args:
         limits: what is known now, the manifest's `max_tokens` included.
         sizes: what was learnt of the provider.
-        counted: whether the provider's answers say how many tokens it embedded.
         stats: truncated texts are counted there.
         find: called with the tokens of the longest text, to learn more of the limits if need be.
     """
@@ -43,7 +42,6 @@ class Fitter:
         limits: Callable[[], Limits],
         on_too_long: Literal["fail", "truncate", "mean"],
         sizes: Sizes,
-        counted: bool,
         stats: Stats,
         find: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -52,7 +50,6 @@ class Fitter:
         self._on_too_long = on_too_long
         self._exact = provider.exact_tokens
         self._sizes = sizes
-        self._counted = counted
         self._stats = stats
         self._find = find
         self._look()
@@ -60,9 +57,9 @@ class Fitter:
     def _look(self) -> None:
         self._limits = self._read_limits()
         refuses = self._limits.refuses_long or self._sizes.cuts is False
-        self._judged = not self._exact and (refuses or self._counted)
+        self._judged = not self._exact and (refuses or self._sizes.trusts_count)
         self._watch: int | None = None
-        if self._counted and not self._exact and not refuses:
+        if self._sizes.trusts_count and not self._exact and not refuses:
             known = self._limits.max_tokens is not None
             self._watch = max(self._sizes.whole, WATCHED_IF_TOLD if known else WATCHED)
 

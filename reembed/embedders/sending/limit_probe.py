@@ -15,6 +15,7 @@ import numpy as np
 
 from reembed.embedders.provider import RejectedInputError
 from reembed.embedders.sending.fitting import WATCHED
+from reembed.embedders.sending.manner import Manner
 from reembed.embedders.sending.outcome import LimitFound
 from reembed.embedders.sending.retry import StillFailing
 from reembed.embedders.sending.sender import Sender
@@ -100,9 +101,10 @@ def find_limit(sender: Sender, sizes: Sizes, longest: int) -> LimitFound | None:
     steps = STEPS[: min(len(STEPS), above + 3)]  # two above it, to see both cut
     try:
         answer = sender.request(
-            [_beginning(step) for step in steps], threading.Event(), False,
-            attempts=1, checked=False,
-        )  # fmt: skip
+            [_beginning(step) for step in steps],
+            threading.Event(),
+            manner=Manner(attempts=1, checked=False),
+        )
     except RejectedInputError as error:
         if not error.too_long:
             return None
@@ -127,7 +129,7 @@ def find_limit(sender: Sender, sizes: Sizes, longest: int) -> LimitFound | None:
         sizes.learn_text(None, cuts=None, whole=longest)
         return LimitFound("whole", None, longest)
     low = steps[cut - 1] if cut else LEAST_LIMIT
-    counted = answer.tokens if sender.trusts_count else None
+    counted = answer.tokens if sizes.trusts_count else None
     limit = _between(low, steps[cut], steps[:cut], len(steps) - cut, counted)
     sizes.learn_text(limit, cuts=True)
     return LimitFound("cuts", limit)

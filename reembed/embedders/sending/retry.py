@@ -12,6 +12,7 @@ import tenacity
 
 from reembed.embedders.options import Options
 from reembed.embedders.provider import TransientError
+from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
 from reembed.embedders.sending.throttle import Cancelled
 from reembed.errors import BadVectorsError, UnreachableError
 
@@ -95,8 +96,7 @@ def with_retries(
     cancelled: threading.Event,
     contacted: Callable[[], bool],
     on_retry: Callable[[float], None],
-    attempts: int | None = None,
-    strict: bool = False,
+    manner: Manner = AS_DOCUMENTS,
 ) -> T:
     """`send()`, again while it raises TransientError or UnreachableError and `policy` allows.
 
@@ -104,9 +104,7 @@ def with_retries(
         cancelled: ends waiting at once.
         contacted: whether the provider has ever answered.
         on_retry: told the seconds of each wait before it begins.
-        attempts: fewer tries than `policy` allows, where something may be wrong with what is sent;
-            one that is only told to come slower, or that nobody hears, is no less patient.
-        strict: `attempts` holds for that one, too.
+        manner: whose `attempts` and `strict` may ask for fewer tries.
 
     Raises:
         TransientError, UnreachableError: the last failure.
@@ -126,8 +124,8 @@ def with_retries(
         patient = isinstance(error, UnreachableError) or getattr(error, "equal", False)
         if isinstance(error, TransientError) and error.rate_limited:
             patient = True
-        if attempts is not None and (strict or not patient):
-            most = min(most, attempts)
+        if manner.attempts is not None and (manner.strict or not patient):
+            most = min(most, manner.attempts)
         return state.attempt_number >= most
 
     def wait(state: tenacity.RetryCallState) -> float:

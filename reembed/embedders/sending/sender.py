@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from reembed.embedders.sending.checks import (
     check_untruncated,
     least_tokens,
 )
+from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
 from reembed.embedders.sending.outcome import Rejection, Stats
 from reembed.embedders.sending.retry import (
     RESUME,
@@ -49,7 +50,8 @@ from reembed.errors import (
 from reembed.records import Vectors, cosine_rows
 from reembed.run.guards import Pause
 
-CONTROL_ATTEMPTS = 2
+QUICKLY = Manner(attempts=2, strict=True)
+"""How a plain sentence is sent to see whether the provider works."""
 SAME_MODEL = 0.9999
 """Cosine from which the control sentence was embedded by the same model: the same call twice
 differs by 1e-8, another version of a model by 0.01."""
@@ -61,9 +63,7 @@ class Receiver(Protocol):
     """The call that batches belong to. Called from worker threads."""
 
     cancelled: threading.Event
-    query: bool
-    capped: bool
-    guarded: bool
+    manner: Manner
     fitted_to: int | None
     """Tokens of a text that its pieces were fitted to."""
 
@@ -74,40 +74,50 @@ class Receiver(Protocol):
     def reject(self, piece: Piece, rejection: Rejection) -> None: ...
 
 
+@dataclass(frozen=True)
+class Conduct:
+    """What every request obeys on its way out.
+
+    Attributes:
+        throttle: how many leave, and how fast.
+        policy: how patient they are.
+        account: where each is counted, and refused if it would pass a cap.
+        pause: while it lasts, none leaves.
+    """
+
+    throttle: Throttle
+    policy: RetryPolicy
+    account: Account
+    pause: Pause | None = None
+
+
 class Sender:
-    """Sends requests to one provider. Threads share it. `dimensions` is set once they are known;
-    `trusts_count` is whether the provider's count is one of tokens.
+    """Sends requests to one provider. Threads share it. `dimensions` is set once they are known.
 
     Args:
         where: names provider, model and address, for messages.
-        account: where every request is counted, and refused if it would pass a cap.
         limits: what one request may hold, by all that is known now.
-        pause: while it lasts, no request leaves.
     """
 
     def __init__(
         self,
         provider: Provider,
-        throttle: Throttle,
-        policy: RetryPolicy,
         where: str,
-        account: Account,
+        conduct: Conduct,
         sizes: Sizes,
         limits: Callable[[], Limits],
-        pause: Pause | None = None,
     ) -> None:
         self._provider = provider
-        self._throttle = throttle
-        self._policy = policy
         self.where = where
-        self._account = account
+        self._throttle = conduct.throttle
+        self._policy = conduct.policy
+        self._account = conduct.account
+        self._pause = conduct.pause
         self._sizes = sizes
         self.limits = limits
-        self._pause = pause
         self.dimensions: int | None = None
         self.stats = Stats()
         self._answered = False
-        self.trusts_count = False
         self.control: Vectors | None = None
         """The control sentence's vector `(d,)`, by the model whose vectors are wanted."""
         self._control_tokens = 0
@@ -115,7 +125,7 @@ class Sender:
     def contact(self) -> int:
         """Send one known text and learn the dimension. Raises as `Embedder.check_reachable`."""
         try:
-            answer = self.request([CONTROL_TEXT], threading.Event(), False)
+            answer = self.request([CONTROL_TEXT], threading.Event())
         except RejectedInputError as error:
             raise self._refuses_a_sentence(error) from None
         except StillFailing as failing:
@@ -125,7 +135,7 @@ class Sender:
         # Some servers count characters, texts or nothing: only a count that can be one of tokens
         # may later say that a text was cut.
         least = least_tokens([CONTROL_TEXT])
-        self.trusts_count = answer.tokens is not None and least <= answer.tokens <= 3 * least
+        self._sizes.trusts_count = answer.tokens is not None and least <= answer.tokens <= 3 * least
         self._control_tokens = answer.tokens or 0
         return int(answer.vectors.shape[1])
 
@@ -142,7 +152,7 @@ class Sender:
             QuotaError: nothing more will come.
         """
         try:
-            self.request([CONTROL_TEXT], cancelled, False, attempts=CONTROL_ATTEMPTS, strict=True)
+            self.request([CONTROL_TEXT], cancelled, manner=QUICKLY)
         except QuotaError:
             raise
         except BadRowsError as error:
@@ -155,7 +165,7 @@ class Sender:
 
     def guards(self, call: Receiver) -> bool:
         """Whether the control sentence goes with the call's requests."""
-        return call.guarded and self.limits().batch_items >= LEAST_GUARDED
+        return call.manner.guarded and self.limits().batch_items >= LEAST_GUARDED
 
     def ask(self, batch: Sequence[Piece], call: Receiver, attempts: int | None = None) -> Answer:
         """The answer to a batch. Where the call is guarded, the control sentence goes with it, and
@@ -171,14 +181,13 @@ class Sender:
         if guard:
             texts.append(CONTROL_TEXT)
             tokens += self._control_tokens
-        answer = self.request(
-            texts, call.cancelled, call.query, tokens, capped=call.capped, attempts=attempts
-        )
+        manner = replace(call.manner, attempts=attempts)
+        answer = self.request(texts, call.cancelled, tokens, manner)
         if guard:
             counted = answer.tokens - self._control_tokens if answer.tokens else None
             self._hold_against_control(answer.vectors[-1])
             answer = replace(answer, vectors=answer.vectors[:-1], tokens=counted)
-        if self.trusts_count:
+        if self._sizes.trusts_count:
             self._sizes.counted(sum(piece.tokens for piece in batch), answer.tokens)
         if batch[0].alone:
             self._judge_count(answer)
@@ -199,7 +208,7 @@ class Sender:
         """Raise RejectedInputError if a server that may cut in silence counted as many tokens as
         it takes, for a text of which we only know an estimate: it cut it, or as good as."""
         counted, limit = answer.tokens, self.limits().max_tokens
-        if self._provider.limits.refuses_long or not self.trusts_count:
+        if self._provider.limits.refuses_long or not self._sizes.trusts_count:
             return
         if counted is not None and limit is not None and counted >= limit:
             raise RejectedInputError(
@@ -210,21 +219,13 @@ class Sender:
         self,
         texts: Sequence[str],
         cancelled: threading.Event,
-        query: bool,
         tokens: int | None = None,
-        *,
-        capped: bool = False,
-        attempts: int | None = None,
-        strict: bool = False,
-        checked: bool = True,
+        manner: Manner = AS_DOCUMENTS,
     ) -> Answer:
         """One request until it is answered well.
 
         Args:
             tokens: of the texts, where they are counted already.
-            capped: a budget may stop it; else it is only counted.
-            attempts, strict: see `with_retries`.
-            checked: False to take an answer that cuts texts or gives some the same vector.
 
         Raises:
             BudgetError: it would pass a cap.
@@ -244,21 +245,21 @@ class Sender:
                 raise Cancelled
             with (
                 self._throttle.slot(size, cancelled) as waited,
-                billed(self._account, size, cancelled, capped=capped) as bill,
+                billed(self._account, size, cancelled, capped=manner.capped) as bill,
             ):
                 self.stats.add(requests=1, seconds_waiting=waited)
                 try:
-                    answer = self._provider.embed(texts, query=query)
+                    answer = self._provider.embed(texts, query=manner.query)
                 except TransientError as error:
                     if error.rate_limited or error.retry_after:
                         self._throttle.limited(error.retry_after)
                     raise
-                bill.settle(answer.tokens if self.trusts_count else None)
+                bill.settle(answer.tokens if self._sizes.trusts_count else None)
             last[:] = [answer]
             self.stats.add(reported_tokens=answer.tokens or 0)
-            if checked:
+            if manner.checked:
                 check_answer(texts, answer, self.dimensions)
-                if self.trusts_count:
+                if self._sizes.trusts_count:
                     check_untruncated(texts, answer)
             self._throttle.succeeded(answer.rate, size)
             self._answered = True
@@ -271,14 +272,13 @@ class Sender:
                 cancelled,
                 contacted=lambda: self._answered,
                 on_retry=lambda seconds: self.stats.add(retries=1, seconds_waiting=seconds),
-                attempts=attempts,
-                strict=strict,
+                manner=manner,
             )
         except BadAnswer as error:
             if error.rows is not None:
                 raise BadRowsError(str(error), error.rows, last[0]) from None
             if error.equal:  # halves would pass, and at last single texts, with a wrong vector each
-                if self._really_equal(texts, last[0].vectors[0], cancelled, query):
+                if self._really_equal(texts, last[0].vectors[0], cancelled, manner):
                     return last[0]
                 raise BadVectorsError(f"{self.where}: {error}", RESUME) from None
             raise StillFailing(error) from None
@@ -286,12 +286,12 @@ class Sender:
             raise StillFailing(error) from None
 
     def _really_equal(
-        self, texts: Sequence[str], vector: Vectors, cancelled: threading.Event, query: bool
+        self, texts: Sequence[str], vector: Vectors, cancelled: threading.Event, manner: Manner
     ) -> bool:
         """Whether a model that tells texts apart gives `vector` for these, each sent alone."""
 
         def alone(text: str) -> bool:
-            answer = self.request([text], cancelled, query)
+            answer = self.request([text], cancelled, manner=Manner(query=manner.query))
             return bool(np.allclose(answer.vectors[0], vector, rtol=1e-3, atol=1e-3))
 
         return alone(texts[0]) and alone(texts[-1]) and not alone(CONTROL_TEXT)

@@ -106,6 +106,8 @@ class Sizes:
         """Whether it cuts a longer text in silence; None where that is not known."""
         self.whole: int = kept.get("whole", 0)
         """Tokens by estimate that a text may have and is known to be taken whole."""
+        self.trusts_count = False
+        """Whether the count in the provider's answers is one of tokens."""
         self._ratio = 0.0
         self._largest = 0
 

@@ -14,6 +14,7 @@ import pytest
 from reembed.embedders.provider import Price
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
+from reembed.embedders.shared import Shared
 from reembed.embedders.spending import SPENDING_FILE, Bill, Spending, Spent, read_spent
 from reembed.errors import BudgetError, DamagedError, PreflightError, ReembedError
 from reembed.manifest import Embed, Model
@@ -239,7 +240,7 @@ def test_a_failed_request_counts_unless_it_was_surely_not_worked_on(
     with EmbeddingServer(OPENAI, faults=[None, fault]) as server, books(tmp_path) as spending:
         model = Model(provider="openai", name="wordllama", base_url=server.openai_url)
         retry = RetryPolicy(wait=0.01)
-        with open_embedder(model, Embed(concurrency=1), None, retry, spending) as embedder:
+        with open_embedder(model, Embed(concurrency=1), None, retry, Shared(spending)) as embedder:
             embedder.check_reachable()
             before = spending.spent.tokens
             embedder.embed_documents(TEXTS)
@@ -263,7 +264,7 @@ def test_what_is_kept_only_as_a_whole_is_sent_whole_or_not_at_all(
         open_embedder(
             Model(provider="openai", name="wordllama", base_url=server.openai_url,
                   options={"batch_items": 2}),
-            Embed(concurrency=1), spending=spending,
+            Embed(concurrency=1), shared=Shared(spending),
         ) as embedder,
     ):  # fmt: skip
         embedder.check_reachable()
@@ -285,7 +286,7 @@ def test_documents_that_are_kept_batch_by_batch_use_the_budget_up(tmp_path: Path
         open_embedder(
             Model(provider="openai", name="wordllama", base_url=server.openai_url,
                   options={"batch_items": 1}),
-            Embed(concurrency=4), spending=spending,
+            Embed(concurrency=4), shared=Shared(spending),
         ) as embedder,
     ):  # fmt: skip
         kept: list[int] = []

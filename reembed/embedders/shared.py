@@ -1,0 +1,25 @@
+"""What the embedders of one command share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reembed.embedders.sending.sizes import Memory
+from reembed.embedders.spending import Spending
+from reembed.run.guards import Pause
+
+
+@dataclass(frozen=True)
+class Shared:
+    """See the module.
+
+    Attributes:
+        spending: the books that requests are counted in, with the caps that stop them. What is
+            sent to know the model (one sentence, the probes) is counted and not stopped.
+        pause: while it lasts, no request leaves.
+        memory: what earlier calls have learnt of the provider's limits, and where to keep it.
+    """
+
+    spending: Spending = field(default_factory=Spending)
+    pause: Pause | None = None
+    memory: Memory = field(default_factory=Memory)
