@@ -32,8 +32,8 @@ from reembed.run.lock import StateLock
 from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
-from reembed.stages.plan import Plan, Problem
-from reembed.sync.build import Stage, plan_run, run_stages
+from reembed.stages.plan import Plan, Problem, make_plan
+from reembed.sync.build import Stage, run_stages
 from reembed.sync.catch_up import source_difference
 from reembed.sync.live_name import lost, third
 from reembed.sync.retry import retry_quarantined as retry
@@ -60,7 +60,7 @@ class Migration:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
         with self._session(run, writes=False) as s:
-            plan = plan_run(s, run.history.shadow_id if run else None)
+            plan = make_plan(s, run.history.shadow_id if run else None)
             plan = replace(plan, losses=losses_now(s))
         if run is None or run.history.last_move != "swap":
             return plan
@@ -118,7 +118,7 @@ class Migration:
                 if if_changed and verified and not retry_quarantined and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
-                plan = plan_run(s, None)
+                plan = make_plan(s, None)
                 if not plan.ok:
                     raise plan.refusal()
                 if until == "plan":

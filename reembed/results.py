@@ -16,10 +16,10 @@ from reembed.errors import DamagedError, GateError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.quality.verdict import Gate, Verdict
 from reembed.run import events, files
+from reembed.run.counts import count_records
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
-from reembed.run.ledger import count_records
 from reembed.run.loss import Loss
 from reembed.run.steps import Step, next_steps
 

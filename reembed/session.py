@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from pydantic import ValidationError
 
-from reembed.applications.mem0.plan import old_model
+from reembed.applications.source_model import source_model
 from reembed.disk import make_private_dir
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint, compare
-from reembed.embedders.identity import find_cache, new_cache, sign_cache
-from reembed.embedders.recorded import believe
+from reembed.embedders.identity import has_shared_caches, shared_cache, sign_cache
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.shared import Shared
@@ -41,14 +39,13 @@ from reembed.lease.lease import StoreLease
 from reembed.manifest import Manifest, Model
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
-from reembed.records import fixed_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
 from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
 from reembed.run.loss import LossGuard
-from reembed.run.vector_cache import Paid, VectorCache, known_hashes
+from reembed.run.vector_cache import VectorCache, embedded_vectors, known_hashes
 from reembed.stores.collection import Collection
 from reembed.stores.registry import open_source, open_target
 from reembed.stores.store import Store
@@ -215,31 +212,14 @@ class Session:
         path = self._cache_path(self.fingerprint)
         make_private_dir(path.parent)
         sign_cache(path, self.fingerprint)
-        cache = VectorCache(
-            path, self.embedder.dimensions, spare=self._embedded, note=self.progress.note
-        )
+        spare = partial(embedded_vectors, self.run)
+        cache = VectorCache(path, self.embedder.dimensions, spare=spare, note=self.progress.note)
         return self._closing.enter_context(cache)
-
-    def _embedded(self) -> Iterator[Paid]:
-        """What the run's embed shards hold."""
-        for shard in self.run.shards("embed").values():
-            if self.run.is_whole(shard):
-                table = self.run.read_shard(shard, ["text_sha256", "tokens", "embedding"])
-                yield (
-                    table.column("text_sha256").to_pylist(),
-                    fixed_array_to_vectors(table.column("embedding")),
-                    np.asarray(table.column("tokens"), np.int32),
-                )
-
-    @property
-    def _shared_caches(self) -> Path:
-        return Path(self.manifest.state) / "cache"
 
     def _cache_path(self, model: Fingerprint) -> Path:
         if not self.manifest.embed.cache:
             return self.run.path / f"cache-{model.key[:16]}.sqlite"
-        found = find_cache(self._shared_caches, model, Path(self.manifest.state))
-        return found or new_cache(self._shared_caches, model)
+        return shared_cache(self.manifest.state, model)
 
     def paid_for(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Which of these texts have a vector in the cache. Writes nothing, and asks the model for
@@ -249,7 +229,7 @@ class Session:
             as `Embedder.fingerprint`; ModelChangedError: it is not the model that the run has.
         """
         known = self.begun and self.run.history.last(events.FingerprintTaken) is not None
-        shared = self.manifest.embed.cache and any(self._shared_caches.glob("*.sqlite"))
+        shared = self.manifest.embed.cache and has_shared_caches(self.manifest.state)
         if not known and not shared:
             return set()
         return known_hashes(self._cache_path(self.fingerprint if known else self._taken), hashes)
@@ -323,21 +303,8 @@ class Session:
             return None
 
     def _open_old_embedder(self) -> Embedder | None:
-        manifest = self.manifest
-        model = manifest.source.model or old_model(manifest)
-        recorded = believe(self.source.model, [manifest.model]) if model is None else None
-        if recorded is not None:
-            model = recorded.model
-            if model is None:
-                self.old_model_note = (
-                    f"the old model is not called: {recorded.problem}; if it is right, give it as "
-                    "source.model, as `reembed plan` prints it"
-                )
-                return None
+        model, self.old_model_note = source_model(self.manifest, self.source)
         if model is None:
-            self.old_model_note = (
-                "the old model is unknown (the store recorded none, and source.model is not given)"
-            )
             return None
         embedder = self._open_embedder(model)
         self._closing.enter_context(embedder)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reembed.errors import ReembedError
 from reembed.results import SwapResult
-from reembed.run.ledger import count_records
+from reembed.run.counts import count_records
 from reembed.run.loss import Loss
 from reembed.session import Session
 from reembed.stores.collection import Collection

@@ -24,6 +24,8 @@ SAME_NAME, OTHER_NAME = 0.9999, 0.99999
 """Cosine of every probe from which two models are one, by whether they have one name and address.
 The same call twice differs by 1e-8 in cosine, another version of a model by 0.01, and a coarser
 quantisation of the same weights may differ by 0.0001."""
+SHARED = "cache"
+"""The folder of a state directory that holds the files that its runs share."""
 LABELS = frozenset({"provider", "name", "base_url", "query_prefix", "dimensions"})
 """Settings that say who answers, not what becomes of a document. The probes show those that do."""
 LABEL_OPTIONS = frozenset(
@@ -68,6 +70,17 @@ def find_cache(folder: Path, model: Fingerprint, state: Path) -> Path | None:
             if same_model(Fingerprint.from_dict(json.loads(side.read_bytes())), model):
                 return _vectors_of(side)
     return _of_an_earlier_version(folder, model, state)
+
+
+def shared_cache(state: str, model: Fingerprint) -> Path:
+    """The file of this model's vectors that all runs of a state directory share, there or not."""
+    folder = Path(state) / SHARED
+    return find_cache(folder, model, Path(state)) or new_cache(folder, model)
+
+
+def has_shared_caches(state: str) -> bool:
+    """Whether any run of a state directory has kept vectors for the others."""
+    return any((Path(state) / SHARED).glob("*.sqlite"))
 
 
 def new_cache(folder: Path, model: Fingerprint) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,23 @@ COLLAPSED = 0.5
 Mask = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Anew:
+    """What a model gives texts now.
+
+    Attributes:
+        vectors: `(n, d) float32`.
+        rejected: positions of the texts that it refuses.
+    """
+
+    vectors: Vectors
+    rejected: Collection[int] = ()
+
+
 def fidelity_gate(
     sample: Sample,
     texts: Sequence[str],
-    again: Vectors,
-    rejected: Collection[int],
+    anew: Anew,
     served: pa.RecordBatch,
     metric: Metric,
     tail: TailProbe,
@@ -40,11 +53,10 @@ def fidelity_gate(
 
     Args:
         texts: of `sample.ids`, in their order.
-        again: `(n, d) float32`, what the model gives them now.
-        rejected: positions of texts that the model refuses now.
+        anew: what the model says to them now.
         served: what the store gave for `sample.ids`.
     """
-    ids = sample.ids
+    ids, again, rejected = sample.ids, anew.vectors, anew.rejected
     figures: dict[str, Any] = {
         "sample": len(ids), "limit": FIDELITY_COSINE, **sample.to_dict(), "tail": tail.to_dict()
     }  # fmt: skip

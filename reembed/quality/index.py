@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,40 @@ class Baseline:
         return self.new >= self.old - CLEARLY
 
 
+@dataclass(frozen=True)
+class Index:
+    """The index that is judged.
+
+    Attributes:
+        metric: that the store says it has.
+        scheme: of the store's URL, for advice.
+        settings: for advice.
+    """
+
+    metric: Metric
+    scheme: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What closer looks at an index found.
+
+    Attributes:
+        explained_by: a metric that explains its answers better than the target's.
+        deeper: what it finds when asked for more.
+        baseline: what the source's own index finds; given only where it may excuse: vectors that
+            are hard to search are no fault of the migration.
+    """
+
+    explained_by: Metric | None = None
+    deeper: Sequence[Deeper] = ()
+    baseline: Baseline | None = None
+
+
+NO_LOOKS = Looks()
+
+
 def answer_recalls(hits: Hits, k: int) -> Recalls:
     """Recall@k of each query's answer, `(q,)`.
 
@@ -81,38 +115,29 @@ def index_gate(
     recalls: Recalls,
     k: int,
     limit: float,
-    *,
     target: Metric,
-    real: Metric,
-    explained_by: Metric | None = None,
-    deeper: Sequence[Deeper] = (),
-    scheme: str = "",
-    settings: Mapping[str, Any] | None = None,
-    baseline: Baseline | None = None,
+    index: Index,
+    looks: Looks = NO_LOOKS,
 ) -> Gate:
     """Whether the index finds what is nearest, by the metric it should have.
 
     Args:
         recalls: of each query, `(q,)`.
         limit: mean recall it must reach.
-        real: the metric that the store says its index has.
-        explained_by: a metric that explains its answers better than the target's.
-        deeper: what it finds when asked for more.
-        scheme: of the store's URL, for advice.
-        settings: of the index, for advice.
-        baseline: what the source's own index finds; given only where it may excuse: vectors that
-            are hard to search are no fault of the migration.
+        looks: what closer looks found, where recall is below the limit.
     """
+    deeper, baseline = looks.deeper, looks.baseline
     recall = float(recalls.mean())
     figures = {
         "recall": round(recall, 6), "k": k, "limit": limit, "queries": len(recalls),
-        "queries_below": int((recalls < limit).sum()), "metric": real, "target_metric": target,
-        "histogram": histogram(recalls, 10, 0.0, 1.0), "settings": dict(settings or {}),
+        "queries_below": int((recalls < limit).sum()), "metric": index.metric,
+        "target_metric": target,
+        "histogram": histogram(recalls, 10, 0.0, 1.0), "settings": dict(index.settings),
         "deeper": [asdict(one) for one in deeper],
         "baseline": asdict(baseline) if baseline else None,
     }  # fmt: skip
     about = f"recall@{k} of the index {recall:.4f}, limit {limit}"
-    wrong = real if real != target else explained_by
+    wrong = index.metric if index.metric != target else looks.explained_by
     if wrong is not None:
         return Gate(
             "index", "fail",
@@ -130,7 +155,8 @@ def index_gate(
         if baseline.as_good:
             about += " (as good as what it replaces, so it passes at the default limit)"
     status: Status = "pass" if baseline is not None and baseline.as_good else "fail"
-    return Gate("index", status, f"{about}; {advice(k, limit, deeper, scheme, settings)}", figures)
+    raised = advice(k, limit, deeper, index.scheme, index.settings)
+    return Gate("index", status, f"{about}; {raised}", figures)
 
 
 def advice(

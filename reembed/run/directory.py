@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -33,7 +33,7 @@ from reembed.run import events
 from reembed.run.files import MANIFEST, SHARD, read
 from reembed.run.history import History
 from reembed.run.journal import Journal
-from reembed.run.shards import DELTA, Shard, encoding
+from reembed.run.shards import DELTA, NOTHING, Besides, Shard, encoding
 
 __all__ = ["DELTA", "RunDir", "Shard", "new_run_id"]
 
@@ -142,9 +142,7 @@ class RunDir:
         table: pa.Table,
         *,
         source: str = "",
-        deleted: Sequence[str] = (),
-        foreign: bool = False,
-        missing: Sequence[tuple[str, str, bool]] = (),
+        besides: Besides = NOTHING,
     ) -> Shard:
         """Write, fsync, rename and journal a shard."""
         name = f"{stage}/{stem}.parquet"
@@ -152,7 +150,13 @@ class RunDir:
         with atomic_file(path) as file:
             pq.write_table(table, file, **encoding(table.schema))
         shard = Shard(
-            name, table.num_rows, file_sha256(path), source, tuple(deleted), foreign, tuple(missing)
+            name,
+            table.num_rows,
+            file_sha256(path),
+            source,
+            tuple(besides.deleted),
+            besides.foreign,
+            tuple(besides.missing),
         )
         self.history.write(events.ShardWritten(stage=stage, **asdict(shard)))
         return shard

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,6 @@ from reembed.disk import (
     read_errors,
     remove,
     sqlite_errors,
-    temporary_folder,
     write_atomic,
     write_errors,
 )
@@ -82,7 +80,7 @@ class Ledger:
         self._displaced = frozenset[str]()
         self._path = path or run.path / FILE
         self._sum = self._path.with_name(f"{self._path.name}.sha256")
-        if not _is_as_it_was_closed(self._path):
+        if not is_as_it_was_closed(self._path):
             self._remove()
         try:
             self._open()
@@ -317,7 +315,7 @@ class Ledger:
         self.close()
 
 
-def _is_as_it_was_closed(path: Path) -> bool:
+def is_as_it_was_closed(path: Path) -> bool:
     """Whether nobody has changed the file since it was closed. One that a killed process left open
     has no checksum and is believed, as far as SQLite finds it whole."""
     with read_errors(path):
@@ -325,30 +323,3 @@ def _is_as_it_was_closed(path: Path) -> bool:
         if not sum.is_file():
             return path.is_file() or not path.is_symlink()
         return path.is_file() and sum.read_bytes().decode("ascii", "replace") == file_sha256(path)
-
-
-def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
-    """Records in all, and how many of them are quarantined, for people. Writes nothing into the
-    run.
-
-    Args:
-        notes: told where a file is damaged, so that the counts are those of the journal.
-    """
-    exports, embeds = run.shards("export"), run.shards("embed")
-    if not embeds:
-        return 0, 0
-    path = run.path / FILE
-    try:
-        with temporary_folder() as folder:
-            copy = folder / FILE
-            if _is_as_it_was_closed(path):
-                for suffix in ("", "-wal"):
-                    with read_errors(path), contextlib.suppress(FileNotFoundError):
-                        source = path.with_name(path.name + suffix)
-                        shutil.copyfile(source, copy.with_name(copy.name + suffix))
-            with Ledger(run, copy) as ledger:
-                return ledger.counts()
-    except DamagedError as error:
-        notes.append(f"{error.message}. {error.hint} Until then the counts are the journal's.")
-    total = sum(shard.rows for shard in exports.values())
-    return total, max(total - sum(shard.rows for shard in embeds.values()), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,18 @@ import pyarrow as pa
 
 DELTA = "delta-"
 """How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
+
+
+@dataclass(frozen=True)
+class Besides:
+    """What an export shard says besides its records: see the attributes of `Shard`."""
+
+    deleted: Sequence[str] = ()
+    foreign: bool = False
+    missing: Sequence[tuple[str, str, bool]] = ()
+
+
+NOTHING = Besides()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ import numpy.typing as npt
 
 from reembed.disk import STATE, make_private_dir, open_private, sqlite_errors, write_errors
 from reembed.errors import PreflightError
-from reembed.records import Vectors
+from reembed.records import Vectors, fixed_array_to_vectors
+from reembed.run.directory import RunDir
 
 Answer = TypeVar("Answer")
 Paid = tuple[Sequence[bytes], Vectors, npt.NDArray[np.int32]]
@@ -222,6 +223,18 @@ def _readable(damaged: Path) -> Iterator[list[Row]]:
                     waiting += [prefix + bytes([next]) for next in range(256)]
                 continue
             yield rows
+
+
+def embedded_vectors(run: RunDir) -> Iterator[Paid]:
+    """What the embed shards of a run hold."""
+    for shard in run.shards("embed").values():
+        if run.is_whole(shard):
+            table = run.read_shard(shard, ["text_sha256", "tokens", "embedding"])
+            yield (
+                table.column("text_sha256").to_pylist(),
+                fixed_array_to_vectors(table.column("embedding")),
+                np.asarray(table.column("tokens"), np.int32),
+            )
 
 
 def known_hashes(path: Path, hashes: Sequence[bytes]) -> set[bytes]:

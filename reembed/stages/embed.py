@@ -63,7 +63,7 @@ class Embedding:
     embedder: Embedder
     template: TextTemplate
     cache: VectorCache
-    counter: Counter
+    counter: Counter = field(init=False)
     _claims: dict[bytes, Future[None]] = field(default_factory=dict)
     _rejected: dict[bytes, Reason] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -177,10 +177,7 @@ class Embedding:
 
 def embed(
     export_shards: dict[str, Shard],
-    run: RunDir,
-    embedder: Embedder,
-    template: TextTemplate,
-    cache: VectorCache,
+    work: Embedding,
     engine: Engine,
     progress: Progress,
     wait: Wait = no_wait,
@@ -190,8 +187,8 @@ def embed(
     Raises:
         BudgetError: a cap is reached. As after any other error, what is paid for is in the cache.
     """
-    shards = run.shards(STAGE)
-    todo = not_embedded(run, export_shards)
+    shards = work.run.shards(STAGE)
+    todo = not_embedded(work.run, export_shards)
     for shard in todo:
         if shard.stem in shards:
             progress.note(
@@ -199,9 +196,9 @@ def embed(
             )
     total = sum(shard.rows for shard in export_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
-        work = Embedding(run, embedder, template, cache, counter)
+        work.counter = counter
         begun = _each(todo, wait)
-        made = engine.map(work.shard, begun, workers=SHARDS_IN_WORK, stop=embedder.cancel)
+        made = engine.map(work.shard, begun, workers=SHARDS_IN_WORK, stop=work.embedder.cancel)
         for shard in made:
             shards[shard.stem] = shard
     return {stem: shards[stem] for stem in export_shards}
@@ -244,10 +241,8 @@ def embed_shards(s: Session) -> None:
     """
     try:
         _embed_by_batch(s)
-        embed(
-            s.run.shards("export"), s.run, s.embedder, s.template, s.cache, LocalEngine(),
-            s.progress, s.pause.wait,
-        )  # fmt: skip
+        work = Embedding(s.run, s.embedder, s.template, s.cache)
+        embed(s.run.shards("export"), work, LocalEngine(), s.progress, s.pause.wait)
     except BudgetError as error:  # what was in flight has ended, so what is left can be told
         raise budget_stop(
             s, max(error.tokens, _needed(s)), "embedding and verifying the rest"

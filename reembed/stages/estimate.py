@@ -12,12 +12,11 @@ import numpy as np
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.errors import BudgetError
-from reembed.manifest import Manifest
 from reembed.manifest.template import TextTemplate
 from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
+from reembed.session import Session
 from reembed.stages.texts import TextFindings, examine_texts
-from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 
 SAMPLE = 500
@@ -82,11 +81,9 @@ class Sampled:
     found: TextFindings
 
 
-def make_estimate(
-    manifest: Manifest, store: Store, source: CollectionInfo, records: int, embedder: Embedder,
-    target_store: Store, known: Known,
-) -> tuple[Estimate, Sampled]:  # fmt: skip
+def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Estimate, Sampled]:
     """What a run will take but for its time, which costs something to learn: see `timed`."""
+    manifest, store, embedder = s.manifest, s.source_store, s.embedder
     template = manifest.template()
     page = next(iter(store.reader.list_ids(source.id, manifest.source.where)), None)
     ids = page.to_pylist() if page is not None else []
@@ -100,7 +97,7 @@ def make_estimate(
     sampled = max(1, len(texts))
     too_long = int((counts > limit).sum()) / sampled if limit else 0.0
     each = float(counts.sum()) / sampled
-    new_tokens = round(_new_tokens(usable, counts, known) / sampled * records)
+    new_tokens = round(_new_tokens(usable, counts, s.paid_for) / sampled * records)
     bytes_per_record = sum(
         len(str(value).encode()) for column in columns for value in column if value
     )
@@ -122,7 +119,7 @@ def make_estimate(
         state_bytes=text_bytes + records * (source.dimensions or 0) * 4 + 2 * new_vectors,
         store_bytes=(
             CHROMA_TEXT_FACTOR * text_bytes + 2 * new_vectors
-            if target_store.catalog.capabilities.local_path
+            if s.store.catalog.capabilities.local_path
             else 0
         ),
     )

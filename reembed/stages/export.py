@@ -24,6 +24,7 @@ from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run import events, files
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
+from reembed.run.shards import Besides
 from reembed.session import Session
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
 from reembed.stores.collection import Collection
@@ -172,7 +173,7 @@ def export_shard(
         foreign: whether `source` is not the run's source.
     """
     table = _fetch(source, ids)
-    return run.write_shard(STAGE, stem, table, deleted=deleted, foreign=foreign)
+    return run.write_shard(STAGE, stem, table, besides=Besides(deleted, foreign))
 
 
 def _fetch(source: Collection, ids: Sequence[str]) -> pa.Table:

@@ -23,7 +23,8 @@ from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.run.loss import Loss
-from reembed.stages.estimate import Estimate, Known, make_estimate, timed
+from reembed.session import Session
+from reembed.stages.estimate import Estimate, make_estimate, timed
 from reembed.stages.refusals import existing, name_taken, refusals_without_text, refuse_empty
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
@@ -106,21 +107,18 @@ KEEP_NEEDS_A_SWAP = Problem(
 )
 
 
-def make_plan(
-    manifest: Manifest, source_store: Store, target_store: Store, embedder: Embedder,
-    spending: Spending, known: Known, own_shadow: str | None = None,
-) -> Plan:  # fmt: skip
+def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     """Look at everything a run depends on.
 
     Args:
-        spending: what this run has spent already, and its caps.
-        known: tells which texts need not be paid for.
         own_shadow: object id of this run's shadow, if it exists already.
 
     Raises:
         CollectionNotFoundError, PreflightError: the source is missing or empty.
         UnreachableError, ProviderRefusedError: the model does not answer as asked.
     """
+    manifest, source_store, target_store = s.manifest, s.source_store, s.store
+    embedder, spending = s.embedder, s.spending
     source = source_store.resolve(manifest.source.collection)
     writer, _ = target_store.to_write(), target_store.to_search()
     where = manifest.source.where
@@ -152,9 +150,7 @@ def make_plan(
     blockers += [problem for problem in taken if problem not in blockers]
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store.to_move(), source, manifest.live)
-    estimate, sampled = make_estimate(
-        manifest, source_store, source, records, embedder, target_store, known
-    )
+    estimate, sampled = make_estimate(s, source, records)
     over = _budget_blockers(manifest, spending, estimate, embedder)
     # A batch takes as long as the provider likes, and a cap leaves nothing for texts to be timed.
     if not over and embedder.batches is None:

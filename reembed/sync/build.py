@@ -17,18 +17,10 @@ from reembed.stages.export import (
     export_source,
 )
 from reembed.stages.load import load_shadow
-from reembed.stages.plan import Plan, make_plan
 from reembed.sync.catch_up import catch_up_source
 from reembed.sync.recover import mend_exports, resync_shadow
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
-
-
-def plan_run(s: Session, own_shadow: str | None) -> Plan:
-    """Stage 0 with what the session has open; `own_shadow` is this run's, if there is one."""
-    return make_plan(
-        s.manifest, s.source_store, s.store, s.embedder, s.spending, s.paid_for, own_shadow
-    )
 
 
 def run_stages(s: Session, until: Stage) -> None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import UNKNOWN, Entry
+from reembed.run.shards import Besides
 from reembed.stores.collection import Collection
 
 STAGE = "export"
@@ -47,10 +48,9 @@ class Mending:
         missing = {**known}
         for id in table.column("id").to_pylist():
             del missing[id]
-        self.run.write_shard(
-            STAGE, shard.stem, table, deleted=shard.deleted, foreign=shard.foreign,
-            missing=[(id, e.row_sha256.hex(), e.quarantined) for id, e in missing.items()],
-        )  # fmt: skip
+        rows = [(id, e.row_sha256.hex(), e.quarantined) for id, e in missing.items()]
+        besides = Besides(shard.deleted, shard.foreign, rows)
+        self.run.write_shard(STAGE, shard.stem, table, besides=besides)
         return len(missing)
 
     def _records(self, known: Mapping[str, bytes]) -> list[pa.Table]:

@@ -25,7 +25,7 @@ from reembed.errors import UsageError
 from reembed.manifest import Verify
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
-from reembed.quality.fidelity import fidelity_gate
+from reembed.quality.fidelity import Anew, fidelity_gate
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import (
     KINDS,
@@ -251,7 +251,12 @@ class Verification:
             self.embedder.limits.max_tokens, sample.longest_tokens,
         )  # fmt: skip
         return fidelity_gate(
-            sample, texts, again.vectors, sorted(again.rejected), served, self.target_metric, tail
+            sample,
+            texts,
+            Anew(again.vectors, sorted(again.rejected)),
+            served,
+            self.target_metric,
+            tail,
         )
 
     # Index, recall, and what is shown

@@ -20,7 +20,15 @@ from reembed.errors import BudgetError, ReembedError
 from reembed.manifest import Verify
 from reembed.quality.findings import SAMPLES
 from reembed.quality.groups import group_table
-from reembed.quality.index import Baseline, Deeper, answer_recalls, index_gate, other_metric
+from reembed.quality.index import (
+    Baseline,
+    Deeper,
+    Index,
+    Looks,
+    answer_recalls,
+    index_gate,
+    other_metric,
+)
 from reembed.quality.neighbours import vector_figures
 from reembed.quality.noninferiority import Comparison, Scores, recall_gate, score
 from reembed.quality.search import Block, Hits, exact_search
@@ -152,7 +160,7 @@ class Searches:
         real = info.metric if info else self.target_metric
         recalls = answer_recalls(exact, k)
         limit = self.settings.index_recall
-        explained, deeper, baseline = None, list[Deeper](), None
+        looks = Looks()
         if k and real == self.target_metric and recalls.mean() < limit:
             by_metric = {self.target_metric: float(recalls.mean())}
             for metric in get_args(Metric):
@@ -162,11 +170,10 @@ class Searches:
             explained = other_metric(by_metric, self.target_metric)
             deeper = [] if explained else self._deeper(queries[:DEEPER_QUERIES], k, info)
             baseline = self._baseline(k) if limit == DEFAULT_INDEX_RECALL else None
-        return index_gate(
-            recalls, k, limit, target=self.target_metric, real=real, explained_by=explained,
-            deeper=deeper, scheme=self.shadow.store.url.partition(":")[0],
-            settings=info.index if info else None, baseline=baseline,
-        )  # fmt: skip
+            looks = Looks(explained, deeper, baseline)
+        scheme = self.shadow.store.url.partition(":")[0]
+        index = Index(real, scheme, info.index if info else {})
+        return index_gate(recalls, k, limit, self.target_metric, index, looks)
 
     def _baseline(self, k: int) -> Baseline | None:
         """What the source's index and the shadow's find, asked with the same records' vectors."""

@@ -40,7 +40,7 @@ from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
-from reembed.stages.embed import embed
+from reembed.stages.embed import Embedding, embed
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.collection import Collection as Handle
@@ -252,7 +252,8 @@ def finish(
         census = take_census(source, store.catalog.describe("source"), run)
         export(source, census, run, progress)
     cache = VectorCache(folder / "cache.sqlite", embedder.dimensions)
-    embed(run.shards("export"), run, embedder, template, cache, LocalEngine(), progress)
+    work = Embedding(run, embedder, template, cache)
+    embed(run.shards("export"), work, LocalEngine(), progress)
     cache.close()
     with Ledger(run) as ledger:
         write_quarantine(run, ledger)

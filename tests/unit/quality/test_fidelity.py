@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reembed.quality.fidelity import fidelity_gate
+from reembed.quality.fidelity import Anew, fidelity_gate
 from reembed.quality.sample import Sample
 from reembed.quality.tail import TailProbe
 from reembed.quality.verdict import Gate
@@ -28,7 +28,7 @@ def gate(
 ) -> Gate:
     batch = export_batch(ids, TEXTS[: len(ids)], ["null"] * len(ids), [None] * len(ids),
                          vectors_to_list_array(served))  # fmt: skip
-    return fidelity_gate(SAMPLE, TEXTS, again, rejected or [], batch, metric, tail)
+    return fidelity_gate(SAMPLE, TEXTS, Anew(again, rejected or []), batch, metric, tail)
 
 
 def test_equal_vectors_pass_and_say_what_would_have_been_seen():
@@ -91,5 +91,5 @@ def test_a_tail_that_is_not_seen_fails_and_a_refused_probe_is_told():
 def test_no_record_is_no_proof():
     batch = export_batch([], [], [], [])
     none = Sample([], 0, 0, 0, 1, 0, 0)
-    found = fidelity_gate(none, [], np.zeros((0, 32), np.float32), [], batch, "cosine", TAIL)
+    found = fidelity_gate(none, [], Anew(np.zeros((0, 32), np.float32)), batch, "cosine", TAIL)
     assert found.status == "fail"

@@ -5,7 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reembed.quality.index import Baseline, Deeper, advice, answer_recalls, index_gate, other_metric
+from reembed.quality.index import (
+    Baseline,
+    Deeper,
+    Index,
+    Looks,
+    advice,
+    answer_recalls,
+    index_gate,
+    other_metric,
+)
 from reembed.quality.search import Block, exact_search
 from reembed.quality.verdict import Gate
 
@@ -44,8 +53,8 @@ def test_equally_near_records_stand_for_each_other():
 
 
 def gate(recall: float, **options: Any) -> Gate:
-    given = {"target": "cosine", "real": "cosine"} | options
-    return index_gate(np.full(100, recall), 10, 0.95, **given)
+    index = Index(options.pop("real", "cosine"), **options.pop("index", {}))
+    return index_gate(np.full(100, recall), 10, 0.95, "cosine", index, Looks(**options))
 
 
 def test_the_limit_decides():
@@ -64,7 +73,9 @@ def test_another_metric_fails_however_good_the_recall():
 
 def test_the_advice_names_the_setting_its_cost_and_what_was_measured():
     tried = [Deeper(20, 0.8), Deeper(50, 0.97)]
-    message = gate(0.6, deeper=tried, scheme="chroma", settings={"ef_search": 10}).message
+    message = gate(
+        0.6, deeper=tried, index={"scheme": "chroma", "settings": {"ef_search": 10}}
+    ).message
     assert "ef_search of 50 (now 10) it finds 0.9700" in message
     assert "load it again" in message
     assert "no memory" in message
@@ -83,19 +94,14 @@ def test_an_empty_collection_has_nothing_to_miss():
 def test_vectors_that_are_hard_to_search_are_no_fault_of_the_migration(
     old: float, status: str
 ) -> None:
-    recalls = np.full(100, 0.9)
-    baseline = Baseline(100, old=old, new=0.9)
-    gate = index_gate(recalls, 10, 0.95, target="cosine", real="cosine", baseline=baseline)
-    assert gate.status == status
-    assert f"the source's own index finds {old:.4f}" in gate.message
-    assert "raise max_neighbors" in gate.message
-    assert gate.figures["baseline"] == {"queries": 100, "old": old, "new": 0.9}
+    found = gate(0.9, baseline=Baseline(100, old=old, new=0.9))
+    assert found.status == status
+    assert f"the source's own index finds {old:.4f}" in found.message
+    assert "raise max_neighbors" in found.message
+    assert found.figures["baseline"] == {"queries": 100, "old": old, "new": 0.9}
 
 
 def test_a_baseline_excuses_no_wrong_metric() -> None:
     baseline = Baseline(100, old=0.2, new=0.9)
-    gate = index_gate(
-        np.full(100, 0.9), 10, 0.95, target="cosine", real="cosine", explained_by="l2",
-        baseline=baseline,
-    )  # fmt: skip
-    assert gate.status == "fail"
+    found = gate(0.9, explained_by="l2", baseline=baseline)
+    assert found.status == "fail"

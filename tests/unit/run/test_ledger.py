@@ -14,6 +14,7 @@ from reembed.records import embed_schema, export_batch, row_hash, text_hash, vec
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import FILE, UNKNOWN, Ledger
+from reembed.run.shards import Besides
 
 
 @pytest.fixture
@@ -28,7 +29,9 @@ def add(
     """An export and an embed shard of records (id to document)."""
     ids = list(rows)
     batch = export_batch(ids, list(rows.values()), ["null"] * len(ids), [None] * len(ids))
-    export = run.write_shard("export", stem, pa.Table.from_batches([batch]), deleted=deleted)
+    export = run.write_shard(
+        "export", stem, pa.Table.from_batches([batch]), besides=Besides(deleted)
+    )
     kept = [id for id in ids if id not in (quarantined or set())]
     table = pa.table(
         [

@@ -30,7 +30,7 @@ from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
 from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
-from reembed.stages.embed import embed
+from reembed.stages.embed import Embedding, embed
 from tests.support.helpers import (
     Calls,
     chroma,
@@ -96,10 +96,8 @@ def shard(run: RunDir, stem: str, rows: dict[str, str | None]) -> Shard:
 
 
 def go(run: RunDir, cache: VectorCache, words: Words, text: str = "{document}") -> dict[str, Shard]:
-    return embed(
-        run.shards("export"), run, words, TextTemplate(text), cache,  # type: ignore[arg-type]
-        LocalEngine(), Progress(),
-    )  # fmt: skip
+    work = Embedding(run, words, TextTemplate(text), cache)  # type: ignore[arg-type]
+    return embed(run.shards("export"), work, LocalEngine(), Progress())
 
 
 def vectors(run: RunDir, stem: str) -> dict[str, list[float]]:

@@ -1,0 +1,39 @@
+"""How many records a run knows, for people: from a copy of the ledger, since another process may be
+at work on it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+from reembed.disk import read_errors, temporary_folder
+from reembed.errors import DamagedError
+from reembed.run.directory import RunDir
+from reembed.run.ledger import FILE, Ledger, is_as_it_was_closed
+
+
+def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
+    """Records in all, and how many of them are quarantined, for people. Writes nothing into the
+    run.
+
+    Args:
+        notes: told where a file is damaged, so that the counts are those of the journal.
+    """
+    exports, embeds = run.shards("export"), run.shards("embed")
+    if not embeds:
+        return 0, 0
+    path = run.path / FILE
+    try:
+        with temporary_folder() as folder:
+            copy = folder / FILE
+            if is_as_it_was_closed(path):
+                for suffix in ("", "-wal"):
+                    with read_errors(path), contextlib.suppress(FileNotFoundError):
+                        source = path.with_name(path.name + suffix)
+                        shutil.copyfile(source, copy.with_name(copy.name + suffix))
+            with Ledger(run, copy) as ledger:
+                return ledger.counts()
+    except DamagedError as error:
+        notes.append(f"{error.message}. {error.hint} Until then the counts are the journal's.")
+    total = sum(shard.rows for shard in exports.values())
+    return total, max(total - sum(shard.rows for shard in embeds.values()), 0)
