@@ -248,7 +248,7 @@ def report(
     from reembed.report.write import REPORT_FILE
 
     if as_json and markdown:
-        raise UsageError("--json and --markdown exclude each other", "Choose one.")
+        raise UsageError("--json and --markdown cannot be used together", "Choose one.")
     found = _migration(manifest).report()
     if output is None and not (as_json or markdown):
         output = Path(found.path) / REPORT_FILE

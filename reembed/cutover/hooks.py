@@ -152,7 +152,7 @@ def run_before(s: Session, variables: Mapping[str, str]) -> None:
     if failure:
         raise PreflightError(
             f"the hook swap.before failed, so nothing was moved: {failure}",
-            "Mend the command and run the same command again.",
+            "Fix the command and run the same command again.",
         )
 
 
@@ -177,7 +177,7 @@ def _run_once(
     last = _last_of_move(s.run, hook, action)
     if isinstance(last, events.HookBegun):
         s.progress.note(
-            f"the hook swap.{hook} was begun by a call that did not live to see its end, and is "
+            f"the hook swap.{hook} was begun by a call that was killed before it ended, and is "
             "not run a second time: see that it has done its work"
         )
         s.run.history.write(events.HookDone(hook=hook, action=action))

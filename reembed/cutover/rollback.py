@@ -34,7 +34,7 @@ from reembed.sync.sweep import SWEEP_SECONDS
 
 STILL_WRITTEN_BACK = (
     "the new collection is still written to, through handles that were opened before the rollback: "
-    "open them anew, then carry the rest over with `reembed sweep`"
+    "open them again, then carry the rest over with `reembed sweep`"
 )
 
 

@@ -38,7 +38,7 @@ from reembed.verify.verdicts import check_deltas, require_verdict
 DEPLOY = "deploy {} to the application now: until then its searches ask with the old model"
 STILL_WRITTEN = (
     "the old collection is still written to, through handles that were opened before the swap: "
-    "open them anew, then carry the rest over with `reembed sweep`"
+    "open them again, then carry the rest over with `reembed sweep`"
 )
 
 

@@ -197,7 +197,7 @@ def _recorded_warnings(manifest: Manifest, recorded: Recorded | None) -> list[Pr
     return [
         Problem(
             f"the old model will not be called: {recorded.problem}. Without it, old and new search "
-            "are not held against each other by queries of reembed's own, and a rollback cannot "
+            "are not compared by queries of reembed's own, and a rollback cannot "
             "embed what was written since",
             recorded.hint,
         )

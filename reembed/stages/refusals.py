@@ -93,8 +93,8 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
         raise SourceChangedError(
             f"this is another database than the one that run {run.run_id} exported: "
             f"{_about(now)}; it was {_about(was)}",
-            "Somebody changed the URL, the credentials or the server, or made the database anew. "
-            f"The one with the records is elsewhere, or lost: do not let backups run over. "
+            "Somebody changed the URL, the credentials or the server, or created the database "
+            f"again. The one with the records is elsewhere, or lost: do not let backups run over. "
             f"{start_over}",
         )
     raise SourceChangedError(
@@ -103,7 +103,7 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
         "Somebody deleted, restored or swapped it; look at the store first. To start over with the "
         "collection that is there now: `reembed clean` deletes this run's shadow and nothing else "
         "(with --accept-loss where that is the last to hold a record), "
-        "`reembed run` then begins anew and pays for no text twice.",
+        "`reembed run` then starts a new run and pays for no text twice.",
     )
 
 

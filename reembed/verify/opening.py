@@ -44,7 +44,7 @@ def opening_gate(
         if not chosen:
             message = (
                 f"made by a version that always kept a function, so these ways fail: {told}; "
-                "`reembed clean` and then `reembed run` make it anew without one"
+                "`reembed clean` and then `reembed run` make it again without one"
             )
             return Gate("opening", "shown", message, figures)
         return Gate("opening", "fail", f"what opens the old collection fails: {told}", figures)

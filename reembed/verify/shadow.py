@@ -82,7 +82,7 @@ def check_count(s: Session) -> None:
         raise SourceChangedError(
             f"the shadow holds {there:,} records instead of {total - quarantined:,}: somebody "
             "wrote to it while the name was about to move",
-            "Nothing was moved. Run the same command again: it is compared, and mended.",
+            "Nothing was moved. Run the same command again: it is compared, and repaired.",
         )
 
 

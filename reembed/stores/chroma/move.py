@@ -143,7 +143,7 @@ def _take_name(client: ClientAPI, incoming: Collection, move: Exchange) -> list[
             intruders.append(free_name(client, _intruder_name(move)))
             modify_name(standing, intruders[-1])
     raise SourceChangedError(
-        f"{move.live} was made anew {_TRIES} times while it was being moved",
+        f"{move.live} was created again {_TRIES} times while it was being moved",
         "Stop the application that creates it, and run again.",
     )
 

@@ -79,7 +79,7 @@ class Catalog:
                 raise SourceChangedError(
                     f"{self.url}: after the connection was lost, another database answers (cluster "
                     f"{now.system}, was {before.system})",
-                    "Somebody made it anew or moved the address; nothing was written to it.",
+                    "Somebody created it again or moved the address; nothing was written to it.",
                 )
             self._connection = connection
         return self._connection

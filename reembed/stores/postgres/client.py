@@ -306,8 +306,8 @@ def mapped(about: str) -> Iterator[None]:
     except errors.DependentObjectsStillExist as error:  # Postgres's own hint is to drop them, too
         raise PreflightError(
             f"{about}: {_said(error)}",
-            "Drop what leads there, or make it anew so that it leads to the live table; then run "
-            "the same command again.",
+            "Drop what leads there, or create it again so that it leads to the live table; then "
+            "run the same command again.",
         ) from error
     except psycopg.Error as error:
         raise PreflightError(f"{about}: {_said(error)}", _hint(error)) from error

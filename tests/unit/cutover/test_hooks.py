@@ -124,7 +124,7 @@ def test_hooks_run_once_for_one_move(
     run_dir(path).history.write(HookBegun(hook="before", action="rollback"))
     back = command("rollback", path, "--yes")
     assert back.code == 0, back.err
-    assert "swap.before was begun by a call that did not live to see its end" in back.err
+    assert "swap.before was begun by a call that was killed before it ended" in back.err
     assert told.read_text().split() == ["before", "before", "after", "after"]
     again = command("swap", path, "--yes")
     assert again.code == 0, again.err

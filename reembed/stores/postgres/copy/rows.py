@@ -207,7 +207,7 @@ def _refusals(table: Table, records: pa.RecordBatch, vectors: Vectors) -> Iterat
         culprit = _culprit(table, records, vectors)
         raise PreflightError(
             f"{table.label} refuses {f'the record {culprit!r}' if culprit else 'a record'}: {said}",
-            "Postgres holds neither NUL characters nor non-finite or over-long vectors; mend or "
+            "Postgres holds neither NUL characters nor non-finite or over-long vectors; correct or "
             "leave out the record (source.where).",
         ) from error
 

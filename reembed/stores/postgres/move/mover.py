@@ -136,7 +136,7 @@ class Mover:
             raise SourceChangedError(
                 f"{exchange.live!r} leads to another table (id {now}) than the one to be exchanged "
                 f"(id {exchange.outgoing_id})",
-                "Somebody renamed or made it anew; nothing was moved.",
+                "Somebody renamed it or created it again; nothing was moved.",
             )
         return self._catalog.tables(exchange.incoming_id)
 
