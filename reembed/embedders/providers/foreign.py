@@ -62,19 +62,19 @@ def meaning(
     line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     words = redact(f"{type(error).__name__}: {_text(error)}{line}")
     said = f"{where} raised {words}"
-    for one in _chain(error):
+    for one in chain(error):
         status = _status(one)
         if status is not None:
             return failure(status, words, _headers(one), where, key_variable)
-    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
-    if any(isinstance(one, OSError) for one in _chain(error)) or names.intersection(_CONNECTION):
+    names = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
+    if any(isinstance(one, OSError) for one in chain(error)) or names.intersection(_CONNECTION):
         return TransientError(said)
     if own and isinstance(error, _MISTAKES):
         return RejectedInputError(said)
     return failure(None, said, {}, where, key_variable)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """An exception and those that it was raised from, the outermost first."""
     seen: set[int] = set()
     one: BaseException | None = error

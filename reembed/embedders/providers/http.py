@@ -38,9 +38,9 @@ class Deadline:
         found: Mapping[str, str] = getattr(self._last, "headers", {})
         return found
 
-    def hooks(self) -> dict[str, list[Callable[..., Any]]]:
-        """`event_hooks` for httpx.Client or httpx2.Client."""
-        return {"request": [self._begin], "response": [self._watch]}
+    def hooks(self, first: Callable[[Any], None]) -> dict[str, list[Callable[..., Any]]]:
+        """`event_hooks` for httpx.Client or httpx2.Client; `first` is asked of every response."""
+        return {"request": [self._begin], "response": [first, self._watch]}
 
     def _begin(self, request: Any) -> None:
         self._last.headers = {}

@@ -1,24 +1,23 @@
 """Ollama's own API, /api/embed, with `truncate: false`: what is too long is refused, not cut.
 
-https://docs.ollama.com/api/embed. The server's version and the model's digest go into the
-fingerprint: the same name has given other vectors after an update (ollama/ollama #13942, #15609).
+https://docs.ollama.com/api/embed. A server before 0.3 has /api/embeddings alone. The server's
+version and the model's digest go into the fingerprint: the same name has given other vectors after
+an update (ollama/ollama #13942, #15609).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 import numpy as np
-import ollama
 
-from reembed.embedders.failures import failure
 from reembed.embedders.options import Options
 from reembed.embedders.provider import (
     Answer,
@@ -30,18 +29,18 @@ from reembed.embedders.provider import (
     TransientError,
 )
 from reembed.embedders.providers import http as wire
+from reembed.embedders.providers.connection import Route, checked_key
 from reembed.embedders.providers.model_files import find
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
 from reembed.embedders.redact import redact
 from reembed.embedders.sending.retry import BadAnswer
-from reembed.errors import ProviderRefusedError, UnreachableError
+from reembed.errors import ProviderRefusedError
 from reembed.manifest import Model
 from reembed.records import Vectors
-from reembed.redaction import read_variable, remember_url, shown_url
+from reembed.redaction import remember_url, shown_url
 
-T = TypeVar("T")
-
-DEFAULT_HOST = "http://127.0.0.1:11434"
+DEFAULT_PORT = 11_434
+DEFAULT_HOST = f"http://127.0.0.1:{DEFAULT_PORT}"
 TIMEOUT = 300.0
 """Seconds. The first request loads the model, from a slow disk too."""
 KNOWN_MAX_TOKENS = {"nomic-embed-text": 2_048}
@@ -78,20 +77,30 @@ class OllamaProvider:
         self._asked_limit = False
         self.price: Price | None = None
         self.normalizes = False  # /api/embed gives vectors of length one
+        self._route = Route.find(
+            _address(host, self._where), self._where,
+            "Start it with `ollama serve`, or set model.base_url or OLLAMA_HOST.",
+        )  # fmt: skip
         self._deadline = wire.Deadline(timeout, httpx.ReadTimeout)
-        key = read_variable(model.api_key_env) if model.api_key_env else ""
+        # OLLAMA_API_KEY goes to ollama.com, and to the server that OLLAMA_HOST names beside it.
+        cloud = (urlsplit(self._route.url).hostname or "").endswith("ollama.com")
+        own = "OLLAMA_API_KEY" if cloud or not model.base_url else ""
+        self._key_variable = model.api_key_env or own
+        key = checked_key(self._key_variable, self._where) if self._key_variable else ""
         if model.api_key_env and not key:
             raise ProviderRefusedError(
                 f"{self._where}: there is no key in the environment variable {model.api_key_env}"
             )
-        read_variable("OLLAMA_API_KEY")  # the client sends it of its own accord
-        self._client = ollama.Client(
-            host,
+        self._client = self._route.client(
+            httpx.Client,
+            base_url=self._route.url,
             timeout=httpx.Timeout(timeout, connect=wire.CONNECT_SECONDS),
-            headers={"Authorization": f"Bearer {key}"} if key else None,
-            event_hooks=self._deadline.hooks(),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            event_hooks=self._deadline.hooks(self._route.check_redirect),
+            follow_redirects=True,
             **_credentials(host),
         )
+        self._new = self._old = False  # which API it is known to have
 
     @property
     def _family(self) -> str:
@@ -100,8 +109,12 @@ class OllamaProvider:
 
     def _ask_limit(self) -> None:
         """Learn from /api/show how many tokens the model takes, at the first request."""
-        info = self._call(lambda: self._client.show(self._model.name)).modelinfo or {}
-        told = [value for key, value in info.items() if key.endswith(".context_length")]
+        shown = self._asked("/api/show", {"model": self._model.name, "name": self._model.name})
+        info = (shown or {}).get("model_info") or {}
+        told = [
+            value for key, value in info.items()
+            if key.endswith(".context_length") and type(value) is int and value > 0
+        ]  # fmt: skip
         known = KNOWN_MAX_TOKENS.get(self._family)
         self.limits = replace(self.limits, max_tokens=told[0] if told else known)
         self._asked_limit = True
@@ -116,91 +129,169 @@ class OllamaProvider:
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
         if not self._asked_limit:
             self._ask_limit()
-        response = self._call(
-            lambda: self._client.embed(
-                model=self._model.name,
-                input=list(texts),
-                truncate=False,
-                dimensions=self._model.dimensions,
-                options=self._runtime or None,
-                keep_alive=self._keep_alive,
+        if not self._old:
+            request = {"model": self._model.name, "input": list(texts), "truncate": False}
+            answer = self._asked("/api/embed", request | self._added("dimensions"))
+            if answer is not None:
+                self._new = True
+                count = answer.get("prompt_eval_count")
+                return Answer(
+                    self._vectors(answer.get("embeddings"), texts),
+                    count if type(count) is int and 0 < count < 2**31 else None,
+                )
+            # It has no way to refuse what is too long, and takes one text at a time.
+            self.limits = replace(self.limits, batch_items=1, refuses_long=False, findable=True)
+            self._old = True
+        return Answer(np.concatenate([self._by_old_api(text) for text in texts]))
+
+    def _by_old_api(self, text: str) -> Vectors:
+        """(1, d) float32 from /api/embeddings, the API of Ollama before 0.3."""
+        request = {"model": self._model.name, "prompt": text}
+        answer = self._asked("/api/embeddings", request | self._added())
+        if answer is None:
+            raise ProviderRefusedError(
+                f"{self._where}: it has neither /api/embed nor /api/embeddings",
+                "Check model.base_url: it is the address of Ollama, without /v1 or /api.",
             )
-        )
-        if not response.embeddings and texts:  # what /api/embed answers to "" alone
+        vectors = self._vectors([answer.get("embedding")], [text])
+        norm = np.linalg.norm(vectors)  # of any length here, of length one from /api/embed
+        return vectors / norm if norm > 0 else vectors
+
+    def _added(self, *names: str) -> dict[str, Any]:
+        """What the manifest sets besides, as a part of a request."""
+        found = {
+            "options": self._runtime or None, "keep_alive": self._keep_alive,
+            **{name: getattr(self._model, name) for name in names},
+        }  # fmt: skip
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _vectors(self, rows: Any, texts: Sequence[str]) -> Vectors:
+        if rows in ([], [[]]) and texts:  # what it answers to "" alone
             raise RejectedInputError("the server gave no embedding at all")
         try:
             with np.errstate(over="ignore"):  # what is too large is infinite, and found to be
-                vectors: Vectors = np.array(response.embeddings, np.float32)
-        except ValueError:
-            sizes = sorted({len(row) for row in response.embeddings})
-            raise BadAnswer(
-                f"vectors of {', '.join(map(str, sizes))} dimensions came back"
-            ) from None
-        return Answer(vectors, response.prompt_eval_count or None)
+                vectors: Vectors = np.array(rows, np.float32)
+        except (ValueError, TypeError, OverflowError):
+            vectors = np.zeros((0, 0, 0), np.float32)
+        if vectors.ndim == 2:
+            return vectors
+        listed = rows if isinstance(rows, list) else []
+        sizes = sorted({len(row) for row in listed if isinstance(row, list)})
+        if len(sizes) > 1:
+            raise BadAnswer(f"vectors of {', '.join(map(str, sizes))} dimensions came back")
+        raise _unreadable(repr(rows))
 
-    def _call(self, send: Callable[[], T]) -> T:
-        """`send()` of the client, its failures as the Provider protocol names them."""
+    def _asked(self, path: str, request: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """What the server answers to a request, None where it has no such path.
+
+        Raises:
+            as the Provider protocol says.
+        """
         try:
-            return send()
+            response = self._client.request(
+                "GET" if request is None else "POST", path, json=request
+            )
+            body, status = response.text, response.status_code
         except Exception as error:  # the client, and the one below it, raise what they like
-            failed = self._failure(error)
+            failed = self._route.failure(error)
+        else:
+            if 200 <= status < 300:
+                return _read(body)
+            known = self._new and path == "/api/embed"
+            if status in (404, 405) and not known and not _says_model(body):
+                return None
+            failed = self._status_failure(status, body)
         raise failed  # here, not above: the client's error may quote a key, so it is let go
 
-    def _failure(self, error: Exception) -> Exception:
-        if isinstance(error, ollama.ResponseError):
-            return self._status_failure(error)
-        words = redact(f"{type(error).__name__}: {error}")
-        if isinstance(error, ConnectionError | httpx.ConnectTimeout):
-            return UnreachableError(
-                f"{self._where}: nobody answers",
-                "Start it with `ollama serve`, or set model.base_url or OLLAMA_HOST.",
-            )
-        if isinstance(error, httpx.HTTPError):
-            return TransientError(f"the connection broke or timed out ({words})")
-        return TransientError(f"the answer is no list of embeddings: {words}", unknown=True)
-
-    def _status_failure(self, error: ollama.ResponseError) -> Exception:
-        words = redact(wire.body_words(error.error))
-        if error.status_code == 404:
+    def _status_failure(self, status: int, body: str) -> Exception:
+        if status == 404:
             return ProviderRefusedError(
-                f"{self._where}: {words}", f"ollama pull {self._model.name}"
+                f"{self._where}: {redact(wire.body_words(body))}",
+                f"ollama pull {self._model.name}",
             )
-        return failure(
-            error.status_code,
-            words,
-            self._deadline.headers,
-            self._where,
-            self._model.api_key_env or "OLLAMA_API_KEY",
-        )
+        return self._route.status_failure(status, body, self._deadline.headers, self._key_variable)
 
     def version(self) -> ModelVersion:
         """The digest is the server's own, of the tag; empty if it does not list the model."""
-        server = self._call(self._server_version)
+        server = (self._asked("/api/version") or {}).get("version", "unknown")
         names = {self._model.name, f"{self._model.name}:latest"}
-        listed = self._call(self._client.list).models
-        digests = [entry.digest for entry in listed if entry.model in names and entry.digest]
+        listed = (self._asked("/api/tags") or {}).get("models")
+        digests = [
+            str(entry["digest"]) for entry in (listed if isinstance(listed, list) else [])
+            if isinstance(entry, dict) and entry.get("digest")
+            and names & {entry.get("model"), entry.get("name")}
+        ]  # fmt: skip
         return ModelVersion(
-            digests[0] if digests else "", {"ollama": server, "address": self.address}
+            digests[0] if digests else "", {"ollama": str(server), "address": self.address}
         )
 
-    def _server_version(self) -> str:
-        # The client has no call for /api/version; its own HTTP client knows address and headers.
-        response = self._client._client.get("/api/version")
-        if response.status_code == 404:
-            return "unknown"
-        if response.status_code >= 400:
-            raise ollama.ResponseError(response.text, response.status_code)
-        return str(json.loads(response.text).get("version", "unknown"))
-
     def warnings(self) -> list[str]:
-        return []
+        if not self._old:
+            return []
+        return [
+            "this Ollama has no /api/embed: texts go out one by one, and it cuts those that are "
+            "too long in silence. Bring it up to date, or set model.max_tokens."
+        ]
 
     def close(self) -> None:
-        self._client.close()  # type: ignore[no-untyped-call]
+        self._client.close()
+
+
+def _read(body: str) -> dict[str, Any]:
+    """The JSON object of an answer.
+
+    Raises:
+        TransientError: it is none.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and "error" not in found:
+        return found
+    raise _unreadable(body)
+
+
+def _unreadable(body: str) -> TransientError:
+    return TransientError(
+        f"the answer is no list of embeddings: {redact(body, 80)!r}", unknown=True
+    )
+
+
+def _says_model(body: str) -> bool:
+    """Whether a 404 is about the model and not about the path."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "model" in str(found.get("error", "")).lower()
+
+
+def _address(host: str, where: str) -> str:
+    """The URL of a host as OLLAMA_HOST may name it: `HOST`, `:PORT`, `HOST:PORT`, a URL.
+
+    Raises:
+        ProviderRefusedError: it is none.
+    """
+    full = "://" in host
+    try:
+        parts = urlsplit(host if full else f"http://{host}")
+        port = parts.port or (None if full else DEFAULT_PORT)
+        name = parts.hostname or "127.0.0.1"
+    except ValueError as error:
+        raise ProviderRefusedError(
+            f"{where}: that is no address ({redact(str(error))})",
+            "Set model.base_url or OLLAMA_HOST to http://HOST:PORT.",
+        ) from None
+    name = f"[{name}]" if ":" in name else name
+    path = parts.path.rstrip("/")
+    for tail in ("/v1", "/api"):  # the address of another API of the same server
+        path = path.removesuffix(tail)
+    return f"{parts.scheme}://{name}" + (f":{port}" if port else "") + path
 
 
 def _credentials(host: str) -> dict[str, Any]:
-    """User, password and query of an address, which the client leaves out of it."""
+    """User, password and query of an address, which its URL is freed from."""
     parts = urlsplit(host if "://" in host else f"http://{host}")
     found: dict[str, Any] = {}
     if parts.username is not None:

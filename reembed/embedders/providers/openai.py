@@ -19,7 +19,6 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 import openai
 
-from reembed.embedders.failures import failure
 from reembed.embedders.headers import rate_state
 from reembed.embedders.options import Options
 from reembed.embedders.provider import (
@@ -32,19 +31,21 @@ from reembed.embedders.provider import (
     TransientError,
 )
 from reembed.embedders.providers import http as wire
+from reembed.embedders.providers.connection import Route, checked_key
+from reembed.embedders.providers.endpoint import Endpoint
 from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
 from reembed.embedders.providers.openai_answers import UNREADABLE, counted, text_of, vector_of
-from reembed.embedders.providers.openai_batches import OpenAIBatches
+from reembed.embedders.providers.openai_batches import TRANSFER_SECONDS, OpenAIBatches
 from reembed.embedders.providers.request_options import take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
 from reembed.embedders.redact import redact
 from reembed.embedders.sending.retry import BadAnswer
-from reembed.errors import ManifestError, ProviderRefusedError, UnreachableError
+from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
 from reembed.records import Vectors
-from reembed.redaction import read_variable, remember_url, shown_url
+from reembed.redaction import remember_url, shown_url
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL = Limits(
@@ -127,21 +128,35 @@ class OpenAIProvider:
         own = self._official or not model.base_url
         self._key_variable = model.api_key_env or ("OPENAI_API_KEY" if own else "")
         self._key = PLACEHOLDER_KEY if added.auth == "none" else self._find_key()
+        self._route = Route.find(
+            url, self._where,
+            "Check model.base_url and that the server runs, then run again: it resumes.",
+        )  # fmt: skip
+        self._endpoint = Endpoint(url.partition("?")[0], fixed=self._official)
         self._deadline = wire.Deadline(timeout, openai.OpenAIError)
         self._client = openai.OpenAI(
             api_key=self._key,
-            base_url=url.partition("?")[0],
+            base_url=self._endpoint.base,
             default_query=dict(parse_qsl(urlsplit(url).query)),  # the client would cut it up
             max_retries=0,  # retries are ours: two layers of them would multiply
             timeout=openai.Timeout(timeout, connect=wire.CONNECT_SECONDS),
-            http_client=openai.DefaultHttpxClient(event_hooks=self._deadline.hooks()),
+            http_client=self._route.client(
+                openai.DefaultHttpxClient,
+                event_hooks=self._deadline.hooks(self._route.check_redirect),
+            ),
         )
         self.batches = self._batches(poll_seconds) if batch_api else None
 
     def _batches(self, poll_seconds: float) -> OpenAIBatches:
         body = {"model": self._model.name, **self._shape.parameters()}
+        # Its own connections: the provider's end an answer that takes as long as a batch's does.
+        hooks = {"response": [self._route.check_redirect]}
+        client = self._client.with_options(
+            timeout=TRANSFER_SECONDS,
+            http_client=self._route.client(openai.DefaultHttpxClient, event_hooks=hooks),
+        )
         return OpenAIBatches(
-            self._client, body=body | self._added.body(query=False),
+            client, body=body | self._added.body(query=False),
             read=lambda answer: self._read(json.dumps(answer), {}), failure=self._failure,
             price=self.price, poll_seconds=poll_seconds,
         )  # fmt: skip
@@ -174,17 +189,11 @@ class OpenAIProvider:
         variable = self._key_variable
         if not variable:
             return PLACEHOLDER_KEY
-        key = read_variable(variable)
+        key = checked_key(variable, self._where)
         if not key and (self._official or self._model.api_key_env):
             raise ProviderRefusedError(
                 f"{self._where}: there is no key in the environment variable {variable}",
                 f"export {variable}=..., or name another variable with model.api_key_env.",
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise ProviderRefusedError(
-                f"{self._where}: {variable} holds a character that no key has, such as a line "
-                "break or a curly quote",
-                "Often it came along when the key was copied: set the variable again.",
             )
         return key or PLACEHOLDER_KEY
 
@@ -231,9 +240,12 @@ class OpenAIProvider:
     def _post(self, texts: Sequence[str], parameters: dict[str, object]) -> Answer:
         # The client sends encoding_format whether it is asked to or not, so the body is ours.
         request = {"model": self._model.name, "input": list(texts), **parameters}
+        return self._endpoint.post(lambda address: self._post_to(address, request))
+
+    def _post_to(self, address: str, request: dict[str, Any]) -> Answer:
         try:
             raw: Any = self._client.post(
-                "/embeddings", body=request, cast_to=object,
+                address, body=request, cast_to=object,
                 options={"headers": self._headers(), "params": self._added.query},
             )  # fmt: skip
             body, headers = raw.text, raw.headers
@@ -246,28 +258,11 @@ class OpenAIProvider:
     def _failure(self, error: Exception) -> Exception:
         """What the Provider protocol calls an error of the client."""
         if isinstance(error, openai.APIStatusError):
-            body = text_of(error.response)
-            words = redact(wire.body_words(body))
-            return self._said(error.status_code, words, error.response.headers)
-        if isinstance(error, openai.APIConnectionError):
-            return self._no_connection(error)
-        words = redact(f"{type(error).__name__}: {error}")
-        return TransientError(words, unknown=not isinstance(error, openai.OpenAIError))
+            return self._said(error.status_code, text_of(error.response), error.response.headers)
+        return self._route.failure(error)
 
-    def _said(self, status: int | None, words: str, headers: Mapping[str, str]) -> Exception:
-        return failure(status, words, headers, self._where, self._key_variable)
-
-    def _no_connection(self, error: openai.APIConnectionError) -> Exception:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        words = redact(f"{type(cause).__name__}: {cause}")
-        if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
-            return UnreachableError(
-                f"{self._where}: nobody answers ({words})",
-                "Check model.base_url and that the server runs, then run again: it resumes.",
-            )
-        return TransientError(f"the connection broke or timed out ({words})")
+    def _said(self, status: int | None, body: str, headers: Mapping[str, str]) -> Exception:
+        return self._route.status_failure(status, body, headers, self._key_variable)
 
     def _read(self, body: str, headers: Mapping[str, str]) -> Answer:
         """The vectors of an answer, ordered by `index`.
@@ -279,8 +274,7 @@ class OpenAIProvider:
         try:
             data = json.loads(body)
             if isinstance(data, dict) and data.get("error") and not data.get("data"):
-                words = redact(wire.body_words(data["error"]))
-                raise self._said(wire.status_in(data), words, headers)
+                raise self._said(wire.status_in(data), body, headers)
             entries = data["data"]
             indices = [entry.get("index", row) for row, entry in enumerate(entries)]
             if sorted(indices) != list(range(len(entries))):
@@ -304,6 +298,10 @@ class OpenAIProvider:
 
     def warnings(self) -> list[str]:
         found = []
+        if self._endpoint.found:
+            found.append(
+                f"the embeddings are at {self._endpoint.found}: write that in model.base_url."
+            )
         if not self.exact_tokens and self._official:
             found.append(
                 "tokens are estimated from above: install 'reembed-pipeline[openai-tokens]' to "

@@ -33,6 +33,7 @@ class OpenAIBatches:
     """See `Batches`.
 
     Args:
+        client: closed with it; an answer may take it TRANSFER_SECONDS.
         body: what a request holds beside its text.
         read: the vectors of a request's answer.
         failure: what an error of the client means.
@@ -51,10 +52,7 @@ class OpenAIBatches:
         price: Price | None,
         poll_seconds: float,
     ) -> None:
-        # Its own connections: the provider's end an answer that takes as long as a batch's does.
-        self._client = client.with_options(
-            timeout=TRANSFER_SECONDS, http_client=openai.DefaultHttpxClient()
-        )
+        self._client = client
         self._body = body
         self._read = read
         self._failure = failure
