@@ -10,14 +10,19 @@ from typing import Any, get_args
 
 import yaml
 
+from reembed.embedders.evidence import SAMPLE as ASKED
+from reembed.embedders.evidence import doubt, misfit
 from reembed.embedders.families import OWN_PREFIXES, family_of
 from reembed.embedders.recorded import believe
-from reembed.errors import PreflightError, UsageError
+from reembed.embedders.registry import open_embedder
+from reembed.errors import PreflightError, ReembedError, UsageError
 from reembed.manifest import Provider
 from reembed.manifest.layouts import Kind, kind_of, sends_blanks
+from reembed.manifest.template import TextTemplate
 from reembed.manifest.urls import resolve_url
 from reembed.redaction import remember_url, without_secrets
 from reembed.redaction.terminal import harmless
+from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -32,6 +37,8 @@ _NOTE = (
     "service file."
 )
 
+LOOKED_AT = 4 * ASKED
+"""Records that are fetched to ask a model for some of them."""
 SAMPLE = 50
 """Records that are looked at to see whose they are."""
 
@@ -54,6 +61,7 @@ class Discovery:
         collections: every collection of the store that can be moved.
         manifest: for the chosen one.
         refused: collections that cannot be moved as they are, with the reason.
+        doubts: what speaks against the model that the store says made the chosen one's vectors.
         note: where to put a secret of the URL, which no manifest holds; empty without one.
     """
 
@@ -62,6 +70,7 @@ class Discovery:
     manifest: dict[str, Any]
     refused: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -69,6 +78,7 @@ class Discovery:
             "collections": [info.to_dict() for info in self.collections],
             "refused": self.refused,
             "manifest": self.manifest,
+            "doubts": list(self.doubts),
         } | ({"note": self.note} if self.note else {})
 
     def to_yaml(self) -> str:
@@ -78,7 +88,9 @@ class Discovery:
             if info.name == self.manifest["source"]["collection"]
         )  # fmt: skip
         found = f"# Found: {_described(chosen)}; model {_model_text(chosen)}"
-        lines = [" ".join(harmless(found).split()), *([f"# {self.note}"] if self.note else [])]
+        told = [found, *(f"# But {doubt}" for doubt in self.doubts)]
+        lines = [" ".join(harmless(line).split()) for line in told]
+        lines += [f"# {self.note}"] if self.note else []
         written = yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
         return HEADER + "\n".join(lines) + "\n" + written
 
@@ -145,6 +157,7 @@ def discover(
             )
         chosen = store.catalog.describe(collection or infos[0].name)
         kind = _kind(store, chosen)
+        doubts = _doubts(store, chosen)
     finally:
         store.close()
     source: dict[str, Any] = {
@@ -154,13 +167,36 @@ def discover(
         source["layout"] = chosen.layout
     elif kind in ("llamaindex", "mem0"):
         source["layout"] = kind
-    if chosen.model is None:
+    if chosen.model is None or doubts:
         source["model"] = None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
     manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": chosen_model}
     if sends_blanks(kind, str(chosen_model["provider"])):
         manifest["line_breaks"] = "space"
-    return Discovery(url, infos, manifest, refused, _NOTE if secrets else "")
+    return Discovery(url, infos, manifest, refused, _NOTE if secrets else "", tuple(doubts))
+
+
+def _doubts(store: Store, info: CollectionInfo) -> list[str]:
+    """Ask the model that the store has on record for a few records, if its word is enough to call
+    it; what speaks against it."""
+    recorded = believe(info.model)
+    if recorded is None or recorded.model is None:
+        return []
+    try:
+        wrong = misfit(recorded.model, info.dimensions)
+        if wrong:
+            return [f"recorded as {wrong}: another model made them."]
+        rows = Collection(store, info.id).some_with_vectors(LOOKED_AT)
+        if not rows.num_rows:
+            return []
+        with open_embedder(recorded.model) as embedder:
+            wrong = misfit(recorded.model, info.dimensions, embedder.dimensions)
+            if wrong:
+                return [f"recorded as {wrong}: another model made them."]
+            found = doubt(embedder, rows, TextTemplate("{document}", "auto"))
+    except ReembedError as error:
+        return [f"it could not be asked ({error.message})."]
+    return [f"{found[0]}. {found[1]}"] if found else []
 
 
 def _kind(store: Store, info: CollectionInfo) -> Kind:

@@ -166,14 +166,16 @@ class Migration:
         """Catch up with the source, move the live name to the shadow, sweep up late writes.
 
         Args:
-            accept_loss: go on even where a collection has lost all, or more than half, of its
-                records.
+            accept_loss: go on even where a collection has lost a mass of its records.
 
         Raises:
             GateError: there is no verdict yet, or it does not pass.
             LossError: a collection has lost a mass of its records.
         """
-        with self._lease(), self._session(self._require_run(), accept_loss=accept_loss) as s:
+        with (
+            self._lease(),
+            self._session(self._require_run(), writes=not dry_run, accept_loss=accept_loss) as s,
+        ):
             if not dry_run:
                 s.take_lease()
             return self._reported(s.run, swap_run(s, dry_run))
@@ -315,7 +317,7 @@ class Migration:
         if run.history.state == "cleaned":
             done = run.history.last_move == "swap"
             return run if done and run.has_identity(self.manifest.identity()) else None
-        run.check_identity(self.manifest.identity())
+        run.check_identity(self.manifest.identity(), self.manifest.live)
         return run
 
     def _require_run(self, *states: State, cleaning: bool = False) -> RunDir:
@@ -327,7 +329,7 @@ class Migration:
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             raise self._no_run()
-        run.check_identity(self.manifest.identity())
+        run.check_identity(self.manifest.identity(), self.manifest.live)
         state = run.history.state
         if (states and state not in states) or (state == "cleaning" and not cleaning):
             raise wrong_state(self.manifest, run, state, *states)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from reembed.applications.source_model import source_model
 from reembed.disk import make_private_dir
 from reembed.embedders.embedder import Embedder
+from reembed.embedders.evidence import misfit
 from reembed.embedders.fingerprint import Fingerprint, compare
 from reembed.embedders.identity import has_shared_caches, shared_cache, sign_cache
 from reembed.embedders.registry import open_embedder
@@ -238,7 +239,8 @@ class Session:
     def old_cache(self) -> VectorCache:
         """Of the old model, for the way back; this run's own."""
         assert self.old_embedder is not None, "there is no old model"
-        path = self.run.path / "cache-old-model.sqlite"
+        key = self.old_embedder.model.settings_sha256()
+        path = self.run.path / f"cache-old-model-{key}.sqlite"
         cache = VectorCache(path, self.old_embedder.dimensions, note=self.progress.note)
         return self._closing.enter_context(cache)
 
@@ -306,13 +308,14 @@ class Session:
         model, self.old_model_note = source_model(self.manifest, self.source)
         if model is None:
             return None
-        embedder = self._open_embedder(model)
-        self._closing.enter_context(embedder)
-        if embedder.dimensions != self.source.dimensions:
-            self.old_model_note = (
-                f"the old model gives {embedder.dimensions} dimensions, the source has "
-                f"{self.source.dimensions}"
-            )
+        said = "the manifest says" if self.manifest.source.model else "recorded as"
+        wrong = misfit(model, self.source.dimensions)
+        if not wrong:
+            embedder = self._open_embedder(model)
+            self._closing.enter_context(embedder)
+            wrong = misfit(model, self.source.dimensions, embedder.dimensions)
+        if wrong:
+            self.old_model_note = f"this is not the old model: {said} {wrong}"
             return None
         return embedder
 

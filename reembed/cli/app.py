@@ -81,8 +81,8 @@ def init(
     else:
         choose = "" if model else "choose its model, then "
         say(f"wrote {output}; next: {choose}reembed plan {shlex.quote(str(output))}")
-        if found.note:
-            say(found.note)
+        for told in (*found.doubts, *([found.note] if found.note else [])):
+            say(told)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from reembed.results import SwapResult, wrong_state
 from reembed.run import events
 from reembed.run.guards import guard_messages, refuse_held
 from reembed.session import Session
+from reembed.stages.old_model import old_model_missing
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import Receipt
@@ -57,8 +58,10 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     source = s.source_store.resolve(manifest.source.collection)
     refuse_other(source, s.source, s.run)
     kind = choose_kind(s.source_store, manifest, source)
+    missing = old_model_missing(s)
+    warned = [". ".join(missing)] if missing else []
     if dry_run:
-        messages = [*guard_messages(manifest.state_dir), *_open_in_others(s)]
+        messages = [*warned, *guard_messages(manifest.state_dir), *_open_in_others(s)]
         return with_losses(s, replace(outcome(s, "swap", False, kind), messages=messages))
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
@@ -72,7 +75,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     told = check_shadow(s)
     run_before(s, variables_of(s, "swap"))
     result = _move_held(s, kind, caught_up)
-    return replace(result, messages=[*told, *result.messages])
+    return replace(result, messages=[*warned, *told, *result.messages])
 
 
 def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:

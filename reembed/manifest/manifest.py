@@ -41,8 +41,8 @@ from reembed.manifest.variables import fill
 from reembed.redaction import allow
 
 __all__ = [
-    "Embed", "FunctionChoice", "Layout", "Manifest", "Model", "Provider", "Source", "Swap",
-    "SwapKind", "Target", "Verify", "json_schema",
+    "Embed", "FunctionChoice", "Layout", "LineBreaks", "Manifest", "Model", "Provider", "Source",
+    "Swap", "SwapKind", "Target", "Verify", "json_schema",
 ]  # fmt: skip
 
 
@@ -173,8 +173,9 @@ class Manifest(Section):
 
     def identity(self) -> dict[str, Any]:
         """What decides a run's records and vectors. A run directory belongs to one identity;
-        `embed`, `verify` and `swap` may change between two calls of the same run."""
+        `source.model`, `embed`, `verify` and `swap` may change between two calls of a run."""
         dump = self.to_dict()
+        del dump["source"]["model"]  # the way back must never close for want of it
         del dump["source"]["mem0"]  # says how the application is set up, not what is moved
         for section in ("source", "target"):
             del dump[section]["headers_env"]  # how a server is asked, not which

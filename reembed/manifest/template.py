@@ -36,8 +36,9 @@ class TextTemplate:
     def __init__(
         self, template: str, layout: Layout = "plain", line_breaks: LineBreaks = "keep"
     ) -> None:
+        self.template = template
         self.layout = layout
-        self._one_line = line_breaks == "space"
+        self.line_breaks = line_breaks
         self.metadata_keys: list[str] = []
         self._parts: list[str | Callable[[str, str | None, Any, str | None], str]] = []
         end = 0
@@ -87,7 +88,7 @@ class TextTemplate:
                 blank = blank and not value.strip()
                 text.append(value)
         whole = "" if blank else "".join(text)
-        return whole.replace("\n", " ") if self._one_line else whole
+        return whole.replace("\n", " ") if self.line_breaks == "space" else whole
 
     def texts(
         self,

@@ -120,17 +120,25 @@ class RunDir:
         return not self._identity_differences(identity)
 
     def _identity_differences(self, identity: dict[str, Any]) -> list[str]:
-        created = self.history.created.identity
+        created = json.loads(json.dumps(self.history.created.identity))
+        created.get("source", {}).pop("model", None)  # runs that began when it counted
         return list(_differences(created, json.loads(json.dumps(identity))))
 
-    def check_identity(self, identity: dict[str, Any]) -> None:
-        """Raise ManifestError if this run was begun with another manifest, naming what differs."""
+    def check_identity(self, identity: dict[str, Any], live: str | None = None) -> None:
+        """Raise ManifestError if this run was begun with another manifest, naming the keys.
+
+        Args:
+            live: the live name, which may change until it is moved; default: as it was moved.
+        """
         differing = self._identity_differences(identity)
+        if self.history.moved_live not in (None, live or self.history.moved_live):
+            differing.append("swap.live")
         if differing:
+            kept = self.path / MANIFEST.name
             raise ManifestError(
-                f"{self.path}: it was begun with another manifest: {'; '.join(differing[:5])}",
-                "Give the manifest a new `name` to begin another migration, or put the old values "
-                "back to go on with this one.",
+                f"{self.path}: it was begun with another manifest: {', '.join(differing)} differ",
+                f"Put those keys back as they are in {kept}, or go on with that file itself. To "
+                "begin another migration, give the manifest a new `name`.",
             )
 
     # Shards
@@ -199,8 +207,9 @@ class RunDir:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """The keys that differ; their values may be long, or not for every eye."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
-        yield f"{path} was {old!r}, is {new!r}"
+        yield path

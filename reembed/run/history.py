@@ -216,6 +216,12 @@ class History:
         return last.action if last else None
 
     @property
+    def moved_live(self) -> str | None:
+        """The live name that a swap moves or has moved; None before it and after the way back."""
+        begun = self.last(events.SwapBegun, events.RollbackDone)
+        return begun.exchange.get("live") if isinstance(begun, events.SwapBegun) else None
+
+    @property
     def swap_unfinished(self) -> bool:
         """Whether the live name has moved and what follows (sweep, hook) is still to be done."""
         last = self.last(

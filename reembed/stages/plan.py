@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reembed.applications.mem0.plan import compare_history, examine, old_model
+from reembed.applications.mem0.plan import compare_history, examine
 from reembed.embedders.embedder import Embedder
-from reembed.embedders.recorded import Recorded, believe
+from reembed.embedders.recorded import believe
 from reembed.embedders.spending import Budget, Spending, cost
 from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
@@ -25,6 +25,7 @@ from reembed.run.history import parked_name
 from reembed.run.loss import Loss
 from reembed.session import Session
 from reembed.stages.estimate import Estimate, make_estimate, timed
+from reembed.stages.old_model import old_model_problems
 from reembed.stages.refusals import existing, name_taken, refusals_without_text, refuse_empty
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
@@ -172,7 +173,8 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     }  # fmt: skip
     warnings += [Problem(text) for text in (*embedder.warnings(), *sorted(notes))]
     recorded = believe(source.model, [manifest.model])
-    warnings += _recorded_warnings(manifest, recorded)
+    if not s.begun or s.run.history.last_move != "swap":  # then what is there is the new model's
+        warnings += [Problem(*told) for told in old_model_problems(s, source)]
     can_point = source_store.cutover is not None and "pointer" in source_store.cutover.kinds
     warnings.append(_application_warning(source, dimensions, swap, can_point))
     mem0 = examine(manifest, source, dimensions)
@@ -186,22 +188,6 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
         manifest.executes(), mem0.changed_config, recorded.to_dict() if recorded else None,
         sampled.found.example, warnings, blockers,
     )  # fmt: skip
-
-
-def _recorded_warnings(manifest: Manifest, recorded: Recorded | None) -> list[Problem]:
-    """What the store says of the old model and is not believed, if nobody else tells it."""
-    if recorded is None or recorded.model is not None:
-        return []
-    if manifest.source.model is not None or old_model(manifest) is not None:
-        return []
-    return [
-        Problem(
-            f"the old model will not be called: {recorded.problem}. Without it, old and new search "
-            "are not compared by queries of reembed's own, and a rollback cannot "
-            "embed what was written since",
-            recorded.hint,
-        )
-    ]
 
 
 def _target_blockers(

@@ -41,6 +41,13 @@ class Collection:
         """See `Reader.fetch`."""
         return self.store.reader.fetch(self.id, ids, vectors=vectors, where=self.where)
 
+    def some_with_vectors(self, most: int) -> pa.RecordBatch:
+        """A few records that have a vector, out of `most` that are looked at."""
+        first = next(iter(self.list_ids()), None)
+        ids = first.to_pylist() if first is not None else []
+        rows = self.fetch(ids[:: max(1, len(ids) // most)][:most], vectors=True)
+        return rows.filter(rows.column("embedding").is_valid())
+
     def count(self) -> int:
         """Number of records, whatever the filter."""
         return self.store.reader.count(self.id)

@@ -12,18 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reembed.embedders.embedder import Embedder
+from reembed.embedders.evidence import DOCUMENT, SAME, SAMPLE, cosine_of
 from reembed.manifest.template import TextTemplate
-from reembed.records import Vectors, cosine_rows, list_array_to_vectors, text_hash
+from reembed.records import Vectors, list_array_to_vectors, text_hash
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
 from reembed.stores.collection import Collection
-
-OLD_MODEL_SAMPLE = 16
-OLD_MODEL_COSINE = 0.99
-"""A model that gives the old collection's own texts other vectors is not the old model."""
-
-DOCUMENT = TextTemplate("{document}")
 
 Key = tuple[str, str, str]
 """Id and texts of a record."""
@@ -118,21 +113,11 @@ class OldVectors:
         embedder, self._why = self.old_model()
         if embedder is None:
             return None
-        first = next(iter(self.old.list_ids()), None)
-        ids = first.to_pylist() if first is not None else []
-        ids = ids[:: max(1, len(ids) // (4 * OLD_MODEL_SAMPLE))]
-        rows = self.old.fetch(ids, vectors=True)
-        rows = rows.filter(rows.column("embedding").is_valid())
+        rows = self.old.some_with_vectors(4 * SAMPLE)
         best = 0.0
         for template in (self.template, DOCUMENT):
-            texts = _texts(rows, template)
-            chosen = [row for row, text in enumerate(texts) if text.strip()][:OLD_MODEL_SAMPLE]
-            if not chosen:
-                continue
-            expected, _ = list_array_to_vectors(rows.take(pa.array(chosen)).column("embedding"))
-            embedded = embedder.embed_documents([texts[row] for row in chosen])
-            cosine = float(np.median(cosine_rows(expected, embedded.vectors)))
-            if cosine >= OLD_MODEL_COSINE:
+            cosine = cosine_of(embedder, rows, template) or 0.0
+            if cosine >= SAME:
                 return template
             best = max(best, cosine)
         self._why = (

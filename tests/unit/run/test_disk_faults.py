@@ -78,7 +78,7 @@ SITES = {
     "state/move/RUN/report.html": "",
     "state/move/RUN/summary.md": "",
     "state/move/RUN/carried-back.parquet": "what a rollback carried",
-    "state/move/RUN/cache-old-model.sqlite": "what the old model gave for it",
+    "state/move/RUN/cache-old-model-KEY.sqlite": "what the old model gave for it",
     "init.yaml": "init -o",
     "report.html": "report -o",
     "db/chroma.sqlite3": "names and rounded floats, written beside Chroma",

@@ -252,12 +252,12 @@ class TestIdentity:
     @pytest.mark.parametrize(
         ("change", "shown"),
         [
-            ({"text": "{id}"}, "text was '{document}', is '{id}'"),
+            ({"text": "{id}"}, ": text differ"),
             (
                 {"source": {"url": "chroma:/db", "collection": "other"}},
-                "source.collection was 'docs', is 'other'",
+                ": source.collection differ",
             ),
-            ({"model": {"name": "m"}}, "model was None, is {'name': 'm'}"),
+            ({"model": {"name": "m"}}, ": model differ"),
         ],
     )
     def test_difference_is_named(self, run: RunDir, change: dict[str, Any], shown: str) -> None:

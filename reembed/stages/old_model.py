@@ -1,0 +1,56 @@
+"""What a plan says of the old model: whether it can be called and made these vectors."""
+
+from __future__ import annotations
+
+from reembed.embedders.evidence import SAMPLE, doubt
+from reembed.embedders.recorded import believe
+from reembed.errors import ReembedError
+from reembed.session import Session
+from reembed.stores.collection import Collection
+from reembed.stores.values import CollectionInfo
+
+LOOKED_AT = 4 * SAMPLE
+"""Records that are fetched; some of them may have no text or no vector."""
+WITHOUT = (
+    "Without it, old and new search are not compared by queries of reembed's own, "
+    "and a rollback cannot embed what was written since"
+)
+GIVE = (
+    "Give it as source.model, which may be added at any time, also after the swap: the way back "
+    "needs it for what the application writes in between."
+)
+
+
+def old_model_missing(s: Session) -> tuple[str, str] | None:
+    """What it costs that the old model cannot be called, and the way on; None where it can."""
+    embedder = s.old_embedder
+    if embedder is None:
+        given = s.manifest.source.model is not None
+        recorded = None if given else believe(s.source.model, [s.manifest.model])
+        hint = recorded.hint if recorded is not None and recorded.model is None else GIVE
+        return f"{s.old_model_note}. {WITHOUT}", hint
+    try:
+        embedder.check_reachable()
+    except ReembedError as error:
+        return _not_called(error)
+    return None
+
+
+def old_model_problems(s: Session, source: CollectionInfo) -> list[tuple[str, str]]:
+    """Warnings, each with the way on. The model is asked for a few records before what is said of
+    it is believed."""
+    missing = old_model_missing(s)
+    if missing is not None:
+        return [missing]
+    assert s.old_embedder is not None
+    old = Collection(s.source_store, source.id, s.manifest.source.where)
+    rows = old.some_with_vectors(LOOKED_AT)
+    try:
+        found = doubt(s.old_embedder, rows, s.template) if rows.num_rows else None
+    except ReembedError as error:
+        return [_not_called(error)]
+    return [found] if found else []
+
+
+def _not_called(error: ReembedError) -> tuple[str, str]:
+    return f"the old model cannot be called ({error}). {WITHOUT}", error.hint or GIVE
