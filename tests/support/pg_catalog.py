@@ -168,7 +168,7 @@ def _attributes(
 ) -> dict[str, Any]:  # fmt: skip
     made = {}
     for column, value in row.items():
-        if column in EXCUSED:
+        if column in EXCUSED or (column == "tgname" and row["tgisinternal"]):
             continue
         to = leads.get((table, column))
         if to is not None:
@@ -182,6 +182,8 @@ def plain(found: Snapshot) -> Snapshot:
     """A snapshot without what is to differ: the length of vectors, and the note that its
     comment is until `clean`."""
     text = re.sub(r"\b(vector|halfvec|bit)\((48|64)\)", r"\1(d)", json.dumps(found))
+    # The names that a view keeps of what a function of the row type gives, one of them moved.
+    text = re.sub(r"(FROM \w+\(\) \w+)\([^()]*\)", r"\1", text)
     shown: Snapshot = json.loads(text)
     for key, attributes in list(shown.items()):
         if key.startswith("pg_attribute") and attributes["atttypmod"] in (48, 64):

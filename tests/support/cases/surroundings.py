@@ -298,7 +298,7 @@ SURROUNDINGS: dict[str, Case] = {
     "checks not valid or not inherited": Case(
         "ALTER TABLE docs ADD CONSTRAINT late CHECK (id > 3) NOT VALID, ADD CONSTRAINT own CHECK "
         "(id > 0) NO INHERIT",
-        "late",
+        "its check late is NOT VALID",
     ),
     "exclusion": Case("ALTER TABLE docs ADD CONSTRAINT once EXCLUDE USING btree (slug WITH =)"),
     "deferred unique": Case(
@@ -306,12 +306,12 @@ SURROUNDINGS: dict[str, Case] = {
         " DEFERRABLE INITIALLY DEFERRED"
     ),
     "extended statistics": Case(
-        "CREATE STATISTICS both (ndistinct, mcv) ON slug, price FROM docs; ALTER STATISTICS both "
+        "CREATE STATISTICS pair (ndistinct, mcv) ON slug, price FROM docs; ALTER STATISTICS pair "
         "SET STATISTICS 50"
     ),
     "extended statistics of vectors": Case(
-        "CREATE STATISTICS both (ndistinct) ON slug, embedding FROM docs",
-        "the statistics object both reads the vector column",
+        "CREATE STATISTICS pair (ndistinct) ON slug, embedding FROM docs",
+        "the statistics object pair reads the vector column",
     ),
     # where it stands
     "child": Case("CREATE TABLE more () INHERITS (docs)", "is inherited by more"),

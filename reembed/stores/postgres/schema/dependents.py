@@ -52,6 +52,9 @@ UNION ALL SELECT 'its vector column is of the domain ' || atttypid::regtype FROM
 UNION ALL SELECT 'its vector column has a default: ' || left(pg_get_expr(adbin, adrelid), 60)
   FROM pg_attrdef WHERE adrelid = %(oid)s AND adnum = %(column)s
   AND pg_get_expr(adbin, adrelid) !~ '^NULL'
+UNION ALL SELECT 'its check ' || conname || ' is NOT VALID, so a row may break it, and the new '
+  || 'table would refuse that row: validate the check or drop it' FROM pg_constraint
+  WHERE conrelid = %(oid)s AND contype = 'c' AND NOT convalidated
 UNION ALL SELECT 'its check ' || conname || ' reads whole rows' FROM pg_constraint
   WHERE conrelid = %(oid)s AND contype = 'c' AND conbin::text ~ ':varattno 0 '
 UNION ALL SELECT 'its index ' || indexrelid::regclass || ' reads whole rows' FROM pg_index
