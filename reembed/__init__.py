@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reembed.cutover.leftovers import clean_database
     from reembed.errors import ReembedError
+    from reembed.group.migrations import Migrations
     from reembed.manifest import Manifest
     from reembed.migration import Migration
     from reembed.quality.verdict import Gate, Verdict
@@ -21,6 +22,7 @@ __all__ = [
     "Gate",
     "Manifest",
     "Migration",
+    "Migrations",
     "Plan",
     "ReembedError",
     "Report",
@@ -35,6 +37,7 @@ _MODULES = {
     "Gate": "reembed.quality.verdict",
     "Manifest": "reembed.manifest",
     "Migration": "reembed.migration",
+    "Migrations": "reembed.group.migrations",
     "Plan": "reembed.stages.plan",
     "ReembedError": "reembed.errors",
     "Report": "reembed.report.gather",

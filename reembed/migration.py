@@ -50,6 +50,8 @@ class Migration:
     """
 
     def __init__(self, manifest: Manifest, progress: Progress | None = None) -> None:
+        if manifest.is_group:
+            raise UsageError(f"{manifest.name}: it moves several", "Use reembed.Migrations.")
         self.manifest = manifest
         self.progress = progress or Progress()
 
@@ -93,7 +95,7 @@ class Migration:
             ReembedError: see `reembed.errors`; running again resumes.
         """
         with self._lease(), self._session(self._current_run(), accept_loss=accept_loss) as s:
-            if s.begun and _is_done(s.run):
+            if s.begun and s.run.history.is_done:
                 if retry_quarantined and s.run.history.state == "swapped":
                     s.take_lease()
                     let_writes_go(s)
@@ -118,9 +120,7 @@ class Migration:
                 if if_changed and verified and not retry_quarantined and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
-                plan = make_plan(s, None)
-                if not plan.ok:
-                    raise plan.refusal()
+                self._refuse_blocked(s)
                 if until == "plan":
                     return self.status()
                 s.create_run()
@@ -305,6 +305,12 @@ class Migration:
             remove_leftovers(self.manifest.state_dir)
             yield
 
+    def _refuse_blocked(self, s: Session) -> None:
+        """Raise the blockers of a run that is about to begin."""
+        plan = make_plan(s, None)
+        if not plan.ok:
+            raise plan.refusal()
+
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin.
 
@@ -342,9 +348,3 @@ class Migration:
 
     def _result(self, run: RunDir, **fields: object) -> RunResult:
         return run_result(self.manifest.name, run, self.manifest.path, **fields)
-
-
-def _is_done(run: RunDir) -> bool:
-    """Whether `run` has nothing left to do."""
-    moving = run.history.pending_move or run.history.swap_unfinished
-    return not moving and run.history.state in ("swapped", "cleaned")

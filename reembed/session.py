@@ -77,6 +77,9 @@ class Session:
         self._unleased = False
         self._closing = contextlib.ExitStack()
 
+    in_group = False
+    """Whether the run is one of several that move together: see `group/session.py`."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -158,10 +161,15 @@ class Session:
             raise AssertionError("a command that writes takes the lease first")
 
     @cached_property
-    def source_store(self) -> Store:
+    def open_source(self) -> Store:
+        """The source's store, asked for no lease."""
         store = open_source(self.manifest)
         self._closing.callback(store.close)
-        return leased(store, self._check_lease)
+        return store
+
+    @cached_property
+    def source_store(self) -> Store:
+        return leased(self.open_source, self._check_lease)
 
     @cached_property
     def store(self) -> Store:
@@ -311,13 +319,15 @@ class Session:
         said = "the manifest says" if self.manifest.source.model else "recorded as"
         wrong = misfit(model, self.source.dimensions)
         if not wrong:
-            embedder = self._open_embedder(model)
-            self._closing.enter_context(embedder)
+            embedder = self._open_old(model)
             wrong = misfit(model, self.source.dimensions, embedder.dimensions)
         if wrong:
             self.old_model_note = f"this is not the old model: {said} {wrong}"
             return None
         return embedder
+
+    def _open_old(self, model: Model) -> Embedder:
+        return self._closing.enter_context(self._open_embedder(model))
 
     def meter(self) -> Callable[[], dict[str, Any]]:
         """Begin to count. What is returned tells, when called, what was spent since: seconds, what

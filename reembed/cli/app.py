@@ -88,14 +88,16 @@ def init(
 @app.command()
 def plan(manifest: ManifestPath, as_json: Json = False) -> None:
     """Say what a run would do, cost and need, and what stands in its way. Writes nothing."""
+    from reembed.cli.groups import group_plan_text
     from reembed.cli.text import plan_text
 
-    made = _migration(manifest).plan()
+    migration = _migration(manifest)
+    made = migration.plan()
     refusal = None if made.ok else made.refusal()
     if as_json:
         say_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
     else:
-        show(plan_text(made))
+        show(group_plan_text(made) if migration.manifest.is_group else plan_text(made))
     raise typer.Exit(refusal.exit_code if refusal else 0)
 
 
@@ -308,18 +310,28 @@ def schema(as_json: Json = False) -> None:
 
 
 def _migration(path: Path) -> Any:
+    """What has a method for each command: of one collection, or of several that move together."""
+    from reembed.group.migrations import Migrations
     from reembed.migration import Migration
 
-    return Migration(Manifest.load(path), TerminalProgress())
+    manifest = Manifest.load(path)
+    kind = Migrations if manifest.is_group else Migration
+    return kind(manifest, TerminalProgress())
 
 
 def _moved(result: Any, as_json: bool) -> None:
     from reembed.cli.text import swap_text
 
     _show(result, swap_text, as_json)
+    code = getattr(result, "exit_code", 0)  # a group's: some of it may not be done
+    if code:
+        raise typer.Exit(code)
 
 
 def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
+    from reembed.cli.groups import text_of
+
+    render = text_of(result) or render
     if as_json:
         say_json(result.to_dict())
     else:

@@ -23,7 +23,7 @@ NEEDS_WORD = (
 
 def plan_text(plan: Plan) -> RenderableType:
     """What a run would do, as a table, then warnings and blockers."""
-    table = _pairs(f"plan of {plan.name}")
+    table = pairs(f"plan of {plan.name}")
     source, estimate = plan.source, plan.estimate
     table.add_row("source", f"{source.name}: {plan.records:,} records, {source.dimensions} "
                             f"dimensions, {source.metric}")  # fmt: skip
@@ -53,9 +53,11 @@ def plan_text(plan: Plan) -> RenderableType:
         table.add_row("swap", f"{plan.swap.kind} of {plan.swap.live!r}: {plan.swap.guarantee}")
     for command in plan.executes:
         table.add_row("executes", command)
-    lines = [_problem("warning", "yellow", problem) for problem in plan.warnings]
-    lines += [_problem("lost", "bold red", Problem(str(loss), NEEDS_WORD)) for loss in plan.losses]
-    lines += [_problem("blocked", "bold red", problem) for problem in plan.blockers]
+    lines = [problem_text("warning", "yellow", problem) for problem in plan.warnings]
+    lines += [
+        problem_text("lost", "bold red", Problem(str(loss), NEEDS_WORD)) for loss in plan.losses
+    ]
+    lines += [problem_text("blocked", "bold red", problem) for problem in plan.blockers]
     if plan.application_config is not None:
         lines.append(Text("the configuration to deploy with the swap:", "bold"))
         lines.append(Text(plan.application_config.rstrip()))
@@ -66,7 +68,7 @@ def plan_text(plan: Plan) -> RenderableType:
 
 def result_text(result: RunResult) -> RenderableType:
     """Where a run stands, with its verdict."""
-    table = _pairs(f"{result.name} {result.run}".strip())
+    table = pairs(f"{result.name} {result.run}".strip())
     table.add_row("state", result.state)
     if result.exported:
         table.add_row("records", f"{result.exported:,} exported = {result.loaded:,} loaded + "
@@ -80,10 +82,10 @@ def result_text(result: RunResult) -> RenderableType:
         parts.append(verdict_text(result.verdict))
     if result.swap:
         parts.append(_moved_text(result.swap))
-    return Group(*parts, *_steps(result.steps))
+    return Group(*parts, *steps_text(result.steps))
 
 
-def _steps(steps: Sequence[Step]) -> list[RenderableType]:
+def steps_text(steps: Sequence[Step]) -> list[RenderableType]:
     """What to type next, the natural command first."""
     lines: list[RenderableType] = []
     for number, step in enumerate(steps):
@@ -113,13 +115,13 @@ def verdict_text(verdict: Verdict) -> RenderableType:
 def swap_text(result: SwapResult) -> RenderableType:
     """What a swap, rollback, sweep or clean did or would do, and what to type next."""
     if result.done:
-        return Group(_moved_text(result), *_steps(result.steps))
+        return Group(_moved_text(result), *steps_text(result.steps))
     do_it = "Leave --dry-run out" if result.action == "sweep" else "Add --yes"
     return Group(_moved_text(result), Text(f"Nothing was done. {do_it} to do it.", "bold"))
 
 
 def _moved_text(result: SwapResult) -> RenderableType:
-    table = _pairs(result.action if result.done else f"{result.action} (dry run)")
+    table = pairs(result.action if result.done else f"{result.action} (dry run)")
     if result.action in ("swap", "rollback"):
         table.add_row(result.live, _names_text(result))
     if result.kind:
@@ -144,7 +146,7 @@ def _moved_text(result: SwapResult) -> RenderableType:
 
 def cleaned_text(result: Cleaned) -> RenderableType:
     """What a database has brought along, and was removed or would be."""
-    table = _pairs("clean" if result.done else "clean (dry run)")
+    table = pairs("clean" if result.done else "clean (dry run)")
     for one in result.leftovers:
         table.add_row(one.kind, f"{one.name}: {one.about}")
     if not result.leftovers:
@@ -182,7 +184,8 @@ def human_time(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _pairs(title: str) -> Table:
+def pairs(title: str) -> Table:
+    """A table of names and what is to be said of each."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=None, show_header=False
     )
@@ -191,7 +194,8 @@ def _pairs(title: str) -> Table:
     return table
 
 
-def _problem(label: str, style: str, problem: Problem) -> Text:
+def problem_text(label: str, style: str, problem: Problem) -> Text:
+    """A warning or a blocker, with its way out."""
     text = Text(f"{label}: ", style)
     text.append(problem.message, "default")
     if problem.hint:

@@ -60,19 +60,22 @@ def let_writes_go(s: Session) -> None:
 
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after."""
+    return move_live_name(s.store, s.run, action, kind.kind, exchange_of(s, action, kind))
+
+
+def exchange_of(s: Session, action: Action, kind: SwapPlan) -> Exchange:
+    """Which collection takes which name in a move."""
     old_id, new_id = s.old.id, s.new.id
     parked = _parked_as(s)
     if action == "swap":
         model = s.manifest.model.to_dict()
-        exchange = Exchange(s.manifest.live, new_id, old_id, parked, model)
-    else:
-        shadow_name = s.run.history.shadow_name
-        old_model = s.manifest.source.model
-        settings = old_model.to_dict() if old_model else s.source.model
-        there = kind.kind == "config" or s.store.catalog.describe_id(new_id) is not None
-        outgoing = new_id if there else None
-        exchange = Exchange(s.manifest.live, old_id, outgoing, shadow_name, settings)
-    return move_live_name(s.store, s.run, action, kind.kind, exchange)
+        return Exchange(s.manifest.live, new_id, old_id, parked, model)
+    shadow_name = s.run.history.shadow_name
+    old_model = s.manifest.source.model
+    settings = old_model.to_dict() if old_model else s.source.model
+    there = kind.kind == "config" or s.store.catalog.describe_id(new_id) is not None
+    outgoing = new_id if there else None
+    return Exchange(s.manifest.live, old_id, outgoing, shadow_name, settings)
 
 
 def receipt_of(s: Session, action: Action) -> Receipt:
@@ -140,8 +143,25 @@ def move_live_name(
     Args:
         action: `swap` or `rollback`.
     """
-    run.history.write(events.BEGUN[action](kind=kind, exchange=asdict(exchange)))
+    begin_move(run, action, kind, exchange)
     return finish_move(store, run, action)
+
+
+def begin_move(run: RunDir, action: Action, kind: SwapKind, exchange: Exchange) -> None:
+    """Journal what is about to be moved."""
+    run.history.write(events.BEGUN[action](kind=kind, exchange=asdict(exchange)))
+
+
+def begun_exchange(run: RunDir, action: Action) -> Exchange:
+    """What the newest move of this kind exchanges."""
+    begun = run.history.require(events.BEGUN[action])
+    return run.history.value(Exchange, begun.exchange, f"the {action} that was begun")
+
+
+def end_move(run: RunDir, action: Action, receipt: Receipt) -> None:
+    """Journal that the newest move of this kind was done."""
+    begun = run.history.require(events.BEGUN[action])
+    run.history.write(events.DONE[action](receipt=receipt.to_dict(), exchange=begun.exchange))
 
 
 def finish_move(store: Store, run: RunDir, action: Action) -> Receipt:
@@ -150,8 +170,6 @@ def finish_move(store: Store, run: RunDir, action: Action) -> Receipt:
     if begun.kind == "config":  # no name moves: the application's configuration does
         receipt = Receipt("config")
     else:
-        exchange = run.history.value(Exchange, begun.exchange, f"the {action} that was begun")
-        receipt = store.to_move().exchange(begun.kind, exchange)
-    done = events.DONE[action]
-    run.history.write(done(receipt=receipt.to_dict(), exchange=begun.exchange))
+        receipt = store.to_move().exchange(begun.kind, begun_exchange(run, action))
+    end_move(run, action, receipt)
     return receipt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reembed.applications.mem0.plan import application_config, prepare
 from reembed.cutover import move as moving
@@ -27,7 +27,7 @@ from reembed.session import Session
 from reembed.stages.old_model import old_model_missing
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
-from reembed.stores.values import Receipt
+from reembed.stores.values import CollectionInfo, Receipt
 from reembed.sync.catch_up import catch_up_source
 from reembed.sync.delta import carry, load_rest
 from reembed.sync.live_name import refuse_third
@@ -49,20 +49,44 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     if run.history.pending_move == "swap" or run.history.swap_unfinished:
         if dry_run:
             return replace(outcome(s, "swap", False), messages=["it is begun already"])
-        return _finish_swap(s)
+        return finish_swap(s)
     if run.history.last_move == "swap":
         return replace(outcome(s, "swap", True), messages=["it is swapped already"])
     if run.history.state == "cleaned":
         raise wrong_state(s.manifest, run, "cleaned")
-    require_verdict(s)
-    source = s.source_store.resolve(manifest.source.collection)
-    refuse_other(source, s.source, s.run)
-    kind = choose_kind(s.source_store, manifest, source)
     missing = old_model_missing(s)
     warned = [". ".join(missing)] if missing else []
     if dry_run:
+        _, kind = _may_move(s)
         messages = [*warned, *guard_messages(manifest.state_dir), *_open_in_others(s)]
         return with_losses(s, replace(outcome(s, "swap", False, kind), messages=messages))
+    ready = get_ready(s)
+    run_before(s, variables_of(s, "swap"))
+    result = _move_held(s, ready.kind, ready.caught_up)
+    return replace(result, messages=[*warned, *ready.told, *result.messages])
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run that has only to move: how, how many records were carried, and what is to be told."""
+
+    kind: SwapPlan
+    caught_up: int
+    told: list[str]
+
+
+def _may_move(s: Session) -> tuple[CollectionInfo, SwapPlan]:
+    """The source and the kind of its move. Raises what stands in the way."""
+    require_verdict(s)
+    source = s.source_store.resolve(s.manifest.source.collection)
+    refuse_other(source, s.source, s.run)
+    return source, choose_kind(s.source_store, s.manifest, source)
+
+
+def get_ready(s: Session) -> Ready:
+    """All that comes before writers wait: the checks, and the first catch-up."""
+    manifest, run = s.manifest, s.run
+    source, kind = _may_move(s)
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
     require_shadow(s)
@@ -72,10 +96,16 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     load_rest(s)
     caught_up = catch_up_source(s)
     refuse_held(manifest.state_dir)
-    told = check_shadow(s)
-    run_before(s, variables_of(s, "swap"))
-    result = _move_held(s, kind, caught_up)
-    return replace(result, messages=[*warned, *told, *result.messages])
+    return Ready(kind, caught_up, check_shadow(s))
+
+
+def last_look(s: Session) -> int:
+    """What comes right before the move, while writers wait. Returns the number of records that were
+    carried."""
+    carried = catch_up_source(s)
+    check_deltas(s)
+    check_count(s)
+    return carried
 
 
 def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
@@ -87,14 +117,12 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         try:
             with hold_writes(s, kind, s.new.id):
-                caught_up += catch_up_source(s)
-                check_deltas(s)
-                check_count(s)
+                caught_up += last_look(s)
                 if s.run.history.pending_move == "swap":
                     finish_move(s.store, s.run, "swap")
                 else:
                     move(s, "swap", kind)
-                return replace(_finish_swap(s), caught_up=caught_up)
+                return replace(finish_swap(s), caught_up=caught_up)
         except LockedError:
             if not tries_left:
                 raise
@@ -103,7 +131,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     raise AssertionError("the last try returns or raises")
 
 
-def _finish_swap(s: Session) -> SwapResult:
+def finish_swap(s: Session) -> SwapResult:
     """What is left of a swap that was begun: move, sweep, hook, in a later call if need be.
 
     Neither a hold nor a budget stops it any more: half a move is worse than either.

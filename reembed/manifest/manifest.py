@@ -119,7 +119,8 @@ class Manifest(Section):
         except ManifestError as error:
             raise ManifestError(f"{origin}: {error.message}", error.hint) from None
         resolved._base_dir = base_dir
-        allow(*resolved._names())
+        _refuse_for_several(resolved, origin)
+        allow(*filter(None, resolved._names()))
         return resolved
 
     def _names(self) -> list[str]:
@@ -131,6 +132,27 @@ class Manifest(Section):
             *(model.name for model in models),
             *(word for url in urls for word in re.split(r"[^\w.-]+", url)),
         ]  # fmt: skip
+
+    @property
+    def is_group(self) -> bool:
+        """Whether several collections move together."""
+        return self.source.collections is not None
+
+    def member(self, collection: str, name: str, state: Path) -> Self:
+        """The manifest of one collection of several, as one that moves alone has it.
+
+        Args:
+            name: of the migration.
+            state: where its runs live.
+        """
+        alone = {"collection": collection, "collections": None, "except_": None}
+        source = self.source.model_copy(update=alone)
+        hookless = self.swap.model_copy(update={"before": None, "after": None})
+        found = self.model_copy(
+            update={"name": name, "source": source, "swap": hookless, "state": str(state)}
+        )
+        found._base_dir, found._path = self._base_dir, self._path
+        return found
 
     @property
     def base_dir(self) -> Path:
@@ -176,6 +198,8 @@ class Manifest(Section):
         `source.model`, `embed`, `verify` and `swap` may change between two calls of a run."""
         dump = self.to_dict()
         del dump["source"]["model"]  # the way back must never close for want of it
+        if not self.is_group:  # runs began before there was a choice
+            del dump["source"]["collections"], dump["source"]["except"]
         del dump["source"]["mem0"]  # says how the application is set up, not what is moved
         for section in ("source", "target"):
             del dump[section]["headers_env"]  # how a server is asked, not which
@@ -201,6 +225,23 @@ class Manifest(Section):
         found += [f"python: {model.name}" for model in (self.model, self.source.model)
                   if model and model.provider == "python"]  # fmt: skip
         return found
+
+
+def _refuse_for_several(manifest: Manifest, origin: str) -> None:
+    """Raise ManifestError for a key that says something of one collection, where several move."""
+    if not manifest.is_group:
+        return
+    for key, value in (
+        ("target.collection", manifest.target.collection),
+        ("swap.live", manifest.swap.live),
+        ("verify.qrels", manifest.verify.qrels),
+        ("source.mem0", manifest.source.mem0),
+    ):
+        if value is not None:
+            raise ManifestError(
+                f"{origin}: {key} is for one collection, and source.collections moves several",
+                "Leave it out, or give that collection a manifest of its own (source.collection).",
+            )
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from reembed.manifest.adapters import PROVIDERS
@@ -126,6 +127,9 @@ class Model(Section):
 HeadersEnv = Annotated[dict[str, str], AfterValidator(_are_headers)]
 """Names of HTTP headers, each with the environment variable that holds its value."""
 
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+"""Names of collections, or patterns."""
+
 Columns = dict[Literal["id", "text", "metadata", "embedding"], str]
 
 
@@ -143,8 +147,14 @@ class Source(Section):
 
     url: str
     """store URL, e.g. chroma:./chroma_db"""
-    collection: str = Field(min_length=1)
-    """the collection to move"""
+    collections: Annotated[str, Field(min_length=1)] | Names | None = None
+    """several: a name, a pattern such as "file-*", or a list of such; "*" for all"""
+    except_: Annotated[str, Field(min_length=1)] | Names | None = Field(
+        default=None, alias="except"
+    )
+    """names or patterns of collections that are left out of `collections`"""
+    collection: str = ""
+    """the collection to move; or `collections`, for several that move together"""
     layout: Layout = "auto"
     """whose records these are, so what is embedded of them: auto: as each tells; plain: `document`
     alone; table: pgvector only, a table of no framework's"""
@@ -176,6 +186,39 @@ class Source(Section):
             raise ValueError("is for layout: table, since the others keep their text themselves")
         return value
 
+    @field_validator("collection")
+    @classmethod
+    def _is_a_name(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.data.get("collections") is None:
+            raise ValueError("should have at least 1 character")
+        return value
+
+    @field_validator("except_")
+    @classmethod
+    def _leaves_something_out(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("collections") is None:
+            raise ValueError("is for source.collections, which is not given")
+        return value
+
+    @model_validator(mode="after")
+    def _is_one_or_several(self) -> Self:
+        if bool(self.collection) == (self.collections is not None):
+            told = "give one of collection and collections, " + (
+                "not both" if self.collection else "neither is there"
+            )
+            raise ValueError(told)
+        return self
+
+    @property
+    def patterns(self) -> list[str]:
+        """`collections` as a list."""
+        return _listed(self.collections or [])
+
+    @property
+    def exceptions(self) -> list[str]:
+        """`except` as a list."""
+        return _listed(self.except_ or [])
+
     @field_validator("mem0")
     @classmethod
     def _is_read(cls, value: Mem0Files | None, info: ValidationInfo) -> Mem0Files | None:
@@ -185,6 +228,10 @@ class Source(Section):
         if value is not None and value.config is None and value.history is None:
             raise ValueError("names no file: config, history or both")
         return value
+
+
+def _listed(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names
 
 
 class Target(Section):

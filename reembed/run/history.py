@@ -32,7 +32,7 @@ State = Literal[
 
 _AFTER_STAGE: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
 _AFTER: dict[type[Event], State] = {
-    events.SwapBegun: "swapping", events.SwapDone: "swapped",
+    events.SwapBegun: "swapping", events.SwapDone: "swapped", events.SwapWithdrawn: "verified",
     events.RollbackBegun: "rolling back", events.RollbackDone: "rolled back",
     events.CleanBegun: "cleaning", events.Cleaned: "cleaned",
 }  # fmt: skip
@@ -206,7 +206,7 @@ class History:
     @property
     def pending_move(self) -> Action | None:
         """`swap` or `rollback` if one was begun and not finished, else None."""
-        last = self.last(events.MoveBegun, events.MoveDone)
+        last = self.last(events.MoveBegun, events.MoveDone, events.SwapWithdrawn)
         return last.action if isinstance(last, events.MoveBegun) else None
 
     @property
@@ -220,6 +220,12 @@ class History:
         """The live name that a swap moves or has moved; None before it and after the way back."""
         begun = self.last(events.SwapBegun, events.RollbackDone)
         return begun.exchange.get("live") if isinstance(begun, events.SwapBegun) else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has nothing left to do."""
+        moving = self.pending_move or self.swap_unfinished
+        return not moving and self.state in ("swapped", "cleaned")
 
     @property
     def swap_unfinished(self) -> bool:

@@ -21,7 +21,7 @@ from reembed.disk import fsync_dir, open_private, read_errors, write_errors
 from reembed.errors import DamagedError
 from reembed.redaction import redacted_data
 
-DATA = frozenset({"deleted", "foreign", "ids", "metadata", "missing"})
+DATA = frozenset({"deleted", "foreign", "ids", "members", "metadata", "missing"})
 """Keys of events that hold the user's records or collections, which are never altered."""
 
 _LOST = (

@@ -58,13 +58,19 @@ class Census:
 
 
 def take_census(
-    source: Collection, described: CollectionInfo, run: RunDir, layout: Layout = "plain"
+    source: Collection,
+    described: CollectionInfo,
+    run: RunDir,
+    layout: Layout = "plain",
+    *,
+    may_be_empty: bool = False,
 ) -> Census:
     """List the ids once and write them down; a run that has done so is told what it wrote.
 
     Args:
         described: what the store says of the source now.
         layout: which text of a record is embedded.
+        may_be_empty: whether an empty one is moved like every other.
 
     Raises:
         PreflightError: the source is empty, or `where` matches nothing.
@@ -73,7 +79,8 @@ def take_census(
     done = run.history.census
     if done is not None:
         refuse_other(described, run.history.value(CollectionInfo, done.source, "the census"), run)
-        refuse_emptied(described, done.rows if source.where is None else 0, run)
+        if not may_be_empty:
+            refuse_emptied(described, done.rows if source.where is None else 0, run)
     if done is not None and file_matches(run, done.sha256):
         return Census(source.id, done.rows, done.watermark)
 
@@ -87,7 +94,8 @@ def take_census(
         for ids in _full_slices(source.list_ids()):
             writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
             rows += len(ids)
-    refuse_empty(described, source.where, rows)
+    if not may_be_empty:
+        refuse_empty(described, source.where, rows)
     run.history.write(
         events.Census(
             rows=rows,
@@ -259,5 +267,7 @@ def export_source(s: Session) -> None:
     source = Collection(store, described.id, s.manifest.source.where)
     source.start_capture()  # before the snapshot, so that no write is between the two
     with store.snapshot() if store.snapshot else contextlib.nullcontext():
-        census = take_census(source, described, s.run, s.template.layout)
+        # One that was emptied after it was exported lost all its records: see `LossGuard`.
+        may_be_empty = s.in_group and (s.accept_loss or not s.run.history.most_records)
+        census = take_census(source, described, s.run, s.template.layout, may_be_empty=may_be_empty)
         export(source, census, s.run, s.progress, s.pause.wait)

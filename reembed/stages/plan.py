@@ -152,7 +152,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store.to_move(), source, manifest.live)
     estimate, sampled = make_estimate(s, source, records)
-    over = _budget_blockers(manifest, spending, estimate, embedder)
+    over = budget_blockers(manifest, spending, estimate, embedder)
     # A batch takes as long as the provider likes, and a cap leaves nothing for texts to be timed.
     if not over and embedder.batches is None:
         estimate = replace(estimate, seconds=timed(embedder, sampled, estimate.new_tokens))
@@ -166,7 +166,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
             for error in refusals_without_text(manifest, source_store, source)
         ]
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
-    blockers += _disk_blockers(Path(manifest.state), estimate, target_store)
+    blockers += disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {
         *source_store.catalog.capabilities.notes, *target_store.catalog.capabilities.notes,
         *survey.notes, *checked.notes,
@@ -248,9 +248,10 @@ def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None)
     return warnings
 
 
-def _budget_blockers(
+def budget_blockers(
     manifest: Manifest, spending: Spending, estimate: Estimate, embedder: Embedder
 ) -> list[Problem]:
+    """What of the caps would be passed by what is estimated."""
     unpriced = spending.unpriced(manifest.model, embedder.price)
     if unpriced:
         return [Problem(unpriced.message, unpriced.hint)]
@@ -265,7 +266,8 @@ def _budget_blockers(
     return [Problem(refusal.message, f"Raise the cap, or move less (source.where).{counted}")]
 
 
-def _disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:
+def disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:
+    """Disks with too little room for what is estimated."""
     needs = {_existing(state): estimate.state_bytes}
     local = store.catalog.capabilities.local_path
     if local is not None:

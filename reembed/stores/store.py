@@ -269,6 +269,8 @@ class Store:
         opening: what came of opening collections (by their names) as an application does, in a
             process of its own: name to each way, in words, to what went wrong, empty for nothing.
             None: a collection is just there, and nothing can be in the way.
+        together: does several moves at once, each as `Cutover.exchange` does one: all of them or
+            none. None: they are done one after another.
         close: gives back what was opened.
     """
 
@@ -286,6 +288,7 @@ class Store:
     claims: Claims | None = None
     leftovers: Leftovers | None = None
     opening: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]] | None = None
+    together: Callable[[Sequence[Exchange]], list[Receipt]] | None = None
     close: Callable[[], None] = lambda: None
 
     def resolve(self, live: str) -> CollectionInfo:

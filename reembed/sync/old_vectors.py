@@ -114,6 +114,10 @@ class OldVectors:
         if embedder is None:
             return None
         rows = self.old.some_with_vectors(4 * SAMPLE)
+        if (
+            not self.old.count()
+        ):  # an empty collection, as one of several may be, contradicts nothing
+            return self.template
         best = 0.0
         for template in (self.template, DOCUMENT):
             cosine = cosine_of(embedder, rows, template) or 0.0

@@ -32,6 +32,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("verify",),
     ("cutover",),
     ("migration",),
+    ("group",),
     ("cli",),
     ("__main__",),
 )

@@ -52,11 +52,13 @@ def _work(
     _small_shards()
     _hook(count)
     from reembed.errors import ReembedError
+    from reembed.group.migrations import Migrations
     from reembed.manifest import Manifest
     from reembed.migration import Migration
 
     try:
-        migration = Migration(Manifest.load(path))
+        manifest = Manifest.load(path)
+        migration = (Migrations if manifest.is_group else Migration)(manifest)
         result = eval(f"migration.{step}", {"migration": migration}).to_dict()
         code = 0
     except ReembedError as error:

@@ -288,6 +288,17 @@ def write_manifest(folder: Path, url: str, file: str = "m.yaml", **changes: Any)
     return path
 
 
+def write_group_manifest(
+    folder: Path, url: str, collections: Any = "*", file: str = "m.yaml", **changes: Any
+) -> Path:
+    """As `write_manifest`, for several collections."""
+    path = write_manifest(folder, url, file, source__collections=collections, **changes)
+    data = yaml.safe_load(path.read_text())
+    del data["source"]["collection"]
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
 def migration(path: Path) -> Migration:
     return Migration(Manifest.load(path))
 

@@ -29,22 +29,27 @@ Section = tuple[str, str, Markup]
 """Anchor, heading and content."""
 
 
-def page(report: Report) -> str:
-    """The whole document."""
+def page_head(title: str) -> Markup:
+    """The head of a page of ours: its style, and a policy that allows nothing else."""
     style = resources.files("reembed.report.html").joinpath("report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    sections = _sections(report)
-    head = h(
+    return h(
         "head",
         h("meta", charset="utf-8"),
         h("meta", http_equiv="Content-Security-Policy", content=policy),
         h("meta", name="viewport", content="width=device-width, initial-scale=1"),
         h("meta", name="color-scheme", content="light dark"),
         h("meta", name="referrer", content="no-referrer"),
-        h("title", f"{report.name}: {BANNER[report.outcome][1].lower()} · reembed"),
+        h("title", f"{title} · reembed"),
         h("style", Markup(style)),
     )
+
+
+def page(report: Report) -> str:
+    """The whole document."""
+    sections = _sections(report)
+    head = page_head(f"{report.name}: {BANNER[report.outcome][1].lower()}")
     links = [h("li", h("a", title, href=f"#{anchor}")) for anchor, title, _ in sections]
     body = h(
         "body",

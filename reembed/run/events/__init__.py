@@ -12,6 +12,7 @@ from __future__ import annotations
 from reembed.run.events.build import *  # noqa: F403  (every class, by its own name)
 from reembed.run.events.event import *  # noqa: F403
 from reembed.run.events.event import Event
+from reembed.run.events.group import *  # noqa: F403
 from reembed.run.events.move import *  # noqa: F403
 
 

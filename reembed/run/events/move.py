@@ -61,6 +61,12 @@ class SwapFinished(Event):
     swept: Count = 0
 
 
+class SwapWithdrawn(Event):
+    """A swap that was begun moved nothing, and is not to be finished."""
+
+    event = "swap-withdrawn"
+
+
 class HookBegun(Event):
     """A hook of a move is about to start. What it did is not known until it has ended."""
 

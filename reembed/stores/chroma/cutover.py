@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -56,6 +56,13 @@ class ChromaCutover:
             return chroma_swap.exchange(
                 database.client, kind, exchange, self._merge_intruders, database.folder
             )
+
+    def together(self, exchanges: Sequence[Exchange]) -> list[Receipt]:
+        """See `Store.together`."""
+        database = self._database
+        assert database.folder is not None, "a transaction needs the file"
+        with database.one_writer:
+            return chroma_swap.exchange_all(database.client, exchanges, database.folder)
 
     def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
         held = chroma_hold.hold(self._database.client, live, seconds)

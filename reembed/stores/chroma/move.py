@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from chromadb.api import ClientAPI
@@ -61,34 +61,43 @@ def exchange(
         PreflightError: the kind is impossible here, or a name is illegal or taken.
         SourceChangedError: a collection is gone, or the live name leads to a third one.
     """
+    if kind == "transaction" and folder is not None:
+        return exchange_all(client, [move], folder)[0]
     for name in (move.live, move.parked):
         check_name(name)
     if kind == "pointer":
         return chroma_pointer.exchange(client, move)
-    if chroma_pointer.read(client, move.live) is not None:
-        raise PreflightError(
-            f"{move.live} is a pointer, which readers follow before the plain name",
-            "Use swap.kind: pointer (or auto).",
-        )
-    if kind == "transaction" and folder is not None:
-        return _transaction(client, move, folder)
+    _refuse_pointer(client, move)
     if kind == "rename":
         return _rename(client, move, merge)
     raise PreflightError(f"swap.kind {kind} is not possible on this Chroma store")
 
 
+def _refuse_pointer(client: ClientAPI, move: Exchange) -> None:
+    if chroma_pointer.read(client, move.live) is not None:
+        raise PreflightError(
+            f"{move.live} is a pointer, which readers follow before the plain name",
+            "Use swap.kind: pointer (or auto).",
+        )
+
+
 # --- transaction ---------------------------------------------------------------------------------
 
 
-def _transaction(client: ClientAPI, move: Exchange, folder: Path) -> Receipt:
-    """Exchange the names, and see that Chroma looks them up."""
-    chroma_sqlite.exchange(folder, move)
-    seen = by_name(client, move.live)
-    if seen is not None and str(seen.id) == move.incoming_id:
-        return Receipt("transaction")
+def exchange_all(client: ClientAPI, moves: Sequence[Exchange], folder: Path) -> list[Receipt]:
+    """Exchange all names in one transaction, and see that Chroma looks them up."""
+    for move in moves:
+        for name in (move.live, move.parked):
+            check_name(name)
+        _refuse_pointer(client, move)
+    chroma_sqlite.exchange(folder, moves)
+    seen = [(move, by_name(client, move.live)) for move in moves]
+    unseen = [m for m, found in seen if found is None or str(found.id) != m.incoming_id]
+    if not unseen:
+        return [Receipt("transaction") for _ in moves]
     raise PreflightError(
-        f"{folder} was changed, but {move.live} is still opened elsewhere: this folder is not the "
-        "one the server reads (a copy?)",
+        f"{folder} was changed, but {unseen[0].live} is still opened elsewhere: this folder is not "
+        "the one the server reads (a copy?)",
         "Set source.data_dir to the server's own directory, or leave it out.",
     )
 

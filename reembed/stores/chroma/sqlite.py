@@ -167,11 +167,13 @@ def purge_lists(folder: Path) -> None:
     _write("purge_lists", folder)
 
 
-def exchange(folder: Path, move: Exchange) -> None:
-    """Exchange the names of two collections in one transaction; again where it was done already.
+def exchange(folder: Path, moves: Sequence[Exchange]) -> None:
+    """Exchange the names of two collections, for every move in the same transaction; again where it
+    was done already.
 
     Raises:
         PreflightError: the parked name is taken, or the format is not known.
         SourceChangedError: a collection is gone, or the live name leads to a third one.
     """
-    _write("exchange", folder, Names(move.live, move.incoming_id, move.outgoing_id, move.parked))
+    names = [Names(move.live, move.incoming_id, move.outgoing_id, move.parked) for move in moves]
+    _write("exchange", folder, names)

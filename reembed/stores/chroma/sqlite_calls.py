@@ -264,15 +264,17 @@ class Moving(Protocol):
     def parked(self) -> str: ...
 
 
-def exchange(file: File, move: Names) -> None:
-    """Exchange the names of two collections in one transaction; again where it was done already.
+def exchange(file: File, moves: Sequence[Names]) -> None:
+    """Exchange the names of two collections, for every move in the same transaction; again where it
+    was done already.
 
     Raises:
         PreflightError: the parked name is taken, or the format is not known.
         SourceChangedError: a collection is gone, or the live name leads to a third one.
     """
     with file.writing() as connection:
-        exchange_names(connection, move)
+        for move in moves:
+            exchange_names(connection, move)
 
 
 def exchange_names(connection: sqlite3.Connection, move: Moving) -> None:

@@ -29,11 +29,13 @@ def open_store(url: str, options: StoreOptions) -> Store:
     database = Database(url, options.data_dir, options.headers_env)
     catalog, reader = ChromaCatalog(database), ChromaReader(database)
     writer = ChromaWriter(database, catalog)
+    cutover = ChromaCutover(database, catalog, reader, writer)
     return Store(
         url, catalog, reader, search=reader, writer=writer,
         changes=ChromaChanges(database.file) if database.file else None,
-        cutover=ChromaCutover(database, catalog, reader, writer),
+        cutover=cutover,
         claims=ChromaClaims(database.client, database.one_writer),
         opening=lambda names: opened(database.address, names),
+        together=cutover.together if database.folder else None,
         close=database.close,
     )  # fmt: skip

@@ -1,0 +1,133 @@
+"""What commands say of several collections: a line each, then what they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reembed.cli.text import pairs, problem_text, steps_text
+from reembed.group.report import verdict_of
+from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
+
+
+def text_of(result: object) -> Callable[[Any], RenderableType] | None:
+    """How a result of a group is shown; None for any other."""
+    if isinstance(result, GroupResult):
+        return group_text
+    return group_swap_text if isinstance(result, GroupSwap) else None
+
+
+def group_plan_text(plan: GroupPlan) -> RenderableType:
+    """What a run would do with each collection, then warnings and blockers."""
+    lines = _table("collection", "records", "from", "to", "target")
+    for one in plan.members:
+        lines.add_row(one.collection, *_planned(one))
+    totals = pairs(f"plan of {plan.name}")
+    totals.add_row("in all", f"{len(plan.members):,} collections, {plan.records:,} records")
+    totals.add_row("tokens", f"{plan.tokens:,} to be paid for")
+    if plan.usd is not None:
+        totals.add_row("cost", f"${plan.usd:,.4f}")
+    if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:
+        totals.add_row("budget", f"{plan.budget}, of all collections together")
+    totals.add_row("swap", plan.together)
+    told = [problem_text("warning", "yellow", problem) for problem in plan.warnings]
+    told += [problem_text("blocked", "bold red", problem) for problem in plan.blockers]
+    for one in plan.members:
+        for problem in one.blockers:
+            told.append(problem_text(f"blocked: {one.collection}", "bold red", problem))
+    if plan.ok:
+        told.append(Text("nothing stands in the way", "green"))
+    return Group(lines, totals, *told)
+
+
+def _planned(one: Planned) -> tuple[str, ...]:
+    if one.plan is None:
+        return ("", "", "", one.note or "blocked, see below")
+    source, target = one.plan.source, one.plan
+    blocked = " (blocked, see below)" if one.blockers else ""
+    return (f"{target.records:,}", str(source.dimensions), str(target.dimensions),
+            f"{target.target}{blocked}")  # fmt: skip
+
+
+def group_text(result: GroupResult) -> RenderableType:
+    """Where each collection stands, and all of them."""
+    lines = _table("collection", "records", "quarantined", "state", "verdict")
+    for one in result.members:
+        lines.add_row(
+            one.collection, f"{one.result.exported:,}", f"{one.result.quarantined:,}",
+            one.result.state, Text(verdict_of(one)),
+        )  # fmt: skip
+    totals = pairs(f"{result.name} {result.run}".strip())
+    totals.add_row("state", result.state)
+    totals.add_row("in all", f"{len(result.members):,} collections, {result.exported:,} records "
+                             f"exported = {result.loaded:,} loaded + {result.quarantined:,} "
+                             "quarantined")  # fmt: skip
+    if result.spent.tokens:
+        totals.add_row("spent", str(result.spent))
+    totals.add_row("run", result.path)
+    for message in result.messages:
+        totals.add_row("", message)
+    parts: list[RenderableType] = [lines, totals]
+    if result.passed is not None:
+        parts.append(
+            Text("verdict on all: pass", "bold green")
+            if result.passed
+            else Text("verdict on all: the swap is refused", "bold red")
+        )
+    if result.swap:
+        parts.append(_swap_parts(result.swap))
+    return Group(*parts, *steps_text(result.steps))
+
+
+def group_swap_text(result: GroupSwap) -> RenderableType:
+    """What was done with each collection or would be, and what to type next."""
+    parts = _swap_parts(result)
+    if result.error:
+        return Group(parts, Text(f"failed: {result.error.message}", "bold red"))
+    if result.done:
+        return Group(parts, *steps_text(result.steps))
+    do_it = "Leave --dry-run out" if result.action == "sweep" else "Add --yes"
+    return Group(parts, Text(f"Nothing was done. {do_it} to do it.", "bold"))
+
+
+def _swap_parts(result: GroupSwap) -> RenderableType:
+    serves = "now serves" if result.done else "would serve"
+    lines = _table("collection", serves, "the other", "writes copied", "")
+    for one in result.members:
+        lines.add_row(one.collection, *_swapped(one))
+    totals = pairs(result.action if result.done else f"{result.action} (dry run)")
+    totals.add_row("in all", f"{len(result.members):,} collections")
+    if result.together:
+        totals.add_row("how", result.together)
+    for message in result.messages:
+        totals.add_row("", message)
+    return Group(lines, totals)
+
+
+def _swapped(one: MemberSwap) -> tuple[RenderableType, ...]:
+    if one.result is None:
+        return ("", "", "", Text(one.error.message if one.error else "", "bold red"))
+    found = one.result
+    told = list(found.messages)
+    if found.conflicts:
+        told.append(f"{len(found.conflicts):,} not copied: the live collection changed them itself")
+    if found.lost:
+        told.append(f"{len(found.lost):,} rows lost")
+    told += [str(loss) for loss in found.losses]
+    moved = found.action in ("swap", "rollback")
+    written = f"{found.caught_up + found.swept:,}" if found.done else ""
+    return (found.collection if moved else "", found.parked, written, Text("; ".join(told)))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in columns:
+        table.add_column(
+            column, justify="right" if column in ("records", "quarantined") else "left",
+            overflow="fold",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,224 @@
+"""Several collections that move together, on a Chroma folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reembed.manifest import Manifest
+from reembed.run.directory import RunDir
+from tests.support.helpers import (
+    Calls,
+    Command,
+    Records,
+    chroma,
+    names_in,
+    plain_collection,
+    records_of,
+    sentence,
+    vector_of,
+    vectors_of,
+    write_group_manifest,
+)
+
+SIZES = {"alpha": 12, "beta": 7, "gamma": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three collections with records, one that was emptied, one that was never filled, and one that
+    is left out."""
+    with chroma(tmp_path / "db") as client:
+        for name, count in SIZES.items():
+            plain_collection(client, name, count)
+        emptied = plain_collection(client, "emptied", 3)
+        emptied.delete(ids=["r0", "r1", "r2"])
+        plain_collection(client, "never", 0)
+        plain_collection(client, "scratch", 5)
+    return tmp_path / "db"
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, folder: Path) -> Path:
+    return write_group_manifest(
+        tmp_path, f"chroma:{folder}", source__except="scra*", swap__keep_old="0h"
+    )
+
+
+def everything(folder: Path) -> dict[str, Records]:
+    with chroma(folder) as client:
+        return {found.name: records_of(found) for found in client.list_collections()}
+
+
+def model_of(folder: Path, name: str) -> str:
+    """Which model made the vectors of a collection."""
+    with chroma(folder) as client:
+        found = client.get_collection(name, embedding_function=None)
+        ids = found.get(include=[])["ids"]
+        served = vectors_of(found, ids)
+        texts = [sentence(int(id.removeprefix("r"))) for id in ids]
+        for model in ("old", "new"):
+            made = [vector_of(model, text) for text in texts]
+            if len(made[0]) == served.shape[1] and abs(served - made).max() < 1e-5:
+                return model
+    raise AssertionError(f"{name} has vectors of no model")
+
+
+def states(document: Any) -> dict[str, str]:
+    return {member["collection"]: member["state"] for member in document["members"]}
+
+
+def test_all_move_in_one_transaction_there_and_back(
+    manifest: Path, folder: Path, command: Command, calls: Calls
+) -> None:
+    before = everything(folder)
+    planned = command("plan", manifest, "--json")
+    assert planned.code == 0, planned.err
+    notes = {member["collection"]: member["note"] for member in planned.json["members"]}
+    assert set(notes) == {*SIZES, "emptied", "never"}
+    assert "64 dimensions instead of 48" in notes["emptied"] and "left as it is" in notes["never"]
+    assert planned.json["records"] == sum(SIZES.values())
+    assert everything(folder) == before and not (manifest.parent / ".reembed").exists()
+
+    ran = command("run", manifest, "--json")
+    assert ran.code == 0, ran.err
+    assert states(ran.json) == dict.fromkeys([*SIZES, "emptied"], "verified")
+    assert ran.json["verdict"]["passed"] and ran.json["exported"] == sum(SIZES.values())
+    assert ran.json["spent"]["tokens"] > 0
+    assert {name: everything(folder)[name] for name in before} == before
+
+    ids = names_in(f"chroma:{folder}")
+    swapped = command("swap", manifest, "--yes", "--json")
+    assert swapped.code == 0, swapped.err
+    assert swapped.json["together"] == "all names move in one transaction"
+    now = names_in(f"chroma:{folder}")
+    for name in (*SIZES, "emptied"):
+        assert now[name] != ids[name]
+        assert everything(folder)[name] == before[name]
+    assert (now["never"], now["scratch"]) == (ids["never"], ids["scratch"])
+    assert {model_of(folder, name) for name in SIZES} == {"new"}
+    assert command("verify", manifest).code == 0
+    with chroma(folder) as client:  # an emptied collection takes the new model's vectors
+        emptied = client.get_collection("emptied", embedding_function=None)
+        emptied.add(ids=["r1"], documents=[sentence(1)], embeddings=[vector_of("new", sentence(1))])
+
+    again = command("run", manifest, "--json")
+    assert again.code == 0 and again.json["unchanged"] and again.json["state"] == "swapped"
+    back = command("rollback", manifest, "--yes", "--json")
+    assert back.code == 0, back.err
+    found = names_in(f"chroma:{folder}")
+    assert {name: found[name] for name in ids if name in before} == {n: ids[n] for n in before}
+    assert {model_of(folder, name) for name in (*SIZES, "emptied")} == {"old"}
+    assert command("status", manifest, "--json").json["state"] == "rolled back"
+
+    assert command("swap", manifest, "--yes").code == 0
+    cleaned = command("clean", manifest, "--yes", "--json")
+    assert cleaned.code == 0, cleaned.err
+    assert set(names_in(f"chroma:{folder}")) == set(before)
+    assert {model_of(folder, name) for name in (*SIZES, "emptied")} == {"new"}
+    assert command("status", manifest, "--json").json["state"] == "cleaned"
+
+
+def test_every_blocked_collection_is_named_and_nothing_is_begun(
+    manifest: Path, folder: Path, command: Command
+) -> None:
+    with chroma(folder) as client:
+        for name in ("beta", "gamma"):
+            client.create_collection(f"{name}__counting_model-new-64", embedding_function=None)
+    for step in ("plan", "run"):
+        refused = command(step, manifest, "--json")
+        assert refused.code == 5
+        told = refused.json["error"]["message"]
+        assert "beta: the target collection" in told and "gamma: the target collection" in told
+        assert "alpha:" not in told and "source.except" in refused.json["error"]["hint"]
+    assert not list((manifest.parent / ".reembed").glob("move/2*"))
+    exceptions = ["scra*", "beta", "gamma", "*__counting_model-new-64"]
+    path = write_group_manifest(
+        manifest.parent, f"chroma:{folder}", source__except=exceptions
+    )  # the hint
+    assert command("run", path).code == 0
+
+
+def test_names_patterns_and_what_matches_nothing(
+    tmp_path: Path, folder: Path, command: Command
+) -> None:
+    def members(collections: Any, **changes: Any) -> Any:
+        path = write_group_manifest(tmp_path, f"chroma:{folder}", collections, **changes)
+        found = command("plan", path, "--json")
+        return found.json.get("error") or {m["collection"] for m in found.json["members"]}
+
+    assert members(["alpha", "*mma"]) == {"alpha", "gamma"}
+    assert members("?eta") == {"beta"}
+    assert members("[ab]*", source__except="alpha") == {"beta"}
+    assert "matches 'Alpha', 'x*'" in members(["Alpha", "x*", "beta"])["message"]
+    assert "nothing to move" in members(["alpha"], source__except=["a*"])["message"]
+    assert "all of the collections are empty" in members(["never"])["message"]
+
+
+def test_a_key_of_one_collection_is_refused(tmp_path: Path, command: Command) -> None:
+    for change in ({"target__collection": "x"}, {"swap__live": "x"}, {"source__collection": "x"}):
+        path = write_group_manifest(tmp_path, "chroma:./db", **change)
+        if "source__collection" in change:
+            path.write_text(
+                path.read_text().replace("collections:", "collection: x\n  collections:")
+            )
+        assert command("plan", path).code == 5
+    path = write_group_manifest(tmp_path, "chroma:./db")
+    path.write_text(path.read_text().replace("collections: '*'", "except: a"))
+    assert "source.except" in command("plan", path).err
+
+
+def test_one_that_appears_is_taken_in_and_one_that_goes_is_left_out(
+    manifest: Path, folder: Path, command: Command
+) -> None:
+    assert command("run", manifest).code == 0
+    with chroma(folder) as client:
+        plain_collection(client, "delta", 4)
+        client.delete_collection("beta")
+    told = command("status", manifest, "--json").json["messages"]
+    assert any("delta" in message and "`reembed run` takes them in" in message for message in told)
+    ran = command("run", manifest, "--json")
+    assert ran.code == 0, ran.err
+    assert set(states(ran.json)) == {"alpha", "gamma", "emptied", "delta"}
+    assert any("left out: 'beta'" in message for message in ran.json["messages"])
+    assert command("swap", manifest, "--yes").code == 0
+    assert {model_of(folder, name) for name in ("alpha", "gamma", "delta")} == {"new"}
+    with chroma(folder) as client:
+        plain_collection(client, "late", 2)
+    told = command("run", manifest, "--json").json["messages"]
+    assert any("'late'" in message and "another `name`" in message for message in told)
+
+
+def test_a_cap_is_of_all_together(tmp_path: Path, folder: Path, command: Command) -> None:
+    path = write_group_manifest(tmp_path, f"chroma:{folder}", embed__max_tokens_total=600)
+    refused = command("plan", path, "--json")
+    assert refused.code == 5 and "embed.max_tokens_total" in refused.json["error"]["message"]
+
+
+def test_one_that_may_not_move_keeps_all_where_they_are(
+    manifest: Path, folder: Path, command: Command
+) -> None:
+    assert command("run", manifest).code == 0
+    ids = names_in(f"chroma:{folder}")
+    with chroma(folder) as client:
+        client.delete_collection("beta")
+        plain_collection(client, "beta", 7)
+    refused = command("swap", manifest, "--yes", "--json")
+    assert refused.code == 5 and "beta" in refused.json["error"]["message"]
+    now = names_in(f"chroma:{folder}")
+    assert {name: now[name] for name in ids if name != "beta"} == {
+        name: id for name, id in ids.items() if name != "beta"
+    }
+
+
+def test_one_report_with_a_line_each(manifest: Path, command: Command) -> None:
+    assert command("run", manifest).code == 0
+    shown = command("report", manifest, "--markdown").out
+    assert all(f"| {name} |" in shown for name in (*SIZES, "emptied"))
+    run = RunDir.latest(Manifest.load(manifest).state_dir)
+    assert run is not None
+    page = (run.path / "report.html").read_text()
+    links = [part.split('"')[0] for part in page.split('href="')[1:]]
+    assert len(links) == 4 and all((run.path / link).is_file() for link in links)
