@@ -248,12 +248,17 @@ def _nothing(name: str) -> Any:
 
 
 def _step(work: Path, call: str, notes: list[str]) -> Any:
+    from reembed.errors import UnreachableError
     from reembed.manifest import Manifest
     from reembed.migration import Migration
 
     start = time.monotonic()
     migration = Migration(Manifest.load(work / scene.MANIFEST))
-    result = eval(f"migration.{call}", {"migration": migration}).to_dict()
+    try:
+        result = eval(f"migration.{call}", {"migration": migration}).to_dict()
+    except UnreachableError as error:  # "run again": at times Chroma's own threads collide
+        notes.append(f"{call} again, after: {error}")
+        result = eval(f"migration.{call}", {"migration": migration}).to_dict()
     keys = ("caught_up", "swept", "conflicts", "lost", "gap_seconds", "messages", "state")
     told = {key: result[key] for key in keys if result.get(key)}
     notes.append(f"{call} {time.monotonic() - start:.1f} s {json.dumps(told)}")
