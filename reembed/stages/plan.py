@@ -178,7 +178,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     can_point = source_store.cutover is not None and "pointer" in source_store.cutover.kinds
     warnings.append(_application_warning(source, dimensions, swap, can_point))
     mem0 = examine(manifest, source, dimensions)
-    warnings += [Problem(text) for text in history]
+    warnings += [Problem(text) for text in (*history, *mem0.notes)]
     blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
     if manifest.target_url != manifest.source.url:
         warnings.append(LEASE_IN_SOURCE)

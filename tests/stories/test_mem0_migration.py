@@ -151,6 +151,8 @@ def test_a_configuration_that_does_not_fit_is_refused_before_anything_is_done(
         return " ".join(problem.message for problem in plan.blockers)
 
     assert blockers(fitting) == ""
+    assert blockers(narrow) == "", "it is the new model's, which the swap makes fit"
+    narrow["embedder"]["config"]["model"] = "another"
     assert "gives vectors of 768 dimensions" in blockers(narrow)
     assert "reads the collection 'others'" in blockers(other)
     prefixed = blockers(fitting, query_prefix="search_query: ")

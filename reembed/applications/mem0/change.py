@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pprint
 import re
 from typing import Any
@@ -18,6 +19,7 @@ from reembed.manifest.secrets import is_secret
 from reembed.redaction import redacted_values
 from reembed.redaction.forms import is_secret_name
 
+OLLAMA_DEFAULT = "http://127.0.0.1:11434"
 FIXED = frozenset({"text-embedding-ada-002"})
 """OpenAI's models that refuse to be asked for dimensions."""
 
@@ -69,9 +71,11 @@ def _changed_embedder(old: dict[str, Any], model: Model, width: int) -> dict[str
     asked = model.dimensions is not None and model.name not in FIXED
     if asked or model.provider == "ollama":
         settings["embedding_dims"] = width
-    settings.pop(address, None)
+    known = settings.pop(address, None)
     if model.base_url is not None:
         settings[address] = model.base_url
+    elif model.provider == "ollama":  # left out, mem0 would ask the container that it is in
+        settings[address] = known or os.environ.get("OLLAMA_HOST") or OLLAMA_DEFAULT
     if model.provider == "openai" and model.api_key_env is not None:
         settings["api_key"] = f"${{{model.api_key_env}}}"
     return {"provider": model.provider, "config": settings}

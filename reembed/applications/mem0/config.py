@@ -191,7 +191,10 @@ def _embedder(data: dict[str, Any], path: Path) -> Model:
     if not isinstance(provider, str) or provider not in EMBEDDERS:
         raise PreflightError(
             f"{path}: embedder.provider is {_shown(provider)}, which reembed cannot call",
-            f"Known: {', '.join(sorted(EMBEDDERS))}.",
+            f"Known: {', '.join(sorted(EMBEDDERS))}. With another, leave source.mem0.config out "
+            "(source.mem0.history may stay), give the old model as source.model by a provider of "
+            "reembed's, e.g. openai with base_url or python, and write the new configuration "
+            "yourself.",
         )
     default, address = EMBEDDERS[provider]
     settings = _section(section, "config", path, "embedder.") if section.get("config") else {}

@@ -41,7 +41,9 @@ def living_memories(history_db: Path) -> list[str]:
 def refuse_fresh_database(
     history_db: Path, living: Sequence[str], missing: Sequence[str], table: str, held: int
 ) -> None:
-    """Refuse a table that lacks more than LOST_SHARE of the memories that live.
+    """Refuse a table that lacks more than LOST_SHARE of the memories that live, and more than it
+    holds. One that holds more than a history misses was restored beside a history that was begun
+    anew, as in a new container: the memories that it lacks are few, and told by the caller.
 
     Args:
         living: what `living_memories` gave.
@@ -51,7 +53,7 @@ def refuse_fresh_database(
     Raises:
         PreflightError: it is a fresh database, or another one.
     """
-    if len(missing) > LOST_SHARE * len(living):
+    if len(missing) > LOST_SHARE * len(living) and len(missing) > held:
         raise PreflightError(
             f"{history_db} knows {len(living):,} living memories, and {len(missing):,} of them are "
             f"not in the table {table}, which holds {held:,}: mem0 was pointed to a fresh "

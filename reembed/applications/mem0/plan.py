@@ -27,6 +27,8 @@ from reembed.stores.values import CollectionInfo
 FEW = 5
 CONFIG_FILE = "mem0-config"
 """The configuration to deploy, in the run directory; its suffix is that of the one given."""
+CONFIG_BEFORE = "mem0-config-before"
+"""The one for the old model, where the one given is the new model's already."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,28 @@ class Examined:
             given.
         suffix: of the file that the configuration was read from.
         blockers: refusals, with their ways out.
+        notes: what is worth knowing.
     """
 
     changed_config: str | None = None
     suffix: str = ""
     blockers: list[PreflightError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+AT_TARGET = (
+    "{}: mem0 is set to {} already, and its tables are not: its search, add and update fail until "
+    "the swap, which mends them. What made the old vectors is not in this file: give it as "
+    "source.model, or the models are not compared, and no configuration is written for a rollback"
+)
+
+
+def _is_at_target(config: Mem0Config, manifest: Manifest) -> bool:
+    """Whether the application is configured with the new model already."""
+    has, wanted = config.embedder, manifest.model
+    return (has.provider, has.name.removesuffix(":latest")) == (
+        wanted.provider, wanted.name.removesuffix(":latest")
+    )  # fmt: skip
 
 
 def old_model(manifest: Manifest) -> Model | None:
@@ -50,7 +69,8 @@ def old_model(manifest: Manifest) -> Model | None:
     files = manifest.source.mem0
     if files is None or files.config is None:
         return None
-    return read_config(Path(files.config)).embedder
+    config = read_config(Path(files.config))
+    return None if _is_at_target(config, manifest) else config.embedder
 
 
 def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) -> list[str]:
@@ -77,7 +97,8 @@ def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) ->
         return []
     return [
         f"{history} knows {len(missing):,} living memories that {source.name} lacks, e.g. "
-        f"{', '.join(missing[:FEW])}: they were deleted otherwise than by mem0, or lost"
+        f"{', '.join(missing[:FEW])}: they were deleted otherwise than by mem0, lost, or written "
+        "to another database since this one was dumped (docs/mem0.md merges such)"
     ]
 
 
@@ -95,13 +116,17 @@ def examine(manifest: Manifest, source: CollectionInfo, dimensions: int) -> Exam
     if files is None or files.config is None:
         return Examined()
     config = read_config(Path(files.config))
-    blockers = _misfits(config, source)
+    at_target = _is_at_target(config, manifest)
+    blockers = _misfits(config, source, fits=not at_target)
     text = None
     try:
         text = changed_config(config, manifest.model, dimensions)
     except PreflightError as error:
         blockers.append(error)
-    return Examined(text, config.path.suffix, blockers)
+    notes = []
+    if at_target and source.dimensions != dimensions:
+        notes.append(AT_TARGET.format(config.path, config.embedder.name))
+    return Examined(text, config.path.suffix, blockers, notes)
 
 
 def prepare(
@@ -126,6 +151,12 @@ def prepare(
         return None
     path = folder / f"{CONFIG_FILE}{found.suffix}"
     write_atomic(path, found.changed_config.encode())
+    files, old = manifest.source.mem0, manifest.source.model
+    assert files is not None and files.config is not None, "it was changed"
+    config = read_config(Path(files.config))
+    if old is not None and _is_at_target(config, manifest):
+        before = changed_config(config, old, source.dimensions)
+        write_atomic(folder / f"{CONFIG_BEFORE}{found.suffix}", before.encode())
     return path
 
 
@@ -136,11 +167,20 @@ def application_config(manifest: Manifest, folder: Path, action: str) -> Path | 
     if files is None or files.config is None:
         return None
     given = Path(files.config)
-    return given if action == "rollback" else folder / f"{CONFIG_FILE}{given.suffix}"
+    if action != "rollback":
+        return folder / f"{CONFIG_FILE}{given.suffix}"
+    if not _is_at_target(read_config(given), manifest):
+        return given
+    before = folder / f"{CONFIG_BEFORE}{given.suffix}"
+    return before if before.exists() else None
 
 
-def _misfits(config: Mem0Config, source: CollectionInfo) -> list[PreflightError]:
-    """Why a configuration is not that of the application which reads this collection."""
+def _misfits(config: Mem0Config, source: CollectionInfo, *, fits: bool) -> list[PreflightError]:
+    """Why a configuration is not that of the application which reads this collection.
+
+    Args:
+        fits: whether its embedder should fit the tables as they are.
+    """
     found = []
     if config.collection != source.name.rpartition(".")[2]:
         found.append(
@@ -160,7 +200,7 @@ def _misfits(config: Mem0Config, source: CollectionInfo) -> list[PreflightError]
                 "that mem0 reads.",
             )
         )
-    if source.dimensions is not None:
+    if source.dimensions is not None and fits:
         try:
             check(config, source.dimensions, table=source.name)
         except PreflightError as error:

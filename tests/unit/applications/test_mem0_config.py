@@ -276,15 +276,20 @@ class TestCheck:
 class TestChanged:
     @pytest.mark.parametrize("suffix", [".json", ".yaml", ".py"])
     def test_embedder_and_width_change_and_secrets_become_names(
-        self, tmp_path: Path, suffix: str
+        self, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.delenv("OLLAMA_HOST", raising=False)
         text = changed_config(read(tmp_path, FULL, suffix), NOMIC)
         assert KEY not in text and PASSWORD not in text and "12345678" not in text
         new = READERS[suffix](text)
         expected = changed(
             embedder={
                 "provider": "ollama",
-                "config": {"model": "nomic-embed-text", "embedding_dims": 768},
+                "config": {
+                    "model": "nomic-embed-text",
+                    "embedding_dims": 768,
+                    "ollama_base_url": "http://127.0.0.1:11434",
+                },
             },
             vector_store__config__embedding_model_dims=768,
             vector_store__config__password="${PGPASSWORD}",
@@ -293,7 +298,8 @@ class TestChanged:
         )
         assert new == expected
         assert list(new) == list(READERS[suffix](WRITERS[suffix](FULL))), "keys keep their order"
-        assert read(tmp_path, text, suffix).embedder == NOMIC
+        written = NOMIC.model_copy(update={"base_url": "http://127.0.0.1:11434"})
+        assert read(tmp_path, text, suffix).embedder == written
 
     def test_the_same_provider_keeps_its_other_settings(self, tmp_path: Path) -> None:
         config = read(tmp_path, changed(embedder__config__http_client_proxies="http://proxy"))
@@ -379,6 +385,7 @@ class TestHistory:
         said = refusal(lambda: refuse_fresh_database(path, ids, ids[4:], "memories", 4))
         assert "10 living memories" in said and "6 of them" in said and "holds 4" in said
         assert "fresh database" in said
+        refuse_fresh_database(path, ids, ids, "memories", 10)  # restored, the history begun anew
 
     def test_an_empty_history_says_nothing(self, tmp_path: Path) -> None:
         path = history(tmp_path / "h.db", [])
