@@ -234,7 +234,7 @@ def _hook(kill: Kill) -> None:
 def _note_checks(log: Path) -> None:
     """A plan, a verification, and rollback's look at the old model embed some texts on purpose.
     What they were served is told apart by what the server had served when they began and ended."""
-    from reembed.sync import build
+    from reembed import migration
     from reembed.sync.old_vectors import OldVectors
     from reembed.verify.gates import Verification
 
@@ -259,7 +259,7 @@ def _note_checks(log: Path) -> None:
         setattr(Verification, name, noted(getattr(Verification, name)))
     template = OldVectors.__dict__["old_template"]
     template.func = noted(template.func)
-    functions = vars(build)
+    functions = vars(migration)
     functions["make_plan"] = noted(functions["make_plan"])  # it measures the speed
 
 
