@@ -17,7 +17,7 @@ from reembed.cutover.move import (
     swap_kind,
     variables_of,
 )
-from reembed.errors import LockedError, LossError, PreflightError
+from reembed.errors import LockedError, LossError, PreflightError, ReembedError
 from reembed.records import SHARD_ROWS, chunked
 from reembed.results import SwapResult
 from reembed.run import events
@@ -31,6 +31,7 @@ from reembed.sync.difference import find_late
 from reembed.sync.live_name import refuse_third
 from reembed.sync.recover import LOST_AFTER_ROLLBACK, settle, way_back_of
 from reembed.sync.sweep import SWEEP_SECONDS
+from reembed.verify.parked import check_parked, parked_is_off
 
 STILL_WRITTEN_BACK = (
     "the new collection is still written to, through handles that were opened before the rollback: "
@@ -52,7 +53,7 @@ def rollback_run(s: Session, dry_run: bool) -> SwapResult:
     kind = swap_kind(s)
     refuse_third(s)
     if dry_run:
-        return with_losses(s, outcome(s, "rollback", False, kind))
+        return _dry_run(s, kind)
     old_id = s.old.id
     if s.old.describe() is None:
         raise PreflightError(
@@ -62,7 +63,7 @@ def rollback_run(s: Session, dry_run: bool) -> SwapResult:
     variables = variables_of(s, "rollback")
     if s.new.describe() is None:
         return _back_without_new(s, kind, variables)
-    way_back, before = way_back_of(s), CarriedBack()
+    way_back, before, mended = way_back_of(s), CarriedBack(), list[str]()
     if s.run.history.rollback_unfinished:
         receipt = moving.receipt_of(s, "rollback")
         late = way_back.carry_late()
@@ -75,12 +76,13 @@ def rollback_run(s: Session, dry_run: bool) -> SwapResult:
         late = way_back.carry_late()
     else:
         refuse_emptied_old(s)
+        mended = check_parked(s)
         if s.run.history.pending_move is None:
             run_before(s, variables)
         settle(s, embedding=False)
         receipt, late = _move_back_held(s, kind, way_back, before)
     let_writes_go(s)
-    messages = _carry_late_until_quiet(way_back, late)
+    messages = [*mended, *_carry_late_until_quiet(way_back, late)]
     messages += _left_messages(late) + run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=late.carried))
     return replace(
@@ -89,6 +91,15 @@ def rollback_run(s: Session, dry_run: bool) -> SwapResult:
         gap_seconds=receipt.gap_seconds,
         messages=messages,
     )  # fmt: skip
+
+
+def _dry_run(s: Session, kind: SwapPlan) -> SwapResult:
+    result = with_losses(s, outcome(s, "rollback", False, kind))
+    try:
+        return replace(result, messages=[*result.messages, *parked_is_off(s)])
+    except ReembedError as error:
+        told = f"the old collection's vectors could not be looked at: {error.message}"
+        return replace(result, messages=[*result.messages, told])
 
 
 def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> SwapResult:

@@ -159,6 +159,13 @@ class Recheck(Event):
     watermark: None = None
 
 
+class ParkedMended(Event):
+    """On a person's word, so many records of the old collection got their exported vectors back."""
+
+    event = "parked-mended"
+    records: Count
+
+
 class ResyncBegun(Event):
     """The shadow, which a rollback left, is about to be made what the shards say again."""
 
