@@ -57,7 +57,7 @@ QUARANTINE = RunFile(
 IDS = RunFile("ids.parquet", "the list of the source's ids", "`reembed run` makes it again.")
 CARRIED = RunFile(
     "carried-back.parquet", "the list of what went back",
-    "Move it away and run the same command again: both collections are compared again.",
+    "The next rollback or sweep makes it again: both collections are compared again.",
 )  # fmt: skip
 SPENDING = RunFile(
     "spending.jsonl", "what the run has spent",

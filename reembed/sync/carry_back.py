@@ -8,7 +8,7 @@ came to the new collection even later, through handles that an application still
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -21,7 +21,7 @@ from reembed.run import events
 from reembed.run.ledger import UNKNOWN
 from reembed.run.loss import Loss, LossGuard, loss_in, worst
 from reembed.stores.collection import Collection
-from reembed.sync.carry_back_log import Hashes, read_carried, write_carried
+from reembed.sync.carry_back_log import Hashes, known_carried, write_carried
 from reembed.sync.difference import find_difference
 from reembed.sync.grouped_writes import write_together
 from reembed.sync.old_vectors import OldVectors
@@ -64,10 +64,11 @@ class CarriedBack:
 
 @dataclass
 class WayBack(OldVectors):
-    """The two collections of a swap, and what it takes to bring rows from new to old."""
+    """The two collections of a swap, what it takes to bring rows back, and how to tell of it."""
 
     new: Collection
     guard: LossGuard
+    note: Callable[[str], None]
 
     def carry(self) -> CarriedBack:
         """Carry what was written since the swap into the old collection, before it goes live.
@@ -142,7 +143,7 @@ class WayBack(OldVectors):
     def _known(self) -> dict[str, Hashes]:
         """What was carried back. Of what a killed call has displaced nothing is known but what the
         old collection held: it has to be looked at again, whatever it is in the new one."""
-        known, displaced = read_carried(self.run), self.run.history.displaced_back
+        known, displaced = known_carried(self.run, self.note), self.run.history.displaced_back
         before = self._carried(displaced, known)
         return known | {id: (UNKNOWN, before[id][1]) for id in displaced}
 

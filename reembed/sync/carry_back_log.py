@@ -7,13 +7,15 @@ the way back has come to its end, its absence is nobody's deletion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file
+from reembed.disk import atomic_file, write_errors
+from reembed.errors import DamagedError
 from reembed.run import files
 from reembed.run.directory import RunDir
 
@@ -40,6 +42,23 @@ def read_carried(run: RunDir) -> dict[str, Hashes]:
     return files.read(run.path / CARRIED_FILE, files.CARRIED, _parse) or {}
 
 
+def known_carried(run: RunDir, note: Callable[[str], None]) -> dict[str, Hashes]:
+    """As `read_carried`; where the list cannot be read it is begun anew, and that is noted.
+
+    Without it both collections are compared record by record: what is the same in both needs no
+    list. Only where the old collection has deleted what was carried to it does that look like a
+    late write of the new one, and the record is kept, since to keep it loses nothing.
+    """
+    try:
+        return read_carried(run)
+    except DamagedError as error:
+        note(
+            f"{error.message}. Both collections are compared again; a record that was carried back "
+            "and deleted from the old collection since then counts as one that came late"
+        )
+        return {}
+
+
 def _parse(path: Path) -> dict[str, Hashes]:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         columns = file.read().cast(CARRIED_SCHEMA).to_pydict()
@@ -48,7 +67,11 @@ def _parse(path: Path) -> dict[str, Hashes]:
 
 
 def write_carried(run: RunDir, known: Mapping[str, Hashes]) -> None:
-    """Write the list."""
+    """Write the list, in place of whatever stands there."""
+    path = run.path / CARRIED_FILE
+    if path.is_dir() and not path.is_symlink():  # no file can take the place of a folder
+        with write_errors(path):
+            path.rename(path.with_name(f"{CARRIED_FILE}.{secrets.token_hex(4)}.damaged"))
     columns = [list(known), *([pair[side] for pair in known.values()] for side in (0, 1))]
-    with atomic_file(run.path / CARRIED_FILE) as file:
+    with atomic_file(path) as file:
         pq.write_table(pa.table(columns, schema=CARRIED_SCHEMA), file, write_page_checksum=True)

@@ -139,4 +139,5 @@ def way_back_of(s: Session) -> WayBack:
     return WayBack(
         s.run, s.old.whole, s.ledger, s.template,
         lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.new, s.loss_guard,
+        s.progress.note,
     )  # fmt: skip

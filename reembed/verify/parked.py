@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reembed.embedders.evidence import SAME
 from reembed.errors import LossError
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import Shard
 from reembed.session import Session
-from reembed.sync.old_vectors import OLD_MODEL_COSINE
 from reembed.verify.shadow import SAMPLE, SHARDS, SHOWN
 
 
@@ -134,10 +134,10 @@ def _alike(s: Session, served: Vectors, wanted: Vectors) -> npt.NDArray[np.bool_
     """Whether vectors `(n, d) float32` are of the same text: what an application writes again with
     the same model differs by far less, vectors of two texts by far more."""
     zero = ~wanted.any(axis=1) & ~served.any(axis=1)
-    alike = (cosine_rows(served, wanted) >= OLD_MODEL_COSINE) | zero
+    alike = (cosine_rows(served, wanted) >= SAME) | zero
     if s.source.metric != "cosine":
         a, b = np.linalg.norm(served, axis=1), np.linalg.norm(wanted, axis=1)
-        alike &= np.abs(a - b) <= (1 - OLD_MODEL_COSINE) * np.maximum(a, b)
+        alike &= np.abs(a - b) <= (1 - SAME) * np.maximum(a, b)
     return np.asarray(alike)
 
 

@@ -373,21 +373,36 @@ def test_what_only_looks_names_the_file(tmp_path: Path, database: Path, command:
     assert not any(str(file) in line for line in command("status", path, "--json").json["messages"])
 
 
-def test_a_damaged_list_of_what_went_back_is_named_with_a_way_out(
-    tmp_path: Path, database: Path
+@pytest.mark.parametrize("kind", ["cut", "folder"])
+def test_a_damaged_list_of_what_went_back_is_made_again(
+    tmp_path: Path, database: Path, command: Command, kind: str
 ) -> None:
     path, ids = moved(tmp_path, database)
     with collection(database, ids.new) as docs:
         put(docs, "r25", "after the swap", "new")
+        put(docs, "added", "after the swap too", "new")
     migration(path).rollback()
     expected = records(database, ids.old)
-    file = harm(path, "cut", "carried-back.parquet")
-    with pytest.raises(DamagedError, match=r"carried-back\.parquet") as caught:
-        migration(path).sweep()
-    assert "Move it away" in caught.value.hint
-    file.rename(file.with_suffix(".bak"))
-    assert migration(path).sweep().swept == 0
-    assert records(database, ids.old) == expected
+    file = run_dir(path).path / "carried-back.parquet"
+    if kind == "folder":
+        file.unlink()
+        (file / "inside").mkdir(parents=True)
+    else:
+        harm(path, "cut", file.name)
+    with collection(database, ids.new) as docs:
+        put(docs, "late", "came late", "new")
+    assert command("clean", path, "--yes").code == 5, "it would be lost"
+    ended = command("sweep", path, "--json")
+    assert (ended.code, ended.json["swept"]) == (0, 1)
+    assert "carried-back.parquet: the list of what went back is damaged" in ended.err
+    assert "compared again" in ended.err
+    now = records(database, ids.old)
+    assert now.pop("late")[0] == "came late"
+    assert now == expected
+    again = command("sweep", path, "--json")
+    assert (again.json["swept"], "damaged" in again.err) == (0, False)
+    assert migration(path).clean().done
+    assert records(database, ids.old).keys() == {*expected, "late"}
 
 
 def test_a_damaged_quarantine_list_is_made_again(tmp_path: Path, database: Path) -> None:
