@@ -387,6 +387,30 @@ FORBIDDEN: dict[str, tuple[str, str]] = {
         VIEW + "CREATE INDEX by_l2 ON docs USING hnsw (embedding vector_l2_ops)",
         "the vector column has several indexes: by_l2, docs_by_vector",
     ),
+    "index of some vectors": (
+        VIEW + "DROP INDEX docs_by_vector; CREATE INDEX part ON docs USING hnsw (embedding "
+        "vector_cosine_ops) WHERE id > 3",
+        "the index part of the vector column is of some rows alone",
+    ),
+    "index of shorter numbers": (
+        VIEW + "DROP INDEX docs_by_vector; CREATE INDEX half ON docs USING hnsw "
+        "((embedding::halfvec(48)) halfvec_cosine_ops)",
+        "the index half of the vector column is of an expression",
+    ),
+    "index of another kind": (
+        VIEW + "DROP INDEX docs_by_vector; CREATE INDEX l1 ON docs USING hnsw (embedding "
+        "vector_l1_ops)",
+        "the index l1 of the vector column is of the kind hnsw (vector_l1_ops)",
+    ),
+    "comment on an index of vectors": (
+        VIEW + "COMMENT ON INDEX docs_by_vector IS 'ours'",
+        "the index docs_by_vector of the vector column is commented",
+    ),
+    "settings of the vector column": (
+        VIEW + "ALTER TABLE docs ALTER embedding SET STORAGE PLAIN, ALTER embedding SET STATISTICS "
+        "7, ALTER embedding SET (n_distinct = -1)",
+        "the vector column has settings of its own: STORAGE, STATISTICS, n_distinct=-1",
+    ),
 }  # fmt: skip
 
 

@@ -267,7 +267,7 @@ SURROUNDINGS: dict[str, Case] = {
         "ALTER TABLE docs ALTER embedding SET STORAGE PLAIN, ALTER embedding SET STATISTICS 7, "
         "ALTER embedding SET (n_distinct = -1), ALTER content SET STORAGE EXTERNAL, ALTER content "
         "SET STATISTICS 9, ALTER content SET COMPRESSION pglz",
-        "embedding",
+        "settings of its own",
     ),
     "foreign key to it": Case(
         "CREATE TABLE notes (doc bigint REFERENCES docs ON DELETE CASCADE); INSERT INTO notes "

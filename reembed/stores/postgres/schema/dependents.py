@@ -91,6 +91,23 @@ UNION ALL SELECT 'the vector column has several indexes: ' || string_agg(c.relna
   c.relname) FROM (SELECT DISTINCT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND
   refobjid = %(oid)s AND refobjsubid = %(column)s) JOIN pg_class c ON c.oid = objid AND
   relkind = 'i' HAVING count(*) > 1
+UNION ALL SELECT 'the index ' || c.relname || ' of the vector column is ' || CASE
+  WHEN NOT indisvalid THEN 'not valid' WHEN indpred IS NOT NULL THEN 'of some rows alone'
+  WHEN indexprs IS NOT NULL THEN 'of an expression'
+  WHEN c.reltablespace <> 0 THEN 'in a tablespace of its own'
+  WHEN obj_description(c.oid, 'pg_class') IS NOT NULL THEN 'commented'
+  ELSE 'of the kind ' || amname || ' (' || opcname || ')' END
+  FROM pg_index i JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam
+  JOIN pg_opclass o ON o.oid = indclass[0] WHERE indrelid = %(oid)s AND EXISTS (SELECT FROM
+  pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = indexrelid AND d.refobjid =
+  indrelid AND d.refobjsubid = %(column)s) AND (NOT indisvalid OR indpred IS NOT NULL OR indexprs
+  IS NOT NULL OR c.reltablespace <> 0 OR obj_description(c.oid, 'pg_class') IS NOT NULL OR amname
+  NOT IN ('hnsw', 'ivfflat') OR opcname !~ '_(cosine|l2|ip)_ops$')
+UNION ALL SELECT 'the vector column has settings of its own: ' || concat_ws(', ', CASE WHEN
+  attstorage <> typstorage THEN 'STORAGE' END, CASE WHEN attstattarget >= 0 THEN 'STATISTICS' END,
+  array_to_string(attoptions, ', ')) FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+  WHERE attrelid = %(oid)s AND attnum = %(column)s AND (attstorage <> typstorage OR attstattarget
+  >= 0 OR attoptions IS NOT NULL)
 UNION ALL SELECT 'the vector column has grants of its own' FROM pg_attribute
   WHERE attrelid = %(oid)s AND attnum = %(column)s AND attacl IS NOT NULL
 UNION ALL SELECT 'the vector column has a security label of ' || provider FROM pg_seclabel
