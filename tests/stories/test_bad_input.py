@@ -376,7 +376,7 @@ def test_a_state_that_is_a_file(refused: Check, tmp_path: Path, database: Path) 
     ("changes", "key"),
     [
         ({"model__name": "counting_model:other", "model__dimensions": 48}, "model.name"),
-        ({"text": "{id} {document}"}, "text was '{document}'"),
+        ({"text": "{id} {document}"}, "another manifest: text differ"),
         ({"target__metric": "l2"}, "target.metric"),
         ({"source__where": {"n": 1}}, "source.where"),
     ],

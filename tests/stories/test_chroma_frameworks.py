@@ -153,7 +153,8 @@ def test_records_of_open_webui_are_told_and_sent_with_blanks(
     assert [one.hint for one in told if "open-webui" in one.message] == [
         "Say line_breaks: space, beside text."
     ]
-    moving = manifest(tmp_path, embedder, "file-1", line_breaks="space")
+    unasked = {"model": None}  # the old model, which is asked for the document as it is, too
+    moving = manifest(tmp_path, embedder, "file-1", line_breaks="space", source=unasked)
     assert not [one for one in moving.plan().warnings if "open-webui" in one.message]
     before = embedder.served[text]
     moving.run(until="embed")

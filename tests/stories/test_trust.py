@@ -315,15 +315,15 @@ def test_plan_shows_what_is_not_believed_and_what_to_write_makes_it_so(
         one for one in shown.json["warnings"] if "its word is not enough" in one["message"]
     ]
     assert "not believed, see below" in command("plan", path).out
+    assert watch.reached == []
     written = json.loads(warning["hint"].partition("model: ")[2])
     write_manifest(tmp_path, f"chroma:{folder}", model=model, source__model=written)
     again = command("plan", path, "--json")
     assert not [one for one in again.json["warnings"] if "not enough" in one["message"]]
-    assert watch.reached == []
+    assert [one for one in watch.reached if one.startswith("host")], "now it is asked"
     found, note = old_model(Manifest.load(path))
     assert found is None
     assert "cannot be called" in note, "the server answers 401"
-    assert [one for one in watch.reached if one.startswith("host")], "now it is asked"
 
 
 def test_a_drafted_manifest_holds_a_stores_words_in_one_comment(

@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from reembed.stores.chroma import sqlite_process
+
+SQLITE_PROCESS = sqlite_process.CODE
+"""An argument of the process that opens chroma.sqlite3 for us, which is reembed's own."""
 SECRET = "canary-8f1d-the-value-of-a-variable"
 
 
@@ -47,7 +51,8 @@ class Watch:
         elif name == "import" and str(arguments[0]).startswith("canary"):
             self.reached.append(f"module: {arguments[0]}")
         elif name in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
-            self.reached.append(f"program: {arguments[0]}")
+            if name != "subprocess.Popen" or SQLITE_PROCESS not in arguments[1]:
+                self.reached.append(f"program: {arguments[0]}")
         elif name == "socket.connect" and arguments[1][1:2] == (self._server.server_port,):
             self.reached.append(f"host: {arguments[1]}")
 

@@ -26,7 +26,7 @@ from typing import Any
 from reembed import errors
 
 _ROOT = Path(__file__).parents[3]
-_CODE = (
+CODE = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from reembed.stores.chroma.sqlite_process import serve; serve()"
 )
@@ -89,7 +89,7 @@ class SqliteProcess:
             self.end()
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-W", "ignore", "-c", _CODE, str(_ROOT)],
+                [sys.executable, "-I", "-S", "-W", "ignore", "-c", CODE, str(_ROOT)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
             )  # fmt: skip
         assert self._process.stdin is not None
