@@ -8,6 +8,7 @@ there, and once more with the disk mended. In the end everything is as if nothin
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -271,7 +272,7 @@ def check_refusal(outcome: Outcome, place: Place, step: str) -> None:
     assert outcome.code in (5, 7), told
     error = outcome.json["error"]
     name = Path(place.path).name
-    known = [part for part in name.replace("KEY", "").split("N") if part not in ("RU", "")]
+    known = [part for part in re.split("KEY|N", name) if part not in ("RU", "")]
     if place.operation != "chroma":
         assert all(part in error["message"] for part in known), told
     assert "disk" in error["hint"] or "space" in error["hint"] or "right to write" in error["hint"]
