@@ -82,6 +82,7 @@ def models() -> Models:
 
 
 @pytest.mark.parametrize(("collection", "model", "dimensions", "ndcg", "recall"), REFERENCE)
+@pytest.mark.long
 def test_the_reference_figures_are_reproduced(
     collection: str, model: str, dimensions: int, ndcg: float, recall: float, models: Models
 ):
