@@ -83,7 +83,7 @@ class OllamaProvider:
         )  # fmt: skip
         self._deadline = wire.Deadline(timeout, httpx.ReadTimeout)
         # OLLAMA_API_KEY goes to ollama.com, and to the server that OLLAMA_HOST names beside it.
-        cloud = (urlsplit(self._route.url).hostname or "").endswith("ollama.com")
+        cloud = f".{urlsplit(self._route.url).hostname}".endswith(".ollama.com")
         own = "OLLAMA_API_KEY" if cloud or not model.base_url else ""
         self._key_variable = model.api_key_env or own
         key = checked_key(self._key_variable, self._where) if self._key_variable else ""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from reembed.embedders.embedder import Embedder
+from reembed.embedders.providers.ollama import open_provider
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import (
@@ -219,6 +221,19 @@ def test_a_key_is_sent_and_never_told(server, monkeypatch):
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ProviderRefusedError, match="no key in the environment variable MY_KEY"):
         embedder(server, api_key_env="MY_KEY")
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [("https://ollama.com", True), ("https://eu.ollama.com/v1", True), ("", True),
+     ("https://notollama.com", False), ("https://ollama.com.example.org", False)],
+)  # fmt: skip
+def test_the_key_of_the_environment_goes_to_its_own_server_alone(monkeypatch, url, sent):
+    monkeypatch.setenv("OLLAMA_API_KEY", SECRET)
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    provider = open_provider(Model(provider="ollama", name="x", base_url=url or None), Path())
+    assert ("authorization" in provider._client.headers) is sent
+    provider.close()
 
 
 def test_a_password_in_the_host_is_not_told(monkeypatch):
