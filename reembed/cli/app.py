@@ -88,16 +88,14 @@ def init(
 @app.command()
 def plan(manifest: ManifestPath, as_json: Json = False) -> None:
     """Say what a run would do, cost and need, and what stands in its way. Writes nothing."""
-    from reembed.cli.groups import group_plan_text
     from reembed.cli.text import plan_text
 
-    migration = _migration(manifest)
-    made = migration.plan()
+    made = _migration(manifest).plan()
     refusal = None if made.ok else made.refusal()
     if as_json:
         say_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
     else:
-        show(group_plan_text(made) if migration.manifest.is_group else plan_text(made))
+        show(_text(made, plan_text))
     raise typer.Exit(refusal.exit_code if refusal else 0)
 
 
@@ -311,12 +309,14 @@ def schema(as_json: Json = False) -> None:
 
 def _migration(path: Path) -> Any:
     """What has a method for each command: of one collection, or of several that move together."""
-    from reembed.group.migrations import Migrations
+    manifest = Manifest.load(path)
+    if manifest.is_group:
+        from reembed.group.migrations import Migrations
+
+        return Migrations(manifest, TerminalProgress())
     from reembed.migration import Migration
 
-    manifest = Manifest.load(path)
-    kind = Migrations if manifest.is_group else Migration
-    return kind(manifest, TerminalProgress())
+    return Migration(manifest, TerminalProgress())
 
 
 def _moved(result: Any, as_json: bool) -> None:
@@ -329,10 +329,15 @@ def _moved(result: Any, as_json: bool) -> None:
 
 
 def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
-    from reembed.cli.groups import text_of
-
-    render = text_of(result) or render
     if as_json:
         say_json(result.to_dict())
     else:
-        show(render(result))
+        show(_text(result, render))
+
+
+def _text(result: Any, render: Callable[[Any], RenderableType]) -> RenderableType:
+    if hasattr(result, "members"):  # of several collections
+        from reembed.cli.groups import text_of
+
+        render = text_of(result)
+    return render(result)

@@ -14,11 +14,11 @@ from reembed.group.report import verdict_of
 from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
 
 
-def text_of(result: object) -> Callable[[Any], RenderableType] | None:
-    """How a result of a group is shown; None for any other."""
-    if isinstance(result, GroupResult):
-        return group_text
-    return group_swap_text if isinstance(result, GroupSwap) else None
+def text_of(result: GroupPlan | GroupResult | GroupSwap) -> Callable[[Any], RenderableType]:
+    """How it is shown."""
+    if isinstance(result, GroupPlan):
+        return group_plan_text
+    return group_text if isinstance(result, GroupResult) else group_swap_text
 
 
 def group_plan_text(plan: GroupPlan) -> RenderableType:
