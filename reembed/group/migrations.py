@@ -144,9 +144,9 @@ class Migrations:
             if state == "cleaned":
                 raise wrong_state(self.manifest, group.run, "cleaned")
             if dry_run:
-                return self._dry_run(group, "swap", lambda m: m.swap(dry_run=True))
+                return self._of_each(group, "swap", lambda m: m.swap(dry_run=True))
             if state == "swapped" and pending(group.run) is None:
-                done = self._dry_run(group, "swap", lambda m: m.swap())
+                done = self._of_each(group, "swap", lambda m: m.swap())
                 return replace(done, done=True, messages=["it is swapped already"])
             return self._swapped(group, accept_loss)
 
@@ -158,16 +158,16 @@ class Migrations:
             if state not in states:
                 raise wrong_state(self.manifest, group.run, state, *states[1:])
             if dry_run:
-                return self._dry_run(group, "rollback", lambda m: m.rollback(dry_run=True))
+                return self._of_each(group, "rollback", lambda m: m.rollback(dry_run=True))
             if state == "rolled back" and pending(group.run) is None:
-                done = self._dry_run(group, "rollback", lambda m: m.rollback())
+                done = self._of_each(group, "rollback", lambda m: m.rollback())
                 return replace(done, done=True, messages=["it is rolled back already"])
             return self._rolled_back(group, accept_loss)
 
     def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
         """Carry late writes of every collection; see `Migration.sweep`."""
         with self._opened(self._require_run()) as group:
-            done = self._dry_run(
+            done = self._of_each(
                 group, "sweep", lambda m: m.sweep(dry_run=dry_run, accept_loss=accept_loss)
             )
             return replace(done, done=not dry_run)
@@ -178,7 +178,7 @@ class Migrations:
             if pending(group.run) is not None:
                 raise wrong_state(self.manifest, group.run, group_state(group.run))
             every = Roster(group).members(all_taken(group.run))
-            done = self._dry_run(
+            done = self._of_each(
                 group, "clean", lambda m: m.clean(dry_run=dry_run, accept_loss=accept_loss),
                 [member for member in every if member.run_dir is not None],
             )  # fmt: skip
@@ -254,11 +254,11 @@ class Migrations:
         )
         return self._with_steps(group.run, moved)
 
-    def _dry_run(
+    def _of_each(
         self, group: GroupSession, action: str, look: Callable[[Member], SwapResult],
         members: list[Member] | None = None,
     ) -> GroupSwap:  # fmt: skip
-        """What each member says of an action of its own."""
+        """What each member does by itself, or says that it would do."""
         found = []
         for member in Roster(group).members() if members is None else members:
             try:

@@ -14,7 +14,7 @@ from reembed.run.steps import Step
 from reembed.stages.plan import Plan, Problem
 
 TOLD = 5
-"""Collections that an error names."""
+"""Collections that a message names."""
 _ORDER: tuple[State, ...] = (
     "cleaning", "rolling back", "swapping", "name lost", "created", "exported", "embedded",
     "loaded", "failed", "verified", "rolled back", "swapped", "cleaned",

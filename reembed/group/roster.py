@@ -16,15 +16,12 @@ from reembed.group.members import (
     taken,
 )
 from reembed.group.names import Named, named
-from reembed.group.results import state_of
+from reembed.group.results import TOLD, state_of
 from reembed.group.session import GroupSession
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.history import State
 from reembed.stages.refusals import existing
-
-TOLD = 5
-"""Names that a message gives."""
 
 
 class Roster:
