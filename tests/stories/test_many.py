@@ -1,19 +1,28 @@
-"""Several collections that move together, on a Chroma folder."""
+"""Several collections that move together."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
+from reembed.cutover.move import finish_move
+from reembed.errors import PreflightError
 from reembed.manifest import Manifest
+from reembed.run import events
 from reembed.run.directory import RunDir
+from reembed.run.events import Action
+from reembed.stores.store import Store
+from reembed.stores.values import Receipt
 from tests.support.helpers import (
     Calls,
     Command,
     Records,
     chroma,
+    chroma_at,
     names_in,
     plain_collection,
     records_of,
@@ -22,6 +31,7 @@ from tests.support.helpers import (
     vectors_of,
     write_group_manifest,
 )
+from tests.support.servers.chroma_server import ChromaServer
 
 SIZES = {"alpha": 12, "beta": 7, "gamma": 1}
 
@@ -222,3 +232,85 @@ def test_one_report_with_a_line_each(manifest: Path, command: Command) -> None:
     page = (run.path / "report.html").read_text()
     links = [part.split('"')[0] for part in page.split('href="')[1:]]
     assert len(links) == 4 and all((run.path / link).is_file() for link in links)
+
+
+def test_names_that_have_moved_go_back_where_one_cannot(
+    tmp_path: Path, chroma_server: ChromaServer, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP there is no transaction of all."""
+    names = ["many-a", "many-b", "many-c"]
+    with chroma_at(chroma_server.url) as client:
+        before = {name: records_of(plain_collection(client, name, 5)) for name in names}
+    path = write_group_manifest(
+        tmp_path,
+        chroma_server.url,
+        names,
+        swap__kind="rename",
+        swap__accept_window=True,
+        swap__keep_old="0h",
+    )
+    assert command("run", path).code == 0
+    ids = names_in(chroma_server.url)
+    moved = list[str]()
+
+    def fails_at_the_last(store: Store, run: RunDir, action: Action) -> Receipt:
+        if len(moved) == 2:
+            raise PreflightError("the server refuses it", "Ask the server.")
+        moved.append(run.history.require(events.SwapBegun).exchange["live"])
+        return finish_move(store, run, action)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("reembed.group.move.finish_move", fails_at_the_last)
+        refused = command("swap", path, "--yes", "--json")
+    assert moved == names[:2]
+    assert refused.code == 5 and "the server refuses it" in refused.json["error"]["message"]
+    assert "No name has moved: those that had are back." in refused.json["error"]["hint"]
+    now = names_in(chroma_server.url)
+    assert {name: now[name] for name in names} == {name: ids[name] for name in names}
+    assert not [name for name in now if name.startswith("many-") and name.endswith("__hold")]
+
+    swapped = command("swap", path, "--yes", "--json")
+    assert swapped.code == 0, swapped.err
+    assert swapped.json["together"].startswith("the names move one after another")
+    now = names_in(chroma_server.url)
+    assert not {now[name] for name in names} & {ids[name] for name in names}
+    assert command("rollback", path, "--yes").code == 0
+    assert command("swap", path, "--yes").code == 0
+    assert command("clean", path, "--yes").code == 0
+    with chroma_at(chroma_server.url) as client:
+        for name in names:
+            found = client.get_collection(name, embedding_function=None)
+            assert records_of(found) == before[name]
+            assert vectors_of(found, ["r1"]).shape == (1, 64)
+            client.delete_collection(name)
+
+
+def test_tables_of_postgres_move_there_and_back(
+    tmp_path: Path, docs_url: str, command: Command
+) -> None:
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE notes (LIKE docs INCLUDING ALL)")
+        connection.execute("INSERT INTO notes OVERRIDING SYSTEM VALUE SELECT * FROM docs")
+
+        def widths() -> dict[str, set[int]]:
+            return {
+                name: {
+                    width
+                    for (width,) in connection.execute(
+                        sql.SQL("SELECT DISTINCT vector_dims(embedding) FROM {}").format(
+                            sql.Identifier(name)
+                        )
+                    )
+                }
+                for name in ("docs", "notes")
+            }
+
+        path = write_group_manifest(tmp_path, docs_url, ["docs", "notes"], swap__keep_old="0h")
+        ran = command("run", path, "--swap", "--json")
+        assert ran.code == 0, ran.err
+        assert widths() == {"docs": {64}, "notes": {64}}
+        assert command("rollback", path, "--yes").code == 0
+        assert widths() == {"docs": {48}, "notes": {48}}
+        assert command("swap", path, "--yes").code == 0
+        assert command("clean", path, "--yes").code == 0
+        assert widths() == {"docs": {64}, "notes": {64}}
