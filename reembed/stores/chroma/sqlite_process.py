@@ -49,6 +49,8 @@ class SqliteProcess:
         Raises:
             ReembedError: the function raised it.
             sqlite3.Error: likewise, with its `sqlite_errorcode`.
+            MemoryError: likewise.
+            RuntimeError: it raised anything else.
             UnreachableError: the process cannot be started, or was killed.
         """
         with self._lock:
@@ -116,13 +118,13 @@ def serve() -> None:
             return
         try:
             answer = False, getattr(sqlite_calls, function)(*arguments)
-        except (errors.ReembedError, sqlite3.Error) as error:
+        except Exception as error:
             answer = True, _told(error)
         pickle.dump(answer, answers)
         answers.flush()
 
 
-def _told(error: errors.ReembedError | sqlite3.Error) -> tuple[str, str, Any]:
+def _told(error: Exception) -> tuple[str, str, Any]:
     if isinstance(error, errors.ReembedError):
         return type(error).__name__, error.message, error.hint
     return type(error).__name__, str(error), getattr(error, "sqlite_errorcode", None)
@@ -132,10 +134,12 @@ def _error(kind: str, message: str, more: Any) -> Exception:
     if hasattr(errors, kind):
         ours: errors.ReembedError = getattr(errors, kind)(message, more)
         return ours
-    error: sqlite3.Error = getattr(sqlite3, kind)(message)
-    if more is not None:
-        error.sqlite_errorcode = more
-    return error
+    if hasattr(sqlite3, kind):
+        error: sqlite3.Error = getattr(sqlite3, kind)(message)
+        if more is not None:
+            error.sqlite_errorcode = more
+        return error
+    return MemoryError(message) if kind == "MemoryError" else RuntimeError(f"{kind}: {message}")
 
 
 beside = SqliteProcess()

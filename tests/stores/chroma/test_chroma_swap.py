@@ -184,6 +184,17 @@ def test_the_process_that_has_the_file_open_may_be_killed(store, tmp_path):
     assert store.catalog.describe("docs").id == old
 
 
+def test_a_bug_in_the_process_that_has_the_file_open_is_told_as_one(store, tmp_path):
+    """And not as a process that ended, after which one would run the same command again."""
+    id = make(store, "docs")
+    mark = chroma_sqlite.watermark(tmp_path / "db", id)
+    process = beside._process
+    with pytest.raises(RuntimeError, match="UnicodeEncodeError"):
+        chroma_sqlite.watermark(tmp_path / "db", "half a surrogate pair: \ud800")
+    assert chroma_sqlite.watermark(tmp_path / "db", id) == mark
+    assert beside._process is process
+
+
 def test_what_was_asked_for_before_ctrl_c_does_not_happen_after_it(store, tmp_path, monkeypatch):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, _ = there_and_back(store, old, new)
