@@ -182,28 +182,24 @@ def _doubts(store: Store, info: CollectionInfo) -> list[str]:
     recorded = believe(info.model)
     if recorded is None or recorded.model is None:
         return []
+    wrong, found = misfit(recorded.model, info.dimensions), None
     try:
-        wrong = misfit(recorded.model, info.dimensions)
-        if wrong:
-            return [f"recorded as {wrong}: another model made them."]
-        rows = Collection(store, info.id).some_with_vectors(LOOKED_AT)
-        if not rows.num_rows:
-            return []
-        with open_embedder(recorded.model) as embedder:
-            wrong = misfit(recorded.model, info.dimensions, embedder.dimensions)
-            if wrong:
-                return [f"recorded as {wrong}: another model made them."]
-            found = doubt(embedder, rows, TextTemplate("{document}", "auto"))
+        rows = None if wrong else Collection(store, info.id).some_with_vectors(LOOKED_AT)
+        if rows is not None and rows.num_rows:
+            with open_embedder(recorded.model) as embedder:
+                wrong = misfit(recorded.model, info.dimensions, embedder.dimensions)
+                if not wrong:
+                    found = doubt(embedder, rows, TextTemplate("{document}", "auto"))
     except ReembedError as error:
         return [f"it could not be asked ({error.message})."]
+    if wrong:
+        return [f"recorded as {wrong}: another model made them."]
     return [f"{found[0]}. {found[1]}"] if found else []
 
 
 def _kind(store: Store, info: CollectionInfo) -> Kind:
-    """Which framework's the records are, by the first of them."""
-    page = next(iter(store.reader.list_ids(info.id)), None)
-    ids = page.to_pylist()[:SAMPLE] if page is not None else []
-    rows = store.reader.fetch(info.id, ids, vectors=False)
+    """Which framework's the records are, by some of them."""
+    rows = Collection(store, info.id).some(SAMPLE, vectors=False)
     columns = (rows.column(name).to_pylist() for name in ("document", "metadata"))
     kinds = Counter(map(kind_of, *columns))
     if info.layout == "mem0":

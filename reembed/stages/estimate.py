@@ -17,6 +17,7 @@ from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
 from reembed.session import Session
 from reembed.stages.texts import TextFindings, examine_texts
+from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 
 SAMPLE = 500
@@ -84,11 +85,8 @@ class Sampled:
 def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Estimate, Sampled]:
     """What a run will take but for its time, which costs something to learn: see `timed`."""
     manifest, store, embedder = s.manifest, s.source_store, s.embedder
-    template = manifest.template()
-    page = next(iter(store.reader.list_ids(source.id, manifest.source.where)), None)
-    ids = page.to_pylist() if page is not None else []
-    ids = ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]
-    rows = store.reader.fetch(source.id, ids, vectors=False, where=manifest.source.where)
+    template = s.template
+    rows = Collection(store, source.id, manifest.source.where).some(SAMPLE, vectors=False)
     columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
     texts = template.texts(*columns)
     usable = [text for text in texts if text.strip()]

@@ -41,11 +41,15 @@ class Collection:
         """See `Reader.fetch`."""
         return self.store.reader.fetch(self.id, ids, vectors=vectors, where=self.where)
 
-    def some_with_vectors(self, most: int) -> pa.RecordBatch:
-        """A few records that have a vector, out of `most` that are looked at."""
+    def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
+        """Up to `most` records, spread over the first page of ids."""
         first = next(iter(self.list_ids()), None)
         ids = first.to_pylist() if first is not None else []
-        rows = self.fetch(ids[:: max(1, len(ids) // most)][:most], vectors=True)
+        return self.fetch(ids[:: max(1, len(ids) // most)][:most], vectors=vectors)
+
+    def some_with_vectors(self, most: int) -> pa.RecordBatch:
+        """Those of `some` that have a vector."""
+        rows = self.some(most, vectors=True)
         return rows.filter(rows.column("embedding").is_valid())
 
     def count(self) -> int:
