@@ -45,6 +45,7 @@ KEYS = {
                     "oid = t.attrelid)",
     "pg_attrdef": "pg_describe_object('pg_attrdef'::regclass, t.oid, 0)",
     "pg_description": "pg_describe_object(t.classoid, t.objoid, t.objsubid)",
+    "pg_enum": "t.enumtypid::regtype || ' ' || t.enumlabel",
     "pg_index": "pg_describe_object('pg_class'::regclass, t.indexrelid, 0)",
     "pg_inherits": "t.inhrelid::regclass || ' of ' || t.inhparent::regclass",
     "pg_range": "pg_describe_object('pg_type'::regclass, t.rngtypid, 0)",

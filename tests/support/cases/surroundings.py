@@ -148,7 +148,9 @@ SURROUNDINGS: dict[str, Case] = {
         works="SELECT id, state FROM docs ORDER BY id",
     ),
     # views and rules
-    "view": Case("CREATE VIEW seen AS SELECT id, price FROM docs", works="SELECT * FROM seen"),
+    "view": Case(
+        "CREATE VIEW seen AS SELECT id, price FROM docs", works="SELECT * FROM seen ORDER BY id"
+    ),
     "view of vectors": Case(
         "CREATE VIEW seen AS SELECT id, embedding FROM docs",
         "the view seen reads the vector column",
