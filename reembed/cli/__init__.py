@@ -1,6 +1,9 @@
 """The command line: one function a command, and what it prints."""
 
+from reembed.cli import backups as _backups  # registers its commands
 from reembed.cli.app import app
 from reembed.cli.entry import main
 
 __all__ = ["app", "main"]
+
+_ = _backups

@@ -133,7 +133,7 @@ def run(
         retry_quarantined=retry_quarantined,
         accept_loss=accept_loss,
     )
-    _show(result, result_text, as_json)
+    show_result(result, result_text, as_json)
     raise typer.Exit(result.exit_code)
 
 
@@ -150,7 +150,7 @@ def verify(
     from reembed.cli.text import result_text
 
     result = _migration(manifest).verify(slice=part)
-    _show(result, result_text, as_json)
+    show_result(result, result_text, as_json)
     raise typer.Exit(result.exit_code)
 
 
@@ -208,7 +208,7 @@ def clean(
     from reembed.cli.text import cleaned_text
     from reembed.cutover.leftovers import clean_database
 
-    _show(clean_database(target, dry_run=not yes), cleaned_text, as_json)
+    show_result(clean_database(target, dry_run=not yes), cleaned_text, as_json)
 
 
 @app.command()
@@ -221,7 +221,7 @@ def status(
     from reembed.results import all_results
 
     if manifest is not None:
-        _show(_migration(manifest).status(), result_text, as_json)
+        show_result(_migration(manifest).status(), result_text, as_json)
         return
     results = all_results(Path(".reembed"))
     if as_json:
@@ -282,7 +282,7 @@ def compare(
         [Manifest.load(path) for path in manifests],
         sample=sample, seed=seed, progress=TerminalProgress(),
     )  # fmt: skip
-    _show(found, comparison_text, as_json)
+    show_result(found, comparison_text, as_json)
 
 
 @app.command()
@@ -297,7 +297,7 @@ def doctor(
     from reembed.doctor import diagnose
 
     found = diagnose(subject)
-    _show(found, diagnosis_text, as_json)
+    show_result(found, diagnosis_text, as_json)
     raise typer.Exit(found.exit_code)
 
 
@@ -322,13 +322,14 @@ def _migration(path: Path) -> Any:
 def _moved(result: Any, as_json: bool) -> None:
     from reembed.cli.text import swap_text
 
-    _show(result, swap_text, as_json)
+    show_result(result, swap_text, as_json)
     code = getattr(result, "exit_code", 0)  # a group's: some of it may not be done
     if code:
         raise typer.Exit(code)
 
 
-def _show(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
+def show_result(result: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
+    """Print what a command returned."""
     if as_json:
         say_json(result.to_dict())
     else:

@@ -15,13 +15,13 @@ from reembed.group.members import (
     pending,
     taken,
 )
-from reembed.group.names import Named, named
 from reembed.group.results import TOLD, state_of
 from reembed.group.session import GroupSession
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.history import State
 from reembed.stages.refusals import existing
+from reembed.stores.named import Named, named
 
 
 class Roster:

@@ -31,6 +31,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("sync", "compare"),
     ("verify",),
     ("cutover",),
+    ("backup",),
     ("migration",),
     ("group",),
     ("cli",),

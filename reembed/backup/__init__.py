@@ -1,0 +1,1 @@
+"""Backups: snapshots of a collection that are checked, restored, drilled and pruned."""

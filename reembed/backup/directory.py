@@ -1,0 +1,84 @@
+"""A backup directory: a folder of snapshots for each collection."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from reembed.backup.folder import ABOUT, Folder
+from reembed.backup.snapshot import Snapshot
+from reembed.disk import read_errors
+from reembed.errors import UsageError
+
+
+def folder_name(collection: str) -> str:
+    """A name for a collection's folder that any file system takes."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", collection).lstrip(".-")[:80] or "collection"
+    if safe == collection == safe.lower():
+        return safe
+    return f"{safe}-{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
+
+
+def folder_of(directory: Path, collection: str) -> Folder:
+    """The folder for a collection's snapshots below a backup directory."""
+    return Folder(directory / folder_name(collection))
+
+
+def folders(directory: Path, collection: str | None = None) -> list[Folder]:
+    """The folders of a backup directory, which may be given itself as one.
+
+    Args:
+        collection: only this one's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    make = "Give the directory that `reembed backup -o` wrote to."
+    with read_errors(directory):
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: there is no such directory", make)
+        if (directory / ABOUT.name).exists():
+            found = [Folder(directory)]
+        else:
+            found = [
+                Folder(path) for path in sorted(directory.iterdir())
+                if (path / ABOUT.name).exists() or (path / "snapshots").is_dir()
+            ]  # fmt: skip
+    if collection is not None:
+        names = [about.collection for one in found if (about := one.about())]
+        found = [one for one in found if (a := one.about()) and a.collection == collection]
+        if not found:
+            raise UsageError(
+                f"{directory}: holds no snapshots of {collection!r}",
+                f"It has those of {', '.join(names)}." if names else make,
+            )
+    if not found:
+        raise UsageError(f"{directory}: holds no snapshots", make)
+    return found
+
+
+def one_folder(directory: Path, collection: str | None) -> Folder:
+    """The only folder of a directory, or the chosen one. Raises UsageError, naming them."""
+    found = folders(directory, collection)
+    if len(found) > 1:
+        names = ", ".join(about.collection for one in found if (about := one.about()))
+        raise UsageError(
+            f"{directory}: holds snapshots of {len(found)} collections",
+            f"Choose with --collection: {names}.",
+        )
+    return found[0]
+
+
+def snapshots(directory: Path | str, collection: str | None = None) -> list[Snapshot]:
+    """All snapshots of a backup directory whose manifests are whole, rejected ones too, each
+    collection's in the order in which they were taken.
+
+    Args:
+        directory: as given to `reembed backup -o`, or one collection's folder in it.
+        collection: only this one's.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    return [one for folder in folders(Path(directory), collection) for one in folder.snapshots()[0]]

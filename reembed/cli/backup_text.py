@@ -1,0 +1,108 @@
+"""What the commands of snapshots say to a person."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reembed.backup.check import Check
+from reembed.backup.commands import Backups, Failed
+from reembed.backup.snapshot import Drill, Snapshot
+from reembed.backup.take import Taken
+from reembed.cli.text import pairs
+from reembed.errors import ReembedError
+from reembed.stages.plan import human_bytes
+
+
+def backups_text(found: Backups) -> RenderableType:
+    """A few lines for each collection."""
+    parts: list[RenderableType] = []
+    for one in found.collections:
+        if isinstance(one, Failed):
+            parts.append(_error_text(one.collection, one.error))
+        else:
+            parts.append(_taken_text(one))
+    return Group(*parts)
+
+
+def _taken_text(taken: Taken) -> RenderableType:
+    error = taken.refused()
+    one = taken.snapshot
+    table = pairs(f"backup of {taken.collection}")
+    if one is not None:
+        table.add_row("snapshot", f"{one.id}{'' if one.good else ' (kept apart)'}")
+        table.add_row("records", f"{one.records:,}, {taken.changed:,} of them written now")
+        for key, counts in one.by.items():
+            table.add_row(f"by {key}", f"{len(counts):,} values")
+        if one.accepted_drop is not None:
+            table.add_row("accepted", f"a drop: {one.accepted_drop}")
+        table.add_row("size", f"{human_bytes(one.bytes)}, {human_bytes(taken.written)} of it new")
+        table.add_row("in", str(one.path))
+    for message in taken.messages:
+        table.add_row("", message)
+    if error is not None:
+        return Group(table, _error_text("refused", error)) if one else _error_text("refused", error)
+    return Group(table, Text("good", "bold green"))
+
+
+def _error_text(label: str, error: ReembedError) -> Text:
+    text = Text(f"{label}: ", "bold red")
+    text.append(error.message, "default")
+    if error.hint:
+        text.append(f"\n  {error.hint}", "dim")
+    return text
+
+
+def snapshots_text(found: Sequence[Snapshot]) -> RenderableType:
+    """A line for each snapshot."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("collection", "snapshot", "taken", "records", "size", "", "last drill"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        said = Text("good", "green") if one.good else Text(f"refused: {one.reason}", "bold red")
+        if one.accepted_drop is not None:
+            said.append(f" (a drop was accepted: {one.accepted_drop})", "yellow")
+        table.add_row(
+            one.collection, one.id, when(one.time), f"{one.records:,}", human_bytes(one.bytes),
+            said, _drill_text(one.drill),
+        )  # fmt: skip
+    return table
+
+
+def _drill_text(drill: Drill | None) -> Text:
+    if drill is None:
+        return Text("never", "dim")
+    if drill.passed:
+        return Text(f"passed {when(drill.time)}", "green")
+    return Text(f"failed {when(drill.time)}", "bold red")
+
+
+def check_text(found: Check) -> RenderableType:
+    """A few lines for each collection, then the verdict."""
+    parts: list[RenderableType] = []
+    for one in found.folders:
+        table = pairs(one.collection or one.folder)
+        part = f", part {found.slice}" if found.slice else ""
+        table.add_row("read", f"{one.shards:,} shards, {human_bytes(one.bytes)}{part}, of "
+                              f"{one.snapshots:,} snapshots")  # fmt: skip
+        newest = f"; the newest is {one.restorable[-1]}" if one.restorable else ""
+        table.add_row("whole", f"{len(one.restorable):,} good snapshots{newest}")
+        for note in one.notes:
+            table.add_row("", note)
+        for problem in one.problems:
+            table.add_row("damaged", Text(problem, "bold red"))
+        parts.append(table)
+    wrong = sum(len(one.problems) for one in found.folders)
+    verdict = (
+        Text(f"{wrong:,} things are wrong", "bold red") if wrong else Text("whole", "bold green")
+    )
+    return Group(*parts, verdict)
+
+
+def when(seconds: float) -> str:
+    """A moment in this machine's time zone."""
+    return time.strftime("%F %T", time.localtime(seconds))

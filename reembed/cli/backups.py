@@ -1,0 +1,103 @@
+"""The commands of snapshots: options in, documents or tables out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reembed.cli.app import Json, app, show_result
+from reembed.cli.output import say_json, show
+from reembed.errors import UsageError
+from reembed.progress import TerminalProgress
+
+Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="where `reembed backup -o` keeps the snapshots")
+]
+OneCollection = Annotated[str | None, typer.Option("--collection", help="only this one's")]
+
+
+@app.command()
+def backup(
+    target: Annotated[
+        str, typer.Argument(metavar="MANIFEST|URL", help="a migration's YAML file, or a database")
+    ],
+    collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="every collection, and those that were there before")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", metavar="DIR", help="default for a manifest: backups/ in its `state`"),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", metavar="KEY", help="count by a metadata key; may be repeated"),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", min=0, max=100, help="percent that may be gone")
+    ] = 50.0,
+    without_vectors: Annotated[
+        bool, typer.Option("--without-vectors", help="leave the vectors out")
+    ] = False,
+    accept_drop: Annotated[
+        str | None,
+        typer.Option("--accept-drop", metavar="WHY", help="records may be gone; journalled"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take a snapshot of a collection. One that is empty or collapsed is refused and kept apart."""
+    from reembed.backup.commands import backup as take
+    from reembed.backup.commands import with_reason
+    from reembed.backup.take import Wanted
+    from reembed.cli.backup_text import backups_text
+
+    wanted = with_reason(Wanted(tuple(by or ()), max_drop, not without_vectors), accept_drop)
+    found = take(
+        target, collection, every=every, directory=output, wanted=wanted,
+        progress=TerminalProgress(),
+    )  # fmt: skip
+    show_result(found, backups_text, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def snapshots(
+    directory: Directory, collection: OneCollection = None, as_json: Json = False
+) -> None:
+    """List the snapshots of a backup directory, good and refused."""
+    from reembed.backup.directory import snapshots as find
+    from reembed.cli.backup_text import snapshots_text
+
+    found = find(directory, collection)
+    if as_json:
+        say_json({"snapshots": [one.to_dict() for one in found]})
+    else:
+        show(snapshots_text(found))
+
+
+@app.command()
+def check(
+    directory: Directory,
+    collection: OneCollection = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="ID", help="only what this one needs")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--slice", metavar="N/T", help="only the n-th of t parts of the bytes"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read every byte of the snapshots, and say what is damaged."""
+    from reembed.backup.check import check as look
+    from reembed.cli.backup_text import check_text
+
+    if snapshot is not None and part is not None:
+        raise UsageError("--snapshot and --slice cannot be used together", "Choose one.")
+    found = look(
+        directory, collection, snapshot=snapshot, slice=part, progress=TerminalProgress()
+    )  # fmt: skip
+    show_result(found, check_text, as_json)
+    raise typer.Exit(found.exit_code)
