@@ -71,7 +71,7 @@ class Session:
         self._run = run
         self.old_model_note = ""
         self.pause = Pause(manifest.state_dir, progress.note)
-        self._writes = writes
+        self.writes = writes
         self.accept_loss = accept_loss
         self._lease: StoreLease | None = None
         self._unleased = False
@@ -184,12 +184,12 @@ class Session:
     def spending(self) -> Spending:
         """The run's books, with what earlier calls of it have spent."""
         run = self._run.path if self._run else None
-        return self._closing.enter_context(Spending(run, self.manifest.embed, writes=self._writes))
+        return self._closing.enter_context(Spending(run, self.manifest.embed, writes=self.writes))
 
     @cached_property
     def learnt(self) -> Learnt:
         """What earlier calls of the run have learnt of its providers' limits."""
-        return Learnt(self._run.path if self._run else None, writes=self._writes)
+        return Learnt(self._run.path if self._run else None, writes=self.writes)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -197,8 +197,8 @@ class Session:
 
     def _open_embedder(self, model: Model) -> Embedder:
         """An embedder that obeys the run's guards."""
-        shared = Shared(self.spending, self.pause, Memory(self.learnt, self.progress.note))
-        manifest = self.manifest
+        memory, manifest = Memory(self.learnt, self.progress.note), self.manifest
+        shared = Shared(self.spending, self.pause, memory, recalls=True)
         return open_embedder(model, manifest.embed, manifest.base_dir, shared=shared)
 
     @cached_property
@@ -241,7 +241,7 @@ class Session:
         shared = self.manifest.embed.cache and has_shared_caches(self.manifest.state)
         if not known and not shared:
             return set()
-        return known_hashes(self._cache_path(self.fingerprint if known else self._taken), hashes)
+        return known_hashes(self._cache_path(self.fingerprint if known else self.taken), hashes)
 
     @cached_property
     def old_cache(self) -> VectorCache:
@@ -253,7 +253,7 @@ class Session:
         return self._closing.enter_context(cache)
 
     @cached_property
-    def _taken(self) -> Fingerprint:
+    def taken(self) -> Fingerprint:
         """The model's of now."""
         return self.embedder.fingerprint()
 
@@ -270,10 +270,10 @@ class Session:
             raise unpriced
         taken = self.run.history.last(events.FingerprintTaken)
         if taken is None:
-            self.run.history.write(events.FingerprintTaken(fingerprint=self._taken.to_dict()))
-            return self._taken
+            self.run.history.write(events.FingerprintTaken(fingerprint=self.taken.to_dict()))
+            return self.taken
         fingerprint = Fingerprint.from_dict(taken.fingerprint)
-        for note in compare(fingerprint, self._taken):
+        for note in compare(fingerprint, self.taken):
             self.progress.note(f"the model's vectors are the same, but {note}")
         return fingerprint
 

@@ -26,11 +26,11 @@ from reembed.embedders.provider import (
 )
 from reembed.embedders.sending.batching import Piece, Queue, pack
 from reembed.embedders.sending.call import Call, Embedded, OnBatch
-from reembed.embedders.sending.distinct import Distinct
 from reembed.embedders.sending.fitting import Fitter
 from reembed.embedders.sending.limit_probe import LimitFinder
 from reembed.embedders.sending.manner import Manner
 from reembed.embedders.sending.outcome import Stats
+from reembed.embedders.sending.recall import Recall
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.embedders.sending.sender import Conduct, Sender
 from reembed.embedders.sending.settle import Settler
@@ -94,6 +94,9 @@ class Embedder:
         self._sender = Sender(provider, self._where, conduct, self._sizes, lambda: self.limits)
         self._settler = Settler(self._sender, self._sizes, provider, model.on_too_long)
         self._limit_finder = LimitFinder(self._sender, self._sizes, self._where, memory.note)
+        alike = getattr(provider, "queries_alike", False)
+        self._recall = Recall(self._embed, keeps=shared.recalls, alike=alike)
+        self._recalls = shared.recalls
         self._guarded = False
         self._contact_lock = threading.Lock()
         self._calls: set[Call] = set()
@@ -185,7 +188,8 @@ class Embedder:
             return self._sender.dimensions
 
     def embed_documents(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Embedded:
-        """Vectors for documents; of those that are equal, one is embedded.
+        """Vectors for documents; of those that are equal, one is embedded, and none of those that
+        a call of the same command has asked for and not kept: see `Shared.recalls`.
 
         Args:
             on_batch: called in this thread as each request's texts are complete and checked, in
@@ -198,12 +202,7 @@ class Embedder:
             UnreachableError, BadVectorsError, ProviderRefusedError: before that, every finished
                 request has been passed to `on_batch`.
         """
-        prefix = self.model.document_prefix
-        different = Distinct(texts)
-        if not different.repeats:
-            return self._embed(texts, prefix, DOCUMENTS, on_batch)
-        told = different.on_batch(on_batch) if on_batch else None
-        return different.expanded(self._embed(different.texts, prefix, DOCUMENTS, told))
+        return self._recall.embed(texts, self.model.document_prefix, DOCUMENTS, on_batch)
 
     def embed_each(self, texts: Sequence[str]) -> Embedded:
         """As `embed_documents`, equal texts each for itself, to see how far two answers differ."""
@@ -217,10 +216,7 @@ class Embedder:
             BudgetError: they would pass a cap; nothing was sent.
             UnreachableError, BadVectorsError: as `embed_documents`.
         """
-        different = Distinct(texts)
-        embedded = different.expanded(
-            self._embed(different.texts, self.model.query_prefix, QUERIES)
-        )
+        embedded = self._recall.embed(texts, self.model.query_prefix, QUERIES)
         for index, rejection in sorted(embedded.rejected.items()):
             kind = InputTooLongError if rejection.reason == "too_long" else ProviderRefusedError
             raise kind(f"query {index} cannot be embedded: {rejection.detail}")
@@ -232,6 +228,7 @@ class Embedder:
         dimensions = self._contacted()
         self._guarded = self._provider.limits.anonymous
         self._sender.control = None  # it comes with the probes, so both are of one model
+        self._recall.forget()
         texts = [text for _, text in PROBES]
         vectors = [self._probes(texts, query=False), self._probes(texts[:1], query=True)]
         version = self._provider.version()
@@ -309,7 +306,8 @@ class Embedder:
         if not texts:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
-        guarded = self._guarded and (manner.guarded or on_batch is not None)
+        kept = on_batch is not None or (self._recalls and not manner.query)
+        guarded = self._guarded and (manner.guarded or kept)
         manner = replace(manner, guarded=guarded)
         call = Call(len(texts), dimensions, self._normalize, self.stats, manner)
         pieces = self._fitter().pieces(texts, prefix, call.reject)

@@ -18,8 +18,11 @@ class Shared:
             sent to know the model (one sentence, the probes) is counted and not stopped.
         pause: while it lasts, no request leaves.
         memory: what earlier calls have learnt of the provider's limits, and where to keep it.
+        recalls: whether what is embedded for a look (not stored) is remembered until the embedder
+            is closed, so that no text of a command is paid for twice.
     """
 
     spending: Spending = field(default_factory=Spending)
     pause: Pause | None = None
     memory: Memory = field(default_factory=Memory)
+    recalls: bool = False

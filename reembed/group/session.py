@@ -81,8 +81,8 @@ class MemberSession(Session):
         return self._shared.cache
 
     @cached_property
-    def _taken(self) -> Fingerprint:
-        return self._shared._taken
+    def taken(self) -> Fingerprint:
+        return self._shared.taken
 
     def _cache_path(self, model: Fingerprint) -> Path:
         return self._shared._cache_path(model)

@@ -155,6 +155,8 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     over = budget_blockers(manifest, spending, estimate, embedder)
     # A batch takes as long as the provider likes, and a cap leaves nothing for texts to be timed.
     if not over and embedder.batches is None:
+        if s.writes:  # a run keeps these vectors, so it must know whose they are
+            _ = s.taken
         estimate = replace(estimate, seconds=timed(embedder, sampled, estimate.new_tokens))
     blockers += over
     blockers += [Problem(*told) for told in sampled.found.blockers]

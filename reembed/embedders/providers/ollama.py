@@ -55,6 +55,8 @@ class OllamaProvider:
     `{num_ctx: 8192}`).
     """
 
+    queries_alike = True
+
     def __init__(self, model: Model, base_dir: Path) -> None:
         self._model = model
         host = model.base_url or os.environ.get("OLLAMA_HOST") or DEFAULT_HOST

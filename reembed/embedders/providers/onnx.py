@@ -45,6 +45,8 @@ class OnnxProvider:
     """See the module. `options`: `tokenizer` (path or package:MODULE/FILE), `pooling` (mean or
     cls), `threads` (of one request; default: onnxruntime's), `batch_items`."""
 
+    queries_alike = True
+
     def __init__(self, model: Model, base_dir: Path) -> None:
         options = Options(model)
         self._path = _model_file(find(model.name, base_dir, "model.name"))

@@ -125,6 +125,7 @@ class OpenAIProvider:
         self.normalizes = False  # OpenAI's vectors have length one already
         self._shape = RequestShape(self._dimensions_to_send(), encoding, fixed=self._official)
         self._added = added
+        self.queries_alike = added.body(query=True) == added.body(query=False)
         own = self._official or not model.base_url
         self._key_variable = model.api_key_env or ("OPENAI_API_KEY" if own else "")
         self._key = PLACEHOLDER_KEY if added.auth == "none" else self._find_key()

@@ -37,6 +37,8 @@ class PythonProvider:
     What the function raises is read as `foreign.meaning` says.
     """
 
+    queries_alike = True
+
     def __init__(self, model: Model, base_dir: Path) -> None:
         options = Options(model)
         items = options.take_positive("batch_items", int, 64)

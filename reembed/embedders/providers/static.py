@@ -37,6 +37,8 @@ DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 class StaticProvider:
     """See the module. `options`: `tensor` (the name of the matrix, where a file holds several)."""
 
+    queries_alike = True
+
     def __init__(self, model: Model, base_dir: Path) -> None:
         options = Options(model)
         tensor = options.take("tensor", str, "")
