@@ -13,6 +13,7 @@ from reembed.manifest.manifest import (
     SwapKind,
     Target,
     Verify,
+    Watch,
     json_schema,
 )
 from reembed.manifest.sections import WithoutVector
@@ -30,6 +31,7 @@ __all__ = [
     "SwapKind",
     "Target",
     "Verify",
+    "Watch",
     "WithoutVector",
     "json_schema",
 ]

@@ -38,11 +38,12 @@ from reembed.manifest.sections import (
 from reembed.manifest.template import TemplateError, TextTemplate
 from reembed.manifest.urls import absolute, check_url, resolve_url
 from reembed.manifest.variables import fill
+from reembed.manifest.watching import Watch
 from reembed.redaction import allow
 
 __all__ = [
     "Embed", "FunctionChoice", "Layout", "LineBreaks", "Manifest", "Model", "Provider", "Source",
-    "Swap", "SwapKind", "Target", "Verify", "json_schema",
+    "Swap", "SwapKind", "Target", "Verify", "Watch", "json_schema",
 ]  # fmt: skip
 
 
@@ -61,6 +62,7 @@ class Manifest(Section):
     embed: Embed = Embed()
     verify: Verify = Verify()
     swap: Swap = Swap()
+    watch: Watch = Watch()
     state: str = "./.reembed"
     """where run directories live"""
 
@@ -278,6 +280,9 @@ def _resolve(data: dict[str, Any], base_dir: Path) -> dict[str, Any]:
     for key in ("queries", "qrels"):
         if data["verify"][key]:
             data["verify"][key] = absolute(data["verify"][key], base_dir)
+    for key in ("backups", "metrics"):
+        if data["watch"][key]:
+            data["watch"][key] = absolute(data["watch"][key], base_dir)
     data["state"] = absolute(data["state"], base_dir)
     _resolve_model(data["model"], base_dir)
     _resolve_model(data["source"]["model"], base_dir)

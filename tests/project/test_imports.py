@@ -34,6 +34,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("backup",),
     ("migration",),
     ("group",),
+    ("watch",),
     ("cli",),
     ("__main__",),
 )
