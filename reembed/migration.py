@@ -15,6 +15,7 @@ from dataclasses import replace
 from reembed.cutover.clean import clean_run
 from reembed.cutover.losses import losses_now
 from reembed.cutover.move import let_writes_go
+from reembed.cutover.restart import run_to_give_up, where_it_stands
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
 from reembed.disk import named_errors
@@ -79,6 +80,7 @@ class Migration:
         swap: bool = False,
         if_changed: bool = False,
         retry_quarantined: bool = False,
+        restart: bool = False,
         accept_loss: bool = False,
     ) -> RunResult:
         """All stages, resuming where an earlier call stopped.
@@ -88,12 +90,16 @@ class Migration:
             swap: also swap if the verdict passes.
             if_changed: do nothing if the newest run is finished and the source has not changed.
             retry_quarantined: try the records again that earlier calls have quarantined.
+            restart: give up the newest run, whatever manifest it was begun with, and begin anew;
+                vectors that are paid for and still right are not paid for again.
             accept_loss: follow the source even where it has lost all, or more than half, of its
                 records, and finish a move that was begun in the same way.
 
         Raises:
             ReembedError: see `reembed.errors`; running again resumes.
         """
+        if restart and (begun_with := run_to_give_up(self.manifest, where_it_stands)):
+            Migration(begun_with, self.progress).clean(accept_loss=accept_loss)
         with self._lease(), self._session(self._current_run(), accept_loss=accept_loss) as s:
             if s.begun and s.run.history.is_done:
                 if retry_quarantined and s.run.history.state == "swapped":
@@ -120,7 +126,8 @@ class Migration:
                 if if_changed and verified and not retry_quarantined and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
-                self._refuse_blocked(s)
+                if not (found := make_plan(s, None)).ok:
+                    raise found.refusal()
                 if until == "plan":
                     return self.status()
                 s.create_run()
@@ -274,9 +281,6 @@ class Migration:
 
     # Runs
 
-    def _write_report(self, run: RunDir) -> None:
-        write_report(self.manifest.name, run, self.manifest.path)
-
     def _reported(self, run: RunDir, result: SwapResult) -> SwapResult:
         """Bring the report up to what was done. It is done, so a report that cannot be written is
         told and not raised."""
@@ -284,7 +288,7 @@ class Migration:
         if not result.done:
             return result
         try:
-            self._write_report(run)
+            write_report(self.manifest.name, run, self.manifest.path)
         except PreflightError as error:
             told = f"the report could not be written: {error.message}"
             return replace(result, messages=[*result.messages, told])
@@ -305,12 +309,6 @@ class Migration:
             remove_leftovers(self.manifest.state_dir)
             yield
 
-    def _refuse_blocked(self, s: Session) -> None:
-        """Raise the blockers of a run that is about to begin."""
-        plan = make_plan(s, None)
-        if not plan.ok:
-            raise plan.refusal()
-
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin.
 
@@ -323,7 +321,7 @@ class Migration:
         if run.history.state == "cleaned":
             done = run.history.last_move == "swap"
             return run if done and run.has_identity(self.manifest.identity()) else None
-        run.check_identity(self.manifest.identity(), self.manifest.live)
+        run.check_identity(self.manifest.identity(), self.manifest.live, self.manifest.path)
         return run
 
     def _require_run(self, *states: State, cleaning: bool = False) -> RunDir:
@@ -335,7 +333,7 @@ class Migration:
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             raise self._no_run()
-        run.check_identity(self.manifest.identity(), self.manifest.live)
+        run.check_identity(self.manifest.identity(), self.manifest.live, self.manifest.path)
         state = run.history.state
         if (states and state not in states) or (state == "cleaning" and not cleaning):
             raise wrong_state(self.manifest, run, state, *states)

@@ -21,7 +21,7 @@ from reembed.disk import make_private_dir
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.evidence import misfit
 from reembed.embedders.fingerprint import Fingerprint, compare
-from reembed.embedders.identity import has_shared_caches, shared_cache, sign_cache
+from reembed.embedders.identity import has_shared_caches, lenders, shared_cache, sign_cache
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.shared import Shared
@@ -66,13 +66,11 @@ class Session:
         self, manifest: Manifest, run: RunDir | None, progress: Progress, *, writes: bool = True,
         accept_loss: bool = False,
     ) -> None:  # fmt: skip
-        self.manifest = manifest
+        self.manifest, self._run = manifest, run
         self.progress = progress
-        self._run = run
         self.old_model_note = ""
         self.pause = Pause(manifest.state_dir, progress.note)
-        self.writes = writes
-        self.accept_loss = accept_loss
+        self.writes, self.accept_loss = writes, accept_loss
         self._lease: StoreLease | None = None
         self._unleased = False
         self._closing = contextlib.ExitStack()
@@ -218,11 +216,12 @@ class Session:
     @cached_property
     def cache(self) -> VectorCache:
         """Shared by all runs of the state directory, or this run's own, by `embed.cache`."""
-        path = self._cache_path(self.fingerprint)
+        path, embedder = self._cache_path(self.fingerprint), self.embedder
         make_private_dir(path.parent)
         sign_cache(path, self.fingerprint)
-        spare = partial(embedded_vectors, self.run)
-        cache = VectorCache(path, self.embedder.dimensions, spare=spare, note=self.progress.note)
+        lent = lenders(self.manifest, self.fingerprint, embedder.limits.max_tokens)
+        spare, note = partial(embedded_vectors, self.run), self.progress.note
+        cache = VectorCache(path, embedder.dimensions, lenders=lent, spare=spare, note=note)
         return self._closing.enter_context(cache)
 
     def _cache_path(self, model: Fingerprint) -> Path:
@@ -230,18 +229,19 @@ class Session:
             return self.run.path / f"cache-{model.key[:16]}.sqlite"
         return shared_cache(self.manifest.state, model)
 
-    def paid_for(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Which of these texts have a vector in the cache. Writes nothing, and asks the model for
-        the probes alone.
+    def paid_for(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> set[bytes]:
+        """Which of these texts, of so many tokens each, have a vector that is paid for. Writes
+        nothing, and asks the model for the probes alone.
 
         Raises:
             as `Embedder.fingerprint`; ModelChangedError: it is not the model that the run has.
         """
         known = self.begun and self.run.history.last(events.FingerprintTaken) is not None
-        shared = self.manifest.embed.cache and has_shared_caches(self.manifest.state)
-        if not known and not shared:
+        if not known and not (self.manifest.embed.cache and has_shared_caches(self.manifest.state)):
             return set()
-        return known_hashes(self._cache_path(self.fingerprint if known else self.taken), hashes)
+        model = self.fingerprint if known else self.taken
+        lent = lenders(self.manifest, model, self.embedder.limits.max_tokens)
+        return known_hashes(self._cache_path(model), hashes, tokens, lent)
 
     @cached_property
     def old_cache(self) -> VectorCache:

@@ -115,6 +115,9 @@ def run(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="try the quarantined records again")
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="give up the run that was begun, and begin anew")
+    ] = False,
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
@@ -131,6 +134,7 @@ def run(
         swap=swap,
         if_changed=if_changed,
         retry_quarantined=retry_quarantined,
+        restart=restart,
         accept_loss=accept_loss,
     )
     show_result(result, result_text, as_json)

@@ -18,12 +18,7 @@ import numpy as np
 from reembed.embedders.batches import Batches
 from reembed.embedders.families import prefix_warning
 from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
-from reembed.embedders.provider import (
-    Counts,
-    Limits,
-    Price,
-    Provider,
-)
+from reembed.embedders.provider import Counts, Limits, Price, Provider
 from reembed.embedders.sending.batching import Piece, Queue, pack
 from reembed.embedders.sending.call import Call, Embedded, OnBatch
 from reembed.embedders.sending.fitting import Fitter
@@ -38,10 +33,7 @@ from reembed.embedders.sending.sizes import REQUEST_OPTIONS, Sizes
 from reembed.embedders.sending.throttle import Throttle
 from reembed.embedders.sending.workers import Workers
 from reembed.embedders.shared import Shared
-from reembed.errors import (
-    InputTooLongError,
-    ProviderRefusedError,
-)
+from reembed.errors import InputTooLongError, ProviderRefusedError
 from reembed.manifest import Embed, Model
 from reembed.records import Vectors
 from reembed.redaction import shown_url
@@ -163,6 +155,16 @@ class Embedder:
         """Tokens of each text as a document, the prefix included, `(n,) int32`."""
         prefix = self.model.document_prefix
         return self._provider.count_tokens([prefix + text for text in texts] if prefix else texts)
+
+    def too_long(self, texts: Sequence[str], tokens: Counts) -> int:
+        """How many of these documents are longer than the model takes, for certain.
+
+        Args:
+            tokens: of each, as `count_tokens` tells.
+        """
+        fitter, prefix = self._fitter(), self.model.document_prefix
+        pairs = zip(texts, tokens.tolist(), strict=True)
+        return sum(fitter.is_over(prefix + text, count) for text, count in pairs)
 
     def check_reachable(self) -> None:
         """Embed one sentence, so that a wrong address, key, name or dimension is told at once.

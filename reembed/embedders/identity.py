@@ -18,7 +18,9 @@ import numpy as np
 
 from reembed.disk import write_atomic
 from reembed.embedders.fingerprint import Fingerprint
+from reembed.manifest import Manifest
 from reembed.records import cosine_rows
+from reembed.run.vector_cache import Lender
 
 SAME_NAME, OTHER_NAME = 0.9999, 0.99999
 """Cosine of every probe from which two models are one, by whether they have one name and address.
@@ -34,12 +36,17 @@ LABEL_OPTIONS = frozenset(
 )  # fmt: skip
 
 
-def same_model(old: Fingerprint, new: Fingerprint) -> bool:
-    """Whether both give every document the same vector, as far as the probes can tell."""
-    if old.vectors.shape != new.vectors.shape or _treatment(old) != _treatment(new):
+def same_model(old: Fingerprint, new: Fingerprint, apart: frozenset[str] = frozenset()) -> bool:
+    """Whether both give every document the same vector, as far as the probes can tell.
+
+    Args:
+        apart: settings that may differ.
+    """
+    if old.vectors.shape != new.vectors.shape or _treatment(old, apart) != _treatment(new, apart):
         return False
-    named = (old.settings_sha256, old.digest, old.details.get("address")) == (
-        new.settings_sha256, new.digest, new.details.get("address"),
+    same_settings = old.settings_sha256 == new.settings_sha256 or bool(apart)
+    named = (same_settings, old.digest, old.details.get("address")) == (
+        True, new.digest, new.details.get("address"),
     )  # fmt: skip
     documents = slice(0, len(old.vectors) - 1)  # the last probe is a query's
     lengths = [np.linalg.norm(one.vectors[documents], axis=1) for one in (old, new)]
@@ -50,13 +57,18 @@ def same_model(old: Fingerprint, new: Fingerprint) -> bool:
     )
 
 
-def _treatment(fingerprint: Fingerprint) -> dict[str, Any]:
-    settings = {key: value for key, value in fingerprint.settings.items() if key not in LABELS}
+def _treatment(fingerprint: Fingerprint, apart: frozenset[str]) -> dict[str, Any]:
+    hidden = LABELS | apart
+    settings = {key: value for key, value in fingerprint.settings.items() if key not in hidden}
     options = settings.get("options")
     if isinstance(options, dict):
         kept = {key: value for key, value in options.items() if key not in LABEL_OPTIONS}
         settings["options"] = kept
     return settings
+
+
+FOR_LONG_TEXTS = frozenset({"on_too_long", "max_tokens"})
+"""Settings that change the vectors of long texts alone."""
 
 
 def find_cache(folder: Path, model: Fingerprint, state: Path) -> Path | None:
@@ -70,6 +82,32 @@ def find_cache(folder: Path, model: Fingerprint, state: Path) -> Path | None:
             if same_model(Fingerprint.from_dict(json.loads(side.read_bytes())), model):
                 return _vectors_of(side)
     return _of_an_earlier_version(folder, model, state)
+
+
+def lenders(manifest: Manifest, model: Fingerprint, limit: int | None) -> list[Lender]:
+    """Files of vectors of the same model, made under other settings for texts that are too long,
+    among those that the runs of a state directory share.
+
+    Args:
+        limit: tokens that a text may have now; None where that is unknown: then nobody can say
+            which texts are short, and there is no lender.
+    """
+    found = list[Lender]()
+    if limit is None or not manifest.embed.cache:
+        return found
+    for side in sorted((Path(manifest.state) / SHARED).glob("*.model.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            other = Fingerprint.from_dict(json.loads(side.read_bytes()))
+            if same_model(other, model) or not same_model(other, model, FOR_LONG_TEXTS):
+                continue
+            # What did not fit was refused there: whatever is in the file was embedded whole.
+            whole = other.settings.get("on_too_long", "fail") == "fail"
+            limits = [one.settings.get("max_tokens") for one in (other, model)]
+            if whole or limits == [None, None]:
+                found.append(Lender(_vectors_of(side), limit))
+            elif limits[0] is not None:
+                found.append(Lender(_vectors_of(side), min(limit, limits[0])))
+    return found
 
 
 def shared_cache(state: str, model: Fingerprint) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from reembed.cutover.restart import Standing, run_to_give_up
 from reembed.disk import named_errors, write_atomic
 from reembed.errors import ReembedError, UsageError
 from reembed.group import planning
@@ -81,7 +82,7 @@ class Migrations:
 
     def run(
         self, *, until: Stage = "verify", swap: bool = False, if_changed: bool = False,
-        retry_quarantined: bool = False, accept_loss: bool = False,
+        retry_quarantined: bool = False, restart: bool = False, accept_loss: bool = False,
     ) -> GroupResult:  # fmt: skip
         """All stages of every collection, resuming; see `Migration.run`. Collections that appeared
         since are taken in.
@@ -89,6 +90,8 @@ class Migrations:
         Raises:
             PreflightError: collections are blocked, all of them named, and nothing was begun.
         """
+        if restart and (begun_with := run_to_give_up(self.manifest, _where_it_stands)):
+            Migrations(begun_with, self.progress).clean(accept_loss=accept_loss)
         with self._opened(self._current_run()) as group:
             if group.begun and pending(group.run) == "rollback":
                 self._rolled_back(group, accept_loss)
@@ -317,7 +320,7 @@ class Migrations:
             last = run.history.last(events.TogetherDone)
             done = last is not None and last.action == "swap"
             return run if done and run.has_identity(self.manifest.identity()) else None
-        run.check_identity(self.manifest.identity())
+        run.check_identity(self.manifest.identity(), path=self.manifest.path)
         return run
 
     def _require_run(self) -> RunDir:
@@ -326,5 +329,10 @@ class Migrations:
             raise UsageError(
                 f"{self.manifest.name}: there is no run yet", "Begin one with `reembed run`."
             )
-        run.check_identity(self.manifest.identity())
+        run.check_identity(self.manifest.identity(), path=self.manifest.path)
         return run
+
+
+def _where_it_stands(run: RunDir) -> Standing:
+    last = run.history.last(events.TogetherDone)
+    return group_state(run), last.action if last else None

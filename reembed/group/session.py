@@ -87,8 +87,8 @@ class MemberSession(Session):
     def _cache_path(self, model: Fingerprint) -> Path:
         return self._shared._cache_path(model)
 
-    def paid_for(self, hashes: Sequence[bytes]) -> set[bytes]:
-        return self._shared.paid_for(hashes)
+    def paid_for(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> set[bytes]:
+        return self._shared.paid_for(hashes, tokens)
 
     def _open_old(self, model: Model) -> Embedder:
         return self._shared.old_model(model)

@@ -34,6 +34,7 @@ from reembed.run.files import MANIFEST, SHARD, read
 from reembed.run.history import History
 from reembed.run.journal import Journal
 from reembed.run.shards import DELTA, NOTHING, Besides, Shard, encoding
+from reembed.run.steps import shown_path
 
 __all__ = ["DELTA", "RunDir", "Shard", "new_run_id"]
 
@@ -124,21 +125,26 @@ class RunDir:
         created.get("source", {}).pop("model", None)  # runs that began when it counted
         return list(_differences(created, json.loads(json.dumps(identity))))
 
-    def check_identity(self, identity: dict[str, Any], live: str | None = None) -> None:
+    def check_identity(
+        self, identity: dict[str, Any], live: str | None = None, path: Path | None = None
+    ) -> None:
         """Raise ManifestError if this run was begun with another manifest, naming the keys.
 
         Args:
             live: the live name, which may change until it is moved; default: as it was moved.
+            path: the manifest's file, for the hint.
         """
         differing = self._identity_differences(identity)
         if self.history.moved_live not in (None, live or self.history.moved_live):
             differing.append("swap.live")
         if differing:
-            kept = self.path / MANIFEST.name
+            kept, given = self.path / MANIFEST.name, shown_path(path or Path("MANIFEST"))
             raise ManifestError(
                 f"{self.path}: it was begun with another manifest: {', '.join(differing)} differ",
-                f"Put those keys back as they are in {kept}, or go on with that file itself. To "
-                "begin another migration, give the manifest a new `name`.",
+                f"Put those keys back as they are in {kept}, or go on with that file itself. "
+                f"`reembed run {given} --restart` gives that run up, unless it is swapped, and "
+                "begins anew: texts that are paid for are not paid for "
+                "again. To begin another migration beside it, give the manifest a new `name`.",
             )
 
     # Shards

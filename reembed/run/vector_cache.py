@@ -20,6 +20,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -50,6 +51,26 @@ CREATE TABLE IF NOT EXISTS vectors (
 
 Row = tuple[bytes, int, bytes, int]
 """Of the table: text hash, tokens, vector, checksum."""
+Known = Mapping[bytes, tuple[Vectors, int]]
+"""Text hashes with their `(d,) float32` vectors and tokens."""
+
+
+@dataclass(frozen=True)
+class Lender:
+    """The cache of the same model under another `on_too_long` or `max_tokens`, which change the
+    vectors of long texts alone.
+
+    Attributes:
+        path: its SQLite file, which is only read.
+        limit: the tokens of a text up to which both give it the same vector.
+    """
+
+    path: Path
+    limit: int
+
+    def lends(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> list[bytes]:
+        """Those of these texts that are short enough, whether they are in it or not."""
+        return [key for key, count in zip(hashes, tokens, strict=True) if count <= self.limit]
 
 
 class VectorCache:
@@ -58,6 +79,7 @@ class VectorCache:
     Args:
         path: the SQLite file; its name holds the fingerprint's key.
         dimensions: of every vector in it.
+        lenders: files to look into for what is not in this one.
         spare: vectors that are kept elsewhere too, to fill a new file with if this one is damaged.
         note: told of a damaged file.
 
@@ -71,11 +93,13 @@ class VectorCache:
         path: Path,
         dimensions: int,
         *,
+        lenders: Sequence[Lender] = (),
         spare: Callable[[], Iterable[Paid]] = tuple,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._dimensions = dimensions
         self._path = path
+        self.lenders = lenders
         self._spare, self._note = spare, note
         self._lock = threading.Lock()
         make_private_dir(path.parent)
@@ -101,26 +125,28 @@ class VectorCache:
             self._db.close()
             raise
 
-    def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, tuple[Vectors, int]]:
+    def get(self, hashes: Sequence[bytes]) -> Known:
         """The known ones of these text hashes, each with its `(d,) float32` vector and tokens."""
         with self._lock:
             return self._mended(lambda: self._get(hashes))
 
     def _get(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Vectors, int]]:
+        return _vectors_in(self._db, hashes, self._dimensions)
+
+    def borrow(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Known:
+        """What the lenders have of these texts, which are not in this file; it is, from now on.
+
+        Args:
+            tokens: of each text, or more.
+        """
         found: dict[bytes, tuple[Vectors, int]] = {}
-        for start in range(0, len(hashes), SQL_VARIABLES):
-            keys = hashes[start : start + SQL_VARIABLES]
-            marks = ",".join("?" * len(keys))
-            rows = self._db.execute(
-                "SELECT text_sha256, tokens, vector, crc32 FROM vectors "  # noqa: S608
-                f"WHERE text_sha256 IN ({marks})",
-                keys,
-            )
-            for key, tokens, blob, crc in rows:
-                if not isinstance(blob, bytes) or not isinstance(tokens, int):
-                    continue  # a bit of its type was changed
-                if len(blob) == 4 * self._dimensions and crc == _checksum(key, tokens, blob):
-                    found[key] = (np.frombuffer(blob, np.float32), tokens)
+        for lender in self.lenders:
+            wanted = [key for key in lender.lends(hashes, tokens) if key not in found]
+            with contextlib.suppress(sqlite3.Error), _only_read(lender.path) as db:
+                found |= _vectors_in(db, wanted, self._dimensions)
+        if found:
+            counts = np.array([count for _, count in found.values()], np.int32)
+            self.put(list(found), np.stack([vector for vector, _ in found.values()]), counts)
         return found
 
     def put(self, hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
@@ -237,23 +263,60 @@ def embedded_vectors(run: RunDir) -> Iterator[Paid]:
             )
 
 
-def known_hashes(path: Path, hashes: Sequence[bytes]) -> set[bytes]:
-    """Which of these text hashes a cache file knows, for an estimate: looks without writing, and
-    knows nothing where the file is not there or cannot be read now."""
-    if not path.is_file():
-        return set()
-    # Reading makes side files, unless SQLite is told that nobody writes; those who do have one.
-    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+def known_hashes(
+    path: Path, hashes: Sequence[bytes], tokens: Sequence[int], lenders: Sequence[Lender] = ()
+) -> set[bytes]:
+    """Which of these text hashes a cache file or its lenders know, for an estimate: looks without
+    writing, and knows nothing where the file is not there or cannot be read now.
+
+    Args:
+        tokens: of each text, or more.
+    """
     found: set[bytes] = set()
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db,
-    ):
-        for start in range(0, len(hashes), SQL_VARIABLES):
-            keys = hashes[start : start + SQL_VARIABLES]
-            marks = ",".join("?" * len(keys))
-            query = f"SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({marks})"  # noqa: S608
-            found.update(key for (key,) in db.execute(query, keys))
+    for file, wanted in [
+        (path, hashes),
+        *((one.path, one.lends(hashes, tokens)) for one in lenders),
+    ]:
+        with contextlib.suppress(sqlite3.Error), _only_read(file) as db:
+            for keys, marks in _parts(wanted):
+                query = f"SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({marks})"  # noqa: S608
+                found.update(key for (key,) in db.execute(query, keys))
+    return found
+
+
+@contextlib.contextmanager
+def _only_read(path: Path) -> Iterator[sqlite3.Connection]:
+    """A cache file, open for reading; sqlite3.Error without one. Reading makes side files, unless
+    SQLite is told that nobody writes; those who do have one."""
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+        yield db
+
+
+def _parts(hashes: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:
+    """As many at a time as one SELECT takes, with a mark for each."""
+    for start in range(0, len(hashes), SQL_VARIABLES):
+        keys = hashes[start : start + SQL_VARIABLES]
+        yield keys, ",".join("?" * len(keys))
+
+
+def _vectors_in(
+    db: sqlite3.Connection, hashes: Sequence[bytes], dimensions: int
+) -> dict[bytes, tuple[Vectors, int]]:
+    """The whole rows of these texts."""
+    found: dict[bytes, tuple[Vectors, int]] = {}
+    for keys, marks in _parts(hashes):
+        rows = db.execute(
+            "SELECT text_sha256, tokens, vector, crc32 FROM vectors "  # noqa: S608
+            f"WHERE text_sha256 IN ({marks})",
+            keys,
+        )
+        for key, tokens, blob, crc in rows:
+            if not isinstance(blob, bytes) or not isinstance(tokens, int):
+                continue  # a bit of its type was changed
+            if len(blob) == 4 * dimensions and crc == _checksum(key, tokens, blob):
+                found[key] = (np.frombuffer(blob, np.float32), tokens)
     return found
 
 

@@ -43,7 +43,7 @@ from reembed.run.quarantine import (
     write_part,
     write_quarantine,
 )
-from reembed.run.vector_cache import VectorCache
+from reembed.run.vector_cache import Known, VectorCache
 from reembed.session import Session
 from reembed.stages.batched import Batched
 from reembed.stages.estimate import tokens_left, verify_tokens
@@ -96,6 +96,7 @@ class Embedding:
         mine, others = self._claim(list(wanted))
         try:  # after the claim, or a text that another shard finishes just now is paid for twice
             known = dict(self.cache.get(mine))
+            known |= self._borrowed([key for key in mine if key not in known], wanted)
             self.counter.update(sum(multiplicity[key] for key in known))
             new = [key for key in mine if key not in known]
             self._embed(new, [wanted[key] for key in new], multiplicity)
@@ -111,6 +112,12 @@ class Embedding:
             claim.result()
         self.counter.update(sum(multiplicity[key] for key in others))
         return known | dict(self.cache.get([*new, *others]))
+
+    def _borrowed(self, keys: list[bytes], texts: dict[bytes, str]) -> Known:
+        if not keys or not self.cache.lenders:
+            return {}
+        tokens = self.embedder.count_tokens([texts[key] for key in keys])
+        return self.cache.borrow(keys, tokens.tolist())
 
     def _claim(self, keys: Sequence[bytes]) -> tuple[list[bytes], dict[bytes, Future[None]]]:
         """Of these texts, the ones for this shard to see to, and those another has in work."""
@@ -265,7 +272,7 @@ def _needed(s: Session) -> int:
     exports = s.run.shards("export")
     todo = not_embedded(s.run, exports)
     left, each = tokens_left(
-        todo, s.run, s.template, s.embedder, lambda hashes: set(s.cache.get(hashes))
+        todo, s.run, s.template, s.embedder, lambda hashes, _: set(s.cache.get(hashes))
     )
     records = sum(shard.rows for shard in exports.values())
     return left + verify_tokens(each, records, s.manifest.verify.sample)

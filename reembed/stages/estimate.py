@@ -28,8 +28,8 @@ MOST_PACKED = 20_000
 CHROMA_TEXT_FACTOR = 5
 """Bytes in chroma.sqlite3 for each byte of text: the text, its trigram index, and the queue."""
 
-Known = Callable[[Sequence[bytes]], set[bytes]]
-"""Which of these text hashes have a vector that is paid for."""
+Known = Callable[[Sequence[bytes], Sequence[int]], set[bytes]]
+"""Which of these texts, by hash and tokens, have a vector that is paid for."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Estimate:
         exact_tokens: whether the model's own tokenizer counted.
         without_text: share of records that the template gives no text for.
         too_long: share of records longer than the model takes.
+        left_out: records of the sample that will be quarantined for certain.
         usd: for `new_tokens` at the listed price; None where unknown or free.
         price_as_of: day of that price.
         seconds: to embed `new_tokens`, from the speed of a few texts; None where nothing was timed.
@@ -60,6 +61,7 @@ class Estimate:
     exact_tokens: bool
     without_text: float
     too_long: float
+    left_out: int
     usd: float | None
     price_as_of: str | None
     seconds: float | None
@@ -93,7 +95,9 @@ def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Est
     counts = embedder.count_tokens(usable) if usable else np.zeros(0, np.int32)
     limit = embedder.limits.max_tokens
     sampled = max(1, len(texts))
-    too_long = int((counts > limit).sum()) / sampled if limit else 0.0
+    long = int((counts > limit).sum()) if limit else 0
+    fails = manifest.model.on_too_long == "fail"
+    refused = embedder.too_long(usable, counts) if long and fails else 0
     each = float(counts.sum()) / sampled
     new_tokens = round(_new_tokens(usable, counts, s.paid_for) / sampled * records)
     bytes_per_record = sum(
@@ -110,7 +114,8 @@ def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Est
         requests=_requests(embedder, counts, records / sampled, new_tokens),
         exact_tokens=embedder.exact_tokens,
         without_text=(len(texts) - len(usable)) / sampled,
-        too_long=too_long,
+        too_long=long / sampled,
+        left_out=len(texts) - len(usable) + refused,
         usd=cost(new_tokens, price).usd if price else None,
         price_as_of=price.as_of if price else None,
         seconds=None,
@@ -144,7 +149,7 @@ def _requests(
 def _new_tokens(texts: Sequence[str], counts: np.ndarray[Any, Any], known: Known) -> int:
     """The tokens of those texts that are not paid for."""
     keys = [text_hash(text) for text in texts]
-    paid = known(keys)
+    paid = known(keys, [int(count) for count in counts])
     return sum(int(count) for key, count in zip(keys, counts, strict=True) if key not in paid)
 
 

@@ -7,6 +7,7 @@ work is a blocker with a way out; what is worth knowing is a warning.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -161,6 +162,11 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     blockers += over
     blockers += [Problem(*told) for told in sampled.found.blockers]
     warnings = _content_warnings(manifest, estimate, embedder.limits.max_tokens)
+    left_out = quarantine_problem(manifest, estimate, records)
+    if left_out is not None:
+        (blockers if estimate.left_out > manifest.verify.allow_quarantined else warnings).append(
+            left_out
+        )
     warnings += [Problem(*told) for told in sampled.found.warnings]
     if estimate.without_text == 1:
         blockers += [
@@ -248,6 +254,27 @@ def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None)
             )
         )
     return warnings
+
+
+def quarantine_problem(manifest: Manifest, estimate: Estimate, records: int) -> Problem | None:
+    """What a verdict would say of the records that a run leaves out, where these are too many."""
+    allowed, bad = manifest.verify.allow_quarantined, estimate.left_out
+    expected = math.ceil(bad / max(1, estimate.sampled) * records)
+    if expected <= allowed or estimate.without_text == 1:  # without a text at all: see below
+        return None
+    about = "" if estimate.sampled >= records else "about "
+    found = f"{bad:,} of {estimate.sampled:,} sampled records"
+    ways = []
+    if estimate.too_long and manifest.model.on_too_long == "fail":
+        ways.append("model.on_too_long: mean (or truncate) takes in the texts that are too long")
+    if estimate.without_text:
+        ways.append("a wider template (text) gives records a text")
+    ways.append(f"verify.allow_quarantined: {expected} lets {about}so many be left out")
+    return Problem(
+        f"{found} will be quarantined, {about}{expected:,} of all {records:,}, and "
+        f"verify.allow_quarantined is {allowed:,}: the verdict would refuse the swap",
+        "; ".join(ways) + ".",
+    )
 
 
 def budget_blockers(

@@ -89,10 +89,19 @@ class Fitter:
     def _counter(self, prefix: str) -> Callable[[str], int]:
         return lambda body: int(self._provider.count_tokens([prefix + body])[0])
 
+    def is_over(self, text: str, tokens: int) -> bool:
+        """Whether a text of so many tokens, prefix included, is too long for certain."""
+        limit = self._limits.max_tokens
+        return limit is not None and tokens > limit and not self._may_fit(text, limit)
+
+    def _may_fit(self, text: str, limit: int) -> bool:
+        """Whether only an estimate says that a text is too long, and the provider will judge."""
+        return self._judged and least_tokens([text]) <= limit
+
     def _too_long(self, whole: Piece, limit: int, reject: Reject) -> list[Piece]:
         """A text above `limit` by `on_too_long`; as it is where only an estimate says so and the
         provider's refusal, or its own count, will tell the truth."""
-        if self._judged and least_tokens([whole.text]) <= limit:
+        if self._may_fit(whole.text, limit):
             # The provider's own counts of other texts tell by how much our estimate is above.
             return [replace(whole, alone=self._sizes.likely(whole.tokens) > FITS * limit)]
         count = self._counter(whole.prefix)

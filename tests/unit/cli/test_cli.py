@@ -174,6 +174,8 @@ def test_exit_codes_of_quarantine_and_gates(
     with chroma(database) as client:
         collection = client.get_collection("docs", embedding_function=None)
         collection.add(ids=["mute"], embeddings=[vector_of("old", "x")])
+    path = write_manifest(tmp_path, f"chroma:{database}", verify__allow_quarantined=1)
+    command("run", path, "--until", "export")
     path = write_manifest(tmp_path, f"chroma:{database}")
     outcome = command("run", path, "--swap", "--json")
     assert outcome.code == 4

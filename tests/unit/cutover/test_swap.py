@@ -283,6 +283,8 @@ def test_no_swap_with_a_failing_verdict(tmp_path: Path, database: Path) -> None:
     with chroma(database) as client:
         collection = client.get_collection("docs", embedding_function=None)
         collection.add(ids=["mute"], embeddings=[vector_of("old", "x")])
+    path = write_manifest(tmp_path, f"chroma:{database}", verify__allow_quarantined=1)
+    migration(path).run(until="export")
     path = write_manifest(tmp_path, f"chroma:{database}")
     result = migration(path).run(swap=True)
     assert (result.state, result.exit_code) == ("failed", 4)

@@ -79,13 +79,23 @@ def test_records_without_text_and_too_long_ones_are_foretold(tmp_path: Path) -> 
         lose_vector(database, str(collection.id))
     path = write_manifest(tmp_path, f"chroma:{database}", model__max_tokens=500)
     plan = migration(path).plan()
-    assert plan.ok
     assert plan.records == 60
     assert plan.estimate.without_text == pytest.approx(5 / 60)
     assert plan.estimate.too_long == pytest.approx(1 / 60)
     said = " ".join(w.message for w in plan.warnings)
     assert "8.3% of the sampled records give no text and will be quarantined" in said
     assert "longer than 500 tokens and will be quarantined" in said
+    assert plan.estimate.left_out == 6
+    assert [problem.message for problem in plan.blockers] == [
+        "6 of 60 sampled records will be quarantined, 6 of all 60, and verify.allow_quarantined is "
+        "0: the verdict would refuse the swap"
+    ]
+    for way in ("model.on_too_long: mean", "text", "verify.allow_quarantined: 6"):
+        assert way in plan.blockers[0].hint
+    path = write_manifest(
+        tmp_path, f"chroma:{database}", model__max_tokens=500, verify__allow_quarantined=6
+    )
+    assert migration(path).plan().ok, "as the hint says"
     path = write_manifest(
         tmp_path, f"chroma:{database}", model__max_tokens=500, model__on_too_long="mean",
         text="{id}",
