@@ -127,7 +127,7 @@ LOCKS := requirements.lock requirements-tools.lock tests/clients/requirements.lo
 lock: $(TOOLS)
 	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector $(LOCK) -o requirements.lock.new
 	$(UV) pip compile --group tools $(LOCK) -o requirements-tools.lock.new
-	$(UV) pip compile tests/clients/requirements.in $(LOCK) -o tests/clients/requirements.lock.new
+	$(UV) pip compile tests/clients/requirements.in --override tests/clients/overrides.txt $(LOCK) -o tests/clients/requirements.lock.new
 	@for lock in $(LOCKS); do \
 	  { echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r $$lock"; \
 	    sed "s/ $(MARKERS)//" $$lock.new; } > $$lock && rm $$lock.new || exit 1; \

@@ -9,28 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_postgres import PGEngine, PGVector, PGVectorStore
 from langchain_postgres.v2.indexes import HNSWIndex
 
+from tests.clients.langchain_vectors import ServerEmbeddings
 from tests.clients.lines import serve
-from tests.clients.openai_vectors import Vectors
 
 _opened: list[VectorStore] = []
-
-
-class ServerEmbeddings(Embeddings):
-    """LangChain's view of the embedding server."""
-
-    def __init__(self, url: str, model: str) -> None:
-        self._vectors = Vectors(url, model)
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._vectors.of(texts)
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._vectors.of([text])[0]
 
 
 def store() -> VectorStore:

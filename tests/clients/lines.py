@@ -20,10 +20,23 @@ def serve(operations: Mapping[str, Operation]) -> None:
         request = json.loads(line)
         try:
             reply = {"result": operations[request.pop("op")](**request)}
+            assert "reembed" not in sys.modules, "an application knows nothing of it"
         except Exception as error:
             reply = {"error": type(error).__name__, "message": str(error)}
         replies.write(json.dumps(reply, default=str) + "\n")
         replies.flush()
+
+
+def toured(steps: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What came of each step: its answer, or `{"error": TYPE AND MESSAGE}`. Each puts back what it
+    changes, and its answer is the same with every model, so that tours can be compared."""
+    answers: dict[str, Any] = {}
+    for name, step in steps.items():
+        try:
+            answers[name] = step()
+        except Exception as error:
+            answers[name] = {"error": f"{type(error).__name__}: {error}"}
+    return answers
 
 
 def with_chromadb() -> None:

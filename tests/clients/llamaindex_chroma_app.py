@@ -1,26 +1,23 @@
-"""LlamaIndex's `VectorStoreIndex` over a Chroma collection, behind `lines.serve`.
-
-The index, its nodes and what it embeds of them are LlamaIndex's own. Its package for Chroma is not
-installed here; `Nodes` keeps what `node_to_metadata_dict` makes of a node, as that package does.
-"""
+"""LlamaIndex's `VectorStoreIndex` over its `ChromaVectorStore`, behind `lines.serve`."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, Node, TextNode
-from llama_index.core.vector_stores.types import (
-    BasePydanticVectorStore,
-    VectorStoreQuery,
-    VectorStoreQueryResult,
-)
-from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+from llama_index.core.schema import Document, IndexNode, MetadataMode, Node, TextNode
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
-from tests.clients.lines import serve, with_chromadb
+from tests.clients.lines import serve, toured, with_chromadb
 from tests.clients.openai_vectors import Vectors
+
+with_chromadb()
+
+import chromadb  # noqa: E402
+from llama_index.vector_stores.chroma import ChromaVectorStore  # noqa: E402
 
 KINDS = {"TextNode": TextNode, "Node": Node, "IndexNode": IndexNode, "Document": Document}
 _opened: list[VectorStoreIndex] = []
@@ -48,59 +45,20 @@ class ServerEmbedding(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
-class Nodes(BasePydanticVectorStore):
-    """A Chroma collection of nodes."""
-
-    stores_text: bool = True
-    _collection: Any = PrivateAttr()
-
-    def __init__(self, collection: Any) -> None:
-        super().__init__()
-        self._collection = collection
-
-    @property
-    def client(self) -> Any:
-        return self._collection
-
-    def add(self, nodes: list[BaseNode], **_: Any) -> list[str]:
-        kept = [node_to_metadata_dict(node, remove_text=True, flat_metadata=True) for node in nodes]
-        self._collection.add(
-            ids=[node.node_id for node in nodes],
-            embeddings=[node.get_embedding() for node in nodes],
-            metadatas=[{k: "" if v is None else v for k, v in one.items()} for one in kept],
-            documents=[node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes],
-        )
-        return [node.node_id for node in nodes]
-
-    def delete(self, ref_doc_id: str, **_: Any) -> None:
-        self._collection.delete(where={"document_id": ref_doc_id})
-
-    def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
-        found = self._collection.query(
-            query_embeddings=[query.query_embedding], n_results=query.similarity_top_k
-        )
-        nodes = []
-        for text, metadata in zip(found["documents"][0], found["metadatas"][0], strict=True):
-            node = metadata_dict_to_node(metadata)
-            node.set_content(text)
-            nodes.append(node)
-        return VectorStoreQueryResult(
-            nodes=nodes,
-            ids=found["ids"][0],
-            similarities=[-distance for distance in found["distances"][0]],
-        )
-
-
-def open_index(folder: str, collection: str, embedder: dict[str, str]) -> None:
-    with_chromadb()
-    import chromadb
-
-    nodes = Nodes(chromadb.PersistentClient(folder).get_or_create_collection(collection))
+def open_index(
+    folder: str, collection: str, embedder: dict[str, str], by: str = "collection"
+) -> None:
+    """`by`: how the store is opened, from a `collection` or from `params`."""
+    if by == "params":
+        store = ChromaVectorStore.from_params(collection, persist_dir=folder)
+    else:
+        client = chromadb.PersistentClient(folder)
+        store = ChromaVectorStore(chroma_collection=client.get_or_create_collection(collection))
     _opened.append(
         VectorStoreIndex.from_vector_store(
-            nodes,
+            store,
             embed_model=ServerEmbedding(Vectors(**embedder)),
-            storage_context=StorageContext.from_defaults(vector_store=nodes),
+            storage_context=StorageContext.from_defaults(vector_store=store),
         )
     )
 
@@ -123,5 +81,66 @@ def query(text: str, k: int = 2) -> list[dict[str, Any]]:
     return [{"id": one.node.node_id, "text": one.node.get_content()} for one in found]
 
 
+def tour(text: str, id: str) -> dict[str, Any]:
+    """Every method, asked for a text that is stored under this id; see `toured`. Its metadata has
+    `file_name` a.md."""
+    index = _opened[-1]
+    store = index.vector_store
+    only = MetadataFilters(filters=[MetadataFilter(key="file_name", value="a.md")])
+
+    def mine(id: str) -> TextNode:
+        return TextNode(id_=id, text="a node of the application's own", metadata={"own": "yes"})
+
+    def found(**how: Any) -> list[Any]:
+        nodes = index.as_retriever(**how).retrieve(text)
+        return [nodes[0].node.node_id, len(nodes)]
+
+    async def asked() -> list[Any]:
+        nodes = await index.as_retriever(similarity_top_k=2).aretrieve(text)
+        return [nodes[0].node.node_id, len(nodes)]
+
+    def scores() -> Any:
+        nodes = index.as_retriever(similarity_top_k=4).retrieve(text)
+        return [round(nodes[0].score, 3) <= 1, len([one for one in nodes if one.score > 0])]
+
+    def added() -> Any:
+        index.insert_nodes([mine("n1"), mine("n2"), mine("n3")])
+        first = index.as_retriever(similarity_top_k=1).retrieve(
+            mine("x").get_content(metadata_mode=MetadataMode.EMBED)
+        )[0]
+        store.delete_nodes(["n1"])
+        own = MetadataFilters(filters=[MetadataFilter(key="own", value="yes")])
+        left = [node.node_id for node in store.get_nodes(None, own)]
+        store.delete_nodes(left)
+        return [first.node.metadata, sorted(left), store.get_nodes(["n1", "n2", "n3"], None)]
+
+    def document() -> Any:
+        index.insert(Document(id_="doc", text="a document of the application's own"))
+        made = len(store.client.get(where={"document_id": "doc"})["ids"])
+        index.delete_ref_doc("doc")
+        return [made, store.client.get(where={"document_id": "doc"})["ids"]]
+
+    def updated() -> Any:
+        index.update_ref_doc(Document(id_="doc", text="another text"))
+        made = store.client.get(where={"document_id": "doc"})["documents"]
+        index.delete_ref_doc("doc")
+        return made
+
+    return toured(
+        {
+            "retriever": lambda: found(similarity_top_k=2),
+            "mmr": lambda: found(similarity_top_k=2, vector_store_query_mode="mmr"),
+            "filters": lambda: found(similarity_top_k=9, filters=only),
+            "async retriever": lambda: asyncio.run(asked()),
+            "scores": scores,
+            "get_nodes": lambda: [node.get_content() for node in store.get_nodes([id])],
+            "get_nodes of filters": lambda: [node.node_id for node in store.get_nodes([], only)],
+            "add and delete_nodes": added,
+            "insert and delete_ref_doc": document,
+            "update_ref_doc": updated,
+        }
+    )
+
+
 if __name__ == "__main__":
-    serve({"open": open_index, "add": add, "embedded": embedded, "query": query})
+    serve({"open": open_index, "add": add, "embedded": embedded, "query": query, "tour": tour})

@@ -7,13 +7,14 @@ finds them, by a simple one; what makes, links, searches and removes entity rows
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
-from mem0 import Memory
+from mem0 import AsyncMemory, Memory
 from mem0.memory import main as mem0_main
 
-from tests.clients.lines import serve, with_chromadb
+from tests.clients.lines import serve, toured, with_chromadb
 
 _opened: list[Memory] = []
 
@@ -60,6 +61,56 @@ def entities(filters: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": row.id, **row.payload} for row in rows]
 
 
+def tour(text: str, id: str, config: dict[str, Any], **who: Any) -> dict[str, Any]:
+    """Every method, asked for a text of this user's that is stored under this id; see `toured`."""
+    store = memory()
+
+    def ids(found: dict[str, Any]) -> list[str]:
+        return [one["id"] for one in found["results"]]
+
+    def added() -> Any:
+        made = add("a memory of the application's own", **who)
+        found = ids(store.search("a memory of the application's own", filters=who, top_k=1))
+        store.update(made, data="another memory")
+        told = [store.get(made)["memory"], found == [made], len(store.history(made))]
+        store.delete(made)
+        return [*told, store.get(made)]
+
+    def gone() -> Any:
+        for number in range(3):
+            add(f"memory {number} of a user who leaves", user_id="leaves")
+        store.delete_all(user_id="leaves")
+        return ids(store.get_all(filters={"user_id": "leaves"}))
+
+    async def later() -> Any:
+        opened = AsyncMemory.from_config(config)
+        opened = await opened if asyncio.iscoroutine(opened) else opened
+        (made,) = (await opened.add("an async memory", infer=False, **who))["results"]
+        found = ids(await opened.search(text, filters=who, top_k=1))
+        alike = ids(await opened.search("an async memory", filters=who, top_k=1)) == [made["id"]]
+        whole = len(ids(await opened.get_all(filters=who)))
+        await opened.update(made["id"], data="an async memory that was changed")
+        changed = (await opened.get(made["id"]))["memory"]
+        await opened.delete(made["id"])
+        return [found, alike, whole, changed]
+
+    return toured(
+        {
+            "search": lambda: ids(store.search(text, filters=who, top_k=1)),
+            "search with a threshold": lambda: ids(
+                store.search(text, filters=who, top_k=1, threshold=0.1)
+            ),
+            "search with a filter": lambda: ids(store.search(text, filters={**who, "n": 0})),
+            "get": lambda: [store.get(id)[key] for key in ("memory", "metadata", "user_id")],
+            "get_all": lambda: sorted(ids(store.get_all(filters=who))),
+            "history": lambda: [one["event"] for one in store.history(id)],
+            "add, update, delete": added,
+            "delete_all": gone,
+            "async": lambda: asyncio.run(later()),
+        }
+    )
+
+
 def close() -> None:
     closing = _opened.pop()
     stores = [closing.vector_store, closing._entity_store]
@@ -81,6 +132,7 @@ if __name__ == "__main__":
             "update": lambda id, **arguments: memory().update(id, **arguments),
             "delete": lambda id: memory().delete(id),
             "history": lambda id: memory().history(id),
+            "tour": tour,
             "link": link,
             "entities": entities,
             "close": close,

@@ -1,8 +1,10 @@
-"""LlamaIndex and mem0 on Chroma, in processes without reembed: what they add after the move of
-their collection has the vector of what was moved, if its text is the same."""
+"""LangChain, LlamaIndex, mem0 and open-webui on Chroma, in processes without reembed: every method
+that worked before their collection was moved works after it, and after the way back; and what they
+add then has the vector of what was moved, if its text is the same."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,16 @@ from reembed.discover import discover
 from reembed.migration import Migration
 from tests.clients.driver import application, needs_clients
 from tests.clients.incident import mem0_config
-from tests.support.helpers import chroma, migration, plain_collection, sentence
+from tests.support.helpers import (
+    Command,
+    chroma,
+    migration,
+    names_in,
+    plain_collection,
+    sentence,
+    write_group_manifest,
+)
+from tests.support.servers.chroma_server import chroma_server
 from tests.support.servers.embedding_server import EmbeddingServer
 
 pytestmark = needs_clients
@@ -63,6 +74,83 @@ def stored(folder: Path, collection: str) -> dict[str, np.ndarray]:
     return dict(zip(found["ids"], np.asarray(vectors), strict=True))
 
 
+def same_vectors(folder: Path, collection: str, moved: list[str], added: list[str]) -> None:
+    vectors = stored(folder, collection)
+    for one, other in zip(moved, added, strict=True):
+        np.testing.assert_allclose(vectors[one], vectors[other], atol=1e-5)
+
+
+def assert_goes_on(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Every step of a tour worked, and gives the same answer now."""
+    assert not [a for a in before.values() if isinstance(a, dict) and set(a) == {"error"}], before
+    for step, answer in before.items():
+        assert after[step] == answer, step
+
+
+def server_of(embedder: EmbeddingServer, name: str) -> dict[str, str]:
+    return {"url": embedder.openai_url, "model": name}
+
+
+OPENINGS: dict[str, dict[str, Any]] = {
+    "metadata": {"collection_metadata": {"hnsw:space": "cosine", "of": "theirs"}},
+    "configuration": {"collection_configuration": {"hnsw": {"space": "cosine"}}},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "metadata",
+        pytest.param("configuration", marks=pytest.mark.long),
+        pytest.param("nothing", marks=pytest.mark.long),
+        pytest.param("server", marks=pytest.mark.long),
+    ],
+)
+def test_langchain_goes_on(
+    made: str, embedder: EmbeddingServer, tmp_path: Path, command: Command
+) -> None:
+    with contextlib.ExitStack() as stack:
+        url, where = f"chroma:{tmp_path}/db", {"persist_directory": f"{tmp_path}/db"}
+        if made == "server":
+            server = stack.enter_context(chroma_server(tmp_path / "db"))
+            url, where = server.url, {"host": "127.0.0.1", "port": server.port}  # type: ignore[dict-item]
+        opening = {"collection_name": "papers"} | where | OPENINGS.get(made, {})
+        ids = [f"x{n}" for n in range(len(TEXTS))]
+        asked = {"text": TEXTS[3], "id": "x3"}
+        with application("langchain_chroma_app", tmp_path) as langchain:
+            langchain("open", embedder=server_of(embedder, OLD), **opening)
+            langchain("add", texts=TEXTS, ids=ids)
+            before = langchain("tour", **asked)
+        path = tmp_path / "unseen.yaml"
+        named = f"openai:{NEW}"
+        drafted = command("init", url, "--collection", "papers", "--model", named, "-o", path)
+        assert drafted.code == 0, drafted.err
+        data = yaml.safe_load(path.read_text())
+        data["model"] = model(embedder, NEW)  # this application gives its model no prefixes
+        data["swap"] = {"accept_window": True}
+        path.write_text(yaml.safe_dump(data))
+        moved = command("run", path, "--swap", "--json")
+        assert moved.code == 0, moved.out + moved.err
+        with application("langchain_chroma_app", tmp_path) as langchain:
+            langchain("open", embedder=server_of(embedder, NEW), **opening)
+            assert_goes_on(before, langchain("tour", **asked))
+            added = langchain("add", texts=TEXTS, ids=[f"y{n}" for n in range(12)], start=100)
+            if made != "server":
+                same_vectors(tmp_path, "papers", ids, added)
+            langchain("delete", ids=added)
+            langchain("add", texts=["a text of the time after"], ids=["z"], start=900)
+        refused = command("rollback", path, "--yes", "--json")
+        assert "Give the old model as source.model" in refused.json["error"]["hint"]
+        data["source"]["model"] = model(embedder, OLD)
+        path.write_text(yaml.safe_dump(data))
+        assert command("rollback", path, "--yes").code == 0
+        with application("langchain_chroma_app", tmp_path) as langchain:
+            langchain("open", embedder=server_of(embedder, OLD), **opening)
+            before["get all"] = sorted([*ids, "z"])  # what it wrote has stayed
+            assert_goes_on(before, langchain("tour", **asked))
+
+
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TESTS_KEY", "of the tests")
@@ -76,6 +164,8 @@ def test_a_node_that_is_added_and_one_that_was_moved_have_the_same_vector(
         index("open", folder=str(tmp_path / "db"), collection="nodes", embedder=old)
         ids = index("add", nodes=NODES)
         embedded = index("embedded", nodes=NODES)
+        asked = {"text": embedded[0], "id": ids[0]}
+        before = index("tour", **asked)
     drafted = discover(f"chroma:{tmp_path}/db", model=f"openai:{NEW}").manifest
     assert (drafted["source"]["layout"], drafted["line_breaks"]) == ("llamaindex", "space")
     moving = manifest(tmp_path, embedder, "nodes")
@@ -91,15 +181,14 @@ def test_a_node_that_is_added_and_one_that_was_moved_have_the_same_vector(
         new = {"url": embedder.openai_url, "model": NEW}
         index("open", folder=str(tmp_path / "db"), collection="nodes", embedder=new)
         assert all(embedder.served[text] for text in embedded)
+        assert_goes_on(before, index("tour", **asked))
+        index("open", folder=str(tmp_path / "db"), collection="nodes", embedder=new, by="params")
+        assert_goes_on(before, index("tour", **asked))
         again = index("add", nodes=NODES)
         assert index("query", text=TEXTS[0])[0]["text"] == TEXTS[0]
-    vectors = stored(tmp_path, "nodes")
-    for moved, added in zip(ids, again, strict=True):
-        np.testing.assert_allclose(vectors[moved], vectors[added], atol=1e-5)
+    same_vectors(tmp_path, "nodes", ids, again)
     moving.rollback()  # what was added goes back with the text that the old model was given
-    back = stored(tmp_path, "nodes")
-    for moved, added in zip(ids, again, strict=True):
-        np.testing.assert_allclose(back[moved], back[added], atol=1e-5)
+    same_vectors(tmp_path, "nodes", ids, again)
 
 
 def test_a_memory_on_chroma_that_is_added_and_one_that_was_moved_have_the_same_vector(
@@ -118,6 +207,7 @@ def test_a_memory_on_chroma_that_is_added_and_one_that_was_moved_have_the_same_v
     with application("mem0_app", tmp_path) as mem0:
         mem0("open", config=config(OLD))
         ids = [mem0("add", text=text, metadata={"n": n}, **ann) for n, text in enumerate(texts)]
+        before = mem0("tour", text=texts[0], id=ids[0], config=config(OLD), **ann)
     drafted = discover(f"chroma:{tmp_path}/db", "memories", model=f"openai:{NEW}").manifest
     assert (drafted["source"]["layout"], drafted["line_breaks"]) == ("mem0", "space")
     layout = {"layout": drafted["source"]["layout"]}
@@ -130,11 +220,46 @@ def test_a_memory_on_chroma_that_is_added_and_one_that_was_moved_have_the_same_v
 
     with application("mem0_app", tmp_path) as mem0:
         mem0("open", config=config(NEW))
-        assert mem0("search", query=texts[0], filters=ann)[0]["id"] == ids[0]
+        after = mem0("tour", text=texts[0], id=ids[0], config=config(NEW), **ann)
+        assert_goes_on(before, after)
         again = [mem0("add", text=text, user_id="bob") for text in texts]
-    vectors = stored(tmp_path, "memories")
-    for moved, added in zip(ids, again, strict=True):
-        np.testing.assert_allclose(vectors[moved], vectors[added], atol=1e-5)
+    same_vectors(tmp_path, "memories", ids, again)
+
+
+def test_open_webui_goes_on_with_all_its_collections(
+    embedder: EmbeddingServer, tmp_path: Path, command: Command
+) -> None:
+    url, folder = f"chroma:{tmp_path}/db", str(tmp_path / "db")
+    files = {f"file-{n}": [f"{one}\nsecond line" for one in TEXTS[n : n + 4]] for n in range(3)}
+    files["user-memory-7"] = TEXTS[9:]
+    with application("openwebui_app", tmp_path) as webui:
+        webui("open", folder=folder, embedder=server_of(embedder, OLD))
+        for name, texts in files.items():
+            webui("insert", collection=name, texts=texts, ids=[f"{name}-{t}" for t in texts])
+        asked = [{"collection": name, "id": f"{name}-{texts[0]}"} for name, texts in files.items()]
+        before = [webui("tour", **one) for one in asked]
+    path = write_group_manifest(
+        tmp_path, url, line_breaks="space", model=model(embedder, NEW),
+        source__model=model(embedder, OLD),
+    )  # fmt: skip
+    moved = command("run", path, "--swap", "--json")
+    assert moved.code == 0, moved.out + moved.err
+    with application("openwebui_app", tmp_path) as webui:
+        webui("open", folder=folder, embedder=server_of(embedder, NEW))
+        for one, tour in zip(asked, before, strict=True):
+            assert_goes_on(tour, webui("tour", **one))
+        for name, texts in files.items():
+            added = [f"again-{text}" for text in texts]
+            webui("insert", collection=name, texts=texts, ids=added)
+            same_vectors(tmp_path, name, [f"{name}-{text}" for text in texts], added)
+            webui("delete", collection=name, ids=added)
+        webui("insert", collection="file-late", texts=["of the new model"], ids=["late"])
+    assert command("rollback", path, "--yes").code == 0
+    with application("openwebui_app", tmp_path) as webui:
+        webui("open", folder=folder, embedder=server_of(embedder, OLD))
+        for one, tour in zip(asked, before, strict=True):
+            assert_goes_on(tour, webui("tour", **one))
+    assert "file-late" in names_in(url)
 
 
 def test_records_of_open_webui_are_told_and_sent_with_blanks(
