@@ -119,7 +119,7 @@ def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Itera
     """Writers wait until `release_writes`, at the latest at the end of the block, so that nothing
     they write falls between the last comparison and the move."""
     run.history.write(events.WritesHeld())
-    grace = store.to_move().hold_writes(live, HOLD_SECONDS, incoming_id)
+    grace = store.to_move().hold_writes({live: incoming_id}, HOLD_SECONDS)
     if grace:
         time.sleep(grace)
     try:

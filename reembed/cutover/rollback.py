@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
@@ -39,10 +39,74 @@ STILL_WRITTEN_BACK = (
 )
 
 
-def rollback_run(s: Session, dry_run: bool) -> SwapResult:
+@dataclass
+class ReadyBack:
+    """A run that has only to move back.
+
+    Attributes:
+        kind: how its name moves.
+        before: what was carried to the old collection so far.
+        told: what is to be told of the old collection.
+    """
+
+    kind: SwapPlan
+    before: CarriedBack = field(default_factory=CarriedBack)
+    told: list[str] = field(default_factory=list)
+
+
+def ready_back(s: Session) -> ReadyBack | None:
+    """All that comes before writers wait on a common way back: the checks, and what was written so
+    far. None where there is nothing to move, or no new collection whose writers could wait.
+
+    Raises:
+        ReembedError: why this name cannot go back.
+    """
+    s.spending.lift()
+    if not _to_be_moved(s) or s.new.describe() is None:
+        return None
+    refuse_third(s)
+    _refuse_gone(s)
+    ready = ReadyBack(swap_kind(s))
+    _look_at_old(s, ready)
+    settle(s, embedding=False)
+    ready.before.add(way_back_of(s).carry())
+    return ready
+
+
+def last_look_back(s: Session, ready: ReadyBack) -> None:
+    """What comes right before the move back, while writers wait. Adds to what was carried."""
+    ready.before.add(way_back_of(s).carry())
+    _refuse_fewer(s, ready.kind)
+
+
+def _to_be_moved(s: Session) -> bool:
+    """Whether the live name is still to move back."""
+    history = s.run.history
+    if history.last_move != "swap":
+        return False
+    return history.pending_move != "rollback" or leads_to(s.store, s.manifest.live, s.new.id)
+
+
+def _refuse_gone(s: Session) -> None:
+    if s.old.describe() is None:
+        raise PreflightError(
+            f"the old collection (id {s.old.id}) is gone, so there is nothing to go back to",
+            f"The export shards of {s.run.path} still hold every record with its old vector.",
+        )
+
+
+def _look_at_old(s: Session, ready: ReadyBack) -> None:
+    refuse_emptied_old(s)
+    ready.told = check_parked(s)
+
+
+def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> SwapResult:
     """Carry back what was written since, and move the live name to the old collection.
 
     It is the emergency exit: no hold, no pause and no budget stops it.
+
+    Args:
+        ready: what was carried ahead of a move that several names made together.
     """
     s.spending.lift()
     if s.run.history.last_move == "rollback" and not (
@@ -54,35 +118,28 @@ def rollback_run(s: Session, dry_run: bool) -> SwapResult:
     refuse_third(s)
     if dry_run:
         return _dry_run(s, kind)
-    old_id = s.old.id
-    if s.old.describe() is None:
-        raise PreflightError(
-            f"the old collection (id {old_id}) is gone, so there is nothing to go back to",
-            f"The export shards of {s.run.path} still hold every record with its old vector.",
-        )
+    _refuse_gone(s)
     variables = variables_of(s, "rollback")
     if s.new.describe() is None:
         return _back_without_new(s, kind, variables)
-    way_back, before, mended = way_back_of(s), CarriedBack(), list[str]()
+    way_back, ready = way_back_of(s), ready or ReadyBack(kind)
+    before = ready.before
     if s.run.history.rollback_unfinished:
         receipt = moving.receipt_of(s, "rollback")
         late = way_back.carry_late()
-    elif s.run.history.pending_move == "rollback" and not leads_to(
-        s.store, s.manifest.live, s.new.id
-    ):
-        if not leads_to(s.source_store, s.manifest.live, old_id):  # in a rename's gap
+    elif not _to_be_moved(s):
+        if not leads_to(s.source_store, s.manifest.live, s.old.id):  # in a rename's gap
             refuse_emptied_old(s)
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
     else:
-        refuse_emptied_old(s)
-        mended = check_parked(s)
+        _look_at_old(s, ready)
         if s.run.history.pending_move is None:
             run_before(s, variables)
         settle(s, embedding=False)
         receipt, late = _move_back_held(s, kind, way_back, before)
     let_writes_go(s)
-    messages = [*mended, *_carry_late_until_quiet(way_back, late)]
+    messages = [*ready.told, *_carry_late_until_quiet(way_back, late)]
     messages += _left_messages(late) + run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=late.carried))
     return replace(

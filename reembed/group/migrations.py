@@ -17,12 +17,14 @@ from reembed.cutover.restart import Standing, run_to_give_up
 from reembed.disk import named_errors, write_atomic
 from reembed.errors import ReembedError, UsageError
 from reembed.group import planning
+from reembed.group.back import CommonWayBack
 from reembed.group.members import (
     Member,
     all_taken,
     pending,
 )
-from reembed.group.move import CommonMove, is_of_one
+from reembed.group.move import CommonSwap
+from reembed.group.moving import is_of_one
 from reembed.group.report import GroupReport
 from reembed.group.results import (
     GroupPlan,
@@ -242,11 +244,11 @@ class Migrations:
     # Moves
 
     def _swapped(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
-        done, messages = CommonMove(group, Roster(group).members(), accept_loss).swap()
+        done, messages = CommonSwap(group, Roster(group).members(), accept_loss).swap()
         return self._moved(group, "swap", done, [*messages, *Roster(group).told_of_new()])
 
     def _rolled_back(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
-        done, messages = CommonMove(group, Roster(group).members(), accept_loss).rollback()
+        done, messages = CommonWayBack(group, Roster(group).members(), accept_loss).rollback()
         return self._moved(group, "rollback", done, messages)
 
     def _moved(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reembed.errors import RefusedError
 from reembed.group.members import Member
-from reembed.group.move import is_of_one
+from reembed.group.moving import is_of_one
 from reembed.group.results import GroupPlan, Planned
 from reembed.group.session import GroupSession
 from reembed.stages.plan import Plan, Problem, budget_blockers, disk_blockers
@@ -17,6 +17,7 @@ from reembed.stages.shadow_spec import shadow_spec, target_name
 
 AT_ONCE = "all names move in one transaction"
 ONE_BY_ONE = "the names move one after another; if one cannot, those that moved go back"
+BACK_AT_ONCE = "all names move back in one transaction"
 BACK = "the names move back one after another"
 
 
@@ -82,14 +83,12 @@ def _alike(plans: list[Plan]) -> list[Problem]:
 
 def how(group: GroupSession, action: str) -> str:
     """How the names move in a swap or back, in words."""
-    if action == "rollback":
-        return BACK
-    if action != "swap":
+    if action not in ("swap", "rollback"):
         return ""
     store = group.open_source
     kind = group.manifest.swap.kind
     transaction = store.cutover is not None and "transaction" in store.cutover.kinds
     one_store = group.manifest.target_url == group.manifest.source.url
     if store.together and transaction and one_store and kind in ("auto", "transaction"):
-        return AT_ONCE
-    return ONE_BY_ONE
+        return AT_ONCE if action == "swap" else BACK_AT_ONCE
+    return ONE_BY_ONE if action == "swap" else BACK

@@ -104,9 +104,9 @@ class LeasedCutover:
         self.lease(True)
         return self.cutover.exchange(kind, exchange)
 
-    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
+    def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
         self.lease(False)
-        return self.cutover.hold_writes(live, seconds, incoming)
+        return self.cutover.hold_writes(incoming, seconds)
 
     def release_writes(self, live: str) -> None:
         self.lease(False)

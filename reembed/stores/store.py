@@ -191,12 +191,13 @@ class Cutover(Protocol):
         """
         ...
 
-    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
-        """Let writers to the live name wait, for at most so long; called again, from now on. With a
+    def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
+        """Let writers to live names wait, for at most so long; called again, from now on. With a
         pointer those are held that open it through `reembed.live`.
 
         Args:
-            incoming: object id of the collection that is about to take the name.
+            incoming: live name to object id of the collection that is about to take it. Names that
+                move together are held together.
 
         Returns:
             seconds in which a writer that came before the hold finishes its call; None where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -22,7 +23,8 @@ def work(path: Path, step: str, kill: str = "", at: int = 0, **environment: str)
     Args:
         step: method of Migration with its arguments, e.g. `run(swap=True)`.
         kill: where to be killed by SIGKILL: before the `at`-th "journal" line, with half of it
-            written ("torn"), at the `at`-th "fsync", or after the `at`-th "add" to Chroma.
+            written ("torn"), at the `at`-th "fsync", after the `at`-th "add" to Chroma, or before
+            the `at`-th call of a function, "module:name".
     """
     report = path.with_name("outcome.json")
     report.unlink(missing_ok=True)
@@ -46,11 +48,13 @@ def _work(
     counts = {"journal": 0, "torn": 0, "fsync": 0, "add": 0}
 
     def count(kind: str) -> bool:
-        counts[kind] += 1
+        counts[kind] = counts.get(kind, 0) + 1
         return kind == kill and counts[kind] == at
 
     _small_shards()
     _hook(count)
+    if ":" in kill:
+        _hook_function(kill, count)
     from reembed.errors import ReembedError
     from reembed.group.migrations import Migrations
     from reembed.manifest import Manifest
@@ -111,6 +115,22 @@ def _hook(count: Any) -> None:
     Journal.append = killed_append  # type: ignore[method-assign]
     os.fsync = killed_fsync  # type: ignore[assignment]
     Collection.add = killed_add  # type: ignore[method-assign]
+
+
+def _hook_function(kill: str, count: Any) -> None:
+    module, _, names = kill.partition(":")
+    *path, name = names.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in path:
+        owner = getattr(owner, part)
+    function = getattr(owner, name)
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        if count(kill):
+            _die()
+        return function(*arguments, **options)
+
+    setattr(owner, name, killed)
 
 
 def _die() -> None:

@@ -64,9 +64,9 @@ class ChromaCutover:
         with database.one_writer:
             return chroma_swap.exchange_all(database.client, exchanges, database.folder)
 
-    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
-        held = chroma_hold.hold(self._database.client, live, seconds)
-        return chroma_hold.GRACE_SECONDS if held else None
+    def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
+        held = [chroma_hold.hold(self._database.client, live, seconds) for live in incoming]
+        return chroma_hold.GRACE_SECONDS if any(held) else None
 
     def release_writes(self, live: str) -> None:
         chroma_hold.release(self._database.client, live)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from reembed.errors import PreflightError
 from reembed.manifest import SwapKind
@@ -43,12 +43,18 @@ class TableCutover:
     def exchange(self, kind: SwapKind, exchange: Exchange) -> Receipt:
         if kind != "transaction":
             raise PreflightError(f"Postgres swaps by transaction, not by {kind}")
-        self._mover.exchange(exchange)
-        mark = self._changes.since(exchange.incoming_id, None).mark
-        return Receipt("transaction", mark=mark)
+        return self.together([exchange])[0]
 
-    def hold_writes(self, live: str, seconds: float, incoming: str) -> float | None:
-        self._mover.hold(live, seconds, incoming)
+    def together(self, exchanges: Sequence[Exchange]) -> list[Receipt]:
+        """See `Store.together`."""
+        self._mover.exchange(exchanges)
+        return [
+            Receipt("transaction", mark=self._changes.since(one.incoming_id, None).mark)
+            for one in exchanges
+        ]
+
+    def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
+        self._mover.hold(incoming, seconds)
         return 0.0
 
     def release_writes(self, live: str) -> None:

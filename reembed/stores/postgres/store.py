@@ -41,6 +41,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
         raise
     mover, shadows, claims = Mover(catalog), ShadowMaker(catalog), Claims(url)
     records, changes = Records(catalog, shadows), TableChanges(catalog, mover)
+    cutover = TableCutover(catalog, mover, changes)
 
     def close() -> None:
         mover.release()
@@ -51,6 +52,6 @@ def open_store(url: str, options: StoreOptions) -> Store:
         url, catalog, records, search=records,
         writer=TableWriter(catalog, records, shadows), build_index=shadows.build_index,
         snapshot=records.snapshot, survey=lambda id, dimensions: survey(catalog, id, dimensions),
-        changes=changes, capture=changes, cutover=TableCutover(catalog, mover, changes),
-        claims=claims, leftovers=CopiedLeftovers(catalog), close=close,
+        changes=changes, capture=changes, cutover=cutover, claims=claims,
+        leftovers=CopiedLeftovers(catalog), together=cutover.together, close=close,
     )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reembed.errors import LockedError, PreflightError, SourceChangedError
@@ -24,6 +24,31 @@ ALONE_SECONDS = 60.0
 """How long writers wait at most where the caller does not hold them."""
 
 
+@dataclass(frozen=True)
+class Move:
+    """What one live name's move does to tables.
+
+    Attributes:
+        outgoing: tables that have the live name, a unit's second one after its first.
+        incoming: those that take it, in the same order.
+        parked: names, without a schema, for the tables that are not live afterwards.
+        by_name: whether tables exchange their names; else their vector columns.
+    """
+
+    outgoing: list[Table]
+    incoming: list[Table]
+    parked: list[str]
+    by_name: bool
+
+    @property
+    def tables(self) -> list[Table]:
+        return [*self.outgoing, *self.incoming]
+
+    @property
+    def pairs(self) -> list[tuple[Table, Table]]:
+        return list(zip(self.outgoing, self.incoming, strict=True))
+
+
 class Mover:
     """Moves live names of one database."""
 
@@ -36,19 +61,26 @@ class Mover:
         """Whether the writers of a live name wait."""
         return self._hold is not None
 
-    def hold(self, live: str, seconds: float, incoming: str) -> None:
-        """Let the writers of a live name wait, for at most so long."""
+    def hold(self, incoming: Mapping[str, str], seconds: float) -> None:
+        """Let the writers of live names wait, for at most so long.
+
+        Args:
+            incoming: live name to the id of the collection that is about to take it.
+        """
         self.release()
-        outgoing = self._catalog.tables_of_name(live)
-        arriving = self._catalog.tables(incoming)
+        live, by_column = list[Table](), list[tuple[Table, Table]]()
         with mapped(self._catalog.url):
-            self._refuse_forbidden(outgoing)
-            by_name = self._by_name(outgoing, arriving)
-            if not by_name:
-                self._copy_ahead(seconds, list(zip(outgoing, arriving, strict=False)))
+            for name, id in incoming.items():
+                outgoing, arriving = self._catalog.tables_of_name(name), self._catalog.tables(id)
+                self._refuse_forbidden(outgoing)
+                live += outgoing
+                if not self._by_name(outgoing, arriving):
+                    by_column += zip(outgoing, arriving, strict=False)
+            if by_column:
+                self._copy_ahead(seconds, by_column)
         self._hold = Hold(self._catalog.url, seconds)
         try:
-            self._hold.writers_of(outgoing, heir=not by_name)
+            self._hold.writers_of(live, heir=bool(by_column))
         except BaseException:
             self.release()
             raise
@@ -71,24 +103,26 @@ class Mover:
         if hold is not None:
             hold.close()
 
-    def exchange(self, exchange: Exchange) -> None:
-        """See `Cutover.exchange`."""
-        incoming = self._incoming(exchange)
-        if incoming is None:
-            return
-        if exchange.outgoing_id is None:  # a new live name
-            main = self._catalog.main
-            with mapped(self._catalog.url), main.transaction():
-                for table in incoming:
-                    _, bare = place_for(main, exchange.live, table.schema)
-                    rename_table(main, table, f"{bare}{ENTITIES}" if table.prefix else bare)
+    def exchange(self, exchanges: Sequence[Exchange]) -> None:
+        """Move live names that are not there yet, all in one transaction; see `Cutover.exchange`.
+        A name that nothing has is given before it."""
+        waiting = [(one, found) for one in exchanges if (found := self._incoming(one)) is not None]
+        main = self._catalog.main
+        for one, incoming in waiting:
+            if one.outgoing_id is None:  # a new live name
+                with mapped(self._catalog.url), main.transaction():
+                    for table in incoming:
+                        _, bare = place_for(main, one.live, table.schema)
+                        rename_table(main, table, f"{bare}{ENTITIES}" if table.prefix else bare)
+        waiting = [(one, incoming) for one, incoming in waiting if one.outgoing_id is not None]
+        if not waiting:
             return
         alone = self._hold is None
         if alone:
-            self.hold(exchange.live, ALONE_SECONDS, exchange.incoming_id)
+            self.hold({one.live: one.incoming_id for one, _ in waiting}, ALONE_SECONDS)
         assert self._hold is not None, "it is held"
         try:
-            self._move(self._hold, exchange, incoming)
+            self._move(self._hold, [self._move_of(*one) for one in waiting])
         finally:
             if alone:
                 self.release()
@@ -140,7 +174,13 @@ class Mover:
             )
         return self._catalog.tables(exchange.incoming_id)
 
-    def _move(self, hold: Hold, exchange: Exchange, incoming: list[Table]) -> None:
+    def _move_of(self, exchange: Exchange, incoming: list[Table]) -> Move:
+        """How a live name moves.
+
+        Raises:
+            SourceChangedError: one of the two is more tables than the other.
+            PreflightError: a name is taken.
+        """
         live = find_table(self._catalog.main, exchange.live)
         outgoing = self._catalog.parts(live) if live else []
         if len(outgoing) != len(incoming):
@@ -155,38 +195,35 @@ class Mover:
         if aside.schema == outgoing[0].schema:  # nothing moves by way of another schema
             _, bare = place_for(self._catalog.main, exchange.parked, aside.schema)
         parked = [f"{bare}{ENTITIES}" if table.prefix else bare for table in outgoing]
-        with mapped(self._catalog.url):
-            if by_name:
+        if by_name:
+            with mapped(self._catalog.url):
                 self._check_free(outgoing, parked, incoming)
-            else:
-                self._copy_rest(hold, list(zip(outgoing, incoming, strict=True)))
+        return Move(outgoing, incoming, parked, by_name)
+
+    def _move(self, hold: Hold, moves: Sequence[Move]) -> None:
+        """Make all these moves in one transaction."""
+        with mapped(self._catalog.url):
+            by_column = [pair for move in moves if not move.by_name for pair in move.pairs]
+            if by_column:
+                self._copy_rest(hold, by_column, [old for move in moves for old in move.outgoing])
             hold.fence()
-            hold.everybody_of([*outgoing, *incoming])
-            if by_name:
-                exchange_names(hold.connection, outgoing, incoming, parked)
-                for table in incoming:
-                    named = next(o for o in outgoing if o.prefix == table.prefix)
-                    if table.text_query is None:  # else a trigger would not see what is written
-                        pg_capture.install(hold.connection, replace(table, name=named.name))
-            else:
-                for old, new in zip(outgoing, incoming, strict=True):
-                    pg_columns.rename_columns(hold.connection, old, new)
-                    parked_as = parked[outgoing.index(old)]
-                    if new.name != parked_as:  # it holds the old vectors by now
-                        rename_table(hold.connection, new, parked_as)
-            for table in (*outgoing, *incoming):
-                away = table in (outgoing if by_name else incoming)
-                _note_parked(hold.connection, table, parked=away)
+            hold.everybody_of([table for move in moves for table in move.tables])
+            for move in moves:
+                _exchange(hold.connection, move)
             hold.commit()
 
-    def _copy_rest(self, hold: Hold, pairs: list[tuple[Table, Table]]) -> None:
+    def _copy_rest(
+        self, hold: Hold, pairs: list[tuple[Table, Table]], live: Sequence[Table]
+    ) -> None:
         """Copy what was written since, and commit it before the columns change names: readers of a
         snapshot from just before the end would find these rows without vectors.
+
+        Args:
+            live: all tables whose writers are held, those too that exchange their names.
 
         Raises:
             LockedError: a writer came between.
         """
-        live = [old for old, _ in pairs]
         written = [pg_columns.copy_vectors(hold.connection, old, new) for old, new in pairs]
         logged = [pg_capture.length(hold.connection, table) for table in live]
         if not any(written) or None in logged:
@@ -210,6 +247,28 @@ class Mover:
                     f"the name {name!r}, which the old table would get, is taken",
                     "Rename that table or move it away; nothing was moved.",
                 )
+
+
+def _exchange(connection: Connection, move: Move) -> None:
+    """Exchange the tables of one move.
+
+    Args:
+        connection: in a transaction that locks all of them.
+    """
+    if move.by_name:
+        exchange_names(connection, move.outgoing, move.incoming, move.parked)
+        for table in move.incoming:
+            named = next(old for old in move.outgoing if old.prefix == table.prefix)
+            if table.text_query is None:  # else a trigger would not see what is written
+                pg_capture.install(connection, replace(table, name=named.name))
+    else:
+        for (old, new), parked in zip(move.pairs, move.parked, strict=True):
+            pg_columns.rename_columns(connection, old, new)
+            if new.name != parked:  # it holds the old vectors by now
+                rename_table(connection, new, parked)
+    away = move.outgoing if move.by_name else move.incoming
+    for table in move.tables:
+        _note_parked(connection, table, parked=table in away)
 
 
 def _note_parked(connection: Connection, table: Table, *, parked: bool) -> None:

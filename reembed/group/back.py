@@ -1,0 +1,111 @@
+"""The common way back: all names of a group go back to the old collections.
+
+One that cannot go back is told, and no reason for the others to stay. Where the store can, all that
+can go back do so in one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.move import outcome
+from reembed.cutover.rollback import ReadyBack, last_look_back, ready_back, rollback_run
+from reembed.cutover.withdraw import withdraw
+from reembed.errors import ReembedError
+from reembed.group.members import pending
+from reembed.group.moving import Moving, Waiting, is_of_one
+from reembed.group.results import MemberSwap
+from reembed.group.session import MemberSession
+from reembed.run import events
+
+
+class CommonWayBack(Moving):
+    """See `Moving`."""
+
+    def rollback(self) -> tuple[list[MemberSwap], list[str]]:
+        """Carry back what was written since, and move every name back. Returns what was done to
+        each, and what is to be told of all.
+
+        Raises:
+            ReembedError: what is the matter with all of them; the next call goes on.
+        """
+        group = self._group
+        if pending(group.run) != "rollback":
+            run_before(group, self._variables("rollback"))
+            group.run.history.write(events.TogetherBegun(action="rollback"))
+        done, messages = self._move_back()
+        if not any(member.error for member in done):
+            messages += run_after(group, self._variables("rollback"))
+            group.run.history.write(events.RollbackFinished())
+            group.run.history.write(events.TogetherDone(action="rollback"))
+        return sorted(done, key=lambda member: member.collection), messages
+
+    def _move_back(self) -> tuple[list[MemberSwap], list[str]]:
+        ready, errors, messages = self._move_back_at_once()
+
+        def back(s: MemberSession) -> MemberSwap:
+            live = s.manifest.live
+            if s.run.history.last_move is None:
+                return MemberSwap(live, outcome(s, "clean", True))
+            done = rollback_run(s, dry_run=False, ready=ready.get(live))
+            return MemberSwap(live, done)
+
+        left = [one for one in self._members if one.collection not in errors]
+        done = self._each(back, reversed(left))
+        return [*done, *(MemberSwap(name, error=why) for name, why in errors.items())], messages
+
+    def _move_back_at_once(
+        self,
+    ) -> tuple[dict[str, ReadyBack], dict[str, ReembedError], list[str]]:
+        """Move back in one transaction whatever can. Returns, by live name, what was carried before
+        the move, and why one cannot go back; and what is to be told."""
+        ready, errors = dict[str, ReadyBack](), dict[str, ReembedError]()
+        with contextlib.ExitStack() as stack:
+            waiting: list[Waiting] = []
+            for member in reversed(self._members):
+                try:
+                    s = stack.enter_context(self._session(member))
+                    if s.run.history.pending_move == "swap":
+                        withdraw(s)
+                    found = ready_back(s) if self._group.open_source.together else None
+                    if found is not None:
+                        ready[member.collection] = found
+                        waiting.append(Waiting(s, found.kind, s.old.id))
+                    s.close_ledger()
+                except ReembedError as error:
+                    if not is_of_one(error):
+                        raise
+                    errors[member.collection] = error
+            if not self._at_once(waiting):
+                return ready, errors, []
+            try:
+                self._retried(lambda: self._move_these_back(waiting, ready, errors))
+            except ReembedError as error:
+                if not is_of_one(error):
+                    raise
+                return ready, errors, [
+                    f"the names could not go back at once, so they go one after another: "
+                    f"{error.message}"
+                ]  # fmt: skip
+        return ready, errors, []
+
+    def _move_these_back(
+        self, waiting: list[Waiting], ready: dict[str, ReadyBack], errors: dict[str, ReembedError]
+    ) -> None:
+        """Move these names back while their writers wait, but for those that may not after all."""
+        going = [one for one in waiting if one.s.manifest.live not in errors]
+        with self._held(going):
+            may = []
+            for one in going:
+                live = one.s.manifest.live
+                try:
+                    last_look_back(one.s, ready[live])
+                    may.append(one)
+                except ReembedError as error:
+                    if not is_of_one(error):
+                        raise
+                    errors[live] = error
+                one.s.close_ledger()
+            if may:
+                self._together("rollback", may)
