@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reembed.applications.mem0.plan import compare_history, examine
+from reembed.applications.mem0.plan import examine
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.recorded import believe
 from reembed.embedders.spending import Budget, Spending, cost
@@ -25,9 +25,10 @@ from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.run.loss import Loss
 from reembed.session import Session
+from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate, make_estimate, timed
 from reembed.stages.old_model import old_model_problems
-from reembed.stages.refusals import existing, name_taken, refusals_without_text, refuse_empty
+from reembed.stages.refusals import existing, name_taken, refusals_without_text
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.store import Cutover, Store
@@ -116,22 +117,13 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
         own_shadow: object id of this run's shadow, if it exists already.
 
     Raises:
-        CollectionNotFoundError, PreflightError: the source is missing or empty.
-        UnreachableError, ProviderRefusedError: the model does not answer as asked.
+        RefusedError, UnreachableError: as `make_contact`.
     """
+    contact = make_contact(s)
     manifest, source_store, target_store = s.manifest, s.source_store, s.store
     embedder, spending = s.embedder, s.spending
-    source = source_store.resolve(manifest.source.collection)
-    writer, _ = target_store.to_write(), target_store.to_search()
-    where = manifest.source.where
-    source_store.reader.check_where(where)
-    records = source.count
-    if where is not None:
-        records = sum(len(page) for page in source_store.reader.list_ids(source.id, where))
-    history = compare_history(manifest, source, source_store)
-    refuse_empty(source, where, records)
-    embedder.check_reachable()
-    dimensions = embedder.dimensions
+    source, records, dimensions = contact.source, contact.records, contact.dimensions
+    writer = target_store.to_write()
     target = target_name(manifest, writer, dimensions)
 
     blockers: list[Problem] = []
@@ -186,7 +178,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     can_point = source_store.cutover is not None and "pointer" in source_store.cutover.kinds
     warnings.append(_application_warning(source, dimensions, swap, can_point))
     mem0 = examine(manifest, source, dimensions)
-    warnings += [Problem(text) for text in (*history, *mem0.notes)]
+    warnings += [Problem(text) for text in (*contact.history, *mem0.notes)]
     blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
     if manifest.target_url != manifest.source.url:
         warnings.append(LEASE_IN_SOURCE)
