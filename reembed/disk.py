@@ -269,11 +269,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_output(path: Path, text: str) -> None:
+def write_output(path: Path, text: str, new: int = PRIVATE_FILE) -> None:
     """Write a file that a user asked for with `-o`: whole or not at all.
 
     A new one is for this user alone, since it tells of a collection; what is there keeps its
     rights, and what is no plain file, such as /dev/stdout, is written into and not replaced.
+
+    Args:
+        new: the rights of a new one.
 
     Raises:
         PreflightError: it cannot be written.
@@ -284,7 +287,7 @@ def write_output(path: Path, text: str) -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             path.write_bytes(data)
             return
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else PRIVATE_FILE
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else new
         with _replacing(path, mode) as file:
             file.write(data)
 

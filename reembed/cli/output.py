@@ -67,11 +67,16 @@ def say(text: str, end: str = "\n") -> None:
         print(_clean(text), end=end)
 
 
-def say_json(document: dict[str, Any]) -> None:
+def say_json(document: dict[str, Any], indent: int | None = 2) -> None:
     """Print one JSON document. Raises as `say`."""
     clean = redacted_data(document, words=False)
     with _writing():
-        print(json_harmless(json.dumps(clean, ensure_ascii=False, indent=2)))
+        print(json_harmless(json.dumps(clean, ensure_ascii=False, indent=indent)))
+
+
+def say_json_line(document: dict[str, Any]) -> None:
+    """Print one of many JSON documents, on a line. Raises as `say`."""
+    say_json(document, indent=None)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.app import Json, app, show_result
+from reembed.cli.output import say, say_json_line, show
+from reembed.errors import UsageError
 
 if TYPE_CHECKING:
-    from reembed.watch.result import WatchResult
+    from reembed.watch import Orders, Subject, WatchResult
 
 STYLE = {"ok": "green", "warning": "yellow", "alert": "bold red"}
 
@@ -30,27 +33,106 @@ def watch(
         str | None,
         typer.Option("--model", metavar="PROVIDER:NAME", help="with a URL: what made the vectors"),
     ] = None,
+    state: Annotated[
+        Path, typer.Option("--state", help="with a URL: where the watch remembers what it saw")
+    ] = Path(".reembed"),
     by: Annotated[
         str | None, typer.Option("--by", metavar="KEY", help="count per value of a metadata key")
+    ] = None,
+    backups: Annotated[
+        Path | None, typer.Option("--backups", help="the directory of its snapshots")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option("--metrics", metavar="FILE.prom", help="for Prometheus")
+    ] = None,
+    notify_env: Annotated[
+        list[str] | None,
+        typer.Option("--notify-env", metavar="NAME", help="variable that holds Apprise URLs"),
     ] = None,
     accept: Annotated[
         str | None,
         typer.Option("--accept", metavar="WHY", help="what is there is meant to be so, and why"),
     ] = None,
-    state: Annotated[
-        Path, typer.Option("--state", help="with a URL: where the watch remembers what it saw")
-    ] = Path(".reembed"),
+    report: Annotated[bool, typer.Option("--report", help="send the report of counts now")] = False,
+    every: Annotated[
+        str | None,
+        typer.Option("--every", metavar="5m", help="go on, and look again every so often"),
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="with --every: /metrics")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Look whether a live collection is what it should be; end with 4 if it is not."""
-    from reembed.watch import subject_of
+    from reembed.watch import Orders, subject_of
     from reembed.watch import watch as watch_once
 
-    subject = subject_of(target, state, tuple(collection or ()), model)
-    subject = subject.with_options(by=by)
-    result = watch_once(subject, accept=accept)
-    show_result(result, watch_text, as_json)
+    if as_json and markdown:
+        raise UsageError("--json and --markdown cannot be used together", "Choose one.")
+    options = {
+        "by": by, "backups": _absolute(backups), "metrics": _absolute(metrics),
+        "notify_env": notify_env or None,
+    }  # fmt: skip
+
+    def subject() -> Subject:
+        found = subject_of(target, state, tuple(collection or ()), model)
+        return found.with_options(**options)
+
+    orders = Orders(accept, report)
+    if every is not None:
+        _again_and_again(subject, orders, every, listen, _line if as_json else _told)
+    if listen is not None:
+        raise UsageError("--listen is for a watch that goes on", "Say --every 5m, too.")
+    result = watch_once(subject(), orders)
+    if markdown:
+        from reembed.watch.summary import to_markdown
+
+        say(to_markdown(result), end="")
+    else:
+        show_result(result, watch_text, as_json)
     raise typer.Exit(result.exit_code)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.absolute()) if path is not None else None
+
+
+def _again_and_again(
+    subject: Callable[[], Subject], orders: Orders, every: str, listen: str | None,
+    tell: Callable[[WatchResult], None],
+) -> None:  # fmt: skip
+    """Look until a signal ends it."""
+    from reembed.manifest.watching import seconds_of
+    from reembed.watch import watch_every
+    from reembed.watch.metrics import Collector, serve
+
+    if orders.accept is not None or orders.report:
+        raise UsageError("--accept and --report are for one look", "Leave --every out.")
+    try:
+        seconds = seconds_of(every)
+    except ValueError as error:
+        raise UsageError(f"--every {every}: {error}", "For example --every 5m.") from None
+    subject()  # a manifest that cannot be used ends it here, and not in every cycle
+    collector = Collector()
+    if listen is not None:
+        serve(listen, collector)
+
+    def told(result: WatchResult) -> None:
+        collector.result = result
+        tell(result)
+
+    watch_every(seconds, subject, told)
+
+
+def _line(result: WatchResult) -> None:
+    say_json_line(result.to_dict())
+
+
+def _told(result: WatchResult) -> None:
+    show(watch_text(result))
 
 
 def watch_text(result: WatchResult) -> RenderableType:
@@ -65,5 +147,5 @@ def watch_text(result: WatchResult) -> RenderableType:
     for message in result.messages:
         table.add_row("", "", Text(message))
     alerts = len(result.alerts)
-    end = Text(f"{alerts} alerts", "bold red") if alerts else Text("all is well", "green")
+    end = Text(f"alerts: {alerts}", "bold red") if alerts else Text("all is well", "green")
     return Group(table, end)

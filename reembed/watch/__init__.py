@@ -2,6 +2,6 @@
 
 from reembed.watch.result import WatchResult
 from reembed.watch.subject import Subject, subject_of
-from reembed.watch.watcher import watch
+from reembed.watch.watcher import Orders, watch, watch_every
 
-__all__ = ["Subject", "WatchResult", "subject_of", "watch"]
+__all__ = ["Orders", "Subject", "WatchResult", "subject_of", "watch", "watch_every"]

@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 from reembed.errors import CollectionNotFoundError, ReembedError
-from reembed.redaction import shown_url
+from reembed.redaction import shown_url, without_secrets
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
-from reembed.watch import applications, collections, runs
+from reembed.watch import applications, backups, collections, runs
+from reembed.watch.backups import BackupSeen
 from reembed.watch.collections import ELSEWHERE, Reference
 from reembed.watch.findings import Check, Finding, alert, of_error, warning
 from reembed.watch.looking import Seen, look
@@ -50,6 +51,7 @@ class Cycle:
         self.seen: list[Seen] = []
         self.lives: list[Live] = []
         self.answers: list[Answer] = []
+        self.backups: list[BackupSeen] = []
         self.reached = False
         self._facts: dict[str, Any] | None = None
         self._asked: list[Asked] = []
@@ -62,13 +64,15 @@ class Cycle:
         self._guarded("reachable", self._store)
         run_seen, found = runs.look(self.subject, self.now)
         self.findings += found
+        self._guarded("backup", self._backups)
         self._remember(url)
         order = {"alert": 0, "warning": 1, "ok": 2}
         self.findings.sort(key=lambda finding: order[finding.status])
         good = {name: one.high.count for name, one in self.memory.collections.items()}
         return WatchResult(
             self.subject.name, url, self.now, time.monotonic() - started, self.reached, self.seen,
-            good, self.answers, run_seen, self.findings,
+            good, [one.collection for one in self.findings if one.check == "gone"], self.answers,
+            self.backups, run_seen, self.findings,
         )  # fmt: skip
 
     def _guarded(self, subject: str, look: Callable[[], None], collection: str = "") -> bool:
@@ -84,7 +88,7 @@ class Cycle:
                 alert(
                     "watch", collection, f"a look failed: {type(error).__name__}: {error}",
                     "This is a bug in reembed. Please report it with the lines on stderr.",
-                    exit_code=1, subject=subject,
+                    exit_code=1, subject=subject, sent=f"a look failed: {type(error).__name__}",
                 )
             )  # fmt: skip
         else:
@@ -177,6 +181,12 @@ class Cycle:
             self.answers.append(answer)
             self.findings += answer.findings
 
+    def _backups(self) -> None:
+        names = [live.name for live in self.lives] or self.subject.names(self.memory.collections)
+        url = without_secrets(self.subject.url)[0]
+        self.backups, found = backups.look(self.subject.settings, url, names, self.now)
+        self.findings += found
+
     # What is remembered of it
 
     def _remember(self, url: str) -> None:
@@ -216,7 +226,7 @@ class Cycle:
         ours = finding.check == "model" and finding.subject not in of_run
         if finding.status != "alert" or not (finding.check in DOUBTED or ours):
             return finding
-        return replace(finding, status="warning", message=f"{finding.message} (accepted)", hint="")
+        return replace(finding, status="ok", message=f"accepted: {finding.message}", hint="")
 
     def _wrong(self) -> set[str]:
         """Collections, and "" for the store, of which something is wrong that must not be taken for

@@ -11,7 +11,7 @@ from reembed.redaction import redacted
 Check = Literal[
     "reachable", "gone", "empty", "drop", "drop_by", "dimension", "metric", "identity",
     "model", "model_reachable", "canary", "latency", "application", "backup", "drill", "run",
-    "notify", "clock", "memory", "watch",
+    "notify", "metrics", "clock", "memory", "watch",
 ]  # fmt: skip
 CHECKS: tuple[Check, ...] = get_args(Check)
 Status = Literal["ok", "warning", "alert"]
@@ -26,7 +26,9 @@ class Finding:
 
     Attributes:
         collection: its live name; empty where it is about the store, a model or the watch itself.
-        message: without texts, metadata values and secrets, so that it can be sent anywhere.
+        message: for whoever runs the watch; without secrets.
+        sent: what may be sent anywhere, without texts and metadata values; default: the message.
+            Others' words may hold such, so of an error only its kind is sent.
         detail: what may be shown here only, such as which users lost their records.
         exit_code: of an alert.
         subject: what tells two findings of one check apart, such as the role of a model.
@@ -40,6 +42,7 @@ class Finding:
     detail: str = ""
     exit_code: int = FOUND
     subject: str = ""
+    sent: str = ""
 
     @property
     def key(self) -> str:
@@ -67,7 +70,10 @@ def fine(check: Check, collection: str, message: str, **more: Any) -> Finding:
 
 def of_error(check: Check, collection: str, error: ReembedError, **more: Any) -> Finding:
     """The alert of an error, with its exit code."""
-    return alert(check, collection, error.message, error.hint, exit_code=error.exit_code, **more)
+    sent = f"{check.replace('_', ' ')}: {error.kind}. The words are where the watch runs."
+    return alert(
+        check, collection, error.message, error.hint, exit_code=error.exit_code, sent=sent, **more
+    )
 
 
 def exit_code(findings: list[Finding]) -> int:

@@ -83,6 +83,10 @@ class Answer:
     drifted: bool = False
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def answers(self) -> bool:
+        return self.fingerprint is not None
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "role": self.role, "model": self.model, "cosine": self.cosine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from reembed.watch.backups import BackupSeen
 from reembed.watch.findings import Finding, exit_code
 from reembed.watch.looking import Seen
 from reembed.watch.models import Answer
@@ -22,8 +23,11 @@ class WatchResult:
         reached: whether the store answered.
         collections: those that are there.
         good: the most records of the last week, by live name.
+        gone: live names that lead to nothing.
         models: which were asked, and how they are.
+        backups: of each collection, where they are looked at.
         run: the newest one; None without one.
+        standing: since when each alert and warning stands, by its key.
         findings: all, alerts first.
         undelivered: messages that somebody has not got yet.
         messages: what the user should know.
@@ -36,10 +40,13 @@ class WatchResult:
     reached: bool = False
     collections: list[Seen] = field(default_factory=list)
     good: dict[str, int] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
     models: list[Answer] = field(default_factory=list)
+    backups: list[BackupSeen] = field(default_factory=list)
     run: RunSeen | None = None
     findings: list[Finding] = field(default_factory=list)
     undelivered: int = 0
+    standing: dict[str, float] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
 
     @property
@@ -59,8 +66,13 @@ class WatchResult:
             "collections": [
                 one.to_dict() | {"good": self.good.get(one.name)} for one in self.collections
             ],
+            "gone": self.gone,
             "models": [one.to_dict() for one in self.models],
+            "backups": [one.to_dict() for one in self.backups],
             "run": self.run.to_dict() if self.run else None,
-            "findings": [finding.to_dict() for finding in self.findings],
+            "findings": [
+                finding.to_dict() | {"since": self.standing.get(finding.key)}
+                for finding in self.findings
+            ],
             "undelivered": self.undelivered, "messages": self.messages,
         }  # fmt: skip

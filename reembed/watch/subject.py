@@ -4,6 +4,7 @@ run says of them."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ class Subject:
     def run(self) -> RunDir | None:
         """The newest run of the manifest; None without one."""
         return RunDir.latest(self.manifest.state_dir) if self.manifest else None
+
+    def names(self, known: Iterable[str]) -> list[str]:
+        """The live names as far as they are known without the store."""
+        if self.manifest is None or self.manifest.is_group:
+            return sorted({*self.collections, *known})
+        return [self.manifest.live]
 
     def open(self) -> Store:
         """The store in which the live names are now. Raises as `open_store`."""

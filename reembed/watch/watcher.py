@@ -1,40 +1,55 @@
-"""`reembed watch`: one cycle under the lock, what it found remembered durably."""
+"""`reembed watch`: one cycle under the lock; what it found is remembered durably, then told."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from reembed.errors import DamagedError
+from reembed.errors import DamagedError, ReembedError
 from reembed.run.lock import StateLock
 from reembed.watch import memory as remembering
+from reembed.watch import metrics
+from reembed.watch.alerts import is_due, note_alerts, report
 from reembed.watch.cycle import Cycle
 from reembed.watch.findings import Finding, of_error
-from reembed.watch.memory import Memory
+from reembed.watch.memory import Letter, Memory
+from reembed.watch.notify import deliver, targets_of
 from reembed.watch.result import WatchResult
 from reembed.watch.subject import LOCK, Subject
 
-Note = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Orders:
+    """What a person asks for besides.
+
+    Attributes:
+        accept: their word that what is there is meant to be so: it is journalled, and held against
+            from now on.
+        report: send the report of counts now.
+    """
+
+    accept: str | None = None
+    report: bool = False
 
 
-def watch(subject: Subject, *, accept: str | None = None) -> WatchResult:
-    """Look at everything once.
-
-    Args:
-        accept: a person's word that what is there is meant to be so: it is journalled, and held
-            against from now on.
+def watch(subject: Subject, orders: Orders | None = None) -> WatchResult:
+    """Look at everything once, remember it, and tell whom the settings name.
 
     Raises:
         LockedError: another watch of it is at work.
-        PreflightError: what is remembered cannot be read or written.
+        PreflightError: what is remembered cannot be read.
     """
+    orders = orders or Orders()
     with StateLock(subject.folder / LOCK):
         memory, damaged = _load(subject)
-        result = Cycle(subject, memory, accept).run()
+        result = Cycle(subject, memory, orders.accept).run()
         if damaged is not None:
             result = replace(result, findings=[damaged, *result.findings])
-        remembering.save(subject.memory, memory)
-        return result
+        result = _told(subject, memory, result, orders.report)
+        return _measured(subject, result)
 
 
 def _load(subject: Subject) -> tuple[Memory, Finding | None]:
@@ -45,3 +60,81 @@ def _load(subject: Subject) -> tuple[Memory, Finding | None]:
         aside = remembering.set_aside(subject.memory)
         told = of_error("memory", "", error)
         return Memory(), replace(told, hint=f"It lies in {aside} now. {error.hint}")
+
+
+def _told(subject: Subject, memory: Memory, result: WatchResult, asked: bool) -> WatchResult:
+    """Write down what is to be told, then tell it. A disk that is full keeps nobody from being
+    told."""
+    settings, wrong = subject.settings, list[Finding]()
+
+    def save() -> None:
+        try:
+            remembering.save(subject.memory, memory)
+        except ReembedError as error:
+            if not wrong:
+                wrong.append(of_error("memory", "", error))
+
+    letters = [note_alerts(memory, result, settings)]
+    targets, found = targets_of(settings.notify_env)
+    everybody = [*targets, *(finding.subject for finding in found)]
+    if asked or is_due(memory, settings, result.t):
+        letters.append(report(memory, result))
+        memory.reported = result.t
+    for letter in letters:
+        if letter is not None and everybody:
+            memory.outbox.append(_to(letter, everybody))
+    save()
+    found = [*found, *deliver(memory, targets, everybody, save)]
+    save()
+    return replace(
+        result, findings=[*wrong, *found, *result.findings], undelivered=len(memory.outbox),
+        standing={key: one.since for key, one in memory.standing.items()},
+    )  # fmt: skip
+
+
+def _to(letter: Letter, everybody: list[str]) -> Letter:
+    letter.pending = list(everybody)
+    return letter
+
+
+def _measured(subject: Subject, result: WatchResult) -> WatchResult:
+    """Write the metrics. That they cannot be written is an alert like any other."""
+    if subject.settings.metrics is None:
+        return result
+    try:
+        metrics.write(Path(subject.settings.metrics), result)
+    except ReembedError as error:
+        return replace(result, findings=[of_error("metrics", "", error), *result.findings])
+    return result
+
+
+def failed(name: str, error: ReembedError) -> WatchResult:
+    """The result of a cycle that could not begin, for a loop that goes on."""
+    return WatchResult(name, "", time.time(), findings=[of_error("watch", "", error)])
+
+
+def watch_every(
+    seconds: float,
+    subject: Callable[[], Subject],
+    told: Callable[[WatchResult], None],
+    stop: threading.Event | None = None,
+) -> None:
+    """Look again and again until `stop` is set, or for ever. What goes wrong ends nothing.
+
+    Args:
+        seconds: from the beginning of one cycle to the next, by a clock that does not jump.
+        subject: reads the manifest, anew for every cycle.
+        told: gets the result of every cycle.
+    """
+    stop = stop or threading.Event()
+    name = ""
+    while not stop.is_set():
+        begun = time.monotonic()
+        try:
+            one = subject()
+            name = one.name
+            result = watch(one)
+        except ReembedError as error:
+            result = failed(name, error)
+        told(result)
+        stop.wait(max(0.0, seconds - (time.monotonic() - begun)))
