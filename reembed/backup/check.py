@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from reembed.backup.shards import damage_of
 from reembed.backup.snapshot import ShardFile, Snapshot
 from reembed.errors import DamagedError, GateError, LockedError, UsageError
 from reembed.progress import Progress
+from reembed.quality.integrity import slice_bounds
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,10 @@ def refuse_damaged(folder: Folder, snapshot: Snapshot, progress: Progress) -> No
 
 
 def _part(slice: str | None) -> tuple[int, int]:
-    if slice is None:
-        return 1, 1
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", slice)
-    n, t = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= n <= t:
-        raise UsageError(f"--slice {slice}: should be N/T", "For example 3/7, on the third night.")
-    return n, t
+    try:
+        return slice_bounds(slice) if slice is not None else (1, 1)
+    except ValueError as error:
+        raise UsageError(f"--slice {error}", "For example 3/7, on the third night.") from None
 
 
 def _check(

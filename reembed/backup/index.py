@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reembed.backup.shards import read_shard
 from reembed.backup.snapshot import Alive, ShardFile, Snapshot
 from reembed.disk import remove, sqlite_errors
 from reembed.errors import DamagedError
-from reembed.records import SHARD_ROWS, chunked
+from reembed.records import SHARD_ROWS, chunked, list_array_to_vectors
 
 SQL_VARIABLES = 500
 SPARSE = 0.5
@@ -29,53 +31,121 @@ FEW_ROWS, MANY_SMALL = SHARD_ROWS // 2, 16
 """Where more than so many shards have fewer records than this, they are written again as one."""
 
 
+Digests: TypeAlias = Callable[[pa.RecordBatch | pa.Table], list[bytes]]
+STEPS, LENGTH_STEPS = 256, 1024
+"""A vector counts as changed where one of its values has moved to another of so many steps of their
+root mean square, or its length to another of so many steps from one power of two to the next.
+Chroma hands the same vector out within a unit in the last place, by whether it is in the index
+already: of 768 values one crosses a step then for one vector of 50, which is written again for
+nothing."""
+
+
 def digests(records: pa.RecordBatch | pa.Table) -> list[bytes]:
-    """16 bytes for each record, over its row hash and the bytes of its vector."""
+    """16 bytes for each record, over its row hash and its vector in steps."""
     rows = records.column("row_sha256").to_pylist()
     column = records.column("embedding")
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # no rows at all
-        return []
-    valid, offsets = np.asarray(column.is_valid()), np.asarray(column.offsets)
-    data = np.ascontiguousarray(np.asarray(column.values), np.float32).tobytes()
-    found = []
-    for row, one in enumerate(rows):
-        vector = data[4 * offsets[row] : 4 * offsets[row + 1]] if valid[row] else b"\xff"
-        found.append(hashlib.sha256(one + vector).digest()[:16])
+    sizes = np.asarray(pc.list_value_length(column).fill_null(-1))
+    found = [b""] * len(rows)
+    for size in np.unique(sizes).tolist():
+        places = np.flatnonzero(sizes == size)
+        taken = column.filter(pa.array(sizes == size))
+        vectors = list_array_to_vectors(taken)[0] if size > 0 else np.zeros((len(places), 0))
+        said = _in_steps(vectors) if size >= 0 else None
+        for number, place in enumerate(places.tolist()):
+            vector = said[number].tobytes() if said is not None else b"none"
+            found[place] = hashlib.sha256(rows[place] + vector).digest()[:16]
     return found
 
 
+def _in_steps(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """`(n, d)` floats as `(n, d + 1)` whole numbers that say where their values lie."""
+    wide = np.nan_to_num(np.asarray(vectors, np.float64))
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    lengths[lengths == 0] = 1
+    scale = STEPS * np.sqrt(max(1, wide.shape[1])) / lengths
+    steps = np.rint(wide * scale[:, None])
+    return np.column_stack([steps, np.rint(LENGTH_STEPS * np.log2(lengths))]).astype(np.int64)
+
+
+def row_digests(records: pa.RecordBatch | pa.Table) -> list[bytes]:
+    """16 bytes for each record, over all but its vector."""
+    return [one[:16] for one in records.column("row_sha256").to_pylist()]
+
+
+ANOTHER_DISK = "keep the snapshots on another disk"
+
+
 class Index:
-    """Id to digest, shard and row of a snapshot's records.
+    """Id to digest, shard and row of records.
 
     Args:
-        path: of the file, which is removed at the end.
+        path: of the file.
+        keep: whether the file stays, and what a call that was killed has put into it counts;
+            default: it begins empty, and is removed at the end.
+        digests: of records.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        remove(path)
-        with sqlite_errors(path):
+    def __init__(
+        self, path: Path, *, keep: bool = False, digests: Digests = digests
+    ) -> None:  # fmt: skip
+        self._path, self._keep, self.digests = path, keep, digests
+        if not keep:
+            self._remove()
+        with sqlite_errors(path, ANOTHER_DISK):
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.executescript(
-                "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;"
-                "CREATE TABLE records (id TEXT PRIMARY KEY, digest BLOB NOT NULL, "
+                f"PRAGMA journal_mode = {'WAL' if keep else 'OFF'}; PRAGMA synchronous = OFF;"
+                "PRAGMA cache_size = -32000;"
+                "CREATE TABLE IF NOT EXISTS records (id TEXT PRIMARY KEY, digest BLOB NOT NULL, "
                 "shard INTEGER NOT NULL, row INTEGER NOT NULL) WITHOUT ROWID"
             )
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            remove(self._path.with_name(self._path.name + suffix))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
-        remove(self._path)
+        if not self._keep:
+            self._remove()
 
-    def add(self, records: pa.Table, shard: int, rows: Sequence[int]) -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether all was put in that was to be: see `finish`."""
+        with sqlite_errors(self._path, ANOTHER_DISK):
+            return bool(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def finish(self) -> None:
+        """Note that it is complete."""
+        with sqlite_errors(self._path, ANOTHER_DISK):
+            self._db.execute("PRAGMA user_version = 1")
+
+    def begin(self) -> None:
+        """Empty it."""
+        with sqlite_errors(self._path, ANOTHER_DISK):
+            self._db.executescript("PRAGMA user_version = 0; DELETE FROM records")
+
+    def count(self) -> int:
+        """How many records it has."""
+        with sqlite_errors(self._path, ANOTHER_DISK):
+            return int(self._db.execute("SELECT count(*) FROM records").fetchone()[0])
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Forget these."""
+        with sqlite_errors(self._path, ANOTHER_DISK):
+            self._db.executemany("DELETE FROM records WHERE id = ?", [(id,) for id in ids])
+
+    def add(
+        self, records: pa.Table | pa.RecordBatch, shard: int = 0, rows: Sequence[int] = ()
+    ) -> None:
         """Take records of a shard in, with their rows in its file."""
         ids = records.column("id").to_pylist()
-        values = zip(ids, digests(records), [shard] * len(ids), rows, strict=True)
-        with sqlite_errors(self._path):
+        rows = rows or range(len(ids))
+        values = zip(ids, self.digests(records), [shard] * len(ids), rows, strict=True)
+        with sqlite_errors(self._path, ANOTHER_DISK):
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", values)
             self._db.execute("COMMIT")
@@ -83,7 +153,7 @@ class Index:
     def lookup(self, ids: Sequence[str]) -> dict[str, tuple[bytes, int, int]]:
         """Digest, shard and row of those of the ids that it has."""
         found: dict[str, tuple[bytes, int, int]] = {}
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._path, ANOTHER_DISK):
             for part in chunked(ids, SQL_VARIABLES):
                 marks = ",".join("?" * len(part))
                 rows = self._db.execute(
@@ -97,7 +167,7 @@ class Index:
         """All of it, in pages of SHARD_ROWS."""
         last = ""
         while True:
-            with sqlite_errors(self._path):
+            with sqlite_errors(self._path, ANOTHER_DISK):
                 page = self._db.execute(
                     "SELECT id, digest, shard, row FROM records WHERE id >= ? ORDER BY id LIMIT ?",
                     (last, SHARD_ROWS + 1),

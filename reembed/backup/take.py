@@ -204,6 +204,7 @@ def _take(
         folder_id=about.id, url=subject.url, collection=subject.collection,
         settings=info.to_dict(), names=_names(subject, info),
         model=subject.model or info.model, fingerprint=subject.fingerprint,
+        definition=subject.store.shapes.define(info.id) if subject.store.shapes else None,
         with_vectors=wanted.with_vectors, records=read.records, no_vector=read.no_vector,
         by=read.counts.counts, shards=tuple(shards),
         path=(folder.rejected if reason else folder.good) / id,

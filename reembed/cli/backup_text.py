@@ -11,6 +11,7 @@ from rich.text import Text
 
 from reembed.backup.check import Check
 from reembed.backup.commands import Backups, Failed
+from reembed.backup.restores import Restored
 from reembed.backup.snapshot import Drill, Snapshot
 from reembed.backup.take import Taken
 from reembed.cli.text import pairs
@@ -106,3 +107,37 @@ def check_text(found: Check) -> RenderableType:
 def when(seconds: float) -> str:
     """A moment in this machine's time zone."""
     return time.strftime("%F %T", time.localtime(seconds))
+
+
+def restored_text(found: Restored) -> RenderableType:
+    """What was made, how it compares, and what to type next."""
+    table = pairs(f"{found.action} of {found.live}")
+    table.add_row("snapshot", found.snapshot)
+    table.add_row("store", found.url)
+    if found.compared is not None:
+        said = "; ".join(found.compared.problems) or "every one as it was, with its vector"
+        table.add_row("compared", f"{found.compared.records:,} records: {said}")
+    if found.not_restored:
+        table.add_row("left out", f"{found.not_restored:,} records that have no vector, e.g. "
+                                  f"{', '.join(found.not_restored_ids[:5])}")  # fmt: skip
+    if found.moved is not None:
+        moved = found.moved
+        table.add_row("live", f"{found.live} leads to it now, by {moved.kind}")
+        if moved.parked:
+            table.add_row("before", f"kept as {moved.parked}")
+        table.add_row("writes", f"{moved.carried.records:,} carried")
+        if moved.carried.conflicts:
+            table.add_row("not carried", ", ".join(moved.carried.conflicts[:5]))
+        if moved.carried.withheld:
+            table.add_row("not carried", f"{moved.carried.withheld:,} deletions: more than half")
+    elif found.action == "restore":
+        table.add_row("beside", found.collection)
+    for message in [*found.messages, *(found.moved.messages if found.moved else [])]:
+        table.add_row("", message)
+    parts: list[RenderableType] = [table]
+    if found.refused is not None:
+        parts.append(_error_text("refused", found.refused))
+    elif not found.swapped:
+        parts.append(Text("The live name was not touched.", "bold"))
+    parts += [Text(f"next: {step}") for step in found.steps if found.refused is None]
+    return Group(*parts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reembed.cli.app import Json, app, show_result
+from reembed.cli.app import AcceptLoss, Json, app, show_result
 from reembed.cli.output import say_json, show
 from reembed.errors import UsageError
 from reembed.progress import TerminalProgress
@@ -100,4 +100,48 @@ def check(
         directory, collection, snapshot=snapshot, slice=part, progress=TerminalProgress()
     )  # fmt: skip
     show_result(found, check_text, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def restore(
+    directory: Directory,
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="default: the store that was backed up")
+    ] = None,
+    collection: OneCollection = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="ID", help="default: the newest good one")
+    ] = None,
+    live: Annotated[
+        str | None, typer.Option("--live", metavar="NAME", help="default: the name that it had")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="leave out what was written since the snapshot")
+    ] = False,
+    accept_window: Annotated[
+        bool, typer.Option("--accept-window", help="the name may be gone for a few milliseconds")
+    ] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="make the Chroma folder where there is none")
+    ] = False,
+    going_back: Annotated[
+        bool, typer.Option("--back", help="give the name back to the collection that had it")
+    ] = False,
+    accept_loss: AcceptLoss = False,
+    yes: Annotated[
+        bool, typer.Option("--yes/--dry-run", help="give it the live name, or leave it beside")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a collection again beside the live one and compare it; with --yes it takes the name."""
+    from reembed.backup.restored import How
+    from reembed.backup.restores import Restore, back
+    from reembed.backup.restores import restore as begin
+    from reembed.cli.backup_text import restored_text
+
+    how = How(exact=exact, accept_window=accept_window, accept_loss=accept_loss)
+    wanted = Restore(directory, url, collection, snapshot, live, how, create)
+    found = (back if going_back else begin)(wanted, yes=yes, progress=TerminalProgress())
+    show_result(found, restored_text, as_json)
     raise typer.Exit(found.exit_code)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
 from reembed.manifest import SwapKind
 from reembed.progress import Counter, Progress
 from reembed.records import Vectors
-from reembed.stores.store import Capture, Cutover, Store, Writer
+from reembed.stores.store import Capture, Cutover, Shapes, Store, Writer
 from reembed.stores.values import (
     CollectionInfo,
     CollectionSpec,
@@ -113,6 +114,21 @@ class LeasedCutover:
         self.cutover.release_writes(live)
 
 
+@dataclass(frozen=True)
+class LeasedShapes:
+    """`Shapes` that ask for the lease before every write."""
+
+    shapes: Shapes
+    lease: Check
+
+    def define(self, id: str) -> dict[str, Any]:
+        return self.shapes.define(id)
+
+    def make(self, definition: dict[str, Any], name: str) -> str:
+        self.lease(True)
+        return self.shapes.make(definition, name)
+
+
 def leased(store: Store, lease: Check) -> Store:
     """`store`, which asks for the lease before every write; its claims are the lease's own."""
     build_index = store.build_index
@@ -128,6 +144,7 @@ def leased(store: Store, lease: Check) -> Store:
         build_index=guarded_index if build_index else None,
         capture=LeasedCapture(store.capture, lease) if store.capture else None,
         cutover=LeasedCutover(store.cutover, lease) if store.cutover else None,
+        shapes=LeasedShapes(store.shapes, lease) if store.shapes else None,
     )
 
 

@@ -57,14 +57,15 @@ def choose_kind(store: Store, manifest: Manifest, source: CollectionInfo) -> Swa
     cutover = store.to_move()
     kinds = cutover.kinds
     is_pointer = cutover.follow(live) is not None
-    kind = _wanted_kind(swap.kind, kinds, swap.accept_window, is_pointer)
+    kind = wanted_kind(swap.kind, kinds, swap.accept_window, is_pointer)
     _check_live(store, manifest, source, kind)
     return SwapPlan(kind, kinds[kind], live)
 
 
-def _wanted_kind(
+def wanted_kind(
     wanted: str, kinds: Mapping[SwapKind, str], accept_window: bool, is_pointer: bool
 ) -> SwapKind:
+    """The kind that is wanted, or the best that there is. Raises PreflightError."""
     ways_out = [
         "swap.kind: pointer (the application opens the name through reembed.live; no gap)",
         "swap.accept_window: true (two renames with a gap of a few ms)",

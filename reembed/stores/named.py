@@ -12,7 +12,7 @@ from reembed.manifest import Source
 from reembed.stores.store import Store
 
 _OURS = re.compile(
-    r".+__(?:hold|pointer|parked-\d{8}t\d{6}-[0-9a-f]{4,}|(?:moving|intruder)-[0-9a-f]{8}(?:-\d+)?)"
+    r".+__(?:hold|pointer|(?:restored|shape)-\d{6,}|parked-\d{8}t\d{6}-[0-9a-f]{4,}|(?:moving|intruder)-[0-9a-f]{8}(?:-\d+)?)"
 )
 """What runs leave beside live names. A pattern never means it; a whole name may."""
 _POINTER = "__pointer"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -256,6 +256,20 @@ class Leftovers(Protocol):
         ...
 
 
+class Shapes(Protocol):
+    """What a collection is made like, where a store has more of it than `CollectionSpec` says: a
+    table's columns, constraints and indexes."""
+
+    def define(self, id: str) -> dict[str, Any]:
+        """The shape of a collection, as JSON has it."""
+        ...
+
+    def make(self, definition: dict[str, Any], name: str) -> str:
+        """Make an empty collection of this shape. Returns its object id, for `CollectionSpec.like`
+        and `Exchange.shape_id`. Raises PreflightError where the name is taken."""
+        ...
+
+
 @dataclass(frozen=True)
 class Store:
     """A vector database behind one URL, by its parts.
@@ -288,6 +302,7 @@ class Store:
     cutover: Cutover | None = None
     claims: Claims | None = None
     leftovers: Leftovers | None = None
+    shapes: Shapes | None = None
     opening: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]] | None = None
     together: Callable[[Sequence[Exchange]], list[Receipt]] | None = None
     close: Callable[[], None] = lambda: None

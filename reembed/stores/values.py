@@ -59,7 +59,7 @@ class CollectionSpec:
 
     Attributes:
         index: store-specific index settings.
-        model: embeds query texts where the store can.
+        model: embeds query texts where the store can; None where it is not known.
         like: object id of a collection of this store whose shape (columns, constraints) it has,
             and with which it is to exchange names.
         function: whether the store keeps an embedding function with it, where stores do.
@@ -72,7 +72,7 @@ class CollectionSpec:
     metric: Metric
     index: Mapping[str, Any]
     metadata: Mapping[str, Any] | None
-    model: Model
+    model: Model | None
     like: str | None = None
     function: FunctionChoice = "record"
     function_before: str = ""
@@ -122,6 +122,7 @@ class StoreOptions:
         where: Postgres: the condition of the rows that are to be moved.
         text_query: Postgres: SQL that gives key and text of each row, where it is no column.
         without_vector: Postgres: what becomes of rows that have no vector.
+        create: Chroma on a path: make the database where there is none.
     """
 
     data_dir: Path | None = None
@@ -132,6 +133,7 @@ class StoreOptions:
     where: Where = None
     text_query: str | None = None
     without_vector: WithoutVector = "embed"
+    create: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,9 @@ class Exchange:
         outgoing_id: the collection that has it now; None where the live name is new.
         parked: the name that the outgoing collection gets.
         model: settings of the incoming collection's model (manifest keys), for a pointer's readers.
+        shape_id: where the live name is new: a collection that `Shapes.make` made for the incoming
+            one, which takes over its names of constraints and the like, and its rights; it is
+            dropped.
     """
 
     live: str
@@ -198,6 +203,7 @@ class Exchange:
     outgoing_id: str | None
     parked: str
     model: dict[str, Any] | None = None
+    shape_id: str | None = None
 
 
 @dataclass(frozen=True)

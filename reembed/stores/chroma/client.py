@@ -15,6 +15,7 @@ from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.auth import ClientAuthProvider
 from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings, System
 
+from reembed.disk import make_private_dir
 from reembed.errors import PreflightError, ReembedError
 from reembed.redaction import read_variable
 from reembed.stores.chroma import sqlite as chroma_sqlite
@@ -54,6 +55,16 @@ def connect(address: Address, url: str) -> ClientAPI:
         client = _open_cloud(address) if address.cloud else _open_http(address)
     _bound_waiting(client)
     return client
+
+
+def make_database(url: str) -> None:
+    """Make an empty database in the folder of a path URL, where there is none."""
+    path = parse(url).path
+    if path is None or (path / chroma_sqlite.FILE).exists():
+        return
+    make_private_dir(path)
+    with mapped(url):
+        close(chromadb.PersistentClient(path, Settings(anonymized_telemetry=False)))
 
 
 def _open_path(address: Address) -> ClientAPI:

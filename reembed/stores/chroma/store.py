@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from reembed.stores.chroma.catalog import ChromaCatalog
 from reembed.stores.chroma.claims import ChromaClaims
+from reembed.stores.chroma.client import make_database
 from reembed.stores.chroma.cutover import ChromaCutover
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.opening import opened
@@ -26,6 +27,8 @@ def open_store(url: str, options: StoreOptions) -> Store:
             the server's.
         UnreachableError: nothing answers.
     """
+    if options.create:
+        make_database(url)
     database = Database(url, options.data_dir, options.headers_env)
     catalog, reader = ChromaCatalog(database), ChromaReader(database)
     writer = ChromaWriter(database, catalog)

@@ -43,7 +43,11 @@ class ChromaWriter:
     def check(self, spec: CollectionSpec) -> SpecCheck:
         return SpecCheck(
             notes=(
-                keeping.told(spec.function, spec.function_before, spec.model),
+                *(
+                    [keeping.told(spec.function, spec.function_before, spec.model)]
+                    if spec.model
+                    else []
+                ),
                 *([chroma_schema.told(spec.key_indexes)] if spec.key_indexes else []),
             ),
             refusals=refusals(
@@ -70,7 +74,9 @@ class ChromaWriter:
         if database.named(name) is not None:
             raise PreflightError(f"{database.url}: there is a collection {name!r} already")
         function = None
-        if keeping.keeps(spec.function, spec.function_before, spec.model):
+        if spec.model is None:  # nothing is known, so nothing is recorded
+            pass
+        elif keeping.keeps(spec.function, spec.function_before, spec.model):
             function = keeping.to_record(spec.model)
         elif spec.function == "auto":  # `none` leaves no trace at all
             kept = (kept or {}) | {keeping.MODEL_KEY: keeping.noted(spec.model)}

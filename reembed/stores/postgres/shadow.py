@@ -42,7 +42,7 @@ class ShadowMaker:
         self, schema: str, name: str, spec: CollectionSpec, tables: Sequence[Table]
     ) -> None:
         note = {
-            "model": spec.model.to_dict(), "metric": spec.metric,
+            "model": spec.model.to_dict() if spec.model else None, "metric": spec.metric,
             "index": dict(spec.index) or {"type": "hnsw"}, "metadata": spec.metadata,
         }  # fmt: skip
         if not tables:

@@ -16,6 +16,7 @@ from reembed.stores.postgres.leftovers import CopiedLeftovers
 from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.postgres.records import Records
 from reembed.stores.postgres.shadow import ShadowMaker
+from reembed.stores.postgres.shapes import TableShapes
 from reembed.stores.postgres.survey import survey
 from reembed.stores.postgres.writer import TableWriter
 from reembed.stores.store import Store
@@ -53,5 +54,6 @@ def open_store(url: str, options: StoreOptions) -> Store:
         writer=TableWriter(catalog, records, shadows), build_index=shadows.build_index,
         snapshot=records.snapshot, survey=lambda id, dimensions: survey(catalog, id, dimensions),
         changes=changes, capture=changes, cutover=cutover, claims=claims,
-        leftovers=CopiedLeftovers(catalog), together=cutover.together, close=close,
+        leftovers=CopiedLeftovers(catalog), shapes=TableShapes(catalog), together=cutover.together,
+        close=close,
     )  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from psycopg import sql
+
 from reembed.errors import LockedError, PreflightError, SourceChangedError
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
@@ -107,13 +109,10 @@ class Mover:
         """Move live names that are not there yet, all in one transaction; see `Cutover.exchange`.
         A name that nothing has is given before it."""
         waiting = [(one, found) for one in exchanges if (found := self._incoming(one)) is not None]
-        main = self._catalog.main
         for one, incoming in waiting:
             if one.outgoing_id is None:  # a new live name
-                with mapped(self._catalog.url), main.transaction():
-                    for table in incoming:
-                        _, bare = place_for(main, one.live, table.schema)
-                        rename_table(main, table, f"{bare}{ENTITIES}" if table.prefix else bare)
+                with mapped(self._catalog.url), self._catalog.main.transaction():
+                    self._name(one, incoming)
         waiting = [(one, incoming) for one, incoming in waiting if one.outgoing_id is not None]
         if not waiting:
             return
@@ -126,6 +125,25 @@ class Mover:
         finally:
             if alone:
                 self.release()
+
+    def _name(self, exchange: Exchange, incoming: Sequence[Table]) -> None:
+        """Give the incoming tables a name that nobody has, and what their shape has of names."""
+        main, found = self._catalog.main, None
+        if exchange.shape_id is not None:
+            found = self._catalog.found(exchange.shape_id)
+        shapes = self._catalog.parts(found) if found else []
+        for table in incoming:
+            _, bare = place_for(main, exchange.live, table.schema)
+            name = f"{bare}{ENTITIES}" if table.prefix else bare
+            shape = next((one for one in shapes if one.prefix == table.prefix), None)
+            if shape is None:
+                rename_table(main, table, name)
+                continue
+            rename_table(main, shape, name)
+            named = replace(shape, name=name)
+            exchange_names(main, [named], [table], [f"reembed_{shape.oid}_shape"])
+            away = sql.Identifier(shape.schema, f"reembed_{shape.oid}_shape")
+            main.execute(sql.SQL("DROP TABLE {}").format(away))
 
     def _by_name(self, outgoing: Sequence[Table], incoming: Sequence[Table]) -> bool:
         """Whether the tables exchange their names: nothing hangs on any of them."""

@@ -6,6 +6,7 @@ function, so what is made is closed in the transaction that makes it: nobody eve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import LiteralString
 
 from psycopg import sql
@@ -56,7 +57,14 @@ def close_function(connection: Connection, schema: str, name: str) -> None:
 
 def copy_grants(connection: Connection, of: int, to: int) -> None:
     """Give one relation exactly the grants of another one of the same owner."""
-    if _acl(connection, of) == _acl(connection, to):
+    replace_grants(connection, to, grants(connection, of))
+
+
+def replace_grants(
+    connection: Connection, to: int, held: Sequence[tuple[str, bool, str | None]]
+) -> None:
+    """Give a relation exactly these grants, as `grants` has them."""
+    if list(held) == grants(connection, to):
         return
     row = fetch_one(
         connection,
@@ -73,7 +81,7 @@ def copy_grants(connection: Connection, of: int, to: int) -> None:
             owner=sql.SQL(_name(connection, owner)), **there
         )
     )
-    for privilege, grantable, role in _acl(connection, of):
+    for privilege, grantable, role in held:
         statement: LiteralString = "GRANT {privilege} ON {kind} {name} TO {role}"
         if grantable:
             statement += " WITH GRANT OPTION"
@@ -82,7 +90,7 @@ def copy_grants(connection: Connection, of: int, to: int) -> None:
         )
 
 
-def _acl(connection: Connection, oid: int) -> list[tuple[str, bool, str | None]]:
+def grants(connection: Connection, oid: int) -> list[tuple[str, bool, str | None]]:
     """Privileges, whether they may be handed on, and to whom; those of a new relation where nobody
     has changed any."""
     rows = fetch_all(

@@ -1,0 +1,242 @@
+"""Make a collection of a snapshot's records again, and compare every one of them.
+
+It is made under a name of its own, so that nothing that is there is touched; `restored.py` gives it
+the live name. What was done is in a run directory below the snapshots: a restore that was killed
+is finished by the same call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from reembed.backup.folder import Folder
+from reembed.backup.shards import read_shard, records_of
+from reembed.backup.snapshot import Snapshot
+from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.manifest import Model
+from reembed.progress import Progress
+from reembed.quality.findings import Findings
+from reembed.quality.integrity import KINDS, check_served
+from reembed.records import SHARD_ROWS, list_array_to_vectors
+from reembed.run import events
+from reembed.run.directory import RunDir
+from reembed.stages.load import ensure_shadow
+from reembed.stores.collection import Collection
+from reembed.stores.store import Store
+from reembed.stores.values import CollectionInfo, CollectionSpec
+
+RESTORES = "restores"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A restored collection against its snapshot, record by record and vector by vector.
+
+    Attributes:
+        records: that were compared.
+        problems: what differs, by kind, in words.
+        samples: some ids of each kind.
+    """
+
+    records: int
+    problems: list[str] = field(default_factory=list)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One restore.
+
+    Attributes:
+        store: where it goes, asked for the lease before every write.
+        url: of the store, without secrets.
+        live: the name that the application reads.
+        name: of the collection that is made.
+        like: a collection of this store that has the shape which it is to have; None without one.
+    """
+
+    folder: Folder
+    snapshot: Snapshot
+    store: Store
+    url: str
+    live: str
+    name: str
+    like: CollectionInfo | None = None
+
+
+def new_run(job: Job) -> RunDir:
+    """A run directory for a restore that begins."""
+    identity = {"snapshot": job.snapshot.id, "url": job.url, "live": job.live, "name": job.name}
+    text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in identity.items())
+    return RunDir.create(job.folder.path / RESTORES, text, identity)
+
+
+def restored_name(run: RunDir) -> str:
+    """The name that a restore made its collection with."""
+    return str(run.history.created.identity["name"])
+
+
+def find_run(folder: Folder, snapshot: str | None, url: str, live: str) -> RunDir | None:
+    """The newest restore of a snapshot, or of any, to this name; None without one."""
+    wanted = {"url": url, "live": live} | ({"snapshot": snapshot} if snapshot else {})
+    found = [run for run in runs(folder) if wanted.items() <= run.history.created.identity.items()]
+    return found[-1] if found else None
+
+
+def runs(folder: Folder) -> list[RunDir]:
+    """All restores of a folder's snapshots, oldest first."""
+    where = folder.path / RESTORES
+    if not where.is_dir():
+        return []
+    found = [RunDir(path) for path in sorted(where.iterdir()) if path.is_dir()]
+    return [run for run in found if run.history.read()]
+
+
+def refuse_vectorless(snapshot: Snapshot) -> None:
+    """Raise PreflightError where there are no vectors to restore."""
+    if not snapshot.with_vectors:
+        raise PreflightError(
+            f"{snapshot.id} was taken with --without-vectors, so there is nothing to search by",
+            "Choose a snapshot that has them. If there is none: its shards are Parquet files with "
+            "every record, from which the application's own indexing makes the collection again.",
+        )
+
+
+def make(job: Job, run: RunDir, progress: Progress) -> Collection:
+    """The collection with the snapshot's records, made or completed. Idempotent.
+
+    Raises:
+        PreflightError: the name is taken, or the store does not take a record.
+        SourceChangedError: it was deleted by somebody.
+        DamagedError: a shard is not whole.
+    """
+    snapshot = job.snapshot
+    id = run.history.shadow_id
+    if id is None or job.store.catalog.describe_id(id) is None:
+        id = ensure_shadow(job.store, run, _spec(job)).id
+    made = Collection(job.store, id)
+    loaded = {event.stem for event in run.history.all(events.Loaded)}
+    done = sum(shard.rows - shard.removed for shard in snapshot.shards if shard.sha256 in loaded)
+    with progress.stage("restore", snapshot.records, done) as counter:
+        for shard, alive in zip(snapshot.shards, snapshot.alive(), strict=True):
+            if shard.sha256 in loaded:
+                continue
+            table = read_shard(job.folder.shards, shard).filter(pa.array(alive)).combine_chunks()
+            for batch in table.to_batches(max_chunksize=SHARD_ROWS):
+                add(made, batch)
+            run.history.write(events.Loaded(stem=shard.sha256, sha256=shard.sha256))
+            counter.update(table.num_rows)
+    if job.store.build_index is not None:
+        job.store.build_index(made.id)
+    return made
+
+
+def add(collection: Collection, records: pa.RecordBatch, *, replace: bool = False) -> list[str]:
+    """Write records with their own vectors. Returns the ids of those that have none, which cannot
+    be written."""
+    vectors, usable = list_array_to_vectors(records.column("embedding"))
+    rows = records.filter(pa.array(usable))
+    if rows.num_rows:
+        (collection.replace if replace else collection.add)(rows, vectors)
+    return list(records.filter(pa.array(~usable)).column("id").to_pylist())
+
+
+def _spec(job: Job) -> CollectionSpec:
+    """The collection as it was, as far as this store has such settings."""
+    info = job.snapshot.info
+    same_store = job.url == job.snapshot.url
+    model = None
+    if job.snapshot.model is not None:
+        with contextlib.suppress(ValidationError):
+            model = Model.model_validate(job.snapshot.model)
+    dimensions = info.dimensions or _dimensions(job)
+    like = job.like.id if job.like else shape_of(job)
+    return CollectionSpec(
+        job.name, dimensions, info.metric, index=info.index if same_store else {},
+        metadata=info.metadata, model=model, like=like,
+        function="auto" if model else "none", function_before=info.function,
+        key_indexes=info.key_indexes if same_store else {},
+    )  # fmt: skip
+
+
+def shape_of(job: Job) -> str | None:
+    """Object id of an empty collection that is as the one in the snapshot was; made where there is
+    none. None where the store needs none, or the snapshot is another kind of store's."""
+    shapes, written = job.store.shapes, job.snapshot.definition
+    if shapes is None or written is None or job.like is not None:
+        return None
+    name = f"{job.live}__shape-{job.snapshot.sequence:06d}"
+    name = job.store.cutover.fit_name(name) if job.store.cutover else name
+    with contextlib.suppress(CollectionNotFoundError):
+        return job.store.catalog.describe(name).id
+    return shapes.make(written, name)
+
+
+def _dimensions(job: Job) -> int:
+    for batch in records_of(job.snapshot, job.folder.shards):
+        vectors, _ = list_array_to_vectors(batch.column("embedding"))
+        if len(vectors):
+            return int(vectors.shape[1])
+    raise PreflightError(f"{job.snapshot.id}: no record of it has a vector", "Choose another one.")
+
+
+def compare(job: Job, made: Collection, progress: Progress) -> Compared:
+    """Compare every record and vector with the snapshot, and look for records that it lacks."""
+    findings = Findings(KINDS)
+    snapshot, expected = job.snapshot, 0
+    with progress.stage("compare", snapshot.records) as counter:
+        for batch in records_of(snapshot, job.folder.shards):
+            for start in range(0, batch.num_rows, SHARD_ROWS):
+                part = batch.slice(start, SHARD_ROWS)
+                vectors, usable = list_array_to_vectors(part.column("embedding"))
+                rows = part.filter(pa.array(usable))
+                ids = rows.column("id").to_pylist()
+                if ids:
+                    served = made.fetch(ids, vectors=True)
+                    hashes = rows.column("row_sha256").to_pylist()
+                    metric = snapshot.info.metric
+                    check_served(ids, hashes, vectors, served, metric, findings)
+                expected += len(ids)
+                counter.update(part.num_rows)
+    there = made.count()
+    problems = findings.problems()
+    if there != expected and not problems:
+        problems.append(f"{there:,} records, where there should be {expected:,}")
+    if not np.isclose(snapshot.records - snapshot.no_vector, expected):
+        problems.append(f"{expected:,} records in the shards, where the manifest says "
+                        f"{snapshot.records - snapshot.no_vector:,}")  # fmt: skip
+    return Compared(findings.checked, problems, findings.samples)
+
+
+def live_now(store: Store, live: str) -> CollectionInfo | None:
+    """The collection that the name leads to, None where it leads to none. Raises
+    SourceChangedError for a pointer to one that is gone."""
+    try:
+        return store.resolve(live)
+    except CollectionNotFoundError:
+        return None
+
+
+def stale_pointer(store: Store, live: str, snapshot: Snapshot) -> str | None:
+    """Object id of the collection that the pointer of this name leads to and that is gone; None
+    where there is no such pointer."""
+    try:
+        live_now(store, live)
+    except SourceChangedError:
+        return str(snapshot.settings["id"])
+    return None
+
+
+def without_vector(job: Job) -> Iterator[str]:
+    """Ids of the snapshot's records that have no vector."""
+    if job.snapshot.no_vector:
+        for batch in records_of(job.snapshot, job.folder.shards):
+            mask = pa.array(~np.asarray(batch.column("embedding").is_valid()))
+            yield from batch.filter(mask).column("id").to_pylist()
