@@ -37,7 +37,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python manifests/demo.py
 
 test: $(INSTALLED) $(CLIENTS) $(call chromas,$(CHROMAS_OF_CI))
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -p tests.plugins.in_memory -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED) $(call chromas,$(CHROMAS))
 	REEMBED_TEST_CHROMA="$(CHROMAS)" $(BIN)/python -m pytest tests/stores/chroma/test_chroma_versions.py $(PYTEST_ARGS)

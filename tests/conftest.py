@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from reembed.redaction import known
+from reembed.stores.chroma import hold
+from reembed.verify import search_gates
 from tests.clients.incident import Incident, write_incident
 from tests.support.helpers import Calls, Command, chroma, plain_collection
 from tests.support.pg_docs import make_docs
@@ -16,12 +19,26 @@ from tests.support.servers.chroma_server import chroma_server as run_chroma_serv
 from tests.support.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
 
+settings.register_profile("reembed", deadline=None)  # a loaded machine proves nothing
+settings.load_profile("reembed")
+
 
 @pytest.fixture(autouse=True)
 def no_secrets_of_others() -> Iterator[None]:
     """What one test gave as a secret is not starred in the next one's output."""
     yield
     known.forget()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_waited_for() -> Iterator[None]:
+    """What a command does for others' sake takes little time in this process: the median time of a
+    search is shown and not judged, so five make one, and no writer that looked for a hold just
+    before it came is waited for (those of the campaigns of writes, which are processes, are)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_gates, "TIMED_QUERIES", 5)
+        patch.setattr(hold, "GRACE_SECONDS", 0.001)
+        yield
 
 
 @pytest.fixture(scope="session")

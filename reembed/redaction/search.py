@@ -74,12 +74,7 @@ def redacted_values(text: str, *, words: bool = True) -> str:
         words: also short and simple secrets, where they stand as whole words. False for what other
             programs read.
     """
-    version, secrets, open_ = current()
-    needles = _compiled(version, tuple(secrets), open_)
-    if not (text and (needles.plain or needles.weak)):
-        return text
-    text = _starred(text, _spans(text, needles, words))
-    return _starred(text, _half_starred(text, needles.halves))
+    return _redacted_by(_needles(), text, words)
 
 
 def redacted_data(data: Any, *, words: bool = True, exact: frozenset[str] = frozenset()) -> Any:
@@ -88,18 +83,32 @@ def redacted_data(data: Any, *, words: bool = True, exact: frozenset[str] = froz
     Args:
         exact: keys whose values stay as they are.
     """
-    if isinstance(data, str):
-        return redacted_values(data, words=words)
-    if isinstance(data, dict):
-        return {
-            redacted_data(key, words=words): (
-                value if key in exact else redacted_data(value, words=words, exact=exact)
-            )
-            for key, value in data.items()
-        }
-    if isinstance(data, list | tuple):
-        return [redacted_data(value, words=words, exact=exact) for value in data]
-    return data
+    needles = _needles()  # once for all texts: it goes through the environment
+
+    def within(data: Any) -> Any:
+        if isinstance(data, str):
+            return _redacted_by(needles, data, words)
+        if isinstance(data, dict):
+            return {
+                within(key): value if key in exact else within(value) for key, value in data.items()
+            }
+        if isinstance(data, list | tuple):
+            return [within(value) for value in data]
+        return data
+
+    return within(data)
+
+
+def _needles() -> _Needles:
+    version, secrets, open_ = current()
+    return _compiled(version, tuple(secrets), open_)
+
+
+def _redacted_by(needles: _Needles, text: str, words: bool) -> str:
+    if not (text and (needles.plain or needles.weak)):
+        return text
+    text = _starred(text, _spans(text, needles, words))
+    return _starred(text, _half_starred(text, needles.halves))
 
 
 @lru_cache(maxsize=4)

@@ -166,8 +166,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scene(base: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr("reembed.stores.chroma.hold.GRACE_SECONDS", 0.0)
+def scene(base: Path, command: Command) -> Scene:
     return Scene(base, command)
 
 

@@ -247,8 +247,7 @@ class AttackedStories(Stories):
 
 
 @pytest.mark.slow
-def test_an_adversary_never_empties_the_live_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reembed.stores.chroma.hold.GRACE_SECONDS", 0.0)
+def test_an_adversary_never_empties_the_live_name() -> None:
     run_state_machine_as_test(
         AttackedStories,
         settings=settings(

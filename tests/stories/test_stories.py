@@ -342,8 +342,7 @@ def expected_records(model: dict[str, tuple[str, int]]) -> Records:
 
 
 @pytest.mark.slow
-def test_the_live_name_holds_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reembed.stores.chroma.hold.GRACE_SECONDS", 0.0)
+def test_the_live_name_holds_what_was_written() -> None:
     run_state_machine_as_test(
         Stories,
         settings=settings(

@@ -9,10 +9,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """What HTML may not contain: control characters and halves of surrogate pairs."""
+SHORT = 40
+"""Characters of a text that is remembered once it is escaped."""
 VOID = frozenset({"meta", "link", "br", "wbr"})
 
 
@@ -27,7 +30,16 @@ Child: TypeAlias = str | int | float | Iterable["Child"] | None
 
 def escape(value: object) -> Markup:
     """`value` as text in HTML or in a double-quoted attribute."""
-    return Markup(html.escape(UNSHOWABLE.sub("\ufffd", str(value))))
+    text = str(value)
+    return _escaped_word(text) if len(text) <= SHORT else _escaped(text)
+
+
+def _escaped(text: str) -> Markup:
+    return Markup(html.escape(UNSHOWABLE.sub("\ufffd", text)))
+
+
+_escaped_word = lru_cache(maxsize=2048)(_escaped)
+"""A report says the same few hundred names, classes and numbers again and again."""
 
 
 def h(tag: str, *children: Child, **attributes: object) -> Markup:

@@ -106,7 +106,6 @@ class Story:
         monkeypatch.setattr(
             "reembed.stages.embed.SHARDS_IN_WORK", 1
         )  # or the order is left to chance
-        monkeypatch.setattr("reembed.stores.chroma.hold.GRACE_SECONDS", 0.0)
         self.folder = folder
         self.command = command
         self.paid: Counter[tuple[str, str]] = Counter()
