@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reembed.backup.directory import folder_of, folders
-from reembed.backup.take import Subject, Taken, Wanted, default_directory, take
+from reembed.backup.directory import default_directory, folder_of, folders
+from reembed.backup.take import Subject, Taken, Wanted, take
 from reembed.errors import GateError, PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest, Source
 from reembed.manifest.urls import is_url, resolve_url

@@ -10,6 +10,12 @@ from reembed.backup.folder import ABOUT, Folder
 from reembed.backup.snapshot import Snapshot
 from reembed.disk import read_errors
 from reembed.errors import UsageError
+from reembed.manifest import Manifest
+
+
+def default_directory(state: Path | str) -> Path:
+    """Where a manifest's backups go unless `-o` says otherwise."""
+    return Path(state) / "backups"
 
 
 def folder_name(collection: str) -> str:
@@ -34,7 +40,9 @@ def folders(directory: Path, collection: str | None = None) -> list[Folder]:
     Raises:
         UsageError: there is none.
     """
-    make = "Give the directory that `reembed backup -o` wrote to."
+    make = "Give the directory that `reembed backup -o` wrote to, or a manifest."
+    if directory.is_file():
+        directory = default_directory(Manifest.load(directory).state)
     with read_errors(directory):
         if not directory.is_dir():
             raise UsageError(f"{directory}: there is no such directory", make)

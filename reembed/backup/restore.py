@@ -11,12 +11,14 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
 from reembed.backup.folder import Folder
+from reembed.backup.index import digests
 from reembed.backup.shards import read_shard, records_of
 from reembed.backup.snapshot import Snapshot
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
@@ -24,7 +26,7 @@ from reembed.manifest import Model
 from reembed.progress import Progress
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import KINDS, check_served
-from reembed.records import SHARD_ROWS, list_array_to_vectors
+from reembed.records import SHARD_ROWS, Metric, bad_rows, export_batch, list_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.stages.load import ensure_shadow
@@ -60,6 +62,8 @@ class Job:
         live: the name that the application reads.
         name: of the collection that is made.
         like: a collection of this store that has the shape which it is to have; None without one.
+        scratch: a folder for a restore that is thrown away, which needs no settings; None for one
+            that stays.
     """
 
     folder: Folder
@@ -69,13 +73,25 @@ class Job:
     live: str
     name: str
     like: CollectionInfo | None = None
+    scratch: Path | None = None
+
+    def records(self) -> Iterator[pa.RecordBatch]:
+        """The snapshot's records, as they are to be in the store."""
+        for batch in records_of(self.snapshot, self.folder.shards):
+            yield self.fitted(batch)
+
+    def fitted(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Records as they are to be in the store: a scratch store of another kind takes metadata
+        as one text."""
+        same = self.url.partition(":")[0][:6] == self.snapshot.url.partition(":")[0][:6]
+        return records if same or self.scratch is None else _with_text(records)
 
 
 def new_run(job: Job) -> RunDir:
     """A run directory for a restore that begins."""
     identity = {"snapshot": job.snapshot.id, "url": job.url, "live": job.live, "name": job.name}
     text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in identity.items())
-    return RunDir.create(job.folder.path / RESTORES, text, identity)
+    return RunDir.create((job.scratch or job.folder.path) / RESTORES, text, identity)
 
 
 def restored_name(run: RunDir) -> str:
@@ -130,7 +146,7 @@ def make(job: Job, run: RunDir, progress: Progress) -> Collection:
                 continue
             table = read_shard(job.folder.shards, shard).filter(pa.array(alive)).combine_chunks()
             for batch in table.to_batches(max_chunksize=SHARD_ROWS):
-                add(made, batch)
+                add(made, job.fitted(batch))
             run.history.write(events.Loaded(stem=shard.sha256, sha256=shard.sha256))
             counter.update(table.num_rows)
     if job.store.build_index is not None:
@@ -151,6 +167,11 @@ def add(collection: Collection, records: pa.RecordBatch, *, replace: bool = Fals
 def _spec(job: Job) -> CollectionSpec:
     """The collection as it was, as far as this store has such settings."""
     info = job.snapshot.info
+    if job.scratch is not None:  # by inner product not every record is nearest to itself
+        metric = info.metric if info.metric != "ip" else "l2"
+        return CollectionSpec(
+            job.name, info.dimensions or _dimensions(job), metric, {}, None, None, function="none"
+        )
     same_store = job.url == job.snapshot.url
     model = None
     if job.snapshot.model is not None:
@@ -164,6 +185,15 @@ def _spec(job: Job) -> CollectionSpec:
         function="auto" if model else "none", function_before=info.function,
         key_indexes=info.key_indexes if same_store else {},
     )  # fmt: skip
+
+
+def _with_text(records: pa.RecordBatch) -> pa.RecordBatch:
+    """Records whose metadata is one text, which every store takes."""
+    columns = (records.column(name) for name in ("id", "document", "metadata", "uri"))
+    ids, documents, metadatas, uris = columns
+    texts = [json.dumps({"metadata": text}, ensure_ascii=False, separators=(",", ":"))
+             for text in metadatas.to_pylist()]  # fmt: skip
+    return export_batch(ids, documents, texts, uris, records.column("embedding"))
 
 
 def shape_of(job: Job) -> str | None:
@@ -192,18 +222,10 @@ def compare(job: Job, made: Collection, progress: Progress) -> Compared:
     findings = Findings(KINDS)
     snapshot, expected = job.snapshot, 0
     with progress.stage("compare", snapshot.records) as counter:
-        for batch in records_of(snapshot, job.folder.shards):
+        for batch in job.records():
             for start in range(0, batch.num_rows, SHARD_ROWS):
                 part = batch.slice(start, SHARD_ROWS)
-                vectors, usable = list_array_to_vectors(part.column("embedding"))
-                rows = part.filter(pa.array(usable))
-                ids = rows.column("id").to_pylist()
-                if ids:
-                    served = made.fetch(ids, vectors=True)
-                    hashes = rows.column("row_sha256").to_pylist()
-                    metric = snapshot.info.metric
-                    check_served(ids, hashes, vectors, served, metric, findings)
-                expected += len(ids)
+                expected += _compare(made, part, snapshot.info.metric, findings)
                 counter.update(part.num_rows)
     there = made.count()
     problems = findings.problems()
@@ -213,6 +235,26 @@ def compare(job: Job, made: Collection, progress: Progress) -> Compared:
         problems.append(f"{expected:,} records in the shards, where the manifest says "
                         f"{snapshot.records - snapshot.no_vector:,}")  # fmt: skip
     return Compared(findings.checked, problems, findings.samples)
+
+
+def _compare(made: Collection, records: pa.RecordBatch, metric: Metric, findings: Findings) -> int:
+    """Compare those of the records that have a vector. Returns how many these are."""
+    vectors, usable = list_array_to_vectors(records.column("embedding"))
+    records = records.filter(pa.array(usable))
+    odd = bad_rows(vectors)  # that was so already: there is no angle to compare by
+    strange = records.filter(pa.array(odd))
+    if strange.num_rows:
+        ids = strange.column("id").to_pylist()
+        there = made.fetch(ids, vectors=True)
+        now = dict(zip(there.column("id").to_pylist(), digests(there), strict=True))
+        findings.checked += len(ids)
+        was = zip(ids, digests(strange), strict=True)
+        findings.add("changed", [id for id, digest in was if now.get(id) != digest])
+    rows = records.filter(pa.array(~odd))
+    if rows.num_rows:
+        ids, hashes = (rows.column(name).to_pylist() for name in ("id", "row_sha256"))
+        check_served(ids, hashes, vectors[~odd], made.fetch(ids, vectors=True), metric, findings)
+    return int(records.num_rows)
 
 
 def live_now(store: Store, live: str) -> CollectionInfo | None:

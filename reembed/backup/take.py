@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,8 +264,3 @@ def _names(subject: Subject, info: CollectionInfo) -> dict[str, Any]:
         "live": subject.collection, "collection": info.name, "pointer": pointer,
         "all": subject.store.catalog.collections(),
     }  # fmt: skip
-
-
-def default_directory(state: Path | str) -> Path:
-    """Where a manifest's backups go unless `-o` says otherwise."""
-    return Path(state) / "backups"

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from reembed.backup.check import Check
 from reembed.backup.commands import Backups, Failed
+from reembed.backup.drill import Drills
+from reembed.backup.prune import Prune
 from reembed.backup.restores import Restored
 from reembed.backup.snapshot import Drill, Snapshot
 from reembed.backup.take import Taken
@@ -140,4 +142,41 @@ def restored_text(found: Restored) -> RenderableType:
     elif not found.swapped:
         parts.append(Text("The live name was not touched.", "bold"))
     parts += [Text(f"next: {step}") for step in found.steps if found.refused is None]
+    return Group(*parts)
+
+
+def drills_text(found: Drills) -> RenderableType:
+    """A few lines for each collection."""
+    parts: list[RenderableType] = []
+    for one in found.collections:
+        table = pairs(f"drill of {one.collection}")
+        table.add_row("snapshot", one.snapshot)
+        table.add_row("restored", f"{one.drill.records:,} records in {one.drill.seconds:,.1f} s, "
+                                  "each compared, then thrown away")  # fmt: skip
+        table.add_row("asked", f"{one.drill.found:,} of {one.drill.asked:,} known records found "
+                               "themselves")  # fmt: skip
+        for problem in one.drill.problems:
+            table.add_row("wrong", Text(problem, "bold red"))
+        parts += [table, _verdict(one.drill.passed)]
+    return Group(*parts)
+
+
+def _verdict(passed: bool) -> Text:
+    return Text("passed", "bold green") if passed else Text("failed", "bold red")
+
+
+def pruned_text(found: Prune) -> RenderableType:
+    """What went, or would."""
+    parts: list[RenderableType] = []
+    for one in found.folders:
+        table = pairs(one.collection or one.folder)
+        table.add_row("kept", f"{len(one.kept):,}: {', '.join(one.kept)}")
+        table.add_row("removed" if found.done else "would go", ", ".join(one.removed) or "none")
+        if found.done:
+            table.add_row("freed", human_bytes(one.freed))
+        for note in one.notes:
+            table.add_row("", note)
+        parts.append(table)
+    if not found.done:
+        parts.append(Text("Nothing was done. Add --yes to do it.", "bold"))
     return Group(*parts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reembed.cli.app import AcceptLoss, Json, app, show_result
+from reembed.cli.app import AcceptLoss, Json, Yes, app, show_result
 from reembed.cli.output import say_json, show
 from reembed.errors import UsageError
 from reembed.progress import TerminalProgress
@@ -145,3 +145,41 @@ def restore(
     found = (back if going_back else begin)(wanted, yes=yes, progress=TerminalProgress())
     show_result(found, restored_text, as_json)
     raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def drill(
+    directory: Directory,
+    collection: OneCollection = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="ID", help="default: the newest good one")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Restore into a scratch store, ask it for known records, report, and throw it away."""
+    from reembed.backup.drill import drill as practise
+    from reembed.cli.backup_text import drills_text
+
+    found = practise(directory, collection, snapshot=snapshot, progress=TerminalProgress())
+    show_result(found, drills_text, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def prune(
+    directory: Directory,
+    collection: OneCollection = None,
+    keep: Annotated[int, typer.Option("--keep", help="so many of the newest good ones")] = 7,
+    daily: Annotated[int, typer.Option("--keep-daily", help="one of each of so many days")] = 0,
+    weekly: Annotated[int, typer.Option("--keep-weekly", help="and of so many weeks")] = 0,
+    monthly: Annotated[int, typer.Option("--keep-monthly", help="and of so many months")] = 0,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Keep the last good snapshots, whatever came after them, and remove the others."""
+    from reembed.backup.prune import Keep
+    from reembed.backup.prune import prune as remove
+    from reembed.cli.backup_text import pruned_text
+
+    wanted = Keep(keep, daily, weekly, monthly)
+    show_result(remove(directory, collection, keep=wanted, dry_run=not yes), pruned_text, as_json)

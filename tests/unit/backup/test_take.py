@@ -130,7 +130,7 @@ def test_a_second_one_costs_what_changed_and_both_are_whole(tmp_path: Path) -> N
 
 def test_what_is_dead_in_shards_does_not_pile_up(tmp_path: Path) -> None:
     live = Live(1000)
-    for version in range(1, 40):
+    for version in range(1, 30):
         for n in range(20):
             id = f"r{(version * 20 + n) % 1000}"
             live.rows[id] = row(id, version)
