@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from reembed.cutover.clean import clean_run
 from reembed.cutover.losses import losses_now
-from reembed.cutover.move import let_writes_go
+from reembed.cutover.recover import recover
 from reembed.cutover.restart import run_to_give_up, where_it_stands
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
@@ -104,8 +104,7 @@ class Migration:
             if s.begun and s.run.history.is_done:
                 if retry_quarantined and s.run.history.state == "swapped":
                     s.take_lease()
-                    let_writes_go(s)
-                    return self._result(s.run, messages=retry(s))
+                    return self._result(s.run, messages=retry(s, recover(s, "move")))
                 s.remove_dead_lease()
                 return self._result(
                     s.run, messages=["already swapped; nothing to do"], unchanged=True
@@ -115,13 +114,13 @@ class Migration:
             if s.begun:
                 if s.run.history.state == "cleaning":
                     raise wrong_state(self.manifest, s.run, "cleaning")
-                let_writes_go(s)
                 if s.run.history.pending_move == "rollback":
                     done = rollback_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the rollback"])
                 if s.run.history.pending_move or s.run.history.swap_unfinished:
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
+                recover(s, "stages")
                 verified = s.run.history.state == "verified"
                 if if_changed and verified and not retry_quarantined and not source_difference(s):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
-from reembed.cutover.move import let_writes_go, outcome, swap_kind
+from reembed.cutover.move import outcome, swap_kind
+from reembed.cutover.recover import recover
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.results import MANIFEST_COPY, SwapResult
 from reembed.run import events
@@ -23,10 +24,9 @@ from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
 from reembed.stores.collection import Collection
-from reembed.sync.delta import load_rest
 from reembed.sync.difference import find_late, without_conflicts
 from reembed.sync.live_name import refuse_third
-from reembed.sync.recover import mend_shards, refuse_late
+from reembed.sync.mend import refuse_late
 
 OLD_DELETED = "the old collection is deleted"
 LOST_IN_OLD = (
@@ -48,7 +48,7 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
         )
     if dry_run:
         return _dry_run(s)
-    let_writes_go(s)
+    recover(s, "clean")
     done, *told = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
     s.old.stop_capture()
     if s.run.history.shadow_id is not None and s.new.describe() is not None:
@@ -108,8 +108,6 @@ def _drop_old(s: Session) -> list[str]:
     told: list[str] = []
     if parked.describe() is not None:
         if not begun:
-            mend_shards(s, embedding=False)  # the old collection is what they are made from
-            load_rest(s)
             _refuse_late_writes(s)
         told = _check_held(s, parked.whole, live, "the old collection")
     _drop(parked, s.run)

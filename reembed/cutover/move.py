@@ -52,12 +52,6 @@ def hold_writes(
     return writes_held(s.store, s.run, s.manifest.live, incoming_id)
 
 
-def let_writes_go(s: Session) -> None:
-    """Let go of writers that a killed move may still hold."""
-    if s.begun:
-        release_writes(s.store, s.run, s.manifest.live)
-
-
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after."""
     return move_live_name(s.store, s.run, action, kind.kind, exchange_of(s, action, kind))

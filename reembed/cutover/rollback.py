@@ -11,12 +11,13 @@ from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
     finish_move,
     hold_writes,
-    let_writes_go,
     move,
     outcome,
+    release_writes,
     swap_kind,
     variables_of,
 )
+from reembed.cutover.recover import recover
 from reembed.errors import LockedError, LossError, PreflightError, ReembedError
 from reembed.records import SHARD_ROWS, chunked
 from reembed.results import SwapResult
@@ -29,7 +30,7 @@ from reembed.stores.values import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
 from reembed.sync.difference import find_late
 from reembed.sync.live_name import refuse_third
-from reembed.sync.recover import LOST_AFTER_ROLLBACK, settle, way_back_of
+from reembed.sync.mend import LOST_AFTER_ROLLBACK, way_back_of
 from reembed.sync.sweep import SWEEP_SECONDS
 from reembed.verify.parked import check_parked, parked_is_off
 
@@ -66,9 +67,9 @@ def ready_back(s: Session) -> ReadyBack | None:
         return None
     refuse_third(s)
     _refuse_gone(s)
+    recover(s, "way back")
     ready = ReadyBack(swap_kind(s))
     _look_at_old(s, ready)
-    settle(s, embedding=False)
     ready.before.add(way_back_of(s).carry())
     return ready
 
@@ -122,23 +123,22 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
     variables = variables_of(s, "rollback")
     if s.new.describe() is None:
         return _back_without_new(s, kind, variables)
+    recover(s, "way back")
     way_back, ready = way_back_of(s), ready or ReadyBack(kind)
     before = ready.before
     if s.run.history.rollback_unfinished:
         receipt = moving.receipt_of(s, "rollback")
         late = way_back.carry_late()
-    elif not _to_be_moved(s):
-        if not leads_to(s.source_store, s.manifest.live, s.old.id):  # in a rename's gap
-            refuse_emptied_old(s)
+    elif not _to_be_moved(s):  # in a rename's gap
+        refuse_emptied_old(s)
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
     else:
         _look_at_old(s, ready)
         if s.run.history.pending_move is None:
             run_before(s, variables)
-        settle(s, embedding=False)
         receipt, late = _move_back_held(s, kind, way_back, before)
-    let_writes_go(s)
+    release_writes(s.store, s.run, s.manifest.live)
     messages = [*ready.told, *_carry_late_until_quiet(way_back, late)]
     messages += _left_messages(late) + run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=late.carried))
@@ -173,7 +173,7 @@ def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> 
         if s.run.history.pending_move is None:
             run_before(s, variables)
         move(s, "rollback", kind)
-    let_writes_go(s)
+    release_writes(s.store, s.run, s.manifest.live)
     messages = run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=0))
     return replace(outcome(s, "rollback", True, kind), messages=messages)

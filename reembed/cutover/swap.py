@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reembed.applications.mem0.plan import application_config, prepare
@@ -12,12 +13,13 @@ from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
     finish_move,
     hold_writes,
-    let_writes_go,
     move,
     outcome,
+    release_writes,
     swap_kind,
     variables_of,
 )
+from reembed.cutover.recover import recover
 from reembed.cutover.rollback import WITHHELD, sweep_back, withheld_message
 from reembed.errors import LockedError, LossError, SourceChangedError
 from reembed.results import SwapResult, wrong_state
@@ -29,9 +31,8 @@ from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import CollectionInfo, Receipt
 from reembed.sync.catch_up import catch_up_source
-from reembed.sync.delta import carry, load_rest
+from reembed.sync.delta import carry
 from reembed.sync.live_name import refuse_third
-from reembed.sync.recover import mend_shards, resync_shadow, settle
 from reembed.sync.sweep import SWEEP_SECONDS, Swept, merge_intruder, sweep
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
@@ -49,7 +50,7 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     if run.history.pending_move == "swap" or run.history.swap_unfinished:
         if dry_run:
             return replace(outcome(s, "swap", False), messages=["it is begun already"])
-        return finish_swap(s)
+        return resume_swap(s)
     if run.history.last_move == "swap":
         return replace(outcome(s, "swap", True), messages=["it is swapped already"])
     if run.history.state == "cleaned":
@@ -90,10 +91,7 @@ def get_ready(s: Session) -> Ready:
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
     require_shadow(s)
-    mend_shards(s)
-    if run.history.resync_due:
-        resync_shadow(s)
-    load_rest(s)
+    recover(s, "move")
     caught_up = catch_up_source(s)
     refuse_held(manifest.state_dir)
     return Ready(kind, caught_up, check_shadow(s))
@@ -122,7 +120,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
                     finish_move(s.store, s.run, "swap")
                 else:
                     move(s, "swap", kind)
-                return replace(finish_swap(s), caught_up=caught_up)
+                return replace(_finish_swap(s), caught_up=caught_up)
         except LockedError:
             if not tries_left:
                 raise
@@ -131,27 +129,34 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     raise AssertionError("the last try returns or raises")
 
 
-def finish_swap(s: Session) -> SwapResult:
-    """What is left of a swap that was begun: move, sweep, hook, in a later call if need be.
+def resume_swap(s: Session) -> SwapResult:
+    """What is left of a swap that an earlier call began: move, sweep, hook.
 
     Neither a hold nor a budget stops it any more: half a move is worse than either.
     """
+    s.spending.lift()
+    left = recover(s, "move")
+    if s.run.history.pending_move == "swap":  # the name does not lead to the shadow yet
+        told = check_shadow(s)
+        if leads_to(s.source_store, s.manifest.live, s.source.id):
+            result = _move_held(s, swap_kind(s), 0)  # the application has written since
+            return replace(result, messages=[*told, *result.messages])
+        finish_move(s.store, s.run, "swap")  # from a rename's gap
+    return _finish_swap(s, left)
+
+
+def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
+    """What follows the move: sweep and hook.
+
+    Args:
+        left: ids of rows that recovery left alone.
+    """
     run = s.run
     s.spending.lift()
-    if run.history.pending_move == "swap":
-        there = leads_to(s.source_store, s.manifest.live, s.source.id)
-        if there or not leads_to(s.store, s.manifest.live, s.new.id):
-            settle(s)
-            told = check_shadow(s)
-        if there:  # it did not get that far, and the application has written since
-            result = _move_held(s, swap_kind(s), 0)
-            return replace(result, messages=[*told, *result.messages])
-        finish_move(s.store, run, "swap")
-    settled = settle(s)
     kind = swap_kind(s)
     receipt = moving.receipt_of(s, "swap")
     result = _sweep_after(s, receipt)
-    conflicts = sorted({*settled, *result.conflicts})
+    conflicts = sorted({*left, *result.conflicts})
     config = application_config(s.manifest, run.path, "swap")
     messages = [] if config is None else [DEPLOY.format(config)]
     messages += run_after(s, variables_of(s, "swap"))
@@ -179,7 +184,7 @@ def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
     swept = _sweep_parked(s)
     messages = [_config_change(s)] if receipt.kind == "config" else []
     if receipt.kind != "config":
-        let_writes_go(s)
+        release_writes(s.store, s.run, s.manifest.live)
         messages += [] if _sweep_until_quiet(s, swept) else [STILL_WRITTEN]
     if swept.withheld is not None:
         messages.append(withheld_message(swept.withheld))
@@ -247,7 +252,6 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     if dry_run:
         return with_losses(s, outcome(s, "sweep", False))
     s.spending.lift()  # the live collection lacks these writes
-    let_writes_go(s)
     refuse_third(s)
     live, other = (s.old, s.new) if back else (s.new, s.old)
     if live.describe() is None:
@@ -260,9 +264,9 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     if other.describe() is None:
         told = "the collection that is not live is gone, so there is nothing to carry"
         return replace(outcome(s, "sweep", True), messages=[told])
+    left = recover(s, "way back" if back else "move")
     if back:
         return sweep_back(s)
-    left = settle(s)
     swept = _sweep_parked(s)
     if swept.withheld is not None:
         raise LossError(

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.move import finish_move, outcome, swap_kind
+from reembed.cutover.recover import recover
 from reembed.cutover.rollback import rollback_run
-from reembed.cutover.swap import Ready, finish_swap, get_ready, last_look
+from reembed.cutover.swap import Ready, get_ready, last_look, resume_swap
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
 from reembed.group.members import Member, pending
@@ -27,7 +28,6 @@ from reembed.run.guards import refuse_held
 from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.sync.catch_up import catch_up_source
-from reembed.sync.recover import settle
 from reembed.verify.shadow import check_shadow
 
 
@@ -131,10 +131,12 @@ class CommonSwap(Moving):
         history = s.run.history
         if history.pending_move != "swap":
             return history.last_move != "swap"
-        if not leads_to(s.source_store, s.manifest.live, s.source.id):
+        recover(s, "move")
+        if s.run.history.pending_move is None:
+            return False
+        if not leads_to(s.source_store, s.manifest.live, s.source.id):  # in a rename's gap
             finish_move(s.store, s.run, "swap")
             return False
-        settle(s)
         check_shadow(s)
         return True
 
@@ -150,7 +152,7 @@ class CommonSwap(Moving):
         live = s.manifest.live
         if not s.run.history.swap_unfinished:
             return MemberSwap(live, outcome(s, "swap", True, swap_kind(s)))
-        done = finish_swap(s)
+        done = resume_swap(s)
         return MemberSwap(live, replace(done, caught_up=self._caught_up.get(live, 0)))
 
     def _give_up(self, why: ReembedError) -> None:

@@ -13,20 +13,15 @@ from typing import Literal
 from reembed.run import events
 from reembed.session import Session
 from reembed.stages.embed import embed_shards
-from reembed.stages.export import (
-    export_source,
-)
+from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
 from reembed.sync.catch_up import catch_up_source
-from reembed.sync.recover import mend_exports, resync_shadow
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
 
 def run_stages(s: Session, until: Stage) -> None:
     """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
-    if s.run.history.shadow_was_live:
-        mend_exports(s)
     with _timed(s, "export"):
         export_source(s)
     if until == "export":
@@ -37,8 +32,6 @@ def run_stages(s: Session, until: Stage) -> None:
         return
     with _timed(s, "load"):
         load_shadow(s)
-        if s.run.history.resync_due:
-            resync_shadow(s)
         catch_up_source(s)
 
 

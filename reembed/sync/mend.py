@@ -1,27 +1,33 @@
-"""What a killed call or a damaged file left: shards are made again, a carry is finished, a shadow
-that was live becomes again what the shards say."""
+"""Shards that are damaged or gone, made again; and a shadow that was live before a rollback, made
+what the shards say. Commands come here by `cutover/recover.py`.
+
+Before a swap a shard is exported again: the source says what is to be moved. After it applications
+write to both collections, and a shard holds what was moved. The ledger has the row hash of each of
+its records, and whichever collection still holds that very record gives it. One that both have
+changed is missing from the shard from then on, and its row hash is kept, so that a comparison still
+tells who changed it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from reembed.disk import remove
-from reembed.errors import (
-    DamagedError,
-    PreflightError,
-)
+from reembed.errors import DamagedError, PreflightError
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.run import events
+from reembed.run.directory import Shard
 from reembed.run.ledger import UNKNOWN, Entry
 from reembed.run.quarantine import quarantined_of
+from reembed.run.shards import Besides
 from reembed.session import Session
 from reembed.stages.embed import embed_shards, not_embedded
-from reembed.stages.export import (
-    census_ids,
-    export_source,
-    is_complete,
-)
+from reembed.stages.export import census_ids, export_source, is_complete
 from reembed.sync.carry_back import WayBack
 from reembed.sync.carry_back_log import CARRIED_FILE
-from reembed.sync.delta import load_rest
-from reembed.sync.remake import Mending
 from reembed.sync.resync import resync
 
 
@@ -58,35 +64,20 @@ def refuse_late(s: Session) -> None:
         )
 
 
-def settle(s: Session, *, embedding: bool = True) -> list[str]:
-    """Make shards whole and finish a carry that was killed half-way: what the ledger knows must be
-    in the shadow.
-
-    Args:
-        embedding: False where the new model is to be asked only if there is no other way: what is
-            not embedded yet, the ledger does not know, and the next comparison finds it again.
-
-    Returns the ids of rows left alone because a live shadow has newer ones.
-    """
-    if embedding or s.run.history.not_loaded(s.run.shards("embed")) or not _has_ledger(s):
-        mend_shards(s, embedding=embedding)
-    return load_rest(s)
-
-
 def mend_shards(s: Session, *, embedding: bool = True) -> None:
     """Make shards again that are damaged or gone, and embed what is not embedded.
 
     Args:
         embedding: False to leave alone what was never embedded.
     """
-    mend_exports(s)
+    _mend_exports(s)
     embeds = s.run.shards("embed")
     todo = not_embedded(s.run, s.run.shards("export"))
     if todo if embedding else any(shard.stem in embeds for shard in todo):
         embed_shards(s)
 
 
-def mend_exports(s: Session) -> None:
+def _mend_exports(s: Session) -> None:
     """Make export shards again: from the source or, where both collections were written to since
     the live name moved, from whichever holds what was moved."""
     if s.run.history.last_move == "swap":
@@ -96,7 +87,7 @@ def mend_exports(s: Session) -> None:
         export_source(s)
 
 
-def _has_ledger(s: Session) -> bool:
+def has_ledger(s: Session) -> bool:
     """Whether the ledger is there; without it, it takes whole shards to make it."""
     try:
         _ = s.ledger
@@ -110,14 +101,13 @@ def _remake_exports(s: Session) -> None:
     damaged = [shard for shard in shards if not s.run.is_whole(shard)]
     if not damaged:
         return
-    mending = Mending(s.run, s.old.whole, s.new)
-    if _has_ledger(s):
+    if has_ledger(s):
         known = {shard.stem: s.ledger.of_shard(shard.stem) for shard in damaged}
     else:
         known = {shard.stem: _known_without_ledger(s, shard.stem) for shard in damaged}
         s.run.history.write(events.Recheck())
     for shard in damaged:
-        missing = mending.remake(shard, known[shard.stem])
+        missing = _remake(s, shard, known[shard.stem])
         changed = f"; {missing:,} of its records have changed in both" if missing else ""
         s.progress.note(
             f"{shard.name} is damaged or gone: made again from what the collections hold{changed}"
@@ -131,9 +121,44 @@ def _known_without_ledger(s: Session, stem: str) -> dict[str, Entry]:
     return known | {id: Entry(row, stem, True) for id, row in rows.items()}
 
 
+def _remake(s: Session, shard: Shard, known: Mapping[str, Entry]) -> int:
+    """Write an export shard again. Returns the number of records that are missing from it.
+
+    Records that only the new collection still holds have no old vector in it.
+
+    Args:
+        known: what is known of each record. One with the row hash UNKNOWN is taken for moved as it
+            is if both collections hold it alike.
+    """
+    parts = [pa.table([[]] * len(EXPORT_SCHEMA), schema=EXPORT_SCHEMA)]
+    for ids in chunked(list(known), SHARD_ROWS):
+        old, new = s.old.whole.fetch(ids, vectors=True), s.new.fetch(ids, vectors=False)
+        old_rows, new_rows = hashes_of(old), hashes_of(new)
+        wanted = {id: known[id].row_sha256 for id in ids}
+        kept = [
+            id for id, row in old_rows.items()
+            if row == (wanted[id] if wanted[id] != UNKNOWN else new_rows.get(id))
+        ]  # fmt: skip
+        rest = [id for id, row in new_rows.items() if row == wanted[id] and old_rows.get(id) != row]
+        parts += [_among(old, kept), _among(new, rest)]
+    table = pa.concat_tables(parts)
+    missing = {**known}
+    for id in table.column("id").to_pylist():
+        del missing[id]
+    rows = [(id, e.row_sha256.hex(), e.quarantined) for id, e in missing.items()]
+    besides = Besides(shard.deleted, shard.foreign, rows)
+    s.run.write_shard("export", shard.stem, table, besides=besides)
+    return len(missing)
+
+
+def _among(rows: pa.RecordBatch, ids: list[str]) -> pa.Table:
+    mask = pc.is_in(rows.column("id"), pa.array(ids, pa.string()))
+    return pa.Table.from_batches([rows.filter(mask)])
+
+
 def way_back_of(s: Session) -> WayBack:
     """What carries rows back to the old collection; the old model is opened only if needed."""
-    if not _has_ledger(s):
+    if not has_ledger(s):
         _remake_exports(s)
         embed_shards(s)
     return WayBack(
