@@ -35,9 +35,9 @@ from reembed.run.steps import next_steps
 from reembed.session import Session
 from reembed.stages.plan import Plan, Problem, make_plan
 from reembed.sync.build import Stage, run_stages
-from reembed.sync.catch_up import source_difference
+from reembed.sync.difference import find_difference
+from reembed.sync.follow import retry_quarantined as retry
 from reembed.sync.live_name import lost, third
-from reembed.sync.retry import retry_quarantined as retry
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
@@ -122,7 +122,9 @@ class Migration:
                     return self._result(s.run, swap=done, messages=["finished the swap"])
                 recover(s, "stages")
                 verified = s.run.history.state == "verified"
-                if if_changed and verified and not retry_quarantined and not source_difference(s):
+                since = s.run.history.compared_until
+                skipped = if_changed and verified and not retry_quarantined
+                if skipped and not find_difference(s.old, s.ledger, since=since):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
                 if not (found := make_plan(s, None)).ok:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from reembed.applications.mem0.plan import application_config
@@ -24,6 +24,7 @@ from reembed.session import Session
 from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
 from reembed.stores.store import Store
 from reembed.stores.values import Exchange, Receipt
+from reembed.sync.difference import Carried
 
 MOVE_TRIES = 5
 MOVE_PAUSE = 1.0
@@ -53,8 +54,11 @@ def hold_writes(
 
 
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
-    """Move the live name to the shadow, or back; journalled before and after."""
-    return move_live_name(s.store, s.run, action, kind.kind, exchange_of(s, action, kind))
+    """Move the live name to the shadow, or back; journalled before and after. A move that was begun
+    is finished."""
+    if s.run.history.pending_move is None:
+        begin_move(s.run, action, kind.kind, exchange_of(s, action, kind))
+    return finish_move(s.store, s.run, action)
 
 
 def exchange_of(s: Session, action: Action, kind: SwapPlan) -> Exchange:
@@ -104,6 +108,27 @@ def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -
     )  # fmt: skip
 
 
+SWEEP_SECONDS = 20.0
+"""How long late writes are carried after a move while more of them keep coming."""
+
+
+def carry_until_quiet(again: Callable[[], Carried], done: Carried) -> bool:
+    """Carry late writes while there are some, for SWEEP_SECONDS.
+
+    Args:
+        again: carries what has come since.
+        done: what was carried first; what follows is added.
+
+    Returns whether the last look found nothing.
+    """
+    found, deadline = done.carried, time.monotonic() + SWEEP_SECONDS
+    while found and time.monotonic() < deadline:
+        more = again()
+        found = more.carried
+        done.add(more)
+    return not found
+
+
 HOLD_SECONDS = 60.0
 """How long writers wait at most while the name moves."""
 
@@ -127,18 +152,6 @@ def release_writes(store: Store, run: RunDir, live: str) -> None:
     if run.history.writes_held:
         store.to_move().release_writes(live)
         run.history.write(events.WritesReleased())
-
-
-def move_live_name(
-    store: Store, run: RunDir, action: Action, kind: SwapKind, exchange: Exchange
-) -> Receipt:
-    """Move the live name, journalled before and after.
-
-    Args:
-        action: `swap` or `rollback`.
-    """
-    begin_move(run, action, kind, exchange)
-    return finish_move(store, run, action)
 
 
 def begin_move(run: RunDir, action: Action, kind: SwapKind, exchange: Exchange) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from reembed.cutover.move import finish_move, release_writes
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
-from reembed.sync.delta import load_rest
+from reembed.sync.follow import load_rest
 from reembed.sync.mend import has_ledger, mend_shards, resync_shadow
 from reembed.verify.shadow import require_shadow
 

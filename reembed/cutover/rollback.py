@@ -9,6 +9,9 @@ from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
+    begin_move,
+    carry_until_quiet,
+    exchange_of,
     finish_move,
     hold_writes,
     move,
@@ -31,7 +34,6 @@ from reembed.sync.carry_back import CarriedBack, WayBack
 from reembed.sync.difference import find_late
 from reembed.sync.live_name import refuse_third
 from reembed.sync.mend import LOST_AFTER_ROLLBACK, way_back_of
-from reembed.sync.sweep import SWEEP_SECONDS
 from reembed.verify.parked import check_parked, parked_is_off
 
 STILL_WRITTEN_BACK = (
@@ -139,7 +141,8 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
             run_before(s, variables)
         receipt, late = _move_back_held(s, kind, way_back, before)
     release_writes(s.store, s.run, s.manifest.live)
-    messages = [*ready.told, *_carry_late_until_quiet(way_back, late)]
+    quiet = carry_until_quiet(way_back.carry_late, late)
+    messages = [*ready.told, *([] if quiet else [STILL_WRITTEN_BACK])]
     messages += _left_messages(late) + run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=late.carried))
     return replace(
@@ -172,7 +175,8 @@ def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> 
         )  # fmt: skip
         if s.run.history.pending_move is None:
             run_before(s, variables)
-        move(s, "rollback", kind)
+        begin_move(s.run, "rollback", kind.kind, exchange_of(s, "rollback", kind))  # as it is now
+        finish_move(s.store, s.run, "rollback")
     release_writes(s.store, s.run, s.manifest.live)
     messages = run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=0))
@@ -191,26 +195,12 @@ def _move_back_held(
                 if before.carried or way_back.logged:  # what came meanwhile
                     before.add(way_back.carry())
                 _refuse_fewer(s, kind)
-                if s.run.history.pending_move == "rollback":
-                    receipt = finish_move(s.store, s.run, "rollback")
-                else:
-                    receipt = move(s, "rollback", kind)
-                return receipt, way_back.carry_late()
+                return move(s, "rollback", kind), way_back.carry_late()
         except LockedError:
             if not tries_left:
                 raise
             time.sleep(moving.MOVE_PAUSE)
     raise AssertionError("the last try returns or raises")
-
-
-def _carry_late_until_quiet(way_back: WayBack, late: CarriedBack) -> list[str]:
-    """As `_sweep_until_quiet`, the other way; adds to `late`. Returns messages."""
-    found, deadline = late.carried, time.monotonic() + SWEEP_SECONDS
-    while found and time.monotonic() < deadline:
-        more = way_back.carry_late()
-        found = more.carried
-        late.add(more)
-    return [STILL_WRITTEN_BACK] if found else []
 
 
 OLD_LOST = (

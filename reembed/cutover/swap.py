@@ -11,6 +11,7 @@ from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
+    carry_until_quiet,
     finish_move,
     hold_writes,
     move,
@@ -30,10 +31,8 @@ from reembed.stages.old_model import old_model_missing
 from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import CollectionInfo, Receipt
-from reembed.sync.catch_up import catch_up_source
-from reembed.sync.delta import carry
+from reembed.sync.follow import catch_up, merge_intruder, sweep
 from reembed.sync.live_name import refuse_third
-from reembed.sync.sweep import SWEEP_SECONDS, Swept, merge_intruder, sweep
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 
@@ -92,7 +91,7 @@ def get_ready(s: Session) -> Ready:
     _ = s.fingerprint  # the model must still be the one that embedded
     require_shadow(s)
     recover(s, "move")
-    caught_up = catch_up_source(s)
+    caught_up = catch_up(s)
     refuse_held(manifest.state_dir)
     return Ready(kind, caught_up, check_shadow(s))
 
@@ -100,7 +99,7 @@ def get_ready(s: Session) -> Ready:
 def last_look(s: Session) -> int:
     """What comes right before the move, while writers wait. Returns the number of records that were
     carried."""
-    carried = catch_up_source(s)
+    carried = catch_up(s)
     check_deltas(s)
     check_count(s)
     return carried
@@ -116,16 +115,13 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
         try:
             with hold_writes(s, kind, s.new.id):
                 caught_up += last_look(s)
-                if s.run.history.pending_move == "swap":
-                    finish_move(s.store, s.run, "swap")
-                else:
-                    move(s, "swap", kind)
+                move(s, "swap", kind)
                 return replace(_finish_swap(s), caught_up=caught_up)
         except LockedError:
             if not tries_left:
                 raise
             time.sleep(moving.MOVE_PAUSE)
-            caught_up += catch_up_source(s)
+            caught_up += catch_up(s)
     raise AssertionError("the last try returns or raises")
 
 
@@ -181,43 +177,22 @@ def _open_in_others(s: Session) -> list[str]:
 
 def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
     """Carry what was written to the old collection between catch-up and move."""
-    swept = _sweep_parked(s)
+    swept = sweep(s)
     messages = [_config_change(s)] if receipt.kind == "config" else []
     if receipt.kind != "config":
         release_writes(s.store, s.run, s.manifest.live)
-        messages += [] if _sweep_until_quiet(s, swept) else [STILL_WRITTEN]
+        messages += [] if carry_until_quiet(lambda: sweep(s), swept) else [STILL_WRITTEN]
     if swept.withheld is not None:
         messages.append(withheld_message(swept.withheld))
     carried, conflicts = swept.carried, swept.conflicts
     if receipt.intruder:
-        merged, more = merge_intruder(
-            receipt.intruder, s.new, s.ledger,
-            lambda collection, difference: carry(s, collection, difference),
-        )  # fmt: skip
-        carried, conflicts = carried + merged, conflicts + more
+        merged = merge_intruder(s, receipt.intruder)
+        carried, conflicts = carried + merged.carried, conflicts + merged.conflicts
         messages.append(
-            f"somebody made a collection under the live name in the gap; {merged:,} records of "
-            f"it were merged, and it is kept as {receipt.intruder!r}"
+            f"somebody made a collection under the live name in the gap; {merged.carried:,} "
+            f"records of it were merged, and it is kept as {receipt.intruder!r}"
         )
     return replace(outcome(s, "swap", True), swept=carried, conflicts=conflicts, messages=messages)
-
-
-def _sweep_parked(s: Session) -> Swept:
-    return sweep(
-        s.old, s.new, s.run, s.ledger, s.loss_guard,
-        lambda collection, difference: carry(s, collection, difference),
-    )  # fmt: skip
-
-
-def _sweep_until_quiet(s: Session, swept: Swept) -> bool:
-    """Sweep again while a sweep finds something, for SWEEP_SECONDS; adds to `swept`. Returns
-    whether the last sweep found nothing to carry."""
-    found, deadline = swept.carried, time.monotonic() + SWEEP_SECONDS
-    while found and time.monotonic() < deadline:
-        more = _sweep_parked(s)
-        found = more.carried
-        swept.add(more)
-    return not found
 
 
 def _config_change(s: Session) -> str:
@@ -267,7 +242,7 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     left = recover(s, "way back" if back else "move")
     if back:
         return sweep_back(s)
-    swept = _sweep_parked(s)
+    swept = sweep(s)
     if swept.withheld is not None:
         raise LossError(
             f"{swept.withheld} since the swap; {WITHHELD}; {swept.carried:,} other late writes "

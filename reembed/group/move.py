@@ -27,7 +27,7 @@ from reembed.run import events
 from reembed.run.guards import refuse_held
 from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan, choose_kind
-from reembed.sync.catch_up import catch_up_source
+from reembed.sync.follow import catch_up
 from reembed.verify.shadow import check_shadow
 
 
@@ -114,13 +114,13 @@ class CommonSwap(Moving):
                     self._begin("swap", one)
                     finish_move(one.s.store, one.s.run, "swap")
 
-        def catch_up() -> None:
+        def follow() -> None:
             for one in waiting:
-                self._caught_up_with(one.s, catch_up_source(one.s))
+                self._caught_up_with(one.s, catch_up(one.s))
                 one.s.close_ledger()
 
         if waiting:
-            self._retried(move, catch_up)
+            self._retried(move, follow)
 
     def _caught_up_with(self, s: MemberSession, carried: int) -> None:
         live = s.manifest.live

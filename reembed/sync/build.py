@@ -15,7 +15,7 @@ from reembed.session import Session
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
-from reembed.sync.catch_up import catch_up_source
+from reembed.sync.follow import catch_up
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
@@ -32,7 +32,7 @@ def run_stages(s: Session, until: Stage) -> None:
         return
     with _timed(s, "load"):
         load_shadow(s)
-        catch_up_source(s)
+        catch_up(s)
 
 
 @contextlib.contextmanager

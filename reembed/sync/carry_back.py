@@ -8,7 +8,7 @@ came to the new collection even later, through handles that an application still
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -19,10 +19,11 @@ from reembed.errors import PreflightError
 from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
 from reembed.run import events
 from reembed.run.ledger import UNKNOWN
-from reembed.run.loss import Loss, LossGuard, loss_in, worst
+from reembed.run.loss import Loss, loss_in, worst
+from reembed.session import Session
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back_log import Hashes, known_carried, write_carried
-from reembed.sync.difference import find_difference
+from reembed.sync.difference import Carried, find_difference
 from reembed.sync.grouped_writes import write_together
 from reembed.sync.old_vectors import OldVectors
 
@@ -36,39 +37,29 @@ Rows = tuple[pa.RecordBatch, Vectors, list[str]]
 
 
 @dataclass
-class CarriedBack:
+class CarriedBack(Carried):
     """What went back.
 
     Attributes:
-        carried: rows written to or deleted from the old collection.
         lost: ids of rows that cannot go back and were accepted as lost.
-        conflicts: ids that both collections have changed: the live one's version stays.
         left: ids of rows that cannot go back and were left where they are.
-        withheld: a mass of deletions that was not carried, since nobody accepted it.
     """
 
-    carried: int = 0
     lost: list[str] = field(default_factory=list)
-    conflicts: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    withheld: Loss | None = None
 
-    def add(self, more: CarriedBack) -> None:
-        """Count what went back in another round, too."""
-        self.carried += more.carried
-        self.lost = sorted({*self.lost, *more.lost})
-        self.conflicts = sorted({*self.conflicts, *more.conflicts})
-        self.left = more.left
-        self.withheld = more.withheld
+    def add(self, more: Carried) -> None:
+        super().add(more)
+        if isinstance(more, CarriedBack):
+            self.lost, self.left = sorted({*self.lost, *more.lost}), more.left
 
 
-@dataclass
 class WayBack(OldVectors):
-    """The two collections of a swap, what it takes to bring rows back, and how to tell of it."""
+    """The two collections of a swap, and what it takes to bring rows back."""
 
-    new: Collection
-    guard: LossGuard
-    note: Callable[[str], None]
+    def __init__(self, s: Session) -> None:
+        super().__init__(s)
+        self.new, self.guard, self.note = s.new, s.loss_guard, s.progress.note
 
     def carry(self) -> CarriedBack:
         """Carry what was written since the swap into the old collection, before it goes live.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Entry, Ledger
+from reembed.run.loss import Loss
 from reembed.stores.collection import Collection
 
 
@@ -37,6 +38,27 @@ class Difference:
 
     def __len__(self) -> int:
         return len(self.changed) + len(self.deleted)
+
+
+@dataclass
+class Carried:
+    """What was copied from one collection to the other.
+
+    Attributes:
+        carried: records written to or deleted from the receiver.
+        conflicts: ids that both collections have changed: the live one's version stays.
+        withheld: a mass of deletions that was not carried, since nobody accepted it.
+    """
+
+    carried: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    withheld: Loss | None = None
+
+    def add(self, more: Carried) -> None:
+        """Count what another round carried, too."""
+        self.carried += more.carried
+        self.conflicts = sorted({*self.conflicts, *more.conflicts})
+        self.withheld = more.withheld
 
 
 def find_difference(

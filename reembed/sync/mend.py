@@ -10,7 +10,7 @@ tells who changed it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,16 +19,18 @@ from reembed.disk import remove
 from reembed.errors import DamagedError, PreflightError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.run import events
-from reembed.run.directory import Shard
-from reembed.run.ledger import UNKNOWN, Entry
+from reembed.run.directory import RunDir, Shard
+from reembed.run.ledger import UNKNOWN, Entry, Ledger
 from reembed.run.quarantine import quarantined_of
 from reembed.run.shards import Besides
 from reembed.session import Session
 from reembed.stages.embed import embed_shards, not_embedded
 from reembed.stages.export import census_ids, export_source, is_complete
+from reembed.stages.shard_rows import displacing, read_rows, write_rows
+from reembed.stores.collection import Collection
 from reembed.sync.carry_back import WayBack
 from reembed.sync.carry_back_log import CARRIED_FILE
-from reembed.sync.resync import resync
+from reembed.sync.difference import find_difference
 
 
 def resync_shadow(s: Session) -> None:
@@ -36,6 +38,43 @@ def resync_shadow(s: Session) -> None:
     _begin_resync(s)
     resync(s.new, s.run, s.ledger)
     s.run.history.write(events.ResyncDone())
+
+
+def resync(shadow: Collection, run: RunDir, ledger: Ledger) -> int:
+    """Make the shadow what the shards say again, after it was live and written to.
+
+    Returns the number of records put back or removed. What those writes were is in the source by
+    now (rollback carried them), and catch-up brings them from there, as it does what was displaced.
+    """
+    difference = find_difference(shadow, ledger, include_quarantined=False)
+    ids = [*difference.changed, *difference.deleted]
+    wanted: dict[str, list[str]] = {}
+    known = ledger.lookup(ids)
+    for id, entry in known.items():
+        if not entry.quarantined and entry.row_sha256 != UNKNOWN:
+            wanted.setdefault(entry.shard, []).append(id)
+    strays = [id for id in ids if id not in known or known[id].quarantined]
+    for page in chunked(strays, SHARD_ROWS):
+        shadow.delete(page)
+    restore_shards(shadow, wanted, run)
+    return len(ids)
+
+
+def restore_shards(shadow: Collection, ids: Mapping[str, Sequence[str]], run: RunDir) -> int:
+    """Write records again, rows and vectors, as the shards say that speak for them.
+
+    Args:
+        ids: by stem.
+
+    Returns the number of records written.
+    """
+    export_shards, embed_shards = run.shards("export"), run.shards("embed")
+    todo = {id for members in ids.values() for id in members}
+    for stem, members in ids.items():
+        rows = read_rows(run, export_shards[stem], embed_shards[stem])
+        write_rows(displacing(shadow.replace, shadow, run, stem, todo), rows, {*members})
+        todo -= {*members}
+    return sum(len(members) for members in ids.values())
 
 
 def _begin_resync(s: Session) -> None:
@@ -161,8 +200,4 @@ def way_back_of(s: Session) -> WayBack:
     if not has_ledger(s):
         _remake_exports(s)
         embed_shards(s)
-    return WayBack(
-        s.run, s.old.whole, s.ledger, s.template,
-        lambda: (s.old_embedder, s.old_model_note), lambda: s.old_cache, s.new, s.loss_guard,
-        s.progress.note,
-    )  # fmt: skip
+    return WayBack(s)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,28 +14,20 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.evidence import DOCUMENT, SAME, SAMPLE, cosine_of
 from reembed.manifest.template import TextTemplate
 from reembed.records import Vectors, list_array_to_vectors, text_hash
-from reembed.run.directory import RunDir
-from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
-from reembed.stores.collection import Collection
+from reembed.session import Session
 
 Key = tuple[str, str, str]
 """Id and texts of a record."""
-OldModel = Callable[[], tuple[Embedder | None, str]]
-"""The old model, opened only if a row must be embedded; None with the reason why there is none."""
 
 
-@dataclass
 class OldVectors:
     """The old collection of a swap, the run's export shards and the old model."""
 
-    run: RunDir
-    old: Collection
-    ledger: Ledger
-    template: TextTemplate
-    old_model: OldModel
-    old_cache: Callable[[], VectorCache]
-    _why: str = field(default="", init=False)
+    def __init__(self, s: Session) -> None:
+        self._session = s
+        self.run, self.old, self.ledger, self.template = s.run, s.old.whole, s.ledger, s.template
+        self._why = ""
 
     @cached_property
     def foreign(self) -> set[str]:
@@ -63,11 +54,11 @@ class OldVectors:
             else:
                 todo.append(row)
         if todo and self.old_template is not None:
-            embedder, _ = self.old_model()
+            embedder = self._session.old_embedder
             assert embedder is not None, "there is no text for it without a model"
             texts = _texts(rows, self.old_template)
             vectors[todo], usable[todo] = _embed(
-                embedder, self.old_cache(), [texts[row] for row in todo]
+                embedder, self._session.old_cache, [texts[row] for row in todo]
             )
         return vectors, usable
 
@@ -110,13 +101,11 @@ class OldVectors:
     def old_template(self) -> TextTemplate | None:
         """The text that the old model embeds: the manifest's, or the document alone, whichever
         gives the vectors that the old collection holds. None without a model that gives them."""
-        embedder, self._why = self.old_model()
+        embedder, self._why = self._session.old_embedder, self._session.old_model_note
         if embedder is None:
             return None
         rows = self.old.some_with_vectors(4 * SAMPLE)
-        if (
-            not self.old.count()
-        ):  # an empty collection, as one of several may be, contradicts nothing
+        if not self.old.count():  # as one of several may be: it contradicts nothing
             return self.template
         best = 0.0
         for template in (self.template, DOCUMENT):

@@ -19,7 +19,7 @@ from reembed.results import gate_error
 from reembed.run import events
 from reembed.session import Session
 from reembed.sync.difference import find_difference
-from reembed.sync.resync import restore_shards, resync
+from reembed.sync.mend import restore_shards, resync
 from reembed.verify.corpus import Corpus, Page
 from reembed.verify.verdicts import verification
 

@@ -20,7 +20,7 @@ from reembed.run import events
 from reembed.session import Session
 from reembed.stages.embed import embed_shards
 from reembed.stores.registry import open_store
-from reembed.sync import delta
+from reembed.sync import follow
 from tests.support.helpers import (
     ROOT,
     Calls,
@@ -155,7 +155,7 @@ def test_a_sweep_looks_again_before_it_writes(
             new.update(ids=["r1"], documents=["new side"], embeddings=[vector_of("new", "y")])
             new.delete(ids=["r2"])
 
-        monkeypatch.setattr(delta, "embed_shards", meanwhile)
+        monkeypatch.setattr(follow, "embed_shards", meanwhile)
         result = migration(path).sweep()
         assert result.conflicts == ["r1", "r2"]
         records = records_of(new)

@@ -212,7 +212,7 @@ def story(
         scene.build(url, base_url)
         scene.write_manifest(work, url, base_url, kind)
         if not catch_up:
-            for name in ("sync.catch_up.catch_up", "cutover.swap.sweep"):
+            for name in ("sync.build.catch_up", "cutover.swap.catch_up", "cutover.swap.sweep"):
                 nothing = _nothing(name.rpartition(".")[2])
                 stack.enter_context(mock.patch(f"reembed.{name}", nothing))
         crew = Crew(url, base_url, rate, over_http)
@@ -242,9 +242,9 @@ def story(
 
 
 def _nothing(name: str) -> Any:
-    from reembed.sync.sweep import Swept
+    from reembed.sync.difference import Carried
 
-    return lambda *arguments, **options: 0 if name == "catch_up" else Swept()
+    return lambda *arguments, **options: 0 if name == "catch_up" else Carried()
 
 
 def _step(work: Path, call: str, notes: list[str]) -> Any:

@@ -380,7 +380,7 @@ def test_a_row_read_after_another_gave_its_value_up(
                 raise KeyboardInterrupt
             build_index(*arguments)
 
-        monkeypatch.setattr("reembed.sync.delta.export_delta", meanwhile)
+        monkeypatch.setattr("reembed.sync.follow.export_delta", meanwhile)
         migration(path).run()
         docs.annotate(1, "changed")
         if stop:  # between the delta's load and the next round

@@ -589,7 +589,7 @@ def test_an_intruder_in_the_gap_is_merged(
     with monkeypatch.context() as patch:
         patch.setattr(chroma_swap, "_take_name", intrude)
         # killed before it could merge: the next call must
-        patch.setattr("reembed.sync.sweep.without_conflicts", _killed)
+        patch.setattr("reembed.sync.follow.without_conflicts", _killed)
         with pytest.raises(KeyboardInterrupt):
             migration(path).swap()
     result = migration(path).run()
@@ -619,7 +619,7 @@ def test_a_swap_stopped_after_the_move_is_finished_by_the_next_call(
     with chroma(database) as client:
         held = client.get_collection("docs", embedding_function=None)
         with monkeypatch.context() as patch:
-            patch.setattr("reembed.sync.sweep.find_late", _killed)
+            patch.setattr("reembed.sync.follow.find_late", _killed)
             with pytest.raises(KeyboardInterrupt):
                 migration(path).swap()
         assert migration(path).status().state == "swapped"

@@ -21,7 +21,7 @@ from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec, WriteMode
-from reembed.sync.resync import resync
+from reembed.sync.mend import resync
 from tests.support.helpers import (
     chroma,
     migration,
