@@ -87,7 +87,7 @@ def read_errors(path: Path | str) -> Iterator[None]:
     except OSError as error:
         hint = "Give this user the right to read it"
         if error.errno in _IN_THE_WAY:
-            hint = "Move what stands in its place away"
+            hint = "Move away what is in its place"
         elif error.errno not in _FORBIDDEN:
             hint = "Look at the disk (`dmesg`)"
         raise PreflightError(

@@ -189,7 +189,7 @@ class Migration:
             return self._reported(s.run, swap_run(s, dry_run))
 
     def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
-        """Carry writes that landed in the collection that is not live since the name moved.
+        """Copy writes that reached the collection that is not live after the name moved.
 
         Args:
             accept_loss: carry deletions even if they are of all records, or more than half.

@@ -92,9 +92,9 @@ class Session:
         if lost and self._run is not None:
             assert isinstance(error, ReembedError)
             error.hint = (
-                "A collection of this run was deleted, or its name leads elsewhere. Restore it, or "
-                f"move the run directory {self._run.path} away and begin again; texts paid for are "
-                "kept in the cache."
+                "A collection of this run was deleted, or its name serves another one now. "
+                f"Restore it, or move the run directory {self._run.path} away and begin again; "
+                "texts paid for are kept in the cache."
             )
 
     # Resources

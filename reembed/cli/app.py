@@ -39,7 +39,7 @@ Yes = Annotated[
 ]
 AcceptLoss = Annotated[
     bool,
-    typer.Option("--accept-loss", help="go on even if all records, or more than half, would go"),
+    typer.Option("--accept-loss", help="go on even if more than half of the records would be lost"),
 ]
 
 
@@ -87,7 +87,7 @@ def init(
 
 @app.command()
 def plan(manifest: ManifestPath, as_json: Json = False) -> None:
-    """Say what a run would do, cost and need, and what stands in its way. Writes nothing."""
+    """Show what a run would do, what it would cost and need, and what blocks it. Writes nothing."""
     from reembed.cli.text import plan_text
 
     made = _migration(manifest).plan()
@@ -116,7 +116,7 @@ def run(
         bool, typer.Option("--retry-quarantined", help="try the quarantined records again")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="give up the run that was begun, and begin anew")
+        bool, typer.Option("--restart", help="give up the run that was begun, and start a new one")
     ] = False,
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
@@ -173,7 +173,7 @@ def sweep(
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
-    """Carry writes that landed in the collection that is not live since the name moved."""
+    """Copy writes that reached the collection that is not live after the name moved."""
     _moved(_migration(manifest).sweep(dry_run=dry_run, accept_loss=accept_loss), as_json)
 
 
@@ -185,7 +185,7 @@ def rollback(
         bool,
         typer.Option(
             "--accept-loss",
-            help="go back even where rows cannot be carried, or all, or more than half, are lost",
+            help="go back even if rows cannot be copied back or more than half are lost",
         ),
     ] = False,
     as_json: Json = False,
@@ -204,7 +204,7 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Delete the collection that is not live: the old one after a swap, else the shadow. With a
-    database's URL: what it has brought along from another one, where runs had left it."""
+    database's URL: what runs had left in the database that this one is a copy of."""
     if not is_url(target):
         moving = _migration(Path(target))
         _moved(moving.clean(dry_run=not yes, accept_loss=accept_loss), as_json)

@@ -40,7 +40,7 @@ def group_plan_text(plan: GroupPlan) -> RenderableType:
         for problem in one.blockers:
             told.append(problem_text(f"blocked: {one.collection}", "bold red", problem))
     if plan.ok:
-        told.append(Text("nothing stands in the way", "green"))
+        told.append(Text("nothing blocks it", "green"))
     return Group(lines, totals, *told)
 
 

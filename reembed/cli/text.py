@@ -62,7 +62,7 @@ def plan_text(plan: Plan) -> RenderableType:
         lines.append(Text("the configuration to deploy with the swap:", "bold"))
         lines.append(Text(plan.application_config.rstrip()))
     if plan.ok:
-        lines.append(Text("nothing stands in the way", "green"))
+        lines.append(Text("nothing blocks it", "green"))
     return Group(table, *lines)
 
 
@@ -150,7 +150,7 @@ def cleaned_text(result: Cleaned) -> RenderableType:
     for one in result.leftovers:
         table.add_row(one.kind, f"{one.name}: {one.about}")
     if not result.leftovers:
-        return Text("Nothing in this database was copied from one in which runs had left it.")
+        return Text("This database holds nothing that runs had left in one that it is a copy of.")
     if result.done:
         return Group(table, Text(f"Removed {len(result.leftovers):,}."))
     return Group(table, Text("Nothing was done. Add --yes to remove all of this.", "bold"))

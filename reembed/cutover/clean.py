@@ -30,15 +30,15 @@ from reembed.sync.mend import refuse_late
 
 OLD_DELETED = "the old collection is deleted"
 LOST_IN_OLD = (
-    "If the deletions were meant, `reembed sweep --accept-loss` carries them into the live "
-    "collection first; if not, `reembed clean --accept-loss` leaves them behind."
+    "If the deletions were meant, `reembed sweep --accept-loss` applies them to the live "
+    "collection first; if not, `reembed clean --accept-loss` ignores them."
 )
 
 
 def clean_run(s: Session, dry_run: bool) -> SwapResult:
     """Delete the collection that is not live."""
     if s.run.history.state == "cleaned":
-        return replace(outcome(s, "clean", True), messages=["it is cleaned already"])
+        return replace(outcome(s, "clean", True), messages=["already cleaned"])
     if s.run.history.pending_move or s.run.history.swap_unfinished:
         path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
         raise UsageError(
@@ -102,7 +102,7 @@ def _drop_old(s: Session) -> list[str]:
         return [OLD_DELETED]  # its last note went before this was journalled
     if now != live.id:
         raise SourceChangedError(
-            f"{manifest.live!r} no longer leads to the collection that this run swapped in",
+            f"{manifest.live!r} no longer serves the collection that this run swapped in",
             "Another swap has happened since; nothing was deleted.",
         )
     told: list[str] = []
@@ -124,8 +124,8 @@ def _refuse_late_writes(s: Session) -> None:
         late.deleted = []
     if late:
         raise PreflightError(
-            f"the old collection holds {len(late):,} late writes that the live one lacks",
-            "Carry them over with `reembed sweep` first.",
+            f"the old collection holds {len(late):,} late writes that are not in the live one",
+            "Copy them with `reembed sweep` first.",
         )
 
 
@@ -147,7 +147,7 @@ def _drop_shadow(s: Session) -> list[str]:
     live = live_now(s)
     if live.id == id and s.manifest.target_url == s.manifest.source.url:
         raise SourceChangedError(
-            f"{s.manifest.live!r} leads to the shadow, though this run did not swap it",
+            f"{s.manifest.live!r} serves the shadow, though this run did not swap it",
             "Nothing was deleted; look at the store.",
         )
     was_live = s.run.history.dropping is None and s.run.history.shadow_was_live
@@ -160,7 +160,7 @@ def _drop_shadow(s: Session) -> list[str]:
         if not live.count:
             raise
         if was_live:
-            unread = "; its index could not be read, so what came late to it, if anything, is lost"
+            unread = "; its index could not be read, so late writes to it, if any, are lost"
     _drop(shadow, s.run)
     return [f"the shadow is deleted; the live collection is untouched{unread}", *told]
 

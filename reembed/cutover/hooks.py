@@ -177,8 +177,8 @@ def _run_once(
     last = _last_of_move(s.run, hook, action)
     if isinstance(last, events.HookBegun):
         s.progress.note(
-            f"the hook swap.{hook} was begun by a call that was killed before it ended, and is "
-            "not run a second time: see that it has done its work"
+            f"the hook swap.{hook} was begun by a call that was killed before it ended, so it is "
+            "not run a second time: check that it has done its work"
         )
         s.run.history.write(events.HookDone(hook=hook, action=action))
         return None

@@ -72,11 +72,11 @@ def live_now(s: Session) -> CollectionInfo:
         except CollectionNotFoundError:
             continue
     raise LossError(
-        f"the live name {live!r} leads to no collection, so what would be deleted may be the last "
+        f"the live name {live!r} serves no collection, so what would be deleted may be the last "
         "copy; nothing was deleted",
         "Restore the live collection first, from a backup or from the export shards of "
         f"{s.run.path}; `reembed rollback --accept-loss` gives the name back to the old "
-        "collection after a swap. What nobody needs any more, delete in the store yourself.",
+        "collection after a swap. Delete what nobody needs any more in the store yourself.",
     )
 
 
@@ -119,6 +119,6 @@ def refuse_last_copy(s: Session, name: str, found: Difference, before: int) -> N
     raise LossError(
         f"{name} is the last to hold {lost:,} of its {had:,} records: "
         f"{'; '.join(found.messages())}; nothing was deleted",
-        "With --accept-loss they are deleted for good. Else put back into the live collection what "
-        "should be there, and run the same command again.",
+        "With --accept-loss they are deleted for good. Otherwise put what should be there back "
+        "into the live collection, and run the same command again.",
     )

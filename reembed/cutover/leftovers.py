@@ -44,7 +44,7 @@ def clean_database(url: str, *, dry_run: bool = True) -> Cleaned:
     try:
         if store.leftovers is None:
             raise UsageError(
-                f"{url}: runs leave nothing in a store of this kind that a copy brings along",
+                f"{url}: a copy of a store of this kind holds nothing that runs have left in it",
                 "To clean up after a run of your own, name its manifest: `reembed clean MANIFEST`.",
             )
         found = store.leftovers.find() if dry_run else store.leftovers.remove()

@@ -38,7 +38,7 @@ from reembed.verify.parked import check_parked, parked_is_off
 
 STILL_WRITTEN_BACK = (
     "the new collection is still written to, through handles that were opened before the rollback: "
-    "open them again, then carry the rest over with `reembed sweep`"
+    "open them again, then copy the rest with `reembed sweep`"
 )
 
 
@@ -116,7 +116,7 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
         s.run.history.pending_move or s.run.history.rollback_unfinished
     ):
         already = outcome(s, "rollback", True)
-        return replace(already, messages=["it is rolled back already"])
+        return replace(already, messages=["already rolled back"])
     kind = swap_kind(s)
     refuse_third(s)
     if dry_run:
@@ -244,7 +244,7 @@ def sweep_back(s: Session) -> SwapResult:
     late = way_back_of(s).carry_late()
     if late.withheld is not None:
         raise LossError(
-            f"{late.withheld}; {WITHHELD}; {late.carried:,} other late writes were carried",
+            f"{late.withheld}; {WITHHELD}; {late.carried:,} other late writes were copied",
             LOST_AFTER_ROLLBACK,
         )
     return replace(
@@ -253,14 +253,14 @@ def sweep_back(s: Session) -> SwapResult:
     )  # fmt: skip
 
 
-WITHHELD = "these deletions were not carried, so the live collection keeps its records"
+WITHHELD = "these deletions were not applied, so the live collection keeps its records"
 
 
 def withheld_message(loss: Loss) -> str:
     """What a move that is done says of a mass of deletions that it did not carry."""
     return (
-        f"{loss}; {WITHHELD}. If they were meant, `reembed sweep --accept-loss` carries them; if "
-        "not, `reembed clean --accept-loss` deletes the other collection and leaves them behind"
+        f"{loss}; {WITHHELD}. If they were meant, `reembed sweep --accept-loss` applies them; if "
+        "not, `reembed clean --accept-loss` deletes the other collection and ignores them"
     )
 
 

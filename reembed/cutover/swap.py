@@ -36,10 +36,10 @@ from reembed.sync.live_name import refuse_third
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 
-DEPLOY = "deploy {} to the application now: until then its searches ask with the old model"
+DEPLOY = "deploy {} to the application now: until then it searches with the old model"
 STILL_WRITTEN = (
     "the old collection is still written to, through handles that were opened before the swap: "
-    "open them again, then carry the rest over with `reembed sweep`"
+    "open them again, then copy the rest with `reembed sweep`"
 )
 
 
@@ -48,10 +48,10 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
     manifest, run = s.manifest, s.run
     if run.history.pending_move == "swap" or run.history.swap_unfinished:
         if dry_run:
-            return replace(outcome(s, "swap", False), messages=["it is begun already"])
+            return replace(outcome(s, "swap", False), messages=["already begun"])
         return resume_swap(s)
     if run.history.last_move == "swap":
-        return replace(outcome(s, "swap", True), messages=["it is swapped already"])
+        return replace(outcome(s, "swap", True), messages=["already swapped"])
     if run.history.state == "cleaned":
         raise wrong_state(s.manifest, run, "cleaned")
     missing = old_model_missing(s)
@@ -207,9 +207,9 @@ def _config_change(s: Session) -> str:
 
 
 LOST_AFTER_SWAP = (
-    "If the deletions were meant, `reembed sweep --accept-loss` carries them into the live "
-    "collection; if not, there is nothing to do, and `reembed clean --accept-loss` deletes the old "
-    "collection and leaves them behind."
+    "If the deletions were meant, `reembed sweep --accept-loss` applies them to the live "
+    "collection; if not, there is nothing to do, and `reembed clean --accept-loss` deletes the "
+    "old collection and ignores them."
 )
 
 
@@ -231,13 +231,13 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     live, other = (s.old, s.new) if back else (s.new, s.old)
     if live.describe() is None:
         raise SourceChangedError(
-            f"the collection that was live, {live.id}, is gone, so there is nothing to carry to",
+            f"the collection that was live, {live.id}, is gone, so there is nothing to copy to",
             "Restore it"
             + (". " if back else ", or go back with `reembed rollback --accept-loss`. ")
             + f"The shards of {s.run.path} hold every record that this run moved.",
         )
     if other.describe() is None:
-        told = "the collection that is not live is gone, so there is nothing to carry"
+        told = "the collection that is not live is gone, so there is nothing to copy"
         return replace(outcome(s, "sweep", True), messages=[told])
     left = recover(s, "way back" if back else "move")
     if back:
@@ -246,7 +246,7 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     if swept.withheld is not None:
         raise LossError(
             f"{swept.withheld} since the swap; {WITHHELD}; {swept.carried:,} other late writes "
-            "were carried",
+            "were copied",
             LOST_AFTER_SWAP,
         )
     conflicts = [*left, *swept.conflicts]

@@ -152,7 +152,7 @@ class Migrations:
                 return self._of_each(group, "swap", lambda m: m.swap(dry_run=True))
             if state == "swapped" and pending(group.run) is None:
                 done = self._of_each(group, "swap", lambda m: m.swap())
-                return replace(done, done=True, messages=["it is swapped already"])
+                return replace(done, done=True, messages=["already swapped"])
             return self._swapped(group, accept_loss)
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
@@ -166,7 +166,7 @@ class Migrations:
                 return self._of_each(group, "rollback", lambda m: m.rollback(dry_run=True))
             if state == "rolled back" and pending(group.run) is None:
                 done = self._of_each(group, "rollback", lambda m: m.rollback())
-                return replace(done, done=True, messages=["it is rolled back already"])
+                return replace(done, done=True, messages=["already rolled back"])
             return self._rolled_back(group, accept_loss)
 
     def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:

@@ -90,7 +90,7 @@ def _read(path: Path) -> str:
 def _not_yaml(path: Path, why: str) -> ManifestError:
     return ManifestError(
         f"{path}: is not valid YAML: {starred(why)}",
-        "Texts with a colon, a # or a brace in them want quotes; indent with spaces.",
+        "Texts with a colon, a # or a brace in them need quotes; indent with spaces.",
     )
 
 

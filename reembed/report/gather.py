@@ -152,7 +152,7 @@ def _outcome(result: RunResult) -> tuple[Outcome, str]:
     if failing := verdict.failing:
         first, *others = failing
         verb = "failed" if first.status == "fail" else "is inconclusive"
-        more = f" Also in the way: {', '.join(gate.name for gate in others)}." if others else ""
+        more = f" Also blocking it: {', '.join(gate.name for gate in others)}." if others else ""
         return "refused", f"{first.name} {verb}: {first.message}.{more}"
     passed = [gate.name for gate in verdict.gates if gate.status == "pass"]
     sentence = f"Every gate passed: {', '.join(passed)}."

@@ -179,7 +179,7 @@ class VectorCache:
                 return work()
         except sqlite3.DatabaseError as error:
             raise PreflightError(
-                f"{self._path}: the cache of paid vectors was made anew and is damaged again: "
+                f"{self._path}: the cache of paid vectors was created again and is damaged again: "
                 f"{error}",
                 f"Look at the disk, or {STATE}, and run the same command again: it resumes.",
             ) from error

@@ -241,7 +241,9 @@ class Batched:
         kept, lost, again = self._asked(lambda: self._read(state, failed))
         self._close(batch.label, state.message, kept, lost)
         told = f"batch {batch.id}: {kept:,} vectors came back"
-        self.progress.note(told + (f", {lost:,} texts failed and go out singly" if lost else ""))
+        self.progress.note(
+            told + (f", {lost:,} texts failed and are sent one by one" if lost else "")
+        )
         return again
 
     def _read(self, state: BatchState, failed: set[bytes]) -> tuple[int, int, bool]:

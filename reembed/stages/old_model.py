@@ -12,11 +12,11 @@ from reembed.stores.values import CollectionInfo
 LOOKED_AT = 4 * SAMPLE
 """Records that are fetched; some of them may have no text or no vector."""
 WITHOUT = (
-    "Without it, old and new search are not compared by queries of reembed's own, "
-    "and a rollback cannot embed what was written since"
+    "Without it, reembed cannot compare old and new search by queries of its own, and a rollback "
+    "cannot embed what was written since the swap"
 )
 GIVE = (
-    "Give it as source.model, which may be added at any time, also after the swap: the way back "
+    "Give it as source.model, which may be added at any time, also after the swap: a rollback "
     "needs it for what the application writes in between."
 )
 

@@ -98,13 +98,13 @@ class Plan:
 LEASE_IN_SOURCE = Problem(
     "the lease is kept beside the live name, in the source's store; if that may not be written to, "
     "the run goes on without one, with a warning",
-    "Then see to it that no other machine or state directory migrates the same collection.",
+    "Then make sure that no other machine or state directory migrates the same collection.",
 )
 
 
 KEEP_NEEDS_A_SWAP = Problem(
-    "source.without_vector: keep leaves rows as they are where they are, and with swap.kind: "
-    "config the new collection would lack them",
+    "source.without_vector: keep leaves these rows in the old table, so with swap.kind: config "
+    "the new collection would not have them",
     "Let reembed move the name (swap.kind: auto; source.where and target.url left out), or give "
     "these rows a vector (source.without_vector: embed).",
 )
@@ -229,7 +229,7 @@ def _content_warnings(manifest: Manifest, estimate: Estimate, limit: int | None)
             Problem(
                 f"{estimate.without_text:.1%} of the sampled records give no text and will be "
                 "quarantined",
-                "Widen the template (text), or allow them with verify.allow_quarantined.",
+                "Add fields to the template (text), or allow them with verify.allow_quarantined.",
             )
         )
     if estimate.too_long:
@@ -260,7 +260,7 @@ def quarantine_problem(manifest: Manifest, estimate: Estimate, records: int) -> 
     if estimate.too_long and manifest.model.on_too_long == "fail":
         ways.append("model.on_too_long: mean (or truncate) takes in the texts that are too long")
     if estimate.without_text:
-        ways.append("a wider template (text) gives records a text")
+        ways.append("a template (text) with more fields gives records a text")
     ways.append(f"verify.allow_quarantined: {expected} lets {about}so many be left out")
     return Problem(
         f"{found} will be quarantined, {about}{expected:,} of all {records:,}, and "
@@ -281,8 +281,8 @@ def budget_blockers(
         return []
     refusal = spending.refusal(needed, "embedding and verifying")
     counted = "" if estimate.exact_tokens else (
-        " Tokens are estimated from above here: a tokenizer (model.options.tokenizer, where the "
-        "provider takes one) counts them exactly."
+        " Tokens are estimated on the high side here: a tokenizer (model.options.tokenizer, where "
+        "the provider takes one) counts them exactly."
     )  # fmt: skip
     return [Problem(refusal.message, f"Raise the cap, or move less (source.where).{counted}")]
 
@@ -330,7 +330,10 @@ def _application_warning(
     if swap is not None and swap.kind == "pointer":
         return Problem("applications must open the live name through reembed.live to follow it")
     if source.dimensions == dimensions:
-        effect = f"both models have {dimensions} dimensions, so it would get silent garbage"
+        effect = (
+            f"both models have {dimensions} dimensions, so its searches would return wrong answers "
+            "without an error"
+        )
     else:
         effect = f"it would get errors ({source.dimensions} against {dimensions} dimensions)"
     return Problem(

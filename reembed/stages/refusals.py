@@ -94,8 +94,8 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
             f"this is another database than the one that run {run.run_id} exported: "
             f"{_about(now)}; it was {_about(was)}",
             "Somebody changed the URL, the credentials or the server, or created the database "
-            f"again. The one with the records is elsewhere, or lost: do not let backups run over. "
-            f"{start_over}",
+            "again. The one with the records is elsewhere, or lost: do not let a backup "
+            f"overwrite a good one. {start_over}",
         )
     raise SourceChangedError(
         f"{now.name!r} is another collection (id {now.id}, {now.count:,} records) than the one "
@@ -103,7 +103,7 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
         "Somebody deleted, restored or swapped it; look at the store first. To start over with the "
         "collection that is there now: `reembed clean` deletes this run's shadow and nothing else "
         "(with --accept-loss where that is the last to hold a record), "
-        "`reembed run` then starts a new run and pays for no text twice.",
+        "`reembed run` then starts a new run and no text is paid for twice.",
     )
 
 
@@ -130,5 +130,5 @@ def name_taken(name: str) -> PreflightError:
     """The refusal of a target that exists and is not this run's."""
     return PreflightError(
         f"the target collection {name!r} exists and was not made by this run",
-        "Choose another target.collection, or delete that collection yourself if it is of no use.",
+        "Choose another target.collection, or delete that collection yourself if nobody needs it.",
     )

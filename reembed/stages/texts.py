@@ -70,9 +70,9 @@ def examine_texts(
         broken = any("\n" in text for text in texts)
         if sends_blanks(kind, manifest.model.provider) and broken:
             found.warnings.append((
-                f"{share}, and {_sender(kind)} sends line breaks as blanks: what it adds after the "
-                "swap would not be embedded as what was moved",
-                "Say line_breaks: space, beside text.",
+                f"{share}, and {_sender(kind)} sends line breaks as spaces: what it adds after "
+                "the swap would be embedded differently from what was moved",
+                "Set line_breaks: space, next to text.",
             ))  # fmt: skip
     return found
 

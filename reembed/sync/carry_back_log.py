@@ -53,8 +53,8 @@ def known_carried(run: RunDir, note: Callable[[str], None]) -> dict[str, Hashes]
         return read_carried(run)
     except DamagedError as error:
         note(
-            f"{error.message}. Both collections are compared again; a record that was carried back "
-            "and deleted from the old collection since then counts as one that came late"
+            f"{error.message}. Both collections are compared again; a record that was copied back "
+            "and then deleted from the old collection counts as a late write"
         )
         return {}
 

@@ -98,7 +98,7 @@ def catch_up(s: Session) -> int:
     waiting = f"; unique values of {len(displaced):,} move all the time" if displaced else ""
     raise SourceChangedError(
         f"{name} is written to faster than {CATCH_UP_ROUNDS} rounds of catch-up could follow "
-        f"({carried:,} records carried{waiting})",
+        f"({carried:,} records copied{waiting})",
         "Run again when fewer writes come in, or pause the writers for the swap.",
     )
 

@@ -42,7 +42,7 @@ def lost(s: Session, found: CollectionInfo) -> SourceChangedError:
         else ""
     )
     return SourceChangedError(
-        f"{live!r} leads to a third collection now (id {found.id}, {found.count:,} records), "
+        f"{live!r} serves a third collection now (id {found.id}, {found.count:,} records), "
         f"which this run did not make; of its own two {' and '.join(left)}",
         "Somebody deleted the collection and created it again, or renamed another. To move the one "
         f"that is there now, give the manifest another `name` and use `reembed run`.{back}",

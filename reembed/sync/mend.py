@@ -85,8 +85,8 @@ def _begin_resync(s: Session) -> None:
 
 
 LOST_AFTER_ROLLBACK = (
-    "If the deletions were meant, `reembed sweep --accept-loss` carries them into the live "
-    "collection; if not, the same command with --accept-loss leaves them behind."
+    "If the deletions were meant, `reembed sweep --accept-loss` applies them to the live "
+    "collection; if not, the same command with --accept-loss ignores them."
 )
 
 
@@ -99,7 +99,7 @@ def refuse_late(s: Session) -> None:
         raise PreflightError(
             f"the new collection holds {len(late):,} writes that came after the rollback, e.g. "
             f"{', '.join(late[:5])}; they would be lost",
-            "Carry them over with `reembed sweep`, or delete them there.",
+            "Copy them with `reembed sweep`, or delete them there.",
         )
 
 

@@ -68,7 +68,7 @@ def mend_shadow(s: Session) -> list[str]:
     mended = _put_rows_back(s)
     if _sample_is_off(s):
         rewritten = restore_shards(s.new, _off_pages(s), s.run)
-        mended.append(f"{rewritten:,} records of the shadow beside vectors that were not as made")
+        mended.append(f"{rewritten:,} records of the shadow whose vectors were not as made")
     if mended:
         s.run.history.write(events.ShadowMended(what=tuple(mended)))
     return mended
@@ -82,7 +82,8 @@ def check_count(s: Session) -> None:
         raise SourceChangedError(
             f"the shadow holds {there:,} records instead of {total - quarantined:,}: somebody "
             "wrote to it while the name was about to move",
-            "Nothing was moved. Run the same command again: it is compared, and repaired.",
+            "Nothing was moved. Run the same command again: it compares the shadow, and repairs "
+            "it.",
         )
 
 
@@ -93,8 +94,8 @@ def _put_rows_back(s: Session) -> list[str]:
         raise LossError(
             f"the shadow holds {len(found.changed):,} records that somebody else wrote or changed, "
             f"e.g. {', '.join(sorted(found.changed)[:SHOWN])}",
-            "What is wanted of them, write to the live collection, which is followed. With "
-            "--accept-loss the run's own records are put in their place.",
+            "Write what you want to keep of them to the live collection: the run copies it from "
+            "there. With --accept-loss the run's own records are put in their place.",
         )
     if not found:
         return []

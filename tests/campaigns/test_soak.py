@@ -224,7 +224,7 @@ def test_a_rollback_stopped_after_the_move_is_finished_by_the_same_command(
     assert told.read_text() == "swap\n"
     assert migration(path).rollback().done
     assert told.read_text() == "swap\nrollback\n"
-    assert migration(path).rollback().messages == ["it is rolled back already"]
+    assert migration(path).rollback().messages == ["already rolled back"]
     assert told.read_text() == "swap\nrollback\n"
 
 

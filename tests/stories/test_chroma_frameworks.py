@@ -276,7 +276,7 @@ def test_records_of_open_webui_are_told_and_sent_with_blanks(
     assert drafted["line_breaks"] == "space" and "layout" not in drafted["source"]
     told = manifest(tmp_path, embedder, "file-1").plan().warnings
     assert [one.hint for one in told if "open-webui" in one.message] == [
-        "Say line_breaks: space, beside text."
+        "Set line_breaks: space, next to text."
     ]
     unasked = {"model": None}  # the old model, which is asked for the document as it is, too
     moving = manifest(tmp_path, embedder, "file-1", line_breaks="space", source=unasked)

@@ -1,4 +1,4 @@
-"""The live name leads to a third collection: every command says so, with steps that lead on."""
+"""The live name serves a third collection: every command says so, with steps that lead on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_application_that_makes_its_collection_anew_after_the_swap_is_seen(
             )
         ),
     ):  # fmt: skip
-        assert "leads to a third collection now" in told
+        assert "serves a third collection now" in told
         assert "the new one is gone" in told
         assert f"the old one is there as {parked!r} with 40 records" in told
     assert names_in(url) == before, "nothing was touched"

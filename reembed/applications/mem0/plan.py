@@ -51,7 +51,7 @@ class Examined:
 
 AT_TARGET = (
     "{}: mem0 is set to {} already, and its tables are not: its search, add and update fail until "
-    "the swap, which mends them. What made the old vectors is not in this file: give it as "
+    "the swap, which repairs them. What made the old vectors is not in this file: give it as "
     "source.model, or the models are not compared, and no configuration is written for a rollback"
 )
 

@@ -231,7 +231,7 @@ class OllamaProvider:
         if not self._old:
             return []
         return [
-            "this Ollama has no /api/embed: texts go out one by one, and it cuts those that are "
+            "this Ollama has no /api/embed: texts are sent one by one, and it cuts those that are "
             "too long in silence. Bring it up to date, or set model.max_tokens."
         ]
 

@@ -305,8 +305,8 @@ class OpenAIProvider:
             )
         if not self.exact_tokens and self._official:
             found.append(
-                "tokens are estimated from above: install 'reembed-pipeline[openai-tokens]' to "
-                "count them exactly."
+                "tokens are estimated on the high side: install 'reembed-pipeline[openai-tokens]' "
+                "to count them exactly."
             )
         url = urlsplit(str(self._client.base_url))
         here = url.hostname in ("localhost", "127.0.0.1", "::1")

@@ -31,7 +31,7 @@ SYMBOL: dict[Status, str] = {
 TITLES = {
     "integrity": "Integrity: is every record there, unchanged?",
     "opening": "Opening: can an application open it as it opens the old one?",
-    "late writes": "Late writes: is what came to the old collection since the swap in the new?",
+    "late writes": "Late writes: is what was written to the old collection late in the new one?",
     "fidelity": "Fidelity: does a text embedded again give the vector that is served?",
     "index": "Index: does the collection's own search find what exact search finds?",
     "recall": "Recall: does the new model find what the old one found?",

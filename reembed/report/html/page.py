@@ -187,8 +187,8 @@ def _swap(report: Report) -> Markup:
         parts.append(h("p", str(swap.get("hint", "")), class_="muted"))
     if report.outcome == "refused":
         parts.append(
-            h("p", "The live name was not moved and will not be while a gate is in the way: the "
-                   "old collection serves as before.")
+            h("p", "The live name was not moved, and will not be until every gate passes: the old "
+                   "collection is still served.")
         )  # fmt: skip
     for command in report.commands:
         parts.append(h("pre", h("code", _unbroken(command.command))))

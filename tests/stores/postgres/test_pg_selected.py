@@ -199,7 +199,7 @@ def test_nothing_is_kept_in_a_collection_that_would_lack_it(
     scene = Scene(postgres_url, tmp_path, source__without_vector="keep", swap__kind="config")
     without(scene)
     (problem,) = scene.migration.plan().blockers
-    assert "the new collection would lack them" in problem.message
+    assert "the new collection would not have them" in problem.message
     assert "swap.kind: auto" in problem.hint and "source.without_vector: embed" in problem.hint
     assert Scene(postgres_url, tmp_path, source__without_vector="keep").migration.plan().ok
     assert Scene(postgres_url, tmp_path, swap__kind="config").migration.plan().ok
@@ -279,7 +279,7 @@ def test_a_table_without_any_text_is_refused_with_ways_out(
     (problem,) = scene.migration.plan().blockers
     assert f"none of the {ROWS} records of 'docs' gives a text" in problem.message
     told = command("plan", scene.path)
-    assert told.code == 5 and "nothing stands in the way" not in told.out
+    assert told.code == 5 and "nothing blocks it" not in told.out
     assert "{metadata.KEY}" in problem.hint and "source.text_query" in problem.hint
     templated = write_manifest(tmp_path, postgres_url, text="{metadata.says}")
     assert migration(templated).plan().ok

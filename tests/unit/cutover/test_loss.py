@@ -94,7 +94,7 @@ def test_deletions_in_the_parked_collection_never_empty_the_live_one(
         counted = result is seen[0]  # it counts alone, and the late record makes up for one
         assert (found["had"], found["lost"]) == (40, lost - counted)
         assert name in found["collection"]
-    refused(one.sweep, f"lost {lost} of its 40", "1 other late writes were carried")
+    refused(one.sweep, f"lost {lost} of its 40", "1 other late writes were copied")
     assert live(database) == {*ids(0, 40), "late"}
     refused(one.rollback, f"lost {lost} of its 4")
     refused(one.clean, f"lost {lost} of its 4", "sweep --accept-loss", "clean --accept-loss")
@@ -218,7 +218,7 @@ def test_a_live_collection_that_is_gone_comes_back_on_a_word(
     with chroma(database) as client:
         client.delete_collection("docs")
     one = migration(path)
-    with pytest.raises(LossError, match="leads to no collection") as caught:
+    with pytest.raises(LossError, match="serves no collection") as caught:
         one.clean()
     assert "rollback --accept-loss" in caught.value.hint
     with pytest.raises(ReembedError) as gone:
@@ -227,7 +227,7 @@ def test_a_live_collection_that_is_gone_comes_back_on_a_word(
     refused(one.rollback, "which is gone", "with 40 records")
     assert one.rollback(accept_loss=True).done
     assert live(database) == {*ids(0, 40)}
-    assert "nothing to carry" in one.sweep().messages[0]
+    assert "nothing to copy" in one.sweep().messages[0]
     with pytest.raises(SourceChangedError, match="is gone") as caught_again:
         one.swap()
     assert "Move the run directory" in caught_again.value.hint
@@ -245,7 +245,7 @@ def test_clean_keeps_the_shadow_of_a_source_that_is_gone(tmp_path: Path, databas
     before = names_in(f"chroma:{database}")
     one = migration(path)
     for accept in (False, True):
-        with pytest.raises(LossError, match="leads to no collection"):
+        with pytest.raises(LossError, match="serves no collection"):
             one.clean(accept_loss=accept)
     assert names_in(f"chroma:{database}") == before
     (found,) = one.status().losses
@@ -287,7 +287,7 @@ def test_clean_keeps_the_old_collection_of_a_live_one_that_lacks_most(
     assert live(database) == set()
     with chroma(database) as client:
         client.get_collection("docs", embedding_function=None).modify(name="aside")
-    with pytest.raises(LossError, match="leads to no collection"):
+    with pytest.raises(LossError, match="serves no collection"):
         migration(path).clean()
     assert names_in(f"chroma:{database}").keys() != before.keys()
     with chroma(database) as client:

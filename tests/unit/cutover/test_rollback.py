@@ -107,7 +107,7 @@ def test_a_rollback_without_writes_changes_no_record(tmp_path: Path, database: P
     with chroma(database) as client:
         assert records_of(docs(client)) == before
     assert migration(path).status().state == "rolled back"
-    assert migration(path).rollback().messages == ["it is rolled back already"]
+    assert migration(path).rollback().messages == ["already rolled back"]
 
 
 def test_an_unknown_old_model_refuses_and_names_the_rows(tmp_path: Path, database: Path) -> None:

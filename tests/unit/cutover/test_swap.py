@@ -364,7 +364,7 @@ def test_a_second_swap_says_so(tmp_path: Path, database: Path) -> None:
     path = swapped(tmp_path, database)
     before = names_in(f"chroma:{database}")
     again = migration(path).swap()
-    assert again.messages == ["it is swapped already"]
+    assert again.messages == ["already swapped"]
     assert migration(path).run().messages == ["already swapped; nothing to do"]
     assert names_in(f"chroma:{database}") == before
 
@@ -477,7 +477,7 @@ def test_clean_waits_for_keep_old_and_for_late_writes(tmp_path: Path, database: 
     result = migration(path).clean()
     assert result.messages == ["the old collection is deleted"]
     assert names_in(f"chroma:{database}").keys() == {"docs"}
-    assert migration(path).clean().messages == ["it is cleaned already"]
+    assert migration(path).clean().messages == ["already cleaned"]
     assert migration(path).run().messages == ["already swapped; nothing to do"]
     with pytest.raises(UsageError, match="is cleaned"):
         migration(path).verify()
@@ -501,7 +501,7 @@ def test_clean_refuses_when_the_live_name_leads_elsewhere(tmp_path: Path, databa
         client.get_collection("docs", embedding_function=None).modify(name="aside")
         plain_collection(client, "docs", 3)
     before = names_in(f"chroma:{database}")
-    with pytest.raises(SourceChangedError, match="leads to a third collection"):
+    with pytest.raises(SourceChangedError, match="serves a third collection"):
         migration(path).clean()
     assert names_in(f"chroma:{database}") == before
 
