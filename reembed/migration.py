@@ -19,7 +19,7 @@ from reembed.cutover.restart import run_to_give_up, where_it_stands
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
 from reembed.disk import named_errors
-from reembed.errors import PreflightError, ReembedError, UnreachableError, UsageError
+from reembed.errors import PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
@@ -127,8 +127,7 @@ class Migration:
                 if skipped and not find_difference(s.old, s.ledger, since=since):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
-                if not (found := make_plan(s, None)).ok:
-                    raise found.refusal()
+                self._refuse_blocked(s)
                 if until == "plan":
                     return self.status()
                 s.create_run()
@@ -242,21 +241,21 @@ class Migration:
         if run is None:
             messages = ["no run yet", *guard_messages(state_dir)]
             return RunResult(self.manifest.name, "", str(state_dir), "created", messages=messages)
-        losses, unseen = self._losses(run)
-        result = self._result(run, messages=guard_messages(state_dir), losses=losses)
-        if result.state in ("swapped", "rolled back"):
-            result = self._where_it_leads(run, result)
-        told = [f"spent so far: {result.spent}"] if result.spent.tokens else []
-        return replace(result, messages=[*told, *result.messages, *unseen])
-
-    def _losses(self, run: RunDir) -> tuple[list[Loss], list[str]]:
-        """What the run's collections have lost, by a look at their stores; or why there was none.
-        Whatever is wrong with them, `status` tells where the run stands."""
+        losses, seen, name_lost = list[Loss](), guard_messages(state_dir), False
         try:
             with self._session(run, writes=False) as s:
-                return losses_now(s), []
-        except ReembedError as error:
-            return [], [f"the collections could not be looked at: {error.message}"]
+                moved = run.history.state in ("swapped", "rolled back")
+                if moved and (found := third(s)) is not None:
+                    error: ReembedError = lost(s, found)
+                    seen, name_lost = [*seen, f"{error.message}. {error.hint}"], True
+                losses = losses_now(s)
+        except ReembedError as error:  # whatever is wrong with them, the run itself can be told
+            seen = [*seen, f"the collections could not be looked at: {error.message}"]
+        result = self._result(run, messages=seen, losses=losses)
+        if name_lost:
+            result = replace(result, state="name lost", steps=[])
+        told = [f"spent so far: {result.spent}"] if result.spent.tokens else []
+        return replace(result, messages=[*told, *result.messages])
 
     @named_errors()
     def report(self) -> Report:
@@ -265,20 +264,6 @@ class Migration:
         if run is None:
             raise self._no_run()
         return read_report(self.manifest.name, run, self.manifest.path)
-
-    def _where_it_leads(self, run: RunDir, result: RunResult) -> RunResult:
-        """The result, but for a name that leads to neither of the run's collections by now."""
-        try:
-            with self._session(run, writes=False) as s:
-                found = third(s)
-                if found is None:
-                    return result
-                error = lost(s, found)
-        except (PreflightError, UnreachableError) as failed:
-            told = f"where {self.manifest.live!r} leads could not be seen: {failed.message}"
-            return replace(result, messages=[*result.messages, told])
-        messages = [*result.messages, f"{error.message}. {error.hint}"]
-        return replace(result, state="name lost", steps=[], messages=messages)
 
     # Runs
 
@@ -309,6 +294,12 @@ class Migration:
         with named_errors(), StateLock(self.manifest.state_dir / "lease"):
             remove_leftovers(self.manifest.state_dir)
             yield
+
+    def _refuse_blocked(self, s: Session) -> None:
+        """Raise the blockers of a run that is about to begin."""
+        plan = make_plan(s, None)
+        if not plan.ok:
+            raise plan.refusal()
 
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin.

@@ -14,6 +14,7 @@ from reembed.backup.shards import records_of
 from reembed.cutover.move import (
     MOVE_PAUSE,
     MOVE_TRIES,
+    SWEEP_SECONDS,
     begun_exchange,
     finish_move,
     move_live_name,
@@ -30,7 +31,6 @@ from reembed.run.loss import Loss
 from reembed.stages.swap_kind import wanted_kind
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo, Exchange
-from reembed.sync.sweep import SWEEP_SECONDS
 
 BEFORE, AFTER = "before.sqlite", "after.sqlite"
 """Indexes of the collection that had the name, and of the one that was restored."""

@@ -56,9 +56,9 @@ def hold_writes(
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after. A move that was begun
     is finished."""
-    if s.run.history.pending_move is None:
-        begin_move(s.run, action, kind.kind, exchange_of(s, action, kind))
-    return finish_move(s.store, s.run, action)
+    if s.run.history.pending_move is not None:
+        return finish_move(s.store, s.run, action)
+    return move_live_name(s.store, s.run, action, kind.kind, exchange_of(s, action, kind))
 
 
 def exchange_of(s: Session, action: Action, kind: SwapPlan) -> Exchange:
@@ -152,6 +152,14 @@ def release_writes(store: Store, run: RunDir, live: str) -> None:
     if run.history.writes_held:
         store.to_move().release_writes(live)
         run.history.write(events.WritesReleased())
+
+
+def move_live_name(
+    store: Store, run: RunDir, action: Action, kind: SwapKind, exchange: Exchange
+) -> Receipt:
+    """Move the live name, journalled before and after."""
+    begin_move(run, action, kind, exchange)
+    return finish_move(store, run, action)
 
 
 def begin_move(run: RunDir, action: Action, kind: SwapKind, exchange: Exchange) -> None:

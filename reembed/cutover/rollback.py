@@ -9,12 +9,12 @@ from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
-    begin_move,
     carry_until_quiet,
     exchange_of,
     finish_move,
     hold_writes,
     move,
+    move_live_name,
     outcome,
     release_writes,
     swap_kind,
@@ -175,8 +175,8 @@ def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> 
         )  # fmt: skip
         if s.run.history.pending_move is None:
             run_before(s, variables)
-        begin_move(s.run, "rollback", kind.kind, exchange_of(s, "rollback", kind))  # as it is now
-        finish_move(s.store, s.run, "rollback")
+        exchange = exchange_of(s, "rollback", kind)  # as it is now, whatever was begun
+        move_live_name(s.store, s.run, "rollback", kind.kind, exchange)
     release_writes(s.store, s.run, s.manifest.live)
     messages = run_after(s, variables)
     s.run.history.write(events.RollbackFinished(carried=0))
