@@ -84,6 +84,7 @@ def watch(
     orders = Orders(accept, report)
     if every is not None:
         _again_and_again(subject, orders, every, listen, _line if as_json else _told)
+        return
     if listen is not None:
         raise UsageError("--listen is for a watch that goes on", "Say --every 5m, too.")
     result = watch_once(subject(), orders)

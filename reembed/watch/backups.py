@@ -116,8 +116,13 @@ def _drill(
             "`reembed drill` tells why: until it passes, no backup is known to be of use.",
         )  # fmt: skip
     elif seen.drilled is None:
-        if good:
-            yield alert("drill", name, f"no backup of {name!r} was ever drilled", "`reembed drill`")
+        if good:  # the first ones have time for it
+            oldest = min(one.time for one in good)
+            tell = alert if now - oldest > seconds_of(settings.drill_age) else warning
+            yield tell(
+                "drill", name, f"no backup of {name!r} was ever drilled",
+                "`reembed drill` restores one into a scratch store and asks it.",
+            )  # fmt: skip
     elif now - seen.drilled > seconds_of(settings.drill_age):
         yield alert(
             "drill", name,
