@@ -202,13 +202,14 @@ class Migration:
             return self._with_steps(s.run, sweep_run(s, dry_run))
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
-        """Move the live name back to the old collection, with what was written since.
+        """Move the live name back to the old collection, with what was written since; or give up a
+        swap that has not moved it.
 
         Args:
             accept_loss: go back even where rows cannot be carried, which are listed as lost, or a
                 collection has lost all, or more than half, of its records.
         """
-        states: tuple[State, ...] = ("swapped", "rolling back", "rolled back")
+        states: tuple[State, ...] = ("swapped", "rolling back", "rolled back", "swapping")
         with self._lease(), self._session(self._require_run(*states), accept_loss=accept_loss) as s:
             if not dry_run:
                 s.take_lease()
@@ -327,7 +328,8 @@ class Migration:
             raise self._no_run()
         run.check_identity(self.manifest.identity(), self.manifest.live, self.manifest.path)
         state = run.history.state
-        if (states and state not in states) or (state == "cleaning" and not cleaning):
+        fits = state in states or ("swapping" in states and run.history.swap_tried)
+        if (states and not fits) or (state == "cleaning" and not cleaning):
             raise wrong_state(self.manifest, run, state, *states)
         return run
 

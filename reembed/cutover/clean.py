@@ -15,6 +15,7 @@ from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import outcome, swap_kind
 from reembed.cutover.recover import recover
+from reembed.cutover.withdraw import give_up_swap, has_moved
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.results import MANIFEST_COPY, SwapResult
 from reembed.run import events
@@ -39,22 +40,37 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
     """Delete the collection that is not live."""
     if s.run.history.state == "cleaned":
         return replace(outcome(s, "clean", True), messages=["already cleaned"])
-    if s.run.history.pending_move or s.run.history.swap_unfinished:
-        path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
-        raise UsageError(
-            f"{s.manifest.name}: a move of the live name was begun and not finished",
-            f"`reembed {s.run.history.pending_move or 'swap'} {path} --yes` finishes it; then run "
-            "clean again.",
-        )
+    _refuse_unfinished(s)
     if dry_run:
         return _dry_run(s)
+    tried = s.run.history.pending_move == "swap" or s.run.history.swap_tried
+    given_up = give_up_swap(s) if tried else []
     recover(s, "clean")
     done, *told = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
     s.old.stop_capture()
     if s.run.history.shadow_id is not None and s.new.describe() is not None:
         s.new.stop_capture()
     s.run.history.write(events.Cleaned(what=done))
-    return replace(outcome(s, "clean", True), messages=[done, *told])
+    return replace(outcome(s, "clean", True), messages=[*given_up, done, *told])
+
+
+def _refuse_unfinished(s: Session) -> None:
+    """Raise UsageError where the live name has moved halfway, or what follows a move is undone. A
+    swap that has moved nothing is given up with the run."""
+    history = s.run.history
+    pending = history.pending_move
+    if not pending and not history.swap_unfinished:
+        return
+    if pending == "swap" and not has_moved(s):
+        return
+    path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+    other = "`reembed {} {} --yes` gives it up".format(
+        "swap" if pending == "rollback" else "rollback", path
+    )
+    raise UsageError(
+        f"{s.manifest.name}: a move of the live name was begun and not finished",
+        f"`reembed {pending or 'swap'} {path} --yes` finishes it, {other}; then run clean again.",
+    )
 
 
 def _dry_run(s: Session) -> SwapResult:

@@ -21,6 +21,7 @@ from reembed.cutover.move import (
     variables_of,
 )
 from reembed.cutover.recover import recover
+from reembed.cutover.withdraw import has_moved, swap_given_up
 from reembed.errors import LockedError, LossError, PreflightError, ReembedError
 from reembed.records import SHARD_ROWS, chunked
 from reembed.results import SwapResult
@@ -112,11 +113,17 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
         ready: what was carried ahead of a move that several names made together.
     """
     s.spending.lift()
-    if s.run.history.last_move == "rollback" and not (
-        s.run.history.pending_move or s.run.history.rollback_unfinished
+    history = s.run.history
+    if history.last_move == "rollback" and not (
+        history.pending_move or history.rollback_unfinished or history.swap_tried
     ):
         already = outcome(s, "rollback", True)
         return replace(already, messages=["already rolled back"])
+    if s.run.history.pending_move == "swap" or s.run.history.swap_tried:
+        if s.run.history.pending_move is None or not has_moved(s):
+            return swap_given_up(s, dry_run)
+        if not dry_run:
+            finish_move(s.store, s.run, "swap")
     kind = swap_kind(s)
     refuse_third(s)
     if dry_run:

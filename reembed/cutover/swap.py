@@ -22,7 +22,8 @@ from reembed.cutover.move import (
 )
 from reembed.cutover.recover import recover
 from reembed.cutover.rollback import WITHHELD, sweep_back, withheld_message
-from reembed.errors import LockedError, LossError, SourceChangedError
+from reembed.cutover.withdraw import rollback_given_up, tell_way_out
+from reembed.errors import LockedError, LossError, RefusedError, SourceChangedError
 from reembed.results import SwapResult, wrong_state
 from reembed.run import events
 from reembed.run.guards import guard_messages, refuse_held
@@ -44,12 +45,26 @@ STILL_WRITTEN = (
 
 
 def swap_run(s: Session, dry_run: bool) -> SwapResult:
-    """Catch up, move the live name, sweep; or finish a swap that was begun."""
+    """Catch up, move the live name, sweep; or finish a swap that was begun.
+
+    Raises:
+        ReembedError: with the way out, where the swap was begun and the name has not moved.
+    """
+    try:
+        return _swap(s, dry_run)
+    except (RefusedError, LockedError) as error:
+        tell_way_out(s, error)
+        raise
+
+
+def _swap(s: Session, dry_run: bool) -> SwapResult:
     manifest, run = s.manifest, s.run
     if run.history.pending_move == "swap" or run.history.swap_unfinished:
         if dry_run:
             return replace(outcome(s, "swap", False), messages=["already begun"])
         return resume_swap(s)
+    if run.history.pending_move == "rollback":
+        return rollback_given_up(s, dry_run)
     if run.history.last_move == "swap":
         return replace(outcome(s, "swap", True), messages=["already swapped"])
     if run.history.state == "cleaned":

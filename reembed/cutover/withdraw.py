@@ -1,18 +1,121 @@
-"""Giving up a swap that was begun and cannot be done, or shall not be."""
+"""Giving up a move that was begun and cannot be done, or shall not be.
+
+An application may change its tables while a swap waits for its moment, so that it can never be
+done. Where the live name has not moved, nothing is lost by leaving it where it is: what the move
+had prepared is taken out again, and the application is started again as it was.
+"""
 
 from __future__ import annotations
 
-from reembed.cutover.move import finish_move, release_writes
+from dataclasses import replace
+
+from reembed.cutover.hooks import has_begun, run_after
+from reembed.cutover.move import (
+    finish_move,
+    outcome,
+    release_writes,
+    swap_kind,
+    variables_of,
+)
+from reembed.errors import PreflightError, ReembedError
+from reembed.results import MANIFEST_COPY, SwapResult
 from reembed.run import events
+from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 
+GIVEN_UP = "the swap is given up: {!r} leads to the old collection, as before"
+STAYS = "the way back is given up: {!r} leads to the new collection, as before"
 
-def withdraw(s: Session) -> None:
-    """Give up a swap that was begun, where the live name has not moved yet; else finish the move,
-    so that there is only the way back. From a rename's gap there is one way only."""
-    if leads_to(s.source_store, s.manifest.live, s.source.id):
-        release_writes(s.store, s.run, s.manifest.live)
-        s.run.history.write(events.SwapWithdrawn())
-    else:
+
+def has_moved(s: Session) -> bool:
+    """Whether the live name has made the swap that was begun, or is halfway, so that it must be
+    finished.
+
+    Raises:
+        PreflightError: what has the name cannot be read, nor where the new collection is.
+    """
+    live = s.manifest.live
+    try:
+        if leads_to(s.store, live, s.new.id):
+            return True
+        if leads_to(s.source_store, live, s.source.id):
+            return False
+    except PreflightError:  # the table has no vectors any more
+        if s.new.describe() is None:
+            raise
+        return False
+    return swap_kind(s).kind == "rename"  # its gap; else the name is gone, or somebody else's
+
+
+def withdraw(s: Session) -> bool:
+    """Give up a swap whose live name has not moved yet: let writers go, and take out what was
+    prepared. One that has moved is finished, so that there is the way back alone. Returns whether
+    it was given up."""
+    pending = s.run.history.pending_move == "swap"
+    if pending and has_moved(s):
         finish_move(s.store, s.run, "swap")
+        return False
+    release_writes(s.store, s.run, s.manifest.live)
+    _take_out_prepared(s)
+    if pending:
+        s.run.history.write(events.SwapWithdrawn())
+    return True
+
+
+def _take_out_prepared(s: Session) -> None:
+    if s.store.withdraw is not None and s.run.history.shadow_id is not None:
+        s.store.withdraw([s.old.id, s.new.id])
+
+
+def give_up_swap(s: Session) -> list[str]:
+    """Withdraw a swap that has not moved, and start the application again as it was where its hook
+    has stopped it. Returns what is to be told."""
+    stopped = has_begun(s.run, "before", "swap")
+    withdraw(s)
+    told = run_after(s, variables_of(s, "rollback")) if stopped else []
+    s.run.history.write(events.RollbackFinished())
+    return [GIVEN_UP.format(s.manifest.live), *told]
+
+
+def swap_given_up(s: Session, dry_run: bool) -> SwapResult:
+    """`rollback` of a swap that has not moved."""
+    result = outcome(s, "rollback", not dry_run)
+    if dry_run:
+        told = "the live name has not moved: what the swap prepared would be taken out again"
+        return replace(result, messages=[told])
+    return replace(result, messages=give_up_swap(s))
+
+
+def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
+    """`swap` after a rollback that was begun and has not moved: the new collection stays live.
+
+    Raises:
+        PreflightError: the name has moved back, so only the way back is left.
+    """
+    live = s.manifest.live
+    if not leads_to(s.store, live, s.new.id):
+        path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+        raise PreflightError(
+            f"a rollback was begun, and {live!r} does not lead to the new collection any more",
+            f"`reembed rollback {path} --yes` finishes it; then swap again.",
+        )
+    result = outcome(s, "swap", not dry_run)
+    if dry_run:
+        return replace(result, messages=["the rollback that was begun would be given up"])
+    stopped = has_begun(s.run, "before", "rollback")
+    release_writes(s.store, s.run, s.manifest.live)
+    _take_out_prepared(s)
+    s.run.history.write(events.RollbackWithdrawn())
+    told = run_after(s, variables_of(s, "swap")) if stopped else []
+    if stopped:
+        s.run.history.write(events.SwapFinished())
+    return replace(result, messages=[STAYS.format(live), *told])
+
+
+def tell_way_out(s: Session, error: ReembedError) -> None:
+    """Add to the hint of a swap's error how it is given up, where the name has not moved."""
+    if s.run.history.swap_tried:
+        path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+        told = f"`reembed rollback {path} --yes` gives the swap up."
+        error.hint = f"{error.hint} {told}" if error.hint else told

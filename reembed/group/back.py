@@ -66,7 +66,7 @@ class CommonWayBack(Moving):
             for member in reversed(self._members):
                 try:
                     s = stack.enter_context(self._session(member))
-                    if s.run.history.pending_move == "swap":
+                    if s.run.history.pending_move == "swap" or s.run.history.swap_tried:
                         withdraw(s)
                     found = ready_back(s) if self._group.open_source.together else None
                     if found is not None:

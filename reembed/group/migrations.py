@@ -160,7 +160,7 @@ class Migrations:
         with self._opened(self._require_run()) as group:
             state = group_state(group.run)
             states: tuple[State, ...] = ("swapping", "swapped", "rolling back", "rolled back")
-            if state not in states:
+            if state not in states and not group.run.history.swap_tried:
                 raise wrong_state(self.manifest, group.run, state, *states[1:])
             if dry_run:
                 return self._of_each(group, "rollback", lambda m: m.rollback(dry_run=True))

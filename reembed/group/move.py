@@ -162,11 +162,13 @@ class CommonSwap(Moving):
                 self._take_back(s)
         self._group.run.history.write(events.TogetherGivenUp(action="swap", why=why.message))
         told = "No name has moved: those that had are back."
+        if self._group.run.history.swap_tried:  # the application has been stopped
+            told += " `reembed rollback` gives the swap up and runs swap.after."
         why.hint = f"{told} {why.hint}" if why.hint else told
 
     @staticmethod
     def _take_back(s: MemberSession) -> None:
-        if s.run.history.pending_move == "swap":
+        if s.run.history.last_move != "swap" or s.run.history.pending_move == "swap":
             withdraw(s)
         if s.run.history.last_move == "swap":
             rollback_run(s, dry_run=False)

@@ -131,17 +131,23 @@ class LeasedShapes:
 
 def leased(store: Store, lease: Check) -> Store:
     """`store`, which asks for the lease before every write; its claims are the lease's own."""
-    build_index = store.build_index
+    build_index, withdraw = store.build_index, store.withdraw
 
     def guarded_index(id: str) -> None:
         lease(False)
         assert build_index is not None, "it is guarded where there is one"
         build_index(id)
 
+    def guarded_withdraw(ids: Sequence[str]) -> None:
+        lease(True)
+        assert withdraw is not None, "it is guarded where there is one"
+        withdraw(ids)
+
     return replace(
         store,
         writer=LeasedWriter(store.writer, lease) if store.writer else None,
         build_index=guarded_index if build_index else None,
+        withdraw=guarded_withdraw if withdraw else None,
         capture=LeasedCapture(store.capture, lease) if store.capture else None,
         cutover=LeasedCutover(store.cutover, lease) if store.cutover else None,
         shapes=LeasedShapes(store.shapes, lease) if store.shapes else None,

@@ -32,8 +32,9 @@ State = Literal[
 
 _AFTER_STAGE: dict[str, State] = {"export": "exported", "embed": "embedded", "load": "loaded"}
 _AFTER: dict[type[Event], State] = {
-    events.SwapBegun: "swapping", events.SwapDone: "swapped", events.SwapWithdrawn: "verified",
+    events.SwapBegun: "swapping", events.SwapDone: "swapped",
     events.RollbackBegun: "rolling back", events.RollbackDone: "rolled back",
+    events.RollbackWithdrawn: "swapped",
     events.CleanBegun: "cleaning", events.Cleaned: "cleaned",
 }  # fmt: skip
 
@@ -138,13 +139,18 @@ class History:
     def state(self) -> State:
         """How far the run came."""
         state: State = "created"
+        back = False
         for event in self.read():
+            if isinstance(event, events.MoveDone | events.ResyncBegun):
+                back = isinstance(event, events.RollbackDone)
             if isinstance(event, events.StageDone):
                 if event.stage == "load" or state in ("created", "exported", "embedded"):
                     state = _AFTER_STAGE[event.stage]  # export and embed alone undo no later stage
             elif isinstance(event, events.VerdictGiven):
                 if state != "swapped":
                     state = "verified" if event.passed else "failed"
+            elif isinstance(event, events.SwapWithdrawn):
+                state = "rolled back" if back else "verified"
             else:
                 state = _AFTER.get(type(event), state)
         return state
@@ -206,7 +212,9 @@ class History:
     @property
     def pending_move(self) -> Action | None:
         """`swap` or `rollback` if one was begun and not finished, else None."""
-        last = self.last(events.MoveBegun, events.MoveDone, events.SwapWithdrawn)
+        last = self.last(
+            events.MoveBegun, events.MoveDone, events.SwapWithdrawn, events.RollbackWithdrawn
+        )
         return last.action if isinstance(last, events.MoveBegun) else None
 
     @property
@@ -218,7 +226,7 @@ class History:
     @property
     def moved_live(self) -> str | None:
         """The live name that a swap moves or has moved; None before it and after the way back."""
-        begun = self.last(events.SwapBegun, events.RollbackDone)
+        begun = self.last(events.SwapBegun, events.RollbackDone, events.SwapWithdrawn)
         return begun.exchange.get("live") if isinstance(begun, events.SwapBegun) else None
 
     @property
@@ -231,9 +239,19 @@ class History:
     def swap_unfinished(self) -> bool:
         """Whether the live name has moved and what follows (sweep, hook) is still to be done."""
         last = self.last(
-            events.SwapBegun, events.SwapDone, events.SwapFinished, events.RollbackBegun
+            events.SwapBegun, events.SwapDone, events.SwapFinished, events.RollbackDone
         )
-        return isinstance(last, events.SwapDone)
+        return isinstance(last, events.SwapDone) and self.pending_move != "rollback"
+
+    @property
+    def swap_tried(self) -> bool:
+        """Whether a swap was tried that has not moved the live name, and what it prepared, or its
+        hook has stopped, is still to be undone."""
+        last = self.last(
+            events.HookBegun, events.WritesHeld, events.SwapFinished, events.RollbackFinished
+        )
+        tried = isinstance(last, events.HookBegun | events.WritesHeld)
+        return tried and self.last_move != "swap" and self.state != "cleaned"
 
     @property
     def rollback_unfinished(self) -> bool:

@@ -286,6 +286,8 @@ class Store:
             None: a collection is just there, and nothing can be in the way.
         together: does several moves at once, each as `Cutover.exchange` does one: all of them or
             none. None: they are done one after another.
+        withdraw: removes what a move that is given up had prepared in the collections of these
+            object ids, be they gone or changed meanwhile. Idempotent. None: nothing is prepared.
         close: gives back what was opened.
     """
 
@@ -305,6 +307,7 @@ class Store:
     shapes: Shapes | None = None
     opening: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]] | None = None
     together: Callable[[Sequence[Exchange]], list[Receipt]] | None = None
+    withdraw: Callable[[Sequence[str]], None] | None = None
     close: Callable[[], None] = lambda: None
 
     def resolve(self, live: str) -> CollectionInfo:

@@ -242,6 +242,16 @@ class Stories(RuleBasedStateMachine):
             self.state in ("swapping", "rolling back") or run.history.swap_unfinished
         )
 
+    def tried(self) -> bool:
+        """Whether a swap was tried that has not moved the name, and so may be given up."""
+        run = self.run_directory()
+        return run is not None and run.history.swap_tried
+
+    def leads_to_new(self) -> bool:
+        """Whether the live name leads to the collection of the newest run."""
+        with self.live() as (_, model):
+            return model == Manifest.load(self.manifest).model.name.removeprefix("counting_model:")
+
     def look(self) -> None:
         """Where the migration stands, and which late writes have been carried by now."""
         self.begun = self.run_directory() is not None
@@ -264,14 +274,17 @@ class Stories(RuleBasedStateMachine):
         if action == "swap":
             if state in (*UNFINISHED, "failed"):
                 return GateError
-            if state == "rolling back" or state == "cleaned":
+            if state == "cleaned":
                 return UsageError
+            if state == "rolling back":  # it is given up, unless the name has moved back
+                return None if self.leads_to_new() else PreflightError
             return PreflightError if self.late and state == "rolled back" else None
         if action == "rollback":
-            return None if state in ("swapped", "rolling back", "rolled back") else UsageError
+            moved = state in ("swapped", "swapping", "rolling back", "rolled back")
+            return None if moved or self.tried() else UsageError
         if action == "sweep":
             return None if state in ("swapped", "rolled back") else UsageError
-        if self.pending():
+        if self.pending() and (state != "swapping" or self.leads_to_new()):
             return UsageError
         return PreflightError if self.late else None
 

@@ -67,6 +67,12 @@ class SwapWithdrawn(Event):
     event = "swap-withdrawn"
 
 
+class RollbackWithdrawn(Event):
+    """A rollback that was begun moved nothing, and is not to be finished."""
+
+    event = "rollback-withdrawn"
+
+
 class HookBegun(Event):
     """A hook of a move is about to start. What it did is not known until it has ended."""
 

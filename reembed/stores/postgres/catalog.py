@@ -38,7 +38,7 @@ from reembed.stores.postgres.schema.names import (
     missing_table,
     place_for,
 )
-from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.schema.table import Table, nameless
 from reembed.stores.postgres.search_path import path_of
 from reembed.stores.postgres.vectors import count_vectors
 from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions
@@ -206,6 +206,19 @@ class Catalog:
                     f"({self.database.name!r} of the cluster {self.database.system}).",
                 )
             return self.parts(found)
+
+    def remains(self, id: str) -> list[Table]:
+        """What is left of the tables of the collection of this id: the tables, or one without
+        columns where it has no vectors any more, and without a name where it is gone. Empty for an
+        id of another database."""
+        found = self.found(id)
+        if found is not None:
+            with contextlib.suppress(PreflightError):
+                return self.parts(found)
+        key, _, oid = id.rpartition("/")
+        if found is None and (key != self.database.key or not oid.isdigit()):
+            return []
+        return [nameless(*(found or (int(oid), "", "")))]
 
     def check_name(self, name: str, beside: str | None = None) -> None:
         """Raise PreflightError, saying why, if no table can have the name.

@@ -32,13 +32,12 @@ class TableChanges:
 
     def stop(self, id: str) -> None:
         with mapped(self._catalog.url):
-            found = self._catalog.found(id)
-            if found is not None:
-                for table in self._catalog.parts(found):
-                    pg_capture.remove(self._catalog.main, table)
-                    pg_columns.drop_columns(self._catalog.main, [table])
+            for table in self._catalog.remains(id):
+                pg_capture.remove(self._catalog.main, table)
+                pg_columns.drop_columns(self._catalog.main, [table])
+                if table.columns:
                     pg_notes.remove_spent(self._catalog.main, table)
-                    pg_capture.check_removed(self._catalog.main, table)
+                pg_capture.check_removed(self._catalog.main, table)
 
     def since(self, id: str, mark: str | None) -> Change:
         if self._catalog.options.text_query is not None:

@@ -8,6 +8,8 @@ from reembed.errors import PreflightError
 from reembed.manifest import SwapKind
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.changes import TableChanges
+from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.values import CollectionInfo, Exchange, Receipt
 
@@ -59,3 +61,10 @@ class TableCutover:
 
     def release_writes(self, live: str) -> None:
         self._mover.release()
+
+    def withdraw(self, ids: Sequence[str]) -> None:
+        """See `Store.withdraw`."""
+        self._mover.release()
+        with mapped(self._catalog.url):
+            for id in ids:
+                pg_columns.drop_columns(self._catalog.main, self._catalog.remains(id))

@@ -55,5 +55,5 @@ def open_store(url: str, options: StoreOptions) -> Store:
         snapshot=records.snapshot, survey=lambda id, dimensions: survey(catalog, id, dimensions),
         changes=changes, capture=changes, cutover=cutover, claims=claims,
         leftovers=CopiedLeftovers(catalog), shapes=TableShapes(catalog), together=cutover.together,
-        close=close,
+        withdraw=cutover.withdraw, close=close,
     )  # fmt: skip

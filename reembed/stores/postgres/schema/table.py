@@ -118,3 +118,8 @@ class Table:
 
     def uri_expression(self) -> sql.Composable:
         return sql.SQL("{}::text").format(sql.Identifier(self.uri)) if self.uri else sql.SQL("NULL")
+
+
+def nameless(oid: int, schema: str, name: str) -> Table:
+    """A table of which nothing but its place is known."""
+    return Table(oid, schema, name, (), "", "", None, None, None, "table")
