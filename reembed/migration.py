@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from reembed.backup.before import back_up, back_up_doomed, begin_run
 from reembed.cutover.clean import clean_run
 from reembed.cutover.losses import losses_now
 from reembed.cutover.recover import recover
@@ -130,7 +131,7 @@ class Migration:
                 self._refuse_blocked(s)
                 if until == "plan":
                     return self.status()
-                s.create_run()
+                begin_run(s)
             resumed = s.begun and s.run.shards("embed")
             failed = s.run.history.state == "failed"
             with s.pause.obeyed():
@@ -185,6 +186,7 @@ class Migration:
         ):
             if not dry_run:
                 s.take_lease()
+                back_up(s)
             return self._reported(s.run, swap_run(s, dry_run))
 
     def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
@@ -215,10 +217,13 @@ class Migration:
                 s.take_lease()
             return self._reported(s.run, rollback_run(s, dry_run))
 
-    def clean(self, *, dry_run: bool = False, accept_loss: bool = False) -> SwapResult:
+    def clean(
+        self, *, dry_run: bool = False, accept_loss: bool = False, backup: bool = False
+    ) -> SwapResult:
         """Delete the collection that is not live: the old one after a swap, else the shadow.
 
         Args:
+            backup: take a snapshot of it first.
             accept_loss: delete it even if it is the last to hold some records. The live name must
                 lead to a collection all the same.
 
@@ -233,7 +238,9 @@ class Migration:
                 s.remove_dead_lease()
             elif not dry_run:
                 s.take_lease()
-            return self._reported(s.run, clean_run(s, dry_run))
+            told = back_up_doomed(s) if backup and not dry_run else []
+            done = clean_run(s, dry_run)
+            return self._reported(s.run, replace(done, messages=[*done.messages, *told]))
 
     @named_errors()
     def status(self) -> RunResult:

@@ -172,7 +172,7 @@ def backup(
         names = place.names if place.names is not None else _all(store, place)
         done: list[Taken | Failed] = []
         for name in names:
-            subject = Subject(store, place.url, name, **_model(place, name))
+            subject = Subject(store, place.url, name, **model_of(place.manifest, name))
             try:
                 done.append(take(subject, folder_of(place.directory, name), wanted, progress))
             except ReembedError as error:
@@ -199,9 +199,9 @@ def _all(store: Store, place: Place) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _model(place: Place, name: str) -> dict[str, Any]:
-    """What the newest run of the manifest knows of the live collection's model."""
-    manifest = place.manifest
+def model_of(manifest: Manifest | None, name: str) -> dict[str, Any]:
+    """What the newest run of a manifest knows of the live collection's model, as `Subject` takes
+    it."""
     if manifest is None or manifest.is_group or name != manifest.live:
         return {}
     run = RunDir.latest(manifest.state_dir)

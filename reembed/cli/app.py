@@ -20,7 +20,7 @@ from reembed.disk import write_atomic, write_output
 from reembed.errors import (
     UsageError,
 )
-from reembed.manifest import Manifest, json_schema
+from reembed.manifest import Manifest
 from reembed.manifest.urls import is_url
 from reembed.progress import TerminalProgress
 
@@ -201,13 +201,17 @@ def clean(
     ],
     yes: Yes = False,
     accept_loss: AcceptLoss = False,
+    backup: Annotated[
+        bool, typer.Option("--backup", help="take a snapshot of what is deleted first")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Delete the collection that is not live: the old one after a swap, else the shadow. With a
     database's URL: what runs had left in the database that this one is a copy of."""
     if not is_url(target):
         moving = _migration(Path(target))
-        _moved(moving.clean(dry_run=not yes, accept_loss=accept_loss), as_json)
+        done = moving.clean(dry_run=not yes, accept_loss=accept_loss, backup=backup)
+        _moved(done, as_json)
         return
     from reembed.cli.text import cleaned_text
     from reembed.cutover.leftovers import clean_database
@@ -267,48 +271,6 @@ def report(
         say(found.to_markdown(), end="")
     else:
         say(str(output))
-
-
-@app.command()
-def compare(
-    manifests: Annotated[
-        list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
-    ],
-    sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
-    seed: Annotated[int, typer.Option("--seed", help="of the choice of records")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Compare candidate models on a sample of the source. Writes nothing."""
-    from reembed.cli.comparison import comparison_text
-    from reembed.compare import compare as compare_models
-
-    found = compare_models(
-        [Manifest.load(path) for path in manifests],
-        sample=sample, seed=seed, progress=TerminalProgress(),
-    )  # fmt: skip
-    show_result(found, comparison_text, as_json)
-
-
-@app.command()
-def doctor(
-    subject: Annotated[
-        str | None, typer.Argument(metavar="[MANIFEST_OR_URL]", help="whose store and model to ask")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether this installation is fit for work, and what it reaches."""
-    from reembed.cli.diagnosis import diagnosis_text
-    from reembed.doctor import diagnose
-
-    found = diagnose(subject)
-    show_result(found, diagnosis_text, as_json)
-    raise typer.Exit(found.exit_code)
-
-
-@app.command()
-def schema(as_json: Json = False) -> None:
-    """Print the manifest's JSON Schema."""
-    say_json(json_schema())
 
 
 def _migration(path: Path) -> Any:

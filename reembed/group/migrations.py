@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from reembed.backup.before import back_up
 from reembed.cutover.restart import Standing, run_to_give_up
 from reembed.disk import named_errors, write_atomic
 from reembed.errors import ReembedError, UsageError
@@ -153,6 +154,7 @@ class Migrations:
             if state == "swapped" and pending(group.run) is None:
                 done = self._of_each(group, "swap", lambda m: m.swap())
                 return replace(done, done=True, messages=["already swapped"])
+            back_up(group)
             return self._swapped(group, accept_loss)
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
@@ -177,14 +179,17 @@ class Migrations:
             )
             return replace(done, done=not dry_run)
 
-    def clean(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
+    def clean(
+        self, *, dry_run: bool = False, accept_loss: bool = False, backup: bool = False
+    ) -> GroupSwap:
         """Delete the collection that is not live of each of them; see `Migration.clean`."""
         with self._opened(self._require_run()) as group:
             if pending(group.run) is not None:
                 raise wrong_state(self.manifest, group.run, group_state(group.run))
             every = Roster(group).members(all_taken(group.run))
             done = self._of_each(
-                group, "clean", lambda m: m.clean(dry_run=dry_run, accept_loss=accept_loss),
+                group, "clean",
+                lambda m: m.clean(dry_run=dry_run, accept_loss=accept_loss, backup=backup),
                 [member for member in every if member.run_dir is not None],
             )  # fmt: skip
             if not dry_run and done.error is None and group_state(group.run) == "cleaned":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from reembed.backup.before import begin_run
 from reembed.errors import CollectionNotFoundError, LossError
 from reembed.group import planning
 from reembed.group.members import (
@@ -91,7 +92,7 @@ class Roster:
                 f"appeared since the run began, and taken in: {_some(folders.values())}"
             )
         if not self._group.begun:
-            self._group.create_run()
+            begin_run(self._group)
             _ = self._group.fingerprint  # one for all of them
         if folders:
             self._group.run.history.write(events.MembersTaken(members=folders))

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
@@ -62,6 +62,8 @@ class Manifest(Section):
     embed: Embed = Embed()
     verify: Verify = Verify()
     swap: Swap = Swap()
+    backup: Literal["before"] | None = None
+    """before: a snapshot of the source before a run begins, and before the name moves"""
     watch: Watch = Watch()
     state: str = "./.reembed"
     """where run directories live"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,10 +14,14 @@ import pytest
 
 from tests.support.helpers import (
     Command,
+    chroma,
     chroma_at,
+    lose_vector,
+    names_in,
     plain_collection,
     sentence,
     vector_of,
+    write_manifest,
 )
 from tests.support.pg_docs import App
 from tests.support.servers.chroma_server import ChromaServer
@@ -195,3 +200,123 @@ def test_a_collection_that_was_deleted_is_there_again(
     assert same(app.read(), before)
     assert app.describe() == shape
     assert command("backup", app.url, "--collection", NAME, "-o", kept).code == 0
+
+
+def test_an_upgrade_deletes_the_collection_at_night_and_the_drilled_backup_brings_it_back(
+    app: App_, tmp_path: Path, command: Command
+) -> None:
+    """The first incident: what a backup was for."""
+    kept = tmp_path / "backups"
+    nightly = ("backup", app.url, "--collection", NAME, "-o", kept, "--json")
+    assert command(*nightly).code == 0
+    drilled = command("drill", kept, "--json")
+    assert drilled.code == 0 and drilled.json["passed"]
+    (tested,) = command("snapshots", kept, "--json").json["snapshots"]
+    assert tested["drill"]["passed"] and tested["drill"]["records"] == len(app.read())
+    app.write(1000)
+    assert command(*nightly).json["collections"][0]["changed"] == 1
+    before = app.read()
+    app.drop()  # the upgrade
+    refused = command(*nightly)
+    assert refused.code == 4 and f"reembed restore {kept}" in refused.json["error"]["hint"]
+    assert command("check", kept).code == 0
+    done = command("restore", kept, app.url, "--yes", "--json")
+    assert done.code == 0, done.out
+    assert same(app.read(), before)
+
+
+def test_seventeen_nights_of_an_empty_database_leave_the_good_backups_alone(
+    app: App_, tmp_path: Path, command: Command
+) -> None:
+    """The second incident: backups that went on over an empty database until none was left."""
+    kept = tmp_path / "backups"
+    nightly = ("backup", app.url, "--all", "-o", kept, "--json")
+    for night in range(7):
+        app.write(1000 + night)
+        assert command(*nightly).code == 0
+        assert command("prune", kept, "--keep", 7, "--yes").code == 0
+    before = app.read()
+    good = [one["id"] for one in command("snapshots", kept, "--json").json["snapshots"]]
+    assert len(good) == 7
+    app.empty()
+    for night in range(17):
+        if night == 9:
+            app.drop()
+        assert command(*nightly).code == 4, "on the first night as on the last"
+        assert command("prune", kept, "--keep", 7, "--yes").code == 0
+    left = command("snapshots", kept, "--json").json["snapshots"]
+    assert [one["id"] for one in left if one["good"]] == good
+    assert command("check", kept).code == 0
+    assert command("restore", kept, app.url, "--yes").code == 0
+    assert same(app.read(), before)
+
+
+def test_a_migration_begins_with_a_backup_and_clean_keeps_what_it_deletes(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}", backup="before", swap__keep_old="0d")
+    assert command("run", path).code == 0
+    assert command("swap", path, "--yes").code == 0
+    found = command("snapshots", path, "--json").json["snapshots"]
+    assert [one["records"] for one in found] == [40, 40]
+    assert {one["collection"] for one in found} == {"docs"}
+    assert command("clean", path, "--yes", "--backup").code == 0
+    names = {
+        one["collection"]: one["dimensions"]
+        for one in command("snapshots", path, "--json").json["snapshots"]
+    }
+    parked = next(name for name in names if "__parked-" in name)
+    assert names == {"docs": 48, parked: 48}
+    assert command("backup", path).code == 0
+    newest = command("snapshots", path, "--collection", "docs", "--json").json["snapshots"][-1]
+    assert newest["dimensions"] == 64 and newest["model"]["name"] == "counting_model:new"
+    state = path.parent / ".reembed" / "backups" / "docs" / "snapshots" / newest["id"]
+    assert json.loads((state / "manifest.json").read_text())["fingerprint"]["dimensions"] == 64
+
+
+def test_a_migration_of_a_collapsed_collection_does_not_begin(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}", backup="before")
+    assert command("backup", path).code == 0
+    with chroma(database) as client:
+        client.get_collection("docs").delete(ids=[f"r{n}" for n in range(30)])
+    refused = command("run", path, "--json")
+    assert refused.code == 4 and "refused" in refused.json["error"]["message"]
+    assert command("status", path, "--json").json["state"] == "created"
+    assert command("backup", path, "--accept-drop", "they were old").code == 0
+    assert command("run", path).code == 0
+
+
+def test_a_record_that_lost_its_vector_is_listed_and_the_others_are_restored(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    url, kept = f"chroma:{database}", tmp_path / "backups"
+    lose_vector(database, names_in(url)["docs"])
+    assert command("backup", url, "-o", kept, "--json").json["collections"][0]["snapshot"][
+        "no_vector"
+    ] == 1  # fmt: skip
+    done = command("restore", kept, "--yes", "--exact", "--json")
+    assert done.code == 3 and done.json["not_restored_ids"] == ["lost vector"]
+    with chroma(database) as client:
+        assert client.get_collection("docs").count() == 40
+
+
+def test_a_collection_goes_to_another_kind_of_store_with_its_vectors(
+    tmp_path: Path, database: Path, command: Command, postgres_url: str
+) -> None:
+    kept = tmp_path / "backups"
+    with chroma(database) as client:
+        got: Any = client.get_collection("docs").get(include=["documents", "embeddings"])
+    assert command("backup", f"chroma:{database}", "-o", kept).code == 0
+    moved = command("restore", kept, postgres_url, "--yes", "--json")
+    assert moved.code == 0 and moved.json["swapped"], moved.out
+    with psycopg.connect(postgres_url) as connection:
+        rows = connection.execute("SELECT id, document, embedding::text FROM docs").fetchall()
+    texts = dict(zip(got["ids"], got["documents"], strict=True))
+    assert {id: text for id, text, _ in rows} == texts
+    vectors = {id: json.loads(vector) for id, _, vector in rows}
+    for id, vector in zip(got["ids"], got["embeddings"], strict=True):
+        np.testing.assert_allclose(vectors[id], vector, rtol=1e-6)
+    again = command("restore", kept, f"chroma:{tmp_path / 'new'}", "--create", "--yes", "--json")
+    assert again.code == 0 and names_in(f"chroma:{tmp_path / 'new'}").keys() == {"docs"}

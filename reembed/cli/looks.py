@@ -1,0 +1,55 @@
+"""The commands that look and write nothing: candidate models, this installation, the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reembed.cli.app import Json, app, show_result
+from reembed.cli.output import say_json
+from reembed.manifest import Manifest, json_schema
+from reembed.progress import TerminalProgress
+
+
+@app.command()
+def compare(
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
+    ],
+    sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
+    seed: Annotated[int, typer.Option("--seed", help="of the choice of records")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare candidate models on a sample of the source. Writes nothing."""
+    from reembed.cli.comparison import comparison_text
+    from reembed.compare import compare as compare_models
+
+    found = compare_models(
+        [Manifest.load(path) for path in manifests],
+        sample=sample, seed=seed, progress=TerminalProgress(),
+    )  # fmt: skip
+    show_result(found, comparison_text, as_json)
+
+
+@app.command()
+def doctor(
+    subject: Annotated[
+        str | None, typer.Argument(metavar="[MANIFEST_OR_URL]", help="whose store and model to ask")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether this installation is fit for work, and what it reaches."""
+    from reembed.cli.diagnosis import diagnosis_text
+    from reembed.doctor import diagnose
+
+    found = diagnose(subject)
+    show_result(found, diagnosis_text, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def schema(as_json: Json = False) -> None:
+    """Print the manifest's JSON Schema."""
+    say_json(json_schema())
