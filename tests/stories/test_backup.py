@@ -138,6 +138,13 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App_]:
         yield Postgres(request.getfixturevalue("docs_url"))
 
 
+def in_stores(*always: str) -> pytest.MarkDecorator:
+    """In these stores in every run, and in the others in long ones."""
+    every = ("chroma", "chroma-http", "postgres")
+    cases = [pytest.param(one, marks=() if one in always else pytest.mark.long) for one in every]
+    return pytest.mark.parametrize("app", cases, indirect=True)
+
+
 def same(now: dict[str, Any], before: dict[str, Any]) -> bool:
     """Whether every record is what it was. Chroma hands a vector back within a unit in the last
     place of itself, by whether it is in the index already."""
@@ -186,6 +193,7 @@ def test_a_collection_that_was_emptied_is_there_again(
     assert len(app.read()) == 2, "late writes go back, too"
 
 
+@in_stores("postgres")
 def test_a_collection_that_was_deleted_is_there_again(
     app: App_, tmp_path: Path, command: Command
 ) -> None:
@@ -202,6 +210,7 @@ def test_a_collection_that_was_deleted_is_there_again(
     assert command("backup", app.url, "--collection", NAME, "-o", kept).code == 0
 
 
+@in_stores("chroma")
 def test_an_upgrade_deletes_the_collection_at_night_and_the_drilled_backup_brings_it_back(
     app: App_, tmp_path: Path, command: Command
 ) -> None:
@@ -225,6 +234,7 @@ def test_an_upgrade_deletes_the_collection_at_night_and_the_drilled_backup_bring
     assert same(app.read(), before)
 
 
+@in_stores("chroma")
 def test_seventeen_nights_of_an_empty_database_leave_the_good_backups_alone(
     app: App_, tmp_path: Path, command: Command
 ) -> None:
