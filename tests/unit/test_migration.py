@@ -14,6 +14,7 @@ import pytest
 import reembed.live  # noqa: F401  (an application that opens a migrated collection imports it)
 from reembed.errors import GateError, PreflightError
 from tests.support.crash import outcome, work
+from tests.support.crossing import crossed
 from tests.support.helpers import (
     Calls,
     chroma,
@@ -240,8 +241,7 @@ def damaged(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("stage", ["export", "embed"])
-@pytest.mark.parametrize("harm", ["flip", "delete", "cut"])
+@pytest.mark.parametrize(("stage", "harm"), crossed(["export", "embed"], ["flip", "delete", "cut"]))
 def test_a_damaged_shard_is_made_again(
     tmp_path: Path, database: Path, calls: Calls, stage: str, harm: str
 ) -> None:
@@ -299,8 +299,9 @@ def test_a_half_made_run_directory_is_passed_over(tmp_path: Path, database: Path
     assert migration(path).run(until="export").state == "exported"
 
 
-@pytest.mark.parametrize("name", ["ledger.sqlite", "ids.parquet"])
-@pytest.mark.parametrize("harm", ["flip", "delete", "garbage"])
+@pytest.mark.parametrize(
+    ("name", "harm"), crossed(["ledger.sqlite", "ids.parquet"], ["flip", "delete", "garbage"])
+)
 def test_what_can_be_made_again_is(tmp_path: Path, database: Path, name: str, harm: str) -> None:
     path = write_manifest(tmp_path, f"chroma:{database}")
     migration(path).run()

@@ -180,11 +180,14 @@ def _command(
 
 
 def small_shards() -> None:
-    """Make shards and pages of SHARD_ROWS records in this process."""
+    """Make shards and pages of SHARD_ROWS records in this process, and time few queries."""
     import reembed.stages.export
     import reembed.stages.load
     import reembed.sync.carry_back
     import reembed.sync.difference
+    import reembed.verify.search_gates
+
+    reembed.verify.search_gates.TIMED_QUERIES = 5
 
     for module in (
         reembed.sync.difference,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reembed.errors import PreflightError
+from tests.support.crossing import crossed
 from tests.support.helpers import run_dir
 from tests.support.pg_scene import Scene
 
@@ -106,9 +107,14 @@ JSONS = (
 """Texts of the type json that a parser would change; None is SQL's null."""
 
 
-@pytest.mark.parametrize("type", ["json", "jsonb"])
-@pytest.mark.parametrize("more", ["", "author text, ", "other json, author text, "])
-@pytest.mark.parametrize("key", ["bigserial", "varchar(40) DEFAULT gen_random_uuid()::text"])
+@pytest.mark.parametrize(
+    ("type", "more", "key"),
+    crossed(
+        ["json", "jsonb"],
+        ["other json, author text, ", "", "author text, "],
+        ["bigserial", "varchar(40) DEFAULT gen_random_uuid()::text"],
+    ),
+)
 def test_json_keeps_every_byte(
     postgres_url: str, tmp_path: Path, type: str, more: str, key: str
 ) -> None:

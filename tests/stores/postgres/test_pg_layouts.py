@@ -182,7 +182,11 @@ def test_no_rows_and_one_row(postgres_url: str, tmp_path: Path) -> None:
     scene.there_and_back()
 
 
-def test_many_rows_in_several_shards(postgres_url: str, tmp_path: Path) -> None:
+def test_many_rows_in_several_shards(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("stages.export", "stages.load", "sync.carry_back", "sync.difference"):
+        monkeypatch.setattr(f"reembed.{module}.SHARD_ROWS", 500)
     scene = Scene(postgres_url, tmp_path)
     scene.execute(
         "CREATE TABLE docs (id uuid PRIMARY KEY, content text, metadata jsonb, embedding "
@@ -191,7 +195,7 @@ def test_many_rows_in_several_shards(postgres_url: str, tmp_path: Path) -> None:
     scene.execute(
         "INSERT INTO docs SELECT md5(n::text)::uuid, concat('text ', n, ' of ', n % 97), "
         "jsonb_build_object('n', n), array_fill(n::float4, ARRAY[48])::vector FROM "
-        "generate_series(1, 12001) n"
+        "generate_series(1, 1201) n"
     )
     scene.there_and_back()
     assert len(list((run_dir(scene.path).path / "export").glob("*.parquet"))) == 3

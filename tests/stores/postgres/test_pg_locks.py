@@ -18,6 +18,7 @@ import pytest
 
 from reembed.stores.postgres.locks import hold as pg_hold
 from reembed.stores.postgres.move.mover import Mover
+from tests.support.crossing import crossed
 from tests.support.helpers import ROOT, Command, migration
 from tests.support.pg_docs import App, app, pg_manifest, traces
 
@@ -69,9 +70,9 @@ def timed(url: str, statement: str) -> Iterator[list[float]]:
 # Locks of others
 
 
-@way
 @pytest.mark.parametrize(
-    "held", ["SELECT count(*) FROM {t}", "UPDATE {t} SET price = 2 WHERE id = 1"]
+    ("held", "way"),
+    crossed(["SELECT count(*) FROM {t}", "UPDATE {t} SET price = 2 WHERE id = 1"], WAYS),
 )
 def test_who_holds_a_lock_for_long_is_named_and_nothing_moves(
     tmp_path: Path, docs_url: str, way: str, held: str, command: Command, quickly: None
@@ -433,8 +434,7 @@ def test_a_move_killed_anywhere_is_finished_by_the_same_command(
     assert traces(docs_url) == []
 
 
-@way
-@pytest.mark.parametrize("tries", [1, 5])
+@pytest.mark.parametrize(("tries", "way"), crossed([1, 5], WAYS))
 def test_a_frozen_holder_loses_its_hold_and_ends_well_or_clearly(
     tmp_path: Path, docs_url: str, way: str, tries: int
 ) -> None:

@@ -10,6 +10,7 @@ from reembed import clean_database
 from reembed.errors import PreflightError
 from reembed.stores.registry import open_store
 from tests.stores.postgres.test_pg_roles import ESCALATE, LEASE, Scene, scene
+from tests.support.crossing import crossed
 from tests.support.helpers import migration
 from tests.support.pg_docs import pg_manifest, traces
 from tests.support.stores import logging, mark_of
@@ -46,8 +47,7 @@ def made_by(scene: Scene, role: str) -> list[tuple[object, ...]]:
     )
 
 
-@pytest.mark.parametrize("role", ["postgres", "app"])
-@pytest.mark.parametrize("kind", MADE_FIRST)
+@pytest.mark.parametrize(("kind", "role"), crossed(MADE_FIRST, ["postgres", "app"]))
 def test_what_another_role_made_first_is_refused_by_plan_and_left_alone(
     scene: Scene, tmp_path: Path, kind: str, role: str
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.cases.surroundings import SURROUNDINGS, Case
+from tests.support.crossing import crossed
 from tests.support.helpers import migration
 from tests.support.pg_catalog import differences, snapshot
 from tests.support.pg_docs import app, pg_manifest, traces
@@ -75,8 +76,7 @@ def there_and_back(url: str, folder: Path, case: Case) -> None:
     assert traces(url) == []
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", OF_CI)
+@pytest.mark.parametrize(("kind", "way"), crossed(OF_CI, WAYS))
 def test_a_neighbour_is_carried(surrounded: str, tmp_path: Path, kind: str, way: str) -> None:
     make(surrounded, WAYS[way] + SURROUNDINGS[kind].statements)
     there_and_back(surrounded, tmp_path, SURROUNDINGS[kind])

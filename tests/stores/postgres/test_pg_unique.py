@@ -25,6 +25,7 @@ from reembed.stores.collection import Collection
 from reembed.stores.postgres.records import Records
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from tests.support.crossing import crossed
 from tests.support.helpers import migration, run_dir
 from tests.support.pg_docs import App, app, make_docs, pg_manifest, traces
 
@@ -351,8 +352,7 @@ def test_a_catch_up_killed_where_rows_make_room_goes_on(
         assert (docs.rows(), docs.wrong_vectors("new")) == (expected, [])
 
 
-@pytest.mark.parametrize("back", [False, True])
-@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(("back", "stop"), crossed([False, True], [False, True]))
 def test_a_row_read_after_another_gave_its_value_up(
     tmp_path: Path, docs_url: str, monkeypatch: pytest.MonkeyPatch, back: bool, stop: bool
 ) -> None:

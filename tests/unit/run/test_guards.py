@@ -23,6 +23,7 @@ from reembed.run import events
 from reembed.run.guards import HOLD_FILE, PAUSE_FILE, POLL_SECONDS, Pause, hold_notice
 from reembed.stages.estimate import TIMED_TEXTS
 from reembed.stores.registry import open_store
+from tests.support.crossing import crossed
 from tests.support.helpers import (
     REEMBED,
     Calls,
@@ -132,8 +133,9 @@ def test_a_pause_stops_requests_and_going_on_finishes(path: Path, server: Embedd
     assert told[1] == "the pause is over: going on"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["export", "embed"])
+@pytest.mark.parametrize(
+    ("number", "when"), crossed([signal.SIGINT, signal.SIGTERM], ["export", "embed"])
+)
 def test_a_signal_ends_a_paused_run(
     path: Path, server: EmbeddingServer, number: signal.Signals, when: str
 ) -> None:

@@ -17,6 +17,7 @@ from reembed.run import events
 from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.values import WriteMode
 from tests.support.crash import outcome, work
+from tests.support.crossing import crossed
 from tests.support.helpers import (
     Calls,
     Command,
@@ -262,8 +263,7 @@ def test_a_cache_cut_at_the_rollback_is_made_anew_by_the_swap(
     assert len(list(cache.parent.glob("*.damaged-*"))) == 1
 
 
-@pytest.mark.parametrize("ledger", ["whole", "lost"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("ledger", "stage"), crossed(["whole", "lost"], STAGES))
 def test_a_rollback_goes_back_with_what_was_written(
     tmp_path: Path, database: Path, stage: str, ledger: str
 ) -> None:
