@@ -1,7 +1,8 @@
 """The crash campaign: kill -9 anywhere, the same command again, and everything is as if nothing
 had happened.
 
-    python -m tests.campaigns.soak.crash --kills 500 --seed 1 [--http | --postgres] [--only SEED]
+    python -m tests.campaigns.soak.crash --kills 500 --seed 1 [--http | --postgres]
+        [--kind KIND] [--only SEED]
     python -m tests.campaigns.soak.crash --postgres --each-line
 
 The story of `scene.py` is told once without a kill, with a copy of everything before each command.
@@ -64,14 +65,17 @@ def embedding_server() -> Iterator[str]:
 
 
 def campaign(
-    seeds: list[int], where: str, work: Path, minutes: float = math.inf, each_line: bool = False
-) -> list[Outcome]:
+    seeds: list[int], where: str, work: Path, minutes: float = math.inf, each_line: bool = False,
+    kind: str | None = None,
+) -> list[Outcome]:  # fmt: skip
     """All trials of these seeds, by turns with each kind of swap; none is begun after `minutes`.
 
     Args:
         where: path, http or postgres.
         each_line: instead of seeds, kill before each journal line.
+        kind: of swap, instead of all that are possible there.
     """
+    kinds = KINDS[where] if kind is None else (kind,)
     processes.preload()
     outcomes: list[Outcome] = []
     deadline = time.monotonic() + 60 * minutes
@@ -80,16 +84,16 @@ def campaign(
         make = stage_maker(where, work, base_url, stack)
         stages: dict[str, Stage] = {}
         trials: list[tuple[int, str, tuple[Step, Kill] | None]]
-        trials = [(seed, KINDS[where][seed % len(KINDS[where])], None) for seed in seeds]
+        trials = [(seed, kinds[seed % len(kinds)], None) for seed in seeds]
         if each_line:
-            stages = {kind: make(kind) for kind in KINDS[where]}
-            trials = [(1, kind, one) for kind in stages for one in stages[kind].each_line()]
-        for seed, kind, given in trials:
+            stages = {name: make(name) for name in kinds}
+            trials = [(1, name, one) for name in stages for one in stages[name].each_line()]
+        for seed, name, given in trials:
             if time.monotonic() > deadline:
                 break
-            if kind not in stages:
-                stages[kind] = make(kind)
-            outcome = stages[kind].trial(seed, given)
+            if name not in stages:
+                stages[name] = make(name)
+            outcome = stages[name].trial(seed, given)
             outcomes.append(outcome)
             for problem in outcome.problems:
                 print(f"FAILED seed {seed}, {outcome.step}, {outcome.what}: {problem}", flush=True)
@@ -143,18 +147,21 @@ def main() -> int:
     where.add_argument("--postgres", action="store_const", dest="where", const="postgres",
                        help="in a real Postgres")  # fmt: skip
     parser.set_defaults(where="path")
+    parser.add_argument("--kind", help="of swap, instead of all by turns")
     parser.add_argument("--each-line", action="store_true", help="before each journal line")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="begin no trial after so long"
     )
     parser.add_argument("--only", type=int, help="this trial alone")
     given = parser.parse_args()
+    if given.kind not in (None, *KINDS[given.where]):
+        parser.error(f"--kind is one of {', '.join(KINDS[given.where])}")
     seeds = list(range(given.seed, given.seed + given.kills))
     seeds = seeds if given.only is None else [given.only]
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reembed-crash-") as folder:
         outcomes = campaign(
-            seeds, given.where, Path(folder), given.minutes, given.each_line
+            seeds, given.where, Path(folder), given.minutes, given.each_line, given.kind
         )  # fmt: skip
     failed = sum(bool(outcome.problems) for outcome in outcomes)
     print(table(outcomes))
