@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/clients/.installed
 TOOLS := $(VENV)/tools/.installed
+NPM := $(VENV)/npm/.installed
 PYTEST_ARGS ?=
 # Half of a test's time is waiting; files of tests do not share a server or a directory.
 PYTEST_WORKERS ?= 2
@@ -36,7 +37,7 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python manifests/demo.py
 
-test: $(INSTALLED) $(CLIENTS) $(call chromas,$(CHROMAS_OF_CI))
+test: $(INSTALLED) $(CLIENTS) $(NPM) $(call chromas,$(CHROMAS_OF_CI))
 	$(BIN)/python -m pytest -p tests.plugins.in_memory -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED) $(call chromas,$(CHROMAS))
@@ -103,6 +104,14 @@ $(VENV)/chroma-%/.installed: tests/versions/chroma-%.lock | $(INSTALLED)
 	@$(BIN)/python -m pip --python $(VENV)/chroma-$*/bin/python --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)/chroma-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-borrowed.pth"
 	@touch $@
+
+# Chroma's client for JavaScript; without npm its test is skipped, with the reason.
+$(NPM): tests/versions/npm/package.json tests/versions/npm/package-lock.json | $(INSTALLED)
+	@mkdir -p $(VENV)/npm && cp $^ $(VENV)/npm
+	@if command -v npm >/dev/null; then \
+	  echo "Installing Chroma's client from npm into $(VENV)/npm." && cd $(VENV)/npm && \
+	  npm ci --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error && touch .installed; \
+	else echo "npm is not installed, so the test of Chroma's client from npm will be skipped." >&2; fi
 
 # What makes and checks releases: uv, pip-audit, cyclonedx-bom. reembed imports none of them.
 $(TOOLS): requirements-tools.lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -90,6 +91,16 @@ def test_every_locked_line_has_a_hash_and_none_a_place(path: str) -> None:
     entries = re.split(r"\n(?=[a-zA-Z])", lock)[1:]
     assert entries and all("--hash=sha256:" in entry for entry in entries)
     assert not re.search(r"://|--(extra-)?index-url|--find-links|(^|[\s@=])/", lock)
+
+
+def test_every_package_of_npm_has_a_hash_and_none_a_place() -> None:
+    text = (ROOT / "tests" / "versions" / "npm" / "package-lock.json").read_text("utf-8")
+    packages = json.loads(text)["packages"]
+    assert packages.pop("")["dependencies"] == {
+        "chromadb": packages["node_modules/chromadb"]["version"]
+    }
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert "resolved" not in text and "://" not in text
 
 
 def test_the_clients_lock_holds_what_its_input_asks_for() -> None:
