@@ -142,7 +142,7 @@ def compare(
 
     Raises:
         UsageError: fewer than two manifests, or an impossible sample.
-        ManifestError: they have different sources.
+        ManifestError: they have different sources, or one that is several collections.
         PreflightError: the source is empty, or judged queries and source do not fit.
     """
     progress = progress or Progress()
@@ -178,6 +178,14 @@ def _check(manifests: Sequence[Manifest], sample: int) -> Manifest:
     if sample < FEWEST_QUERIES:
         raise UsageError(f"--sample {sample}: too few to compare on, {FEWEST_QUERIES} at least")
     first = manifests[0]
+    for one in manifests:
+        if one.is_group:
+            raise ManifestError(
+                f"{one.name}: source.collections names several collections, and models are "
+                "compared on the records of one",
+                "Write source.collection: NAME instead, with one that is like the others; the "
+                "largest tells most.",
+            )
     for other in manifests[1:]:
         for key in ("url", "collection", "where"):
             if getattr(other.source, key) != getattr(first.source, key):

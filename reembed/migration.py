@@ -38,7 +38,7 @@ from reembed.stages.plan import Plan, Problem, make_plan
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined as retry
-from reembed.sync.live_name import lost, third
+from reembed.sync.live_name import astray, refuse_astray
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
@@ -64,6 +64,9 @@ class Migration:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
         with self._session(run, writes=False) as s:
+            lost = astray(s)
+            if lost is not None and s.run.history.state != "cleaned":
+                raise lost
             plan = make_plan(s, run.history.shadow_id if run else None)
             plan = replace(plan, losses=losses_now(s))
         if run is None or run.history.last_move != "swap":
@@ -107,8 +110,12 @@ class Migration:
                     s.take_lease()
                     return self._result(s.run, messages=retry(s, recover(s, "move")))
                 s.remove_dead_lease()
+                lost = astray(s)
+                if lost is not None and s.run.history.state != "cleaned":
+                    raise lost
+                told = [] if lost is None else [f"{lost.message}. {lost.hint}"]
                 return self._result(
-                    s.run, messages=["already swapped; nothing to do"], unchanged=True
+                    s.run, messages=["already swapped; nothing to do", *told], unchanged=True
                 )
             if s.begun or until != "plan":
                 s.take_lease()
@@ -121,6 +128,7 @@ class Migration:
                 if s.run.history.pending_move or s.run.history.swap_unfinished:
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
+                refuse_astray(s)
                 recover(s, "stages")
                 verified = s.run.history.state == "verified"
                 since = s.run.history.compared_until
@@ -252,10 +260,9 @@ class Migration:
         losses, seen, name_lost = list[Loss](), guard_messages(state_dir), False
         try:
             with self._session(run, writes=False) as s:
-                moved = run.history.state in ("swapped", "rolled back")
-                if moved and (found := third(s)) is not None:
-                    error: ReembedError = lost(s, found)
-                    seen, name_lost = [*seen, f"{error.message}. {error.hint}"], True
+                lost = astray(s) if run.history.state not in ("cleaning", "cleaned") else None
+                if lost is not None:
+                    seen, name_lost = [*seen, f"{lost.message}. {lost.hint}"], True
                 losses = losses_now(s)
         except ReembedError as error:  # whatever is wrong with them, the run itself can be told
             seen = [*seen, f"the collections could not be looked at: {error.message}"]
@@ -267,11 +274,17 @@ class Migration:
 
     @named_errors()
     def report(self) -> Report:
-        """What the newest run did and found, from its run directory alone."""
+        """What the newest run did and found, from its run directory; and of its store, whether the
+        live name leads somewhere else by now."""
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             raise self._no_run()
-        return read_report(self.manifest.name, run, self.manifest.path)
+        found = read_report(self.manifest.name, run, self.manifest.path)
+        status = self.status()
+        if status.state != "name lost":
+            return found
+        sentence = f"{found.sentence} {' '.join(status.messages)}"
+        return replace(found, state=status.state, sentence=sentence, commands=[])
 
     # Runs
 

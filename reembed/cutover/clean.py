@@ -20,7 +20,7 @@ from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError
 from reembed.results import MANIFEST_COPY, SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
-from reembed.run.loss import loss_in
+from reembed.run.loss import Loss, loss_in
 from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.load import intended_shadow
@@ -126,8 +126,22 @@ def _drop_old(s: Session) -> list[str]:
         if not begun:
             _refuse_late_writes(s)
         told = _check_held(s, parked.whole, live, "the old collection")
+        if not begun:
+            _refuse_emptied_live(s)
     _drop(parked, s.run)
     return [OLD_DELETED, *told]
+
+
+def _refuse_emptied_live(s: Session) -> None:
+    """Raise LossError if the live collection lacks a mass of what was moved, though the old one has
+    it no more, either: the shards are the last to hold it, and `clean` ends the run."""
+    total, quarantined = s.ledger.counts()
+    moved = total - quarantined
+    loss = Loss("the live collection", moved, max(0, moved - s.new.count()))
+    s.loss_guard.refuse(
+        loss, "If that was meant, say so with --accept-loss; if not, put the records back first: "
+        f"the export shards of {s.run.path} hold every one.", ", and the old one has them no more",
+    )  # fmt: skip
 
 
 def _refuse_late_writes(s: Session) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from reembed.applications.mem0.plan import application_config, prepare
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before
-from reembed.cutover.losses import with_losses
+from reembed.cutover.losses import losses_now, with_losses
 from reembed.cutover.move import (
     carry_until_quiet,
     finish_move,
@@ -33,7 +33,7 @@ from reembed.stages.refusals import leads_to, refuse_other
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import CollectionInfo, Receipt
 from reembed.sync.follow import catch_up, merge_intruder, sweep
-from reembed.sync.live_name import refuse_third
+from reembed.sync.live_name import refuse_astray, refuse_third
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 
@@ -66,6 +66,7 @@ def _swap(s: Session, dry_run: bool) -> SwapResult:
     if run.history.pending_move == "rollback":
         return rollback_given_up(s, dry_run)
     if run.history.last_move == "swap":
+        refuse_astray(s)
         return replace(outcome(s, "swap", True), messages=["already swapped"])
     if run.history.state == "cleaned":
         raise wrong_state(s.manifest, run, "cleaned")
@@ -93,6 +94,7 @@ class Ready:
 def _may_move(s: Session) -> tuple[CollectionInfo, SwapPlan]:
     """The source and the kind of its move. Raises what stands in the way."""
     require_verdict(s)
+    refuse_astray(s)
     source = s.source_store.resolve(s.manifest.source.collection)
     refuse_other(source, s.source, s.run)
     return source, choose_kind(s.source_store, s.manifest, source)
@@ -251,6 +253,7 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
             + (". " if back else ", or go back with `reembed rollback --accept-loss`. ")
             + f"The shards of {s.run.path} hold every record that this run moved.",
         )
+    refuse_astray(s)
     if other.describe() is None:
         told = "the collection that is not live is gone, so there is nothing to copy"
         return replace(outcome(s, "sweep", True), messages=[told])
@@ -265,4 +268,11 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
             LOST_AFTER_SWAP,
         )
     conflicts = [*left, *swept.conflicts]
-    return replace(outcome(s, "sweep", True), swept=swept.carried, conflicts=conflicts)
+    messages = [
+        f"{loss}. If that was not meant, put the records back before `reembed clean`: the export "
+        f"shards of {s.run.path} hold every one"
+        for loss in losses_now(s)
+    ]
+    return replace(
+        outcome(s, "sweep", True), swept=swept.carried, conflicts=conflicts, messages=messages
+    )

@@ -19,21 +19,12 @@ from reembed.disk import named_errors, write_atomic
 from reembed.errors import ReembedError, UsageError
 from reembed.group import planning
 from reembed.group.back import CommonWayBack
-from reembed.group.members import (
-    Member,
-    all_taken,
-    pending,
-)
+from reembed.group.members import Member, all_taken, pending
 from reembed.group.move import CommonSwap
 from reembed.group.moving import is_of_one
 from reembed.group.report import GroupReport
-from reembed.group.results import (
-    GroupPlan,
-    GroupResult,
-    GroupSwap,
-    MemberResult,
-    MemberSwap,
-)
+from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberResult, MemberSwap
+from reembed.group.results import together as together_of
 from reembed.group.roster import Roster, group_state
 from reembed.group.session import GroupSession
 from reembed.manifest import Manifest
@@ -48,6 +39,7 @@ from reembed.run.leftovers import remove_leftovers
 from reembed.run.lock import StateLock
 from reembed.run.steps import next_steps
 from reembed.sync.build import Stage
+from reembed.sync.live_name import astray
 
 ROUNDS = 3
 """How often `run` looks for collections that appeared while it worked."""
@@ -103,6 +95,8 @@ class Migrations:
                 done = self._swapped(group, accept_loss)
                 return self._result(group, swap=done, messages=["finished the swap"])
             if group.begun and group_state(group.run) in ("swapped", "cleaned"):
+                if group_state(group.run) == "swapped":
+                    self._refuse_astray(group)
                 told = ["already swapped; nothing to do", *Roster(group).told_of_new()]
                 return self._result(group, messages=told, unchanged=True)
             if until == "plan":
@@ -246,6 +240,18 @@ class Migrations:
     def _stands(self, member: Member) -> MemberResult:
         return MemberResult(member.collection, member.status())
 
+    def _refuse_astray(self, group: GroupSession) -> None:
+        """Raise what is to be told of names that lead to none of the run's collections by now."""
+        members, errors = Roster(group).members(), dict[str, ReembedError]()
+        for member in members:
+            with member.session(writes=False) as s:
+                lost = astray(s)
+            if lost is not None:
+                errors[member.collection] = lost
+        refusal = together_of(errors, len(members))
+        if refusal is not None:
+            raise refusal
+
     # Moves
 
     def _swapped(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
@@ -294,6 +300,8 @@ class Migrations:
         if members is None:
             members = [self._stands(member) for member in Roster(group).members()]
         state = group_state(run)
+        if any(member.result.state == "name lost" for member in members):
+            state = "name lost"
         result = GroupResult(
             self.manifest.name, run.run_id, str(run.path), state,
             sorted(members, key=lambda member: member.collection), spent=group.spending.spent,

@@ -12,7 +12,7 @@ from reembed.group.moving import is_of_one
 from reembed.group.results import GroupPlan, Planned
 from reembed.group.session import GroupSession
 from reembed.stages.plan import Plan, Problem, budget_blockers, disk_blockers
-from reembed.stages.refusals import existing, name_taken
+from reembed.stages.refusals import existing, taken_by
 from reembed.stages.shadow_spec import shadow_spec, target_name
 
 AT_ONCE = "all names move in one transaction"
@@ -60,8 +60,9 @@ def _of_member(group: GroupSession, member: Member) -> Planned:
         writer, dimensions = group.store.to_write(), group.embedder.dimensions
         name = target_name(member.manifest, writer, dimensions)
         writer.check(shadow_spec(member.manifest, info, name, dimensions)).refuse()
-        if existing(group.store, name) is not None:
-            raise name_taken(name)
+        there = existing(group.store, name)
+        if there is not None:
+            raise taken_by(there, member.manifest, dimensions)
         told = f"empty: made anew with {dimensions} dimensions instead of {info.dimensions}"
         return Planned(member.collection, note=told)
     except RefusedError as error:

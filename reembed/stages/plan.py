@@ -28,7 +28,7 @@ from reembed.session import Session
 from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate, make_estimate, timed
 from reembed.stages.old_model import old_model_problems
-from reembed.stages.refusals import existing, name_taken, refusals_without_text
+from reembed.stages.refusals import existing, refusals_without_text, taken_by
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.store import Cutover, Store
@@ -140,7 +140,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     checked = writer.check(shadow_spec(manifest, source, target, dimensions))
     refusals = (*survey.refusals, *checked.refusals)
     blockers += [Problem(refusal.message, refusal.hint) for refusal in refusals]
-    taken = _target_blockers(manifest, source, target_store, target, own_shadow)
+    taken = _target_blockers(manifest, source, target_store, (target, dimensions), own_shadow)
     blockers += [problem for problem in taken if problem not in blockers]
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store.to_move(), source, manifest.live)
@@ -191,22 +191,25 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
 
 
 def _target_blockers(
-    manifest: Manifest, source: CollectionInfo, store: Store, target: str, own_shadow: str | None
-) -> list[Problem]:
+    manifest: Manifest, source: CollectionInfo, store: Store, target: tuple[str, int],
+    own_shadow: str | None,
+) -> list[Problem]:  # fmt: skip
+    """Args: target: the name of the new collection, and its dimensions."""
+    name, dimensions = target
     try:
         same_store = manifest.target_url == manifest.source.url
-        there = existing(store, target)
+        there = existing(store, name)
         if same_store and (
-            target in (source.name, manifest.source.collection, manifest.live)
+            name in (source.name, manifest.source.collection, manifest.live)
             or (there is not None and there.id == source.id)
         ):
             raise PreflightError(
-                f"the target collection {target!r} is the source itself",
+                f"the target collection {name!r} is the source itself",
                 "The shadow is built beside the live collection: leave target.collection out, or "
                 "choose another name. The live name moves to it at the swap.",
             )
         if there is not None and there.id != own_shadow:
-            raise name_taken(target)
+            raise taken_by(there, manifest, dimensions)
     except RefusedError as error:
         return [Problem(error.message, error.hint)]
     return []

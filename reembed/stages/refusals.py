@@ -132,3 +132,23 @@ def name_taken(name: str) -> PreflightError:
         f"the target collection {name!r} exists and was not made by this run",
         "Choose another target.collection, or delete that collection yourself if nobody needs it.",
     )
+
+
+def taken_by(there: CollectionInfo, manifest: Manifest, dimensions: int) -> PreflightError:
+    """As `name_taken`. A target that has the name and the dimensions which reembed itself gives is
+    told to be what an earlier run left.
+
+    Args:
+        there: the collection that has the target's name.
+        dimensions: of the new vectors.
+    """
+    refusal = name_taken(there.name)
+    if manifest.target.collection or there.dimensions not in (dimensions, None):
+        return refusal
+    return PreflightError(
+        f"{refusal.message}; by its name and its dimensions an earlier run made it "
+        f"({there.count:,} records), whose run directory is not in {manifest.state_dir}",
+        "If that run directory is somewhere else, point `state` to it, and the same command goes "
+        "on with it. If it is gone: choose another target.collection, or delete the leftover "
+        "yourself unless an application reads it; the new run makes it again.",
+    )

@@ -1,56 +1,167 @@
-"""Whether the live name still leads to one of a run's two collections, once it has moved.
+"""Whether the live name leads to the collection of a run that it should lead to.
 
 An application may delete its collection and make it anew, or rename another one to the name. What
-the run then does to its own two collections would not reach what the application reads.
+the run then does to its own two collections would not reach what the application reads. So every
+command looks the name up again, and says where it leads by now, and the ways on.
 """
 
 from __future__ import annotations
 
-from reembed.errors import CollectionNotFoundError, SourceChangedError
+from reembed.errors import CollectionNotFoundError, ReembedError, SourceChangedError
+from reembed.results import MANIFEST_COPY
 from reembed.run import events
+from reembed.run.steps import shown_path
 from reembed.session import Session
+from reembed.stages.refusals import refuse_other
 from reembed.stores.values import CollectionInfo
 
+RENAME = "(Chroma: collection.modify(name=...))"
 
-def third(s: Session) -> CollectionInfo | None:
-    """The collection that the live name leads to, if it is none of this run's; None before the name
-    has moved, or where no name moves."""
+
+def astray(s: Session) -> ReembedError | None:
+    """What is to be told of a live name that leads to none of the run's collections: to a third
+    one, or to none at all. None where it leads to one of them, where no name moves, while a move is
+    under way (which looks for itself), and before there is a run."""
+    if not s.begun:
+        return None
     history = s.run.history
     swap = history.last(events.SwapBegun)
-    if history.last_move is None or history.pending_move or not swap or swap.kind == "config":
+    if history.census is None or history.pending_move or (swap and swap.kind == "config"):
         return None
-    try:
-        found = s.store.resolve(s.manifest.live)
-    except CollectionNotFoundError:
+    if history.last_move is None:  # an own shadow is nothing that the name should lead to yet
+        return _before(s)
+    own = {s.new.id} if history.state == "cleaned" else {s.old.id, s.new.id}
+    found = _found(s, s.manifest.live)
+    if found is not None and found.id in own:
         return None
-    return None if found.id in (s.old.id, s.new.id) else found
+    return _after(s, found) if history.last_move == "swap" else _back(s, found)
 
 
-def lost(s: Session, found: CollectionInfo) -> SourceChangedError:
-    """The refusal, with what is left of the two and the ways on."""
-    live = s.manifest.live
-    old, new = s.old.describe(), s.new.describe()
-    left = [
-        f"the {which} one is there as {info.name!r} with {info.count:,} records"
-        if info else f"the {which} one is gone"
-        for which, info in (("new", new), ("old", old))
-    ]  # fmt: skip
-    back = (
-        f" To have the old one back, rename the one that is there, and then {old.name!r} to "
-        f"{live!r} (Chroma: collection.modify(name=...))."
-        if old
-        else ""
-    )
-    return SourceChangedError(
-        f"{live!r} serves a third collection now (id {found.id}, {found.count:,} records), "
-        f"which this run did not make; of its own two {' and '.join(left)}",
-        "Somebody deleted the collection and created it again, or renamed another. To move the one "
-        f"that is there now, give the manifest another `name` and use `reembed run`.{back}",
-    )
+def refuse_astray(s: Session) -> None:
+    """Raise what `astray` finds."""
+    error = astray(s)
+    if error is not None:
+        raise error
 
 
 def refuse_third(s: Session) -> None:
-    """Raise SourceChangedError if the live name leads to neither of the run's collections."""
-    found = third(s)
+    """As `refuse_astray`, but for a name that leads to no collection: a way back gives it to the
+    old one."""
+    error = astray(s)
+    if error is not None and _found(s, s.manifest.live) is not None:
+        raise error
+
+
+def _found(s: Session, name: str) -> CollectionInfo | None:
+    """The collection that a name leads to; None where it leads to none, be it that its pointer
+    points to one that is gone."""
+    try:
+        return s.source_store.resolve(name)
+    except (CollectionNotFoundError, SourceChangedError):
+        return None
+
+
+def _before(s: Session) -> ReembedError | None:
+    """Before the name has moved: it leads to what was exported, or there is something to tell."""
+    name, old = s.manifest.source.collection, s.old.describe()
+    found = _found(s, name)
+    ways = [] if found else ["Somebody deleted or renamed it."]
+    if s.source.name == name:  # else it is a pointer's
+        ways += _rename_back(name, "old", old, found)
+    if found is None:
+        return SourceChangedError(
+            f"{name!r} serves no collection now; of the one that run {s.run.run_id} exported: "
+            f"{_left('old', old)}",
+            " ".join([*ways, *_start_over(s, old, found)]),
+        )
+    try:
+        refuse_other(found, s.source, s.run)
+    except SourceChangedError as error:
+        error.hint = " ".join([error.hint, *ways])
+        return error
+    return None
+
+
+def _back(s: Session, found: CollectionInfo | None) -> ReembedError:
+    """After the way back: the name should lead to the old one."""
+    old = s.old.describe()
+    ways = _start_over(s, old, found)
+    if s.run.history.require(events.SwapBegun).kind != "pointer":
+        ways = [*_rename_back(s.manifest.live, "old", old, found), *ways]
+    return SourceChangedError(_where(s, found), " ".join(ways))
+
+
+def _after(s: Session, found: CollectionInfo | None) -> ReembedError:
+    """After the swap: the name should lead to the new one."""
+    path, old, new = _path(s), s.old.describe(), s.new.describe()
+    ways = ["Somebody deleted or renamed the collection."]
+    if new is not None and s.run.history.require(events.SwapBegun).kind != "pointer":
+        ways += _rename_back(s.manifest.live, "new", new, found)
+        if old is not None:
+            ways.append(f"Then `reembed rollback {path} --yes` goes back to the old one.")
+    elif old is not None:
+        first = f"rename the one that is there {RENAME}, and then " if found else ""
+        lost = "" if new else " --accept-loss"
+        ways.append(
+            f"To have the old one back, {first}`reembed rollback {path} --yes{lost}` gives it the "
+            "name."
+        )
     if found is not None:
-        raise lost(s, found)
+        taken = new is not None and new.name == s.run.history.shadow_name
+        ways.append(
+            "To move the one that is there now, give the manifest another `name`"
+            + (" and a `target.collection`" if taken else "")
+            + " and use `reembed run`."
+        )
+    elif old is None and new is None:
+        ways.append(f"The export shards of {s.run.path} hold every record with its old vector.")
+    return SourceChangedError(_where(s, found), " ".join(ways))
+
+
+def _where(s: Session, found: CollectionInfo | None) -> str:
+    leads = (
+        f"serves a third collection now (id {found.id}, {found.count:,} records), which this run "
+        "did not make"
+        if found
+        else "serves no collection now"
+    )
+    left = f"{_left('new', s.new.describe())} and {_left('old', s.old.describe())}"
+    return f"{s.manifest.live!r} {leads}; of its own two {left}"
+
+
+def _left(which: str, info: CollectionInfo | None) -> str:
+    if info is None:
+        return f"the {which} one is gone"
+    return f"the {which} one is there as {info.name!r} with {info.count:,} records"
+
+
+def _rename_back(
+    live: str, which: str, mine: CollectionInfo | None, found: CollectionInfo | None
+) -> list[str]:
+    """How the name leads to a collection again that has another one now."""
+    if mine is None:
+        return []
+    first = "rename the one that is there, and then" if found else "rename"
+    return [f"To have the {which} one back, {first} {mine.name!r} to {live!r} {RENAME}."]
+
+
+def _start_over(s: Session, old: CollectionInfo | None, found: CollectionInfo | None) -> list[str]:
+    """The ways on without the old collection, or with the one that has its name now."""
+    path = _path(s)
+    over = (
+        f"`reembed clean {path} --yes` deletes this run's new collection (with --accept-loss where "
+        f"that is the last to hold a record), and `reembed run {path}` begins again and pays for "
+        "no text twice."
+    )
+    if found is not None:
+        return [f"To start over with the one that is there: {over}"]
+    if old is not None:
+        return []
+    return [
+        f"Restore it (the export shards of {s.run.path} hold every record with its old vector), or "
+        f"let the application make it again. Then {over}"
+    ]
+
+
+def _path(s: Session) -> str:
+    return shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)

@@ -23,7 +23,7 @@ from reembed.sync.difference import (
     find_late,
     without_conflicts,
 )
-from reembed.sync.live_name import refuse_third
+from reembed.sync.live_name import refuse_astray
 from reembed.verify.gates import Verification
 from reembed.verify.opening import opening_gate
 
@@ -37,7 +37,7 @@ def verify_run(s: Session) -> Verdict:
         BudgetError: what a gate asks the model would pass a cap. There is no verdict then.
     """
     _ = s.fingerprint  # the model must still be the one that embedded
-    refuse_third(s)
+    refuse_astray(s)
     spent = s.meter()
     try:
         verdict = verification(s).verdict(s.progress)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from reembed.compare import compare
 from reembed.errors import ManifestError, PreflightError, UsageError
@@ -101,6 +102,22 @@ def test_what_cannot_be_compared_is_refused(folder: Path):
     other = other.model_copy(update={"source": other.source.model_copy(update={"collection": "x"})})
     with pytest.raises(ManifestError, match=r"source\.collection"):
         compare([manifest(folder, 64), other])
+
+
+def test_manifests_of_several_collections_are_refused_and_the_hint_leads_on(folder: Path):
+    several = []
+    for dimensions in (128, 64):
+        data = yaml.safe_load(manifest(folder, dimensions).to_yaml())
+        del data["source"]["collection"]
+        data["source"]["collections"] = "*"
+        several.append(Manifest.model_validate(data))
+    with pytest.raises(
+        ManifestError, match=r"to-128: source\.collections names several"
+    ) as refused:
+        compare(several, sample=100)
+    assert "Write source.collection: NAME instead" in refused.value.hint
+    alone = [one.member("docs", one.name, folder / "state") for one in several]
+    assert len(compare(alone, sample=100).candidates) == 2
 
 
 def test_the_command_prints_a_table_or_one_document(

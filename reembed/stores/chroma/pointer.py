@@ -83,8 +83,7 @@ def exchange(client: ClientAPI, move: Exchange) -> Receipt:
     if taken_by not in (None, move.incoming_id, move.outgoing_id) and outgoing is not None:
         raise PreflightError(f"the name {move.parked} is taken by another collection ({taken_by})")
     flip(client, move, incoming.name)
-    if outgoing is not None:
-        _plain_names(client, move, incoming, outgoing)
+    _plain_names(client, move, incoming, outgoing)
     return Receipt("pointer")
 
 
@@ -99,6 +98,8 @@ def flip(client: ClientAPI, move: Exchange, target: str) -> None:
             plain = holder(client, move.live)
             if plain not in (None, move.incoming_id, move.outgoing_id):
                 raise SourceChangedError(f"{move.live} leads to a third collection now ({plain})")
+            if target.startswith(f"{move.live}__parked-"):  # a way back without its pointer
+                plain = move.incoming_id
             metadata = _metadata(move, target, 1, plain)
             try:
                 with mapped(move.live):
@@ -117,7 +118,8 @@ def flip(client: ClientAPI, move: Exchange, target: str) -> None:
             )
         if old.get("target_id") == move.incoming_id:
             return
-        if old.get("target_id") != move.outgoing_id:
+        led = str(old.get("target_id", ""))
+        if led != move.outgoing_id and by_id(client, led) is not None:
             raise SourceChangedError(
                 f"{pointer.name} points to a third collection ({old.get('target_id')})"
             )
@@ -152,12 +154,12 @@ def _metadata(
 
 
 def _plain_names(
-    client: ClientAPI, move: Exchange, incoming: Collection, outgoing: Collection
+    client: ClientAPI, move: Exchange, incoming: Collection, outgoing: Collection | None
 ) -> None:
     """After the flip, take the plain name from the outgoing collection, so that an application
     that ignores the pointer gets an error instead of stale answers; give it back on the way back.
     Readers of the pointer go by object id and notice nothing."""
-    if outgoing.name == move.live:
+    if outgoing is not None and outgoing.name == move.live:
         if incoming.name == move.parked:
             modify_name(incoming, free_name(client, f"{move.live[:400]}__{move.incoming_id[:8]}"))
         modify_name(outgoing, move.parked)
