@@ -51,6 +51,25 @@ def test_kills_anywhere_leave_no_trace() -> None:
     assert told.endswith("3 passed, 0 failed\n")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["transaction", "pointer"])
+def test_sixty_collections_killed_at_random_come_through(kind: str) -> None:
+    told = soak("tests.campaigns.soak.many", "--kills", "30", "--kind", kind)
+    assert told.endswith("0 problems\n")
+
+
+@pytest.mark.long
+def test_sixty_collections_of_a_server_killed_at_random_come_through() -> None:
+    told = soak("tests.campaigns.soak.many", "--kills", "20", "--kind", "rename", "--http")
+    assert told.endswith("0 problems\n")
+
+
+@pytest.mark.long
+def test_a_thousand_collections_killed_at_random_come_through() -> None:
+    told = soak("tests.campaigns.soak.many", "--collections", "1000", "--kills", "10")
+    assert told.endswith("0 problems\n")
+
+
 @pytest.mark.slow
 def test_writers_lose_nothing() -> None:
     told = soak(

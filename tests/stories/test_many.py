@@ -17,6 +17,7 @@ from reembed.run.directory import RunDir
 from reembed.run.events import Action
 from reembed.stores.store import Store
 from reembed.stores.values import Receipt
+from tests.campaigns.soak.many import Campaign
 from tests.support.helpers import (
     Calls,
     Command,
@@ -283,6 +284,25 @@ def test_names_that_have_moved_go_back_where_one_cannot(
             assert records_of(found) == before[name]
             assert vectors_of(found, ["r1"]).shape == (1, 64)
             client.delete_collection(name)
+
+
+def test_names_that_are_pointers_move_there_and_back(tmp_path: Path, command: Command) -> None:
+    url = f"chroma:{tmp_path}/db"
+    swap = {"kind": "pointer", "keep_old": "0d"}
+    path = write_group_manifest(tmp_path, url, "file-*", swap=swap)
+    story = Campaign(url, path, 3, "pointer")
+    story.build()
+
+    def finish(step: str) -> None:
+        done = command(step, path, *([] if step == "run" else ["--yes"]), "--json")
+        assert done.code == 0, done.out + done.err
+        members = command("status", path, "--json").json["members"]
+        assert [member["collection"] for member in members] == story.names()
+
+    story.tell(finish)
+    assert not story.problems
+    pointers = sorted(name for name in names_in(url) if name.endswith("__pointer"))
+    assert pointers == [f"{name}__pointer" for name in story.names()]
 
 
 def test_tables_of_postgres_move_there_and_back(

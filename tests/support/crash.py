@@ -17,7 +17,9 @@ _context.set_forkserver_preload(["reembed.migration", "reembed.stores.chroma.sto
 SMALL_SHARD = 50
 
 
-def work(path: Path, step: str, kill: str = "", at: int = 0, **environment: str) -> int:
+def work(
+    path: Path, step: str, kill: str = "", at: int = 0, seconds: float = 120, **environment: str
+) -> int:
     """Run a step of a migration in a process of its own. Returns its exit code, -9 if killed.
 
     Args:
@@ -25,12 +27,13 @@ def work(path: Path, step: str, kill: str = "", at: int = 0, **environment: str)
         kill: where to be killed by SIGKILL: before the `at`-th "journal" line, with half of it
             written ("torn"), at the `at`-th "fsync", after the `at`-th "add" to Chroma, or before
             the `at`-th call of a function, "module:name".
+        seconds: after which it counts as hung.
     """
     report = path.with_name("outcome.json")
     report.unlink(missing_ok=True)
     process = _context.Process(target=_work, args=(path, step, kill, at, report, environment))
     process.start()
-    process.join(120)
+    process.join(seconds)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
 
