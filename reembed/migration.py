@@ -38,7 +38,7 @@ from reembed.stages.plan import Plan, Problem, make_plan
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined as retry
-from reembed.sync.live_name import astray, refuse_astray
+from reembed.sync.live_name import refuse_astray, told_astray
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
@@ -64,9 +64,7 @@ class Migration:
         """Look at everything a run depends on; write nothing."""
         run = self._current_run()
         with self._session(run, writes=False) as s:
-            lost = astray(s)
-            if lost is not None and s.run.history.state != "cleaned":
-                raise lost
+            refuse_astray(s)
             plan = make_plan(s, run.history.shadow_id if run else None)
             plan = replace(plan, losses=losses_now(s))
         if run is None or run.history.last_move != "swap":
@@ -110,13 +108,9 @@ class Migration:
                     s.take_lease()
                     return self._result(s.run, messages=retry(s, recover(s, "move")))
                 s.remove_dead_lease()
-                lost = astray(s)
-                if lost is not None and s.run.history.state != "cleaned":
-                    raise lost
-                told = [] if lost is None else [f"{lost.message}. {lost.hint}"]
-                return self._result(
-                    s.run, messages=["already swapped; nothing to do", *told], unchanged=True
-                )
+                refuse_astray(s)
+                told = ["already swapped; nothing to do", *told_astray(s)]
+                return self._result(s.run, messages=told, unchanged=True)
             if s.begun or until != "plan":
                 s.take_lease()
             if s.begun:
@@ -260,9 +254,9 @@ class Migration:
         losses, seen, name_lost = list[Loss](), guard_messages(state_dir), False
         try:
             with self._session(run, writes=False) as s:
-                lost = astray(s) if run.history.state not in ("cleaning", "cleaned") else None
-                if lost is not None:
-                    seen, name_lost = [*seen, f"{lost.message}. {lost.hint}"], True
+                if run.history.state not in ("cleaning", "cleaned"):
+                    lost = told_astray(s)
+                    seen, name_lost = [*seen, *lost], bool(lost)
                 losses = losses_now(s)
         except ReembedError as error:  # whatever is wrong with them, the run itself can be told
             seen = [*seen, f"the collections could not be looked at: {error.message}"]

@@ -38,10 +38,16 @@ def astray(s: Session) -> ReembedError | None:
 
 
 def refuse_astray(s: Session) -> None:
-    """Raise what `astray` finds."""
+    """Raise what `astray` finds, but for a run that is cleaned up: it has nothing left to do."""
     error = astray(s)
-    if error is not None:
+    if error is not None and s.run.history.state != "cleaned":
         raise error
+
+
+def told_astray(s: Session) -> list[str]:
+    """What `astray` finds, as a message."""
+    error = astray(s)
+    return [] if error is None else [f"{error.message}. {error.hint}"]
 
 
 def refuse_third(s: Session) -> None:

@@ -203,7 +203,7 @@ def test_deleted_or_renamed_before_the_swap(scene: Scene) -> None:
     scene.delete("docs")
     for one in scene.every("plan", "run", "verify", "swap"):
         assert "the old one is gone" in one and "Restore it (the export shards of" in one
-    assert "leads to no collection" in scene.told("clean", scene.manifest, "--yes")
+    assert "serves no collection" in scene.told("clean", scene.manifest, "--yes")
     with chroma_at(scene.url) as client:
         plain_collection(client)
     assert "another collection" in scene.told("run", scene.manifest)
