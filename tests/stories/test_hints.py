@@ -104,7 +104,7 @@ def test_a_collection_with_records_without_text_moves_by_both_ways_that_are_told
                      metadatas=[{"title": sentence(n)}], **told)  # fmt: skip
     planned = command("plan", write_manifest(tmp_path, url), "--json").json
     (hint,) = [one["hint"] for one in planned["warnings"] if "give no text" in one["message"]]
-    assert hint == "Widen the template (text), or allow them with verify.allow_quarantined."
+    assert hint == "Add fields to the template (text), or allow them with verify.allow_quarantined."
     wider = write_manifest(tmp_path, url, "w.yaml", name="wider", text="{metadata.title}")
     assert command("run", wider, "--json").json["quarantined"] == 0
     assert command("clean", wider, "--yes").code == 0
@@ -158,6 +158,6 @@ def test_clean_says_what_comes_before_it(tmp_path: Path, database: Path, command
     assert "set swap.keep_old lower; 0d gives up the way back now" in kept["hint"]
     path = write_manifest(tmp_path, url, swap__keep_old="0d")
     late = command("clean", path, "--yes", "--json").json["error"]
-    assert late["hint"] == "Carry them over with `reembed sweep` first."
+    assert late["hint"] == "Copy them with `reembed sweep` first."
     assert command("sweep", path, "--json").json["swept"] == 1
     assert command("clean", path, "--yes").code == 0
