@@ -53,6 +53,9 @@ def watch(
         str | None,
         typer.Option("--accept", metavar="WHY", help="what is there is meant to be so, and why"),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="restore what is gone, if `watch.on_empty` says so")
+    ] = False,
     report: Annotated[bool, typer.Option("--report", help="send the report of counts now")] = False,
     every: Annotated[
         str | None,
@@ -81,7 +84,7 @@ def watch(
         found = subject_of(target, state, tuple(collection or ()), model)
         return found.with_options(**options)
 
-    orders = Orders(accept, report)
+    orders = Orders(accept, report, yes)
     if every is not None:
         _again_and_again(subject, orders, every, listen, _line if as_json else _told)
         return
@@ -110,8 +113,8 @@ def _again_and_again(
     from reembed.watch import watch_every
     from reembed.watch.metrics import Collector, serve
 
-    if orders.accept is not None or orders.report:
-        raise UsageError("--accept and --report are for one look", "Leave --every out.")
+    if orders.accept is not None or orders.report or orders.yes:
+        raise UsageError("--accept, --report and --yes are for one look", "Leave --every out.")
     try:
         seconds = seconds_of(every)
     except ValueError as error:

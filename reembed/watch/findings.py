@@ -11,7 +11,7 @@ from reembed.redaction import redacted
 Check = Literal[
     "reachable", "gone", "empty", "drop", "drop_by", "dimension", "metric", "identity",
     "model", "model_reachable", "canary", "latency", "application", "backup", "drill", "run",
-    "notify", "metrics", "clock", "memory", "watch",
+    "mend", "notify", "metrics", "clock", "memory", "watch",
 ]  # fmt: skip
 CHECKS: tuple[Check, ...] = get_args(Check)
 Status = Literal["ok", "warning", "alert"]

@@ -16,6 +16,7 @@ from reembed.watch.alerts import is_due, note_alerts, report
 from reembed.watch.cycle import Cycle
 from reembed.watch.findings import Finding, of_error
 from reembed.watch.memory import Letter, Memory
+from reembed.watch.mending import mend
 from reembed.watch.notify import deliver, targets_of
 from reembed.watch.result import WatchResult
 from reembed.watch.subject import LOCK, Subject
@@ -29,10 +30,12 @@ class Orders:
         accept: their word that what is there is meant to be so: it is journalled, and held against
             from now on.
         report: send the report of counts now.
+        yes: their word that what the settings say may be mended.
     """
 
     accept: str | None = None
     report: bool = False
+    yes: bool = False
 
 
 def watch(subject: Subject, orders: Orders | None = None) -> WatchResult:
@@ -48,6 +51,8 @@ def watch(subject: Subject, orders: Orders | None = None) -> WatchResult:
         result = Cycle(subject, memory, orders.accept).run()
         if damaged is not None:
             result = replace(result, findings=[damaged, *result.findings])
+        mended = mend(subject, memory, result, orders.yes)
+        result = replace(result, findings=[*mended, *result.findings])
         result = _told(subject, memory, result, orders.report)
         return _measured(subject, result)
 

@@ -30,6 +30,7 @@ SCHEMAS = {
     "github-actions.yml": "vendor.github-workflows",
     "gitlab-ci.yml": "vendor.gitlab-ci",
 }
+COMMANDS = "backup|prune|drill|run|report|watch"
 JOBS = ["cron", "github", "gitlab", "kubernetes", "compose", "systemd"]
 
 
@@ -76,8 +77,8 @@ def container() -> Any:
 def steps(job: str) -> list[Step]:
     """What a job of a scheduler does in one night."""
     if job == "cron":
-        night, quarter = cron_lines()
-        return [Step(night), Step(quarter, always=True)]
+        night, week, quarter = cron_lines()
+        return [Step(night), Step(week), Step(quarter, always=True)]
     if job == "github":
         found = parsed("github-actions.yml")["jobs"]["nightly"]["steps"]
         return [
@@ -94,7 +95,7 @@ def steps(job: str) -> list[Step]:
         (script,) = parsed("compose.yaml")["services"]["nightly"]["command"]
         return [Step(script.replace("$$", "$"))]
     lines = units("reembed-nightly.service")
-    return [Step(value) for key, value in lines if key == "ExecStart"] + [
+    return [Step(value.replace("%%", "%")) for key, value in lines if key == "ExecStart"] + [
         Step(value, always=True) for key, value in lines if key == "ExecStopPost"
     ]
 
@@ -152,17 +153,20 @@ class Place:
         self.calls.unlink(missing_ok=True)
         return [line for line in lines if not line.startswith("install")]
 
+    def night(self) -> list[str]:
+        """The commands so far, but for reports and what is done on some days alone."""
+        names = [line.split()[0] for line in self.called()]
+        return [name for name in names if name not in ("report", "drill")]
+
 
 @pytest.mark.parametrize("job", JOBS)
 def test_what_fails_stops_what_builds_on_it_and_never_the_watch(job: str, tmp_path: Path) -> None:
     place, found = Place(tmp_path), steps(job)
     fine, _ = place.run(found)
-    order = [line.split()[0] for line in place.called() if not line.startswith("report")]
-    assert fine and order == ["backup", "run", "watch"]
+    assert fine and place.night() == ["backup", "prune", "run", "watch"]
     fine, _ = place.run(found, "backup")
     assert not fine, "a scheduler sees it"
-    order = [line.split()[0] for line in place.called() if not line.startswith("report")]
-    assert order == ["backup", "watch"], "nothing is built on what could not be backed up"
+    assert place.night() == ["backup", "watch"], "nothing is built on what could not be backed up"
     fine, _ = place.run(found, "run")
     assert not fine and any(line.startswith("watch") for line in place.called())
     fine, printed = place.run(found, "watch")
@@ -174,15 +178,14 @@ def command_lines() -> list[str]:
     found: list[str] = []
     for job in JOBS:
         for step in steps(job):
-            found += re.findall(r"(?:^|[\s/])reembed ((?:backup|run|report|watch) [^|&>\n]*)",
-                                step.script)  # fmt: skip
+            found += re.findall(rf"(?:^|[\s/])reembed ((?:{COMMANDS}) [^|&>;'\n]*)", step.script)
     for service in parsed("compose.yaml")["services"].values():
         if "command" in service and "entrypoint" not in service:
             found.append(" ".join(service["command"]))
     found += [value.partition("/reembed ")[2] for name in ("reembed-watch.service",)
               for key, value in units(name) if key == "ExecStart"]  # fmt: skip
     lines = [re.sub(r"\s+2?$", "", line) for line in found]
-    order = {"backup": 0, "run": 1, "watch": 2, "report": 3}
+    order = {"backup": 0, "prune": 1, "drill": 2, "run": 3, "watch": 4, "report": 5}
     return sorted(dict.fromkeys(lines), key=lambda line: order[line.split()[0]])
 
 
@@ -216,7 +219,7 @@ def test_every_command_line_works(
 
     monkeypatch.setattr(reembed.watch, "watch_every", one_cycle)
     lines = command_lines()
-    assert len(lines) > 8, lines
+    assert len(lines) > 12, lines
     for line in lines:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
