@@ -116,6 +116,11 @@ def draft_model(spec: str) -> dict[str, Any]:
     return model
 
 
+def legal_name(text: str) -> str:
+    """A text as a part of a migration's name."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
+
+
 def discover(
     url: str,
     collection: str | None = None,
@@ -169,8 +174,11 @@ def discover(
         source["layout"] = kind
     if chosen.model is None or doubts:
         source["model"] = None
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in chosen.name)
-    manifest = {"name": f"migrate-{name}"[:100], "source": source, "model": chosen_model}
+    manifest = {
+        "name": f"migrate-{legal_name(chosen.name)}"[:100],
+        "source": source,
+        "model": chosen_model,
+    }
     if sends_blanks(kind, str(chosen_model["provider"])):
         manifest["line_breaks"] = "space"
     return Discovery(url, infos, manifest, refused, _NOTE if secrets else "", tuple(doubts))

@@ -76,11 +76,13 @@ class Sampled:
     Attributes:
         texts: those that can be embedded.
         tokens: of each, `(n,) int32`.
+        paid: of each, whether its vector is paid for.
         found: what is to be said of them.
     """
 
     texts: list[str]
     tokens: np.ndarray[Any, Any]
+    paid: list[bool]
     found: TextFindings
 
 
@@ -99,7 +101,8 @@ def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Est
     fails = manifest.model.on_too_long == "fail"
     refused = embedder.too_long(usable, counts) if long and fails else 0
     each = float(counts.sum()) / sampled
-    new_tokens = round(_new_tokens(usable, counts, s.paid_for) / sampled * records)
+    paid = _paid(usable, counts, s.paid_for)
+    new_tokens = round(int(counts[~np.array(paid, bool)].sum()) / sampled * records)
     bytes_per_record = sum(
         len(str(value).encode()) for column in columns for value in column if value
     )
@@ -126,7 +129,7 @@ def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Est
             else 0
         ),
     )
-    return estimate, Sampled(usable, counts, examine_texts(manifest, texts, *columns[1:3]))
+    return estimate, Sampled(usable, counts, paid, examine_texts(manifest, texts, *columns[1:3]))
 
 
 def _requests(
@@ -146,11 +149,11 @@ def _requests(
     return max(1, round(packed * new_tokens / float(repeated.sum())))
 
 
-def _new_tokens(texts: Sequence[str], counts: np.ndarray[Any, Any], known: Known) -> int:
-    """The tokens of those texts that are not paid for."""
+def _paid(texts: Sequence[str], counts: np.ndarray[Any, Any], known: Known) -> list[bool]:
+    """Of each text whether it is paid for."""
     keys = [text_hash(text) for text in texts]
-    paid = known(keys, [int(count) for count in counts])
-    return sum(int(count) for key, count in zip(keys, counts, strict=True) if key not in paid)
+    paid = known(keys, counts.tolist())
+    return [key in paid for key in keys]
 
 
 def verify_tokens(each: float, records: int, sample: int) -> int:
@@ -168,8 +171,11 @@ def timed(embedder: Embedder, sampled: Sampled, tokens: int) -> float | None:
     """Seconds for `tokens`, from the time that a few texts take; None where there is none to time,
     or the budget does not allow it."""
     counts = sampled.tokens
-    chosen = [row for row in range(len(counts)) if counts[row] <= 2 * np.median(counts)]
-    chosen = chosen[:TIMED_TEXTS]
+    new = [row for row in range(len(counts)) if not sampled.paid[row]]
+    if not new:
+        return None
+    middle = float(np.median(counts[new]))
+    chosen = [row for row in new if counts[row] <= 2 * middle][:TIMED_TEXTS]
     few = int(counts[chosen].sum())
     if not few:
         return None
@@ -196,7 +202,7 @@ def tokens_left(
         counts = embedder.count_tokens(texts) if texts else np.zeros(0, np.int32)
         rows += shard.rows
         sampled += table.num_rows
-        left += _new_tokens(texts, counts, known) * step
+        left += int(counts[~np.array(_paid(texts, counts, known), bool)].sum()) * step
         total += int(counts.sum())
     all_rows = sum(shard.rows for shard in shards)
     return round(left * all_rows / max(1, rows)), total / max(1, sampled)

@@ -28,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("lease", "applications", "report", "discover", "doctor"),
     ("session",),
     ("stages",),
-    ("sync", "compare"),
+    ("sync", "compare", "trial"),
     ("verify",),
     ("cutover",),
     ("backup",),
