@@ -25,7 +25,7 @@ from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
-from reembed.results import MANIFEST_COPY, RunResult, SwapResult, run_result, wrong_state
+from reembed.results import MANIFEST_COPY, RunResult, SwapResult, no_run, run_result, wrong_state
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
@@ -34,7 +34,7 @@ from reembed.run.lock import StateLock
 from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
-from reembed.stages.plan import Plan, Problem, make_plan
+from reembed.stages.plan import Plan, Problem, make_plan, refuse_blocked
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined as retry
@@ -130,7 +130,7 @@ class Migration:
                 if skipped and not find_difference(s.old, s.ledger, since=since):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
-                self._refuse_blocked(s)
+                refuse_blocked(s)
                 if until == "plan":
                     return self.status()
                 begin_run(s)
@@ -272,7 +272,7 @@ class Migration:
         live name leads somewhere else by now."""
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
-            raise self._no_run()
+            raise no_run(self.manifest)
         found = read_report(self.manifest.name, run, self.manifest.path)
         status = self.status()
         if status.state != "name lost":
@@ -310,12 +310,6 @@ class Migration:
             remove_leftovers(self.manifest.state_dir)
             yield
 
-    def _refuse_blocked(self, s: Session) -> None:
-        """Raise the blockers of a run that is about to begin."""
-        plan = make_plan(s, None)
-        if not plan.ok:
-            raise plan.refusal()
-
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin.
 
@@ -339,18 +333,13 @@ class Migration:
         """
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
-            raise self._no_run()
+            raise no_run(self.manifest)
         run.check_identity(self.manifest.identity(), self.manifest.live, self.manifest.path)
         state = run.history.state
         fits = state in states or ("swapping" in states and run.history.swap_tried)
         if (states and not fits) or (state == "cleaning" and not cleaning):
             raise wrong_state(self.manifest, run, state, *states)
         return run
-
-    def _no_run(self) -> UsageError:
-        return UsageError(
-            f"{self.manifest.name}: there is no run yet", "Begin one with `reembed run`."
-        )
 
     def _result(self, run: RunDir, **fields: object) -> RunResult:
         return run_result(self.manifest.name, run, self.manifest.path, **fields)

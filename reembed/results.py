@@ -177,6 +177,11 @@ def all_results(state: Path) -> list[RunResult]:
     ]
 
 
+def no_run(manifest: Manifest) -> UsageError:
+    """The refusal of a command that needs a run where none was begun."""
+    return UsageError(f"{manifest.name}: there is no run yet", "Begin one with `reembed run`.")
+
+
 def wrong_state(manifest: Manifest, run: RunDir, state: State, *wanted: State) -> UsageError:
     """The refusal of a command that a run in this state cannot take."""
     steps = next_steps(state, manifest.path or run.path / MANIFEST_COPY)

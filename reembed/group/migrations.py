@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reembed.backup.before import back_up
-from reembed.cutover.restart import Standing, run_to_give_up
+from reembed.cutover.restart import run_to_give_up
 from reembed.disk import named_errors, write_atomic
 from reembed.errors import ReembedError, UsageError
 from reembed.group import planning
@@ -25,12 +25,12 @@ from reembed.group.moving import is_of_one
 from reembed.group.report import GroupReport
 from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberResult, MemberSwap
 from reembed.group.results import together as together_of
-from reembed.group.roster import Roster, group_state
+from reembed.group.roster import Roster, group_state, where_it_stands
 from reembed.group.session import GroupSession
 from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.write import REPORT_FILE, SUMMARY_FILE
-from reembed.results import MANIFEST_COPY, RunResult, SwapResult, wrong_state
+from reembed.results import MANIFEST_COPY, RunResult, SwapResult, no_run, wrong_state
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
@@ -85,7 +85,7 @@ class Migrations:
         Raises:
             PreflightError: collections are blocked, all of them named, and nothing was begun.
         """
-        if restart and (begun_with := run_to_give_up(self.manifest, _where_it_stands)):
+        if restart and (begun_with := run_to_give_up(self.manifest, where_it_stands)):
             Migrations(begun_with, self.progress).clean(accept_loss=accept_loss)
         with self._opened(self._current_run()) as group:
             if group.begun and pending(group.run) == "rollback":
@@ -341,13 +341,6 @@ class Migrations:
     def _require_run(self) -> RunDir:
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
-            raise UsageError(
-                f"{self.manifest.name}: there is no run yet", "Begin one with `reembed run`."
-            )
+            raise no_run(self.manifest)
         run.check_identity(self.manifest.identity(), path=self.manifest.path)
         return run
-
-
-def _where_it_stands(run: RunDir) -> Standing:
-    last = run.history.last(events.TogetherDone)
-    return group_state(run), last.action if last else None

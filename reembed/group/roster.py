@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from reembed.backup.before import begin_run
+from reembed.cutover.restart import Standing
 from reembed.errors import CollectionNotFoundError, LossError
 from reembed.group import planning
 from reembed.group.members import (
@@ -161,6 +162,12 @@ def group_state(run: RunDir) -> State:
         member = RunDir.latest(run.path / FOLDER / name)
         found.append(member.history.state if member else "created")
     return state_of(found)
+
+
+def where_it_stands(run: RunDir) -> Standing:
+    """Of a group's run."""
+    last = run.history.last(events.TogetherDone)
+    return group_state(run), last.action if last else None
 
 
 def _some(names: Iterable[str]) -> str:

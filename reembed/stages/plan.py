@@ -190,6 +190,12 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     )  # fmt: skip
 
 
+def refuse_blocked(s: Session) -> None:
+    """Raise the blockers of a run that is about to begin; see `make_plan`."""
+    if not (plan := make_plan(s)).ok:
+        raise plan.refusal()
+
+
 def _target_blockers(
     manifest: Manifest, source: CollectionInfo, store: Store, target: tuple[str, int],
     own_shadow: str | None,
