@@ -49,3 +49,12 @@ class TerminalProgress(Progress):
 
     def note(self, message: str) -> None:
         tqdm.write(message, file=sys.stderr)
+
+
+def human_bytes(size: float) -> str:
+    """`1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -18,7 +18,7 @@ from reembed.backup.snapshot import Drill, Snapshot
 from reembed.backup.take import Taken
 from reembed.cli.text import pairs
 from reembed.errors import ReembedError
-from reembed.stages.plan import human_bytes
+from reembed.progress import human_bytes
 
 
 def backups_text(found: Backups) -> RenderableType:

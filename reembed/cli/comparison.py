@@ -8,8 +8,8 @@ from rich.text import Text
 
 from reembed.cli.text import human_time
 from reembed.compare import Candidate, ModelComparison
+from reembed.progress import human_bytes
 from reembed.quality.statistics import Interval
-from reembed.stages.plan import human_bytes
 
 
 def comparison_text(comparison: ModelComparison) -> RenderableType:

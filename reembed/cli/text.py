@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cutover.leftovers import Cleaned
+from reembed.progress import human_bytes
 from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
 from reembed.run.loss import Loss
 from reembed.run.steps import Step
-from reembed.stages.plan import Plan, Problem, human_bytes
+from reembed.stages.plan import Plan, Problem
 
 STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
 NEEDS_WORD = (

@@ -19,6 +19,7 @@ from reembed.embedders.recorded import believe
 from reembed.embedders.spending import Budget, Spending, cost
 from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
+from reembed.progress import human_bytes
 from reembed.records import Metric
 from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
@@ -321,15 +322,6 @@ def disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem
 def _existing(path: Path) -> Path:
     """The nearest ancestor that exists."""
     return path if path.exists() else _existing(path.parent)
-
-
-def human_bytes(size: float) -> str:
-    """`1.2 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _application_warning(

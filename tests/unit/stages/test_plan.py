@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reembed.errors import PreflightError
-from reembed.stages.plan import human_bytes
+from reembed.progress import human_bytes
 from tests.support.helpers import (
     LOST,
     Calls,
