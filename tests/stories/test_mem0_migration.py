@@ -22,7 +22,7 @@ from tests.support.servers.postgres_server import PostgresServer
 
 pytestmark = needs_clients
 
-DEPLOYED = "/etc/my-agent/mem0.json"
+DEPLOYED = "deployed/mem0.json"
 SCOPE = {"user_id": USER, "agent_id": "research"}
 
 
@@ -34,7 +34,7 @@ def manifest(
     """Writes a manifest, with mem0's configuration beside it and the hook of the shipped one."""
     shipped = Manifest.load(ROOT / "manifests" / "mem0-openai-to-nomic.yaml").swap.after or ""
     hook, _, start = shipped.partition(" && ")
-    assert start == "systemctl start my-agent" and DEPLOYED in hook
+    assert start == "docker compose start my-agent" and DEPLOYED in hook
     hook = hook.replace(DEPLOYED, str(tmp_path / "deployed.json"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     url = incident.url(postgres)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.cases.odd_surroundings import ODD_SURROUNDINGS
 from tests.support.cases.surroundings import SURROUNDINGS, Case
 from tests.support.crossing import crossed
 from tests.support.helpers import migration
@@ -21,6 +22,7 @@ from tests.support.pg_docs import app, pg_manifest, traces
 ROLE = f"neighbour_{os.getpid()}"
 WAYS = {"rename": "", "columns": "CREATE VIEW stays AS SELECT id FROM docs; "}
 """A leaf table exchanges names; one that a view reads exchanges its vector column."""
+ALL = SURROUNDINGS | ODD_SURROUNDINGS
 OF_CI = (
     "function by name", "function that returns rows", "policy of another table",
     "replica identity",
@@ -84,10 +86,10 @@ def test_a_neighbour_is_carried(surrounded: str, tmp_path: Path, kind: str, way:
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", SURROUNDINGS)
+@pytest.mark.parametrize("kind", ALL)
 def test_every_neighbour_is_carried_or_named(
     surrounded: str, tmp_path: Path, kind: str, way: str
 ) -> None:
     with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):
-        make(surrounded, WAYS[way] + SURROUNDINGS[kind].statements)
-    there_and_back(surrounded, tmp_path, SURROUNDINGS[kind])
+        make(surrounded, WAYS[way] + ALL[kind].statements)
+    there_and_back(surrounded, tmp_path, ALL[kind])
