@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,36 @@ def test_a_killed_move_has_moved_all_or_none(three: Three) -> None:
         assert work(three.path, f"{step}()") == 0, outcome(three.path)
         with three.apps() as apps:
             assert [one.wrong_vectors(model) for one in apps.values()] == [[], [], []]
+
+
+def test_a_common_swap_that_cannot_be_done_is_given_up(three: Three, command: Command) -> None:
+    """One table gets a view of its vectors after `swap.before` has stopped the application."""
+    folder = three.path.parent
+    (folder / "hook.py").write_text(
+        f"import psycopg\nwith psycopg.connect({three.url!r}) as connection:\n"
+        "    connection.execute(open('made.sql').read())\n"
+    )
+    path = write_group_manifest(
+        folder, three.url, ["docs", "notes", "odd.*"], swap__keep_old="0h",
+        swap__before=f"echo $REEMBED_ACTION stop >> told; {sys.executable} hook.py",
+        swap__after="echo $REEMBED_ACTION start >> told",
+    )  # fmt: skip
+    assert command("run", path).code == 0
+    (folder / "made.sql").write_text("CREATE OR REPLACE VIEW seen AS SELECT embedding FROM notes")
+    refused = command("swap", path, "--yes", "--json")
+    assert refused.code == 5 and "seen reads the vector column" in refused.json["error"]["message"]
+    assert (
+        "`reembed rollback` gives the swap up and runs swap.after" in refused.json["error"]["hint"]
+    )
+    assert three.are_all(OLD)
+    given_up = command("rollback", path, "--yes", "--json")
+    assert given_up.code == 0, given_up.out
+    assert (folder / "told").read_text().split("\n")[0] == "swap stop"
+    assert (folder / "told").read_text().split("\n")[-2] == "rollback start"
+    (folder / "made.sql").write_text("DROP VIEW IF EXISTS seen")
+    assert command("swap", path, "--yes").code == 0
+    assert three.are_all(NEW)
+    assert command("clean", path, "--yes").code == 0
 
 
 @pytest.mark.long
