@@ -88,6 +88,7 @@ EXCUSED = {
     ),
     **dict.fromkeys(("relhastriggers", "relhasrules", "relhasindex"), "a hint: VACUUM mends it"),
     "relnatts": "counts columns that are gone",
+    "attndims": "means nothing: Postgres does not copy it with LIKE",
     **dict.fromkeys(("atthasmissing", "attmissingval"), "values that rows lack since ADD COLUMN"),
     "indcheckxmin": "of transactions that are under way",
 }  # fmt: skip

@@ -155,4 +155,15 @@ def _hand_over_sequences(connection: Connection, old: Table, new: Table) -> None
             )
         )
         copy_grants(connection, sequence, oid)
+        _copy_comment(connection, sequence, oid)
         _exchange(connection, SEQUENCE, old, new, [(name, its_name)])
+
+
+def _copy_comment(connection: Connection, sequence: int, other: int) -> None:
+    """Give a sequence the comment that another one has, or none."""
+    row = fetch_one(connection, "SELECT obj_description(%s, 'pg_class')", [sequence])
+    connection.execute(
+        sql.SQL("COMMENT ON SEQUENCE {} IS {}").format(
+            _relation(connection, other), sql.Literal(row[0] if row else None)
+        )
+    )

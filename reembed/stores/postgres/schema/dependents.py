@@ -82,6 +82,10 @@ UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column' FRO
 UNION ALL SELECT 'the publication ' || pubname || ' lists the vector column' FROM
   pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s
   AND %(column)s = ANY (prattrs)
+UNION ALL SELECT 'the sequence ' || d.objid::regclass || ' belongs to the vector column' FROM
+  pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+  WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+  AND d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
 UNION ALL SELECT 'the rule ' || rulename || ' rewrites updates' FROM pg_rewrite
   WHERE ev_class = %(oid)s AND ev_type = '2'
 UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM pg_constraint
