@@ -55,10 +55,8 @@ class Migrations:
 
     def __init__(self, manifest: Manifest, progress: Progress | None = None) -> None:
         if not manifest.is_group:
-            raise UsageError(
-                f"{manifest.name}: source.collection moves one collection",
-                "Use reembed.Migration for it, or give source.collections.",
-            )
+            told = f"{manifest.name}: source.collection moves one collection"
+            raise UsageError(told, "Use reembed.Migration, or give source.collections.")
         self.manifest = manifest
         self.progress = progress or Progress()
 
@@ -168,9 +166,8 @@ class Migrations:
     def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
         """Carry late writes of every collection; see `Migration.sweep`."""
         with self._opened(self._require_run()) as group:
-            done = self._of_each(
-                group, "sweep", lambda m: m.sweep(dry_run=dry_run, accept_loss=accept_loss)
-            )
+            options = {"dry_run": dry_run, "accept_loss": accept_loss}
+            done = self._of_each(group, "sweep", lambda m: m.sweep(**options))
             return replace(done, done=not dry_run)
 
     def clean(
