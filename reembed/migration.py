@@ -38,7 +38,7 @@ from reembed.stages.plan import Plan, Problem, make_plan, refuse_blocked
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined as retry
-from reembed.sync.live_name import refuse_astray, told_astray
+from reembed.sync.live_name import look_up, refuse_astray, told_astray
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
@@ -254,9 +254,8 @@ class Migration:
         losses, seen, name_lost = list[Loss](), guard_messages(state_dir), False
         try:
             with self._session(run, writes=False) as s:
-                if run.history.state not in ("cleaning", "cleaned"):
-                    lost = told_astray(s)
-                    seen, name_lost = [*seen, *lost], bool(lost)
+                told, name_lost = look_up(s)
+                seen += told
                 losses = losses_now(s)
         except ReembedError as error:  # whatever is wrong with them, the run itself can be told
             seen = [*seen, f"the collections could not be looked at: {error.message}"]

@@ -12,7 +12,7 @@ from reembed.results import MANIFEST_COPY
 from reembed.run import events
 from reembed.run.steps import shown_path
 from reembed.session import Session
-from reembed.stages.refusals import refuse_other
+from reembed.stages.refusals import existing, refuse_other
 from reembed.stores.values import CollectionInfo
 
 RENAME = "(Chroma: collection.modify(name=...))"
@@ -50,6 +50,31 @@ def told_astray(s: Session) -> list[str]:
     return [] if error is None else [f"{error.message}. {error.hint}"]
 
 
+def look_up(s: Session) -> tuple[list[str], bool]:
+    """For `status`: what is to be told of the live name, and whether it is lost to the run."""
+    if s.run.history.state in ("cleaning", "cleaned"):
+        return [], False
+    lost = told_astray(s)
+    return [*lost, *_beside(s)], bool(lost)
+
+
+def _beside(s: Session) -> list[str]:
+    """What is to be told of a plain collection that stands beside the pointer of the live name."""
+    swap = s.run.history.last(events.SwapBegun)
+    if swap is None or swap.kind != "pointer" or s.run.history.last_move is None:
+        return []
+    live = s.manifest.live
+    plain = existing(s.store, live)
+    if plain is None or plain.id in (s.old.id, s.new.id):
+        return []
+    return [
+        f"beside the pointer there is a plain collection {live!r} (id {plain.id}, {plain.count:,} "
+        "records), which this run did not make: an application that opens the name without "
+        "reembed.live reads and writes that one. Let it open the name by reembed.live.open, and "
+        f"rename the plain one {RENAME} or delete it"
+    ]
+
+
 def refuse_third(s: Session) -> None:
     """As `refuse_astray`, but for a name that leads to no collection: a way back gives it to the
     old one."""
@@ -69,8 +94,11 @@ def _found(s: Session, name: str) -> CollectionInfo | None:
 
 def _before(s: Session) -> ReembedError | None:
     """Before the name has moved: it leads to what was exported, or there is something to tell."""
-    name, old = s.manifest.source.collection, s.old.describe()
+    name = s.manifest.source.collection
     found = _found(s, name)
+    if found is not None and found.id == s.source.id:
+        return None
+    old = s.old.describe()
     ways = [] if found else ["Somebody deleted or renamed it."]
     if s.source.name == name:  # else it is a pointer's
         ways += _rename_back(name, "old", old, found)

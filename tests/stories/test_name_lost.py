@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from reembed import live
+from reembed.manifest import Model
 from tests.support.helpers import (
     Command,
     chroma_at,
@@ -22,6 +24,7 @@ from tests.support.helpers import (
 )
 from tests.support.servers.chroma_server import ChromaServer, chroma_server
 
+NEW = Model(provider="python", name="counting_model:new")
 LONG = pytest.mark.long
 KINDS = ["transaction", pytest.param("pointer", marks=LONG), pytest.param("rename", marks=LONG)]
 
@@ -221,6 +224,24 @@ def test_made_anew_after_the_way_back(scene: Scene) -> None:
         assert "`reembed clean" in one
     scene.ok("clean", scene.manifest, "--yes", "--accept-loss")
     scene.ok("run", scene.manifest, "--swap")
+
+
+@pytest.mark.parametrize("scene", ["pointer"], indirect=True)
+def test_made_anew_beside_its_pointer(scene: Scene) -> None:
+    """As by an application that opens the name by `get_or_create_collection`."""
+    scene.ok("run", scene.manifest, "--swap")
+    with chroma_at(scene.url) as client:
+        plain_collection(client, count=5)
+    status = scene.ok("status", scene.manifest)
+    assert status["state"] == "swapped", "the pointer leads to the new one"
+    (told,) = [one for one in status["messages"] if "beside the pointer" in one]
+    assert "5 records" in told and "reembed.live.open" in told and "rename the plain one" in told
+    with live.open(scene.url, "docs", model=NEW) as docs:
+        assert docs.count() == 40
+    scene.rename("docs", "docs-third")
+    assert not [one for one in scene.ok("status", scene.manifest)["messages"] if "beside" in one]
+    scene.ok("rollback", scene.manifest, "--yes")
+    scene.serves("old", 40)
 
 
 def test_one_of_several_is_made_anew(tmp_path: Path, command: Command) -> None:
