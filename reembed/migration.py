@@ -255,8 +255,7 @@ class Migration:
         try:
             with self._session(run, writes=False) as s:
                 told, name_lost = look_up(s)
-                seen += told
-                losses = losses_now(s)
+                seen, losses = [*seen, *told], losses_now(s)
         except ReembedError as error:  # whatever is wrong with them, the run itself can be told
             seen = [*seen, f"the collections could not be looked at: {error.message}"]
         result = self._result(run, messages=seen, losses=losses)
@@ -267,17 +266,13 @@ class Migration:
 
     @named_errors()
     def report(self) -> Report:
-        """What the newest run did and found, from its run directory; and of its store, whether the
-        live name leads somewhere else by now."""
+        """What the newest run did and found, and whether its live name leads elsewhere by now."""
         run = RunDir.latest(self.manifest.state_dir)
         if run is None:
             raise no_run(self.manifest)
         found = read_report(self.manifest.name, run, self.manifest.path)
         status = self.status()
-        if status.state != "name lost":
-            return found
-        sentence = f"{found.sentence} {' '.join(status.messages)}"
-        return replace(found, state=status.state, sentence=sentence, commands=[])
+        return found.with_name_lost(status.messages) if status.state == "name lost" else found
 
     # Runs
 

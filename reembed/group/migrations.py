@@ -24,7 +24,6 @@ from reembed.group.move import CommonSwap
 from reembed.group.moving import is_of_one
 from reembed.group.report import GroupReport
 from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberResult, MemberSwap
-from reembed.group.results import together as together_of
 from reembed.group.roster import Roster, group_state, where_it_stands
 from reembed.group.session import GroupSession
 from reembed.manifest import Manifest
@@ -39,7 +38,6 @@ from reembed.run.leftovers import remove_leftovers
 from reembed.run.lock import StateLock
 from reembed.run.steps import next_steps
 from reembed.sync.build import Stage
-from reembed.sync.live_name import astray
 
 ROUNDS = 3
 """How often `run` looks for collections that appeared while it worked."""
@@ -94,7 +92,7 @@ class Migrations:
                 return self._result(group, swap=done, messages=["finished the swap"])
             if group.begun and group_state(group.run) in ("swapped", "cleaned"):
                 if group_state(group.run) == "swapped":
-                    self._refuse_astray(group)
+                    Roster(group).refuse_astray()
                 told = ["already swapped; nothing to do", *Roster(group).told_of_new()]
                 return self._result(group, messages=told, unchanged=True)
             if until == "plan":
@@ -236,18 +234,6 @@ class Migrations:
 
     def _stands(self, member: Member) -> MemberResult:
         return MemberResult(member.collection, member.status())
-
-    def _refuse_astray(self, group: GroupSession) -> None:
-        """Raise what is to be told of names that lead to none of the run's collections by now."""
-        members, errors = Roster(group).members(), dict[str, ReembedError]()
-        for member in members:
-            with member.session(writes=False) as s:
-                lost = astray(s)
-            if lost is not None:
-                errors[member.collection] = lost
-        refusal = together_of(errors, len(members))
-        if refusal is not None:
-            raise refusal
 
     # Moves
 

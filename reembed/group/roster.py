@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from reembed.backup.before import begin_run
 from reembed.cutover.restart import Standing
-from reembed.errors import CollectionNotFoundError, LossError
+from reembed.errors import CollectionNotFoundError, LossError, ReembedError
 from reembed.group import planning
 from reembed.group.members import (
     FOLDER,
@@ -17,13 +17,14 @@ from reembed.group.members import (
     pending,
     taken,
 )
-from reembed.group.results import TOLD, state_of
+from reembed.group.results import TOLD, state_of, together
 from reembed.group.session import GroupSession
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.history import State
 from reembed.stages.refusals import existing
 from reembed.stores.named import Named, named
+from reembed.sync.live_name import astray
 
 
 class Roster:
@@ -122,6 +123,18 @@ class Roster:
             return store.resolve(name).dimensions is not None
         except CollectionNotFoundError:  # deleted just now
             return False
+
+    def refuse_astray(self) -> None:
+        """Raise what is to be told of names that lead to none of the run's collections by now."""
+        members, errors = self.members(), dict[str, ReembedError]()
+        for member in members:
+            with member.session(writes=False) as s:
+                lost = astray(s)
+            if lost is not None:
+                errors[member.collection] = lost
+        refusal = together(errors, len(members))
+        if refusal is not None:
+            raise refusal
 
     def leave_out_gone(self, accept_loss: bool) -> list[str]:
         """Leave out members whose collection the application has deleted since.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -93,6 +93,15 @@ class Report:
     def next(self) -> str:
         """The command that goes on from here."""
         return self.commands[0].command if self.commands else ""
+
+    def with_name_lost(self, told: list[str]) -> Report:
+        """The report of a run whose live name leads to none of its collections by now.
+
+        Args:
+            told: what is to be said of it.
+        """
+        sentence = " ".join([self.sentence, *told])
+        return replace(self, state="name lost", sentence=sentence, commands=[])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {
