@@ -9,8 +9,8 @@ CLIENTS := $(VENV)/clients/.installed
 TOOLS := $(VENV)/tools/.installed
 NPM := $(VENV)/npm/.installed
 PYTEST_ARGS ?=
-# Half of a test's time is waiting; files of tests do not share a server or a directory.
-PYTEST_WORKERS ?= 2
+# Tests wait for processes, locks and clocks besides computing, so more than one a core; their files share no server.
+PYTEST_WORKERS ?= 3
 
 # Other versions of Chroma, each in an environment of its own; the tests of CI use two of them.
 CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
@@ -22,7 +22,7 @@ chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
-	@echo "make test    run all tests (23 minutes on 2 cores, 20 with PYTEST_WORKERS=3)"
+	@echo "make test    run all tests (about a quarter of an hour on 2 cores)"
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
 	@echo "make bench   the stages' time and memory over the bare calls they are made of (half an hour)"

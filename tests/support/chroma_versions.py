@@ -43,6 +43,7 @@ class ChromaVersion:
         done = subprocess.run(
             [self.python, "-P", "-W", "ignore", CLIENT, operation, url, model],
             capture_output=True, text=True, timeout=120, check=False,
+            env=os.environ | {"ANONYMIZED_TELEMETRY": "False"},  # it waits for it at its end
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"Chroma {self.name}, {operation}: {done.stderr[-2000:]}")

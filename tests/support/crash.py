@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["reembed.migration", "reembed.stores.chroma.store"])
-"""A server that has imported everything, so that a process costs a fork."""
+from tests.support.forked import context
 
 SMALL_SHARD = 50
 
@@ -31,7 +28,7 @@ def work(
     """
     report = path.with_name("outcome.json")
     report.unlink(missing_ok=True)
-    process = _context.Process(target=_work, args=(path, step, kill, at, report, environment))
+    process = context.Process(target=_work, args=(path, step, kill, at, report, environment))
     process.start()
     process.join(seconds)
     assert process.exitcode is not None, "it hangs"

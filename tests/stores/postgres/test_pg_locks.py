@@ -4,10 +4,7 @@ process that freezes. The application never waits long, and nothing is moved by 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +16,8 @@ import pytest
 from reembed.stores.postgres.locks import hold as pg_hold
 from reembed.stores.postgres.move.mover import Mover
 from tests.support.crossing import crossed
-from tests.support.helpers import ROOT, Command, migration
+from tests.support.forked import Forked
+from tests.support.helpers import Command, migration
 from tests.support.pg_docs import App, app, pg_manifest, traces
 
 WAYS = {"rename": "SELECT 1", "columns": "CREATE VIEW titles AS SELECT id, content FROM docs"}
@@ -364,7 +362,6 @@ def freeze():
         os.kill(os.getpid(), signal.SIGSTOP)
 
 {hook}
-from tests.support.helpers import REEMBED
 from reembed.cli.entry import main
 sys.argv = ["reembed", *{arguments!r}]
 main()
@@ -383,15 +380,12 @@ KILLS = {
 OF_WAY = {"rename": {"names"}, "columns": {"columns", "handed"}}
 
 
-def start(path: Path, hook: str, *arguments: str) -> subprocess.Popen[str]:
+def start(path: Path, hook: str, *arguments: str) -> Forked:
     """A command in a process of its own, with something done to it on its way."""
     program = PROGRAM.format(
         hook=hook, marker=str(path.with_name("frozen")), arguments=list(arguments)
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", program], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    return Forked(program, path.parent)
 
 
 @pytest.mark.parametrize(
