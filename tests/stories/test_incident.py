@@ -19,6 +19,7 @@ import yaml
 
 from reembed import Manifest, Migration
 from reembed.errors import ManifestError, PreflightError, SourceChangedError
+from reembed.watch import subject_of, watch
 from tests.clients.driver import Application, ApplicationError, application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, USER, Incident, mem0_config
 from tests.support.servers.embedding_server import EmbeddingServer
@@ -395,3 +396,30 @@ def test_a_configuration_of_another_database_or_collection(scene: Scene) -> None
     scene.write_config(config)
     said = refusal(scene)
     assert "'postgres'" in said and repr(scene.incident.database) in said
+
+
+def test_a_watch_tells_of_it_in_the_first_night(scene: Scene) -> None:
+    """An application that was set back to its old embedder, and the fresh database."""
+
+    def alerts() -> dict[str, str]:
+        found = watch(subject_of(str(scene.path)))
+        return {finding.check: finding.message for finding in found.alerts}
+
+    assert alerts() == {}
+    scene.migration().run(swap=True)
+    deployed = scene.changed_config()
+    before = json.loads(scene.config.read_text())
+    told = alerts()
+    assert set(told) == {"application"}, "the old configuration is still in use"
+    scene.write_config(deployed)
+    assert alerts() == {}
+    scene.write_config(before)
+    told = alerts()
+    assert set(told) == {"application"}
+    scene.write_config(deployed)
+    (scene.folder / ".reembed" / "incident" / "watch.json").unlink()  # nobody has watched so far
+    make_anew(scene)
+    told = alerts()
+    assert {"empty", "identity", "application"} <= set(told), told
+    assert "is empty; it had" in told["empty"]
+    assert "1,968 living memories" in told["application"]
