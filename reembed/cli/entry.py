@@ -22,6 +22,7 @@ from reembed.errors import (
     UsageError,
 )
 from reembed.redaction.terminal import clean_streams
+from reembed.tracing import exported, span
 
 COMMAND_LINE_ERROR: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
@@ -33,8 +34,11 @@ own, so importing the name from click would miss it."""
 def main() -> NoReturn:
     """Run the command line and exit with the code that `reembed.errors` documents."""
     signal.signal(signal.SIGTERM, _interrupt)
-    with clean_streams():
-        code = _exit_code()
+    with clean_streams(), exported(lambda told: print(told, file=sys.stderr)):
+        command = next(iter(sys.argv[1:]), "")
+        with span(command if command.isalpha() else "help") as attach:
+            code = _exit_code()
+            attach({"exit_code": code})
     sys.exit(code)
 
 

@@ -35,6 +35,7 @@ from reembed.sync.carry_back import CarriedBack, WayBack
 from reembed.sync.difference import find_late
 from reembed.sync.live_name import refuse_third
 from reembed.sync.mend import LOST_AFTER_ROLLBACK, way_back_of
+from reembed.tracing import traced
 from reembed.verify.parked import check_parked, parked_is_off
 
 STILL_WRITTEN_BACK = (
@@ -104,6 +105,7 @@ def _look_at_old(s: Session, ready: ReadyBack) -> None:
     ready.told = check_parked(s)
 
 
+@traced("rollback")
 def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> SwapResult:
     """Carry back what was written since, and move the live name to the old collection.
 

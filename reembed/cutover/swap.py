@@ -34,6 +34,7 @@ from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import CollectionInfo, Receipt
 from reembed.sync.follow import catch_up, merge_intruder, sweep
 from reembed.sync.live_name import refuse_astray, refuse_third
+from reembed.tracing import traced
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 
@@ -44,6 +45,7 @@ STILL_WRITTEN = (
 )
 
 
+@traced("swap")
 def swap_run(s: Session, dry_run: bool) -> SwapResult:
     """Catch up, move the live name, sweep; or finish a swap that was begun.
 

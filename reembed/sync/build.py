@@ -16,6 +16,7 @@ from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
 from reembed.sync.follow import catch_up
+from reembed.tracing import span
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
@@ -37,6 +38,9 @@ def run_stages(s: Session, until: Stage) -> None:
 
 @contextlib.contextmanager
 def _timed(s: Session, stage: events.Stage) -> Iterator[None]:
-    spent = s.meter()
-    yield
-    s.run.history.write(events.StageDone(stage=stage, **spent()))
+    with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
+        spent = s.meter()
+        yield
+        told = spent()
+        attach(told["stats"] | ({"usd": told["usd"]} if "usd" in told else {}))
+        s.run.history.write(events.StageDone(stage=stage, **told))

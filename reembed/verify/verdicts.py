@@ -24,12 +24,14 @@ from reembed.sync.difference import (
     without_conflicts,
 )
 from reembed.sync.live_name import refuse_astray
+from reembed.tracing import traced
 from reembed.verify.gates import Verification
 from reembed.verify.opening import opening_gate
 
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
 
 
+@traced("verify")
 def verify_run(s: Session) -> Verdict:
     """Check every gate, write the verdict and the report, and journal it.
 

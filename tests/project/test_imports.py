@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("redaction",),
-    ("errors", "records", "progress", "engines"),
+    ("errors", "records", "progress", "engines", "tracing"),
     ("disk", "manifest"),
     ("run", "quality"),
     ("embedders",),
