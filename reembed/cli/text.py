@@ -34,6 +34,8 @@ def plan_text(plan: Plan) -> RenderableType:
         table.add_row("made by", Text(named if believed else f"{named}; not believed, see below"))
     table.add_row("target", f"{plan.target}: {plan.dimensions} dimensions, {plan.metric}")
     table.add_row("store", plan.target_url)
+    if plan.runs_on:
+        table.add_row("runs on", Text(plan.runs_on))
     about = "" if estimate.exact_tokens else "at most about "
     paid = max(0, estimate.tokens - estimate.new_tokens)
     told = f"; about {paid:,} of them are paid for already" if paid else ""

@@ -88,7 +88,6 @@ class Embedder:
         self._limit_finder = LimitFinder(self._sender, self._sizes, self._where, memory.note)
         alike = getattr(provider, "queries_alike", False)
         self._recall = Recall(self._embed, keeps=shared.recalls, alike=alike)
-        self._recalls = shared.recalls
         self._guarded = False
         self._contact_lock = threading.Lock()
         self._calls: set[Call] = set()
@@ -114,6 +113,11 @@ class Embedder:
     def price(self) -> Price | None:
         """None where it costs nothing or the price is unknown."""
         return self.batches.price if self.batches else self._provider.price
+
+    @property
+    def runs_on(self) -> str:
+        """The device of a model that runs in this process, such as `cpu`; "" for a server's."""
+        return str(getattr(self._provider, "runs_on", ""))
 
     @property
     def exact_tokens(self) -> bool:
@@ -308,7 +312,7 @@ class Embedder:
         if not texts:
             return Embedded(np.zeros((0, self.dimensions), np.float32), np.zeros(0, np.int32))
         dimensions = self._contacted()
-        kept = on_batch is not None or (self._recalls and not manner.query)
+        kept = on_batch is not None or (self._recall.keeps and not manner.query)
         guarded = self._guarded and (manner.guarded or kept)
         manner = replace(manner, guarded=guarded)
         call = Call(len(texts), dimensions, self._normalize, self.stats, manner)

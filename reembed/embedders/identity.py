@@ -32,7 +32,7 @@ LABELS = frozenset({"provider", "name", "base_url", "query_prefix", "dimensions"
 """Settings that say who answers, not what becomes of a document. The probes show those that do."""
 LABEL_OPTIONS = frozenset(
     {"encoding_format", "tokenizer", "auth", "headers", "headers_env", "query", "query_extra_body",
-     "batch_api", "batch_poll_seconds"}
+     "batch_api", "batch_poll_seconds", "device", "cache_dir", "offline"}
 )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ PROVIDERS = (
     ProviderEntry(
         "sentence-transformers", f"{_PROVIDERS}.sentence_transformers", "sentence-transformers"
     ),
+    ProviderEntry("fastembed", f"{_PROVIDERS}.fastembed", "fastembed"),
     ProviderEntry("chroma", f"{_PROVIDERS}.chroma"),
     ProviderEntry("python", f"{_PROVIDERS}.python"),
 )

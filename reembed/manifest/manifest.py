@@ -228,6 +228,9 @@ class Manifest(Section):
                  if (command := getattr(self.swap, hook))]  # fmt: skip
         found += [f"python: {model.name}" for model in (self.model, self.source.model)
                   if model and model.provider == "python"]  # fmt: skip
+        found += [f"the code that comes with {model.name}"
+                  for model in (self.model, self.source.model)
+                  if model and model.options.get("trust_remote_code")]  # fmt: skip
         return found
 
 

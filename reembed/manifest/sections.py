@@ -73,7 +73,7 @@ class Model(Section):
     """What makes a vector."""
 
     provider: Provider
-    """openai, ollama, onnx, static, sentence-transformers, chroma or python"""
+    """openai, ollama, onnx, static, sentence-transformers, fastembed, chroma or python"""
     name: str = Field(min_length=1)
     """model id, tag, folder, `package:MODULE`, or `module:callable`, by provider"""
     dimensions: Annotated[int, Field(ge=1, le=65_535)] | None = None

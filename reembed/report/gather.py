@@ -56,6 +56,7 @@ class Report:
         source: the collection as the census found it; empty before.
         target: name of the shadow; empty before there is one.
         model: the new model, as manifest keys.
+        runs_on: the device that it ran on when the run began; "" for a server's.
         dimensions: of the new vectors, None before the model was asked.
         exported, loaded, quarantined: records.
         stages: time, records and tokens of each.
@@ -87,6 +88,7 @@ class Report:
     swap: dict[str, Any]
     commands: list[Step]
     manifest: str
+    runs_on: str = ""
     reembed: str = field(default=reembed.__version__)
 
     @property
@@ -150,7 +152,7 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
         verdict=result.verdict, stages=stages(history.read()), quarantine=quarantine,
         timeline=timeline(history.read()), swap=_swap(history),
         commands=result.steps,
-        manifest=copy,
+        manifest=copy, runs_on=str((fingerprint.get("details") or {}).get("runs on", "")),
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def _facts(report: Report) -> str:
                  f"{report.quarantined:,} quarantined" if report.exported else "")  # fmt: skip
     before, after = report.source.get("dimensions"), report.dimensions
     facts.append(f"{before} → {after} dimensions" if before and after else "")
+    facts.append(f"embedded on {plain(report.runs_on)}" if report.runs_on else "")
     seconds = sum(stage.seconds for stage in report.stages)
     facts.append(human_seconds(seconds) if seconds else "")
     return " · ".join(fact for fact in facts if fact)

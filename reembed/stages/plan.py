@@ -62,6 +62,7 @@ class Plan:
         example: the beginning of one text that would be embedded.
         losses: collections of a run that was begun which lack all, or more than half, of the
             records that it knows of them.
+        runs_on: the device of a model that runs in this process; "" for a server's.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Plan:
     warnings: list[Problem] = field(default_factory=list)
     blockers: list[Problem] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    runs_on: str = ""
 
     @property
     def ok(self) -> bool:
@@ -187,7 +189,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
         manifest.name, source, manifest.target_url, target, dimensions,
         manifest.target.metric or source.metric, records, estimate, spending.budget(), swap,
         manifest.executes(), mem0.changed_config, recorded.to_dict() if recorded else None,
-        sampled.found.example, warnings, blockers,
+        sampled.found.example, warnings, blockers, runs_on=embedder.runs_on,
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ class Route:
             raise MissingExtraError(
                 f"{self.where}: {self.shown_proxy} is a SOCKS proxy, which needs the package "
                 "socksio",
-                "pip install socksio, or name this server's host in NO_PROXY.",
+                "pip install 'reembed-pipeline[socks]', or name this server's host in NO_PROXY.",
             ) from None
         except Exception as error:  # ValueError and InvalidURL, as far as is known
             raise ProviderRefusedError(

@@ -46,6 +46,7 @@ class OnnxProvider:
     cls), `threads` (of one request; default: onnxruntime's), `batch_items`."""
 
     queries_alike = True
+    runs_on = "cpu"
 
     def __init__(self, model: Model, base_dir: Path) -> None:
         options = Options(model)
@@ -161,7 +162,8 @@ class OnnxProvider:
 
     def version(self) -> ModelVersion:
         return ModelVersion(
-            sha256(self._path, self._tokenizer_path), {"onnxruntime": onnxruntime.__version__}
+            sha256(self._path, self._tokenizer_path),
+            {"onnxruntime": onnxruntime.__version__, "runs on": self.runs_on},
         )
 
     def warnings(self) -> list[str]:

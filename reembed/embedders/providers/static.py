@@ -38,6 +38,7 @@ class StaticProvider:
     """See the module. `options`: `tensor` (the name of the matrix, where a file holds several)."""
 
     queries_alike = True
+    runs_on = "cpu"
 
     def __init__(self, model: Model, base_dir: Path) -> None:
         options = Options(model)

@@ -39,7 +39,7 @@ class Recall:
     """
 
     def __init__(self, send: Send, *, keeps: bool, alike: bool) -> None:
-        self._send, self._keeps, self._alike = send, keeps, alike
+        self._send, self.keeps, self._alike = send, keeps, alike
         self._documents: dict[Key, Known] = {}
         self._queries: dict[Key, Known] = {}  # no control sentence went with them
         self._left = MOST_BYTES
@@ -66,7 +66,7 @@ class Recall:
     def _embed(
         self, texts: Sequence[str], prefix: str, manner: Manner, on_batch: OnBatch | None
     ) -> Embedded:
-        if not (self._keeps and texts):
+        if not (self.keeps and texts):
             return self._send(texts, prefix, manner, on_batch)
         known = self._find(texts, prefix, manner, take=on_batch is not None)
         rest = [row for row in range(len(texts)) if row not in known]

@@ -118,7 +118,8 @@ def _key_figures(report: Report) -> list[Child]:
         ("records", show(report.exported),
          f"{report.loaded:,} loaded, {report.quarantined:,} quarantined"),
         ("old model", str(old.get("name", "not recorded")), str(old.get("provider", ""))),
-        ("new model", str(report.model.get("name")), str(report.model.get("provider", ""))),
+        ("new model", str(report.model.get("name")), str(report.model.get("provider", ""))
+         + (f" on {report.runs_on}" if report.runs_on else "")),
         ("dimensions", f"{show(before)} → {show(after)}", str(report.source.get("metric", ""))),
     ]  # fmt: skip
     if seconds:

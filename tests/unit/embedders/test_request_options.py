@@ -249,7 +249,8 @@ def test_the_documented_providers_are_all_there() -> None:
 def test_a_documented_manifest_loads(name: str, tmp_path: Path) -> None:
     source = {"url": "chroma:./db", "collection": "docs"}
     manifest = Manifest.parse({"name": "m", "source": source} | DOCUMENTED[name], tmp_path)
-    assert manifest.model.provider in ("openai", "ollama", "chroma")
+    own = ("sentence-transformers", "fastembed")
+    assert manifest.model.provider in ("openai", "ollama", "chroma", *own)
 
 
 @pytest.mark.parametrize(
