@@ -17,7 +17,8 @@ import numpy as np
 
 from reembed.embedders.batches import Batches
 from reembed.embedders.families import prefix_warning
-from reembed.embedders.fingerprint import PROBES, Fingerprint, compare
+from reembed.embedders.fingerprint import Fingerprint, compare
+from reembed.embedders.probes import probe_vectors
 from reembed.embedders.provider import Counts, Limits, Price, Provider
 from reembed.embedders.sending.batching import Piece, Queue, pack
 from reembed.embedders.sending.call import Call, Embedded, OnBatch
@@ -235,26 +236,18 @@ class Embedder:
         self._guarded = self._provider.limits.anonymous
         self._sender.control = None  # it comes with the probes, so both are of one model
         self._recall.forget()
-        texts = [text for _, text in PROBES]
-        vectors = [self._probes(texts, query=False), self._probes(texts[:1], query=True)]
+        most = self._sizes.probed_at(self.limits.max_tokens)
+        shorten = partial(self._fitter().shortened, limit=most)
+        vectors = probe_vectors(self._embed, shorten, self.model, self._where)
         version = self._provider.version()
         return Fingerprint(
             settings=self.model.settings(),
             settings_sha256=self.model.settings_sha256(),
             dimensions=dimensions,
-            vectors=np.concatenate(vectors),
+            vectors=vectors,
             digest=version.digest,
             details=version.details,
         )
-
-    def _probes(self, texts: Sequence[str], query: bool) -> Vectors:
-        prefix = self.model.query_prefix if query else self.model.document_prefix
-        fitter = self._fitter()  # a model of few tokens gets the beginning of a long probe
-        texts = [fitter.shortened(text, prefix) for text in texts]
-        embedded = self._embed(texts, prefix, Manner(query=query, guarded=not query))
-        for rejection in embedded.rejected.values():
-            raise ProviderRefusedError(f"{self._where} refuses a probe text: {rejection.detail}")
-        return embedded.vectors
 
     def verify_fingerprint(self, old: Fingerprint) -> list[str]:
         """What changed without moving a vector, such as the server's version; usually nothing.
@@ -316,7 +309,8 @@ class Embedder:
         guarded = self._guarded and (manner.guarded or kept)
         manner = replace(manner, guarded=guarded)
         call = Call(len(texts), dimensions, self._normalize, self.stats, manner)
-        pieces = self._fitter().pieces(texts, prefix, call.reject)
+        fitter = self._fitter()
+        pieces = (fitter.pieces if manner.fitted else fitter.whole)(texts, prefix, call.reject)
         if manner.capped and on_batch is None:
             self._account.require(sum(piece.tokens for piece in pieces))
         limits = self.limits

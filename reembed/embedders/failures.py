@@ -40,6 +40,7 @@ _QUOTA = _words(
     r"insufficient[_ ](credit|balance|funds)", r"(not enough|out of|no( more)?) (credit|balance)",
     r"(credit|balance|funds)s? (is|are|has been|have been)? ?(too low|exhausted|insufficient"
     r"|used up|depleted)", r"servicequotaexceeded", r"spend(ing)? (limit|cap)",
+    r"(exceeded|exhausted|used up|run out of|depleted)[^.]{0,40}(credits?|balance|funds)\b",
 )  # fmt: skip
 """What says so whatever else is said."""
 _PERHAPS_QUOTA = _words(

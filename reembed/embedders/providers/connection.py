@@ -195,7 +195,8 @@ class Route:
                 "Check model.base_url, and the key and headers that go with it.",
             )
         if names & _BROKEN:
-            return TransientError(f"the connection broke or timed out ({words})")
+            slow = any("Timeout" in name for name in names)
+            return TransientError(f"the connection {'timed out' if slow else 'broke'} ({words})")
         return TransientError(words, unknown="OpenAIError" not in names)
 
     def _moved(self, moved: MovedError) -> ProviderRefusedError:

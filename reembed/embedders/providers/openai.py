@@ -35,7 +35,13 @@ from reembed.embedders.providers.connection import Route, checked_key
 from reembed.embedders.providers.endpoint import Endpoint
 from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
-from reembed.embedders.providers.openai_answers import UNREADABLE, counted, text_of, vector_of
+from reembed.embedders.providers.openai_answers import (
+    UNREADABLE,
+    counted,
+    places_of,
+    text_of,
+    vector_of,
+)
 from reembed.embedders.providers.openai_batches import TRANSFER_SECONDS, OpenAIBatches
 from reembed.embedders.providers.request_options import take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
@@ -228,7 +234,7 @@ class OpenAIProvider:
             sent = self._shape.parameters()
             try:
                 answer = self._post(texts, sent | self._added.body(query=query))
-            except (RejectedInputError, TransientError) as error:
+            except (RejectedInputError, TransientError, ProviderRefusedError) as error:
                 if not self._shape.leave_out(sent, error):
                     raise
             else:
@@ -277,9 +283,7 @@ class OpenAIProvider:
             if isinstance(data, dict) and data.get("error") and not data.get("data"):
                 raise self._said(wire.status_in(data), body, headers)
             entries = data["data"]
-            indices = [entry.get("index", row) for row, entry in enumerate(entries)]
-            if sorted(indices) != list(range(len(entries))):
-                raise BadAnswer("its indices are not those of the texts")
+            indices = places_of(entries)
             rows = [vector_of(entry["embedding"]) for entry in entries]
         except UNREADABLE:
             start = redact(body, 80)

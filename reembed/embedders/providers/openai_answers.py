@@ -32,6 +32,32 @@ def text_of(response: Any) -> str:
         return ""
 
 
+def places_of(entries: list[dict[str, Any]]) -> list[int]:
+    """For each entry the row that it is for, by its `index`, a number or its digits; where none has
+    one, or they count from 1 in their order, in their order.
+
+    Raises:
+        BadAnswer: they are not those of so many texts.
+    """
+    rows = list(range(len(entries)))
+    told = [entry.get("index") for entry in entries]
+    if all(one is None for one in told):
+        return rows
+    found = [_number(one) for one in told]
+    if found == [row + 1 for row in rows]:
+        return rows
+    if sorted(found) != rows:
+        raise BadAnswer("its indices are not those of the texts")
+    return found
+
+
+def _number(index: Any) -> int:
+    """What an index says; -1 for what is none."""
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        return int(index[:9])
+    return index if type(index) is int else -1
+
+
 def vector_of(embedding: Any) -> Vectors:
     """One vector, from base64 of little-endian float32 or from a list of numbers.
 
@@ -41,6 +67,8 @@ def vector_of(embedding: Any) -> Vectors:
     if not isinstance(embedding, str):
         with np.errstate(over="ignore"):  # what is too large is infinite, and found to be
             vector: Vectors = np.asarray(embedding, np.float32)
+        if vector.ndim == 2 and len(vector) == 1:  # llama.cpp's own form
+            vector = vector[0]
         if vector.ndim != 1:
             raise TypeError
         return vector

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from reembed.embedders.provider import RejectedInputError, TransientError
 from reembed.embedders.sending.retry import BadAnswer
+from reembed.errors import ProviderRefusedError
 
 FORMATS = ("base64", "float", "none")
 """Of `encoding_format`: the quickest first, and last without the parameter."""
@@ -74,7 +75,9 @@ class RequestShape:
             doubtful = not self._answered and (
                 isinstance(error, TransientError) or _names(words, _NAMES_SOME)
             )
-            refusal = isinstance(error, RejectedInputError | TransientError)
+            refusal = isinstance(error, RejectedInputError | TransientError) or (
+                isinstance(error, ProviderRefusedError) and named and not self._answered
+            )
             if refusal and (named or doubtful) and self.encoding_format != FORMATS[-1]:
                 self.encoding_format = FORMATS[FORMATS.index(self.encoding_format) + 1]
                 return True
@@ -87,7 +90,7 @@ class RequestShape:
 
 def _odd(error: TransientError) -> bool:
     """Whether a failure may come from a parameter: no answer that can be read, or a plain 500."""
-    return error.unknown or isinstance(error, BadAnswer) or str(error).startswith("500")
+    return error.unknown or isinstance(error, BadAnswer) or str(error).startswith(("500", "501"))
 
 
 def _names(words: str, parts: tuple[str, ...]) -> bool:

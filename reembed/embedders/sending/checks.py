@@ -27,7 +27,9 @@ def check_answer(texts: Sequence[str], answer: Answer, dimensions: int | None) -
         count = len(vectors) if vectors.ndim else 0
         raise BadAnswer(f"{count} vectors came back for {len(texts)} texts")
     if dimensions is not None and vectors.shape[1] != dimensions:
-        raise BadAnswer(f"vectors of {vectors.shape[1]} dimensions came back, not {dimensions}")
+        raise BadAnswer(
+            f"vectors of {vectors.shape[1]} dimensions came back, not {dimensions}", another=True
+        )
     if not vectors.shape[1]:
         raise BadAnswer("vectors of no dimension came back")
     bad = np.flatnonzero(bad_rows(vectors))

@@ -81,9 +81,17 @@ class Fitter:
                 pieces += self._too_long(whole, limit, reject)
         return pieces
 
-    def shortened(self, text: str, prefix: str) -> str:
-        """As much of `text` as the model takes after `prefix`."""
-        limit = self._limits.max_tokens
+    def whole(self, texts: Sequence[str], prefix: str, reject: Reject) -> list[Piece]:
+        """As `pieces`, each text as it is, to be judged by nobody."""
+        counts = self._provider.count_tokens([prefix + text for text in texts]).tolist()
+        return [
+            Piece(index, prefix, text, counts[index], cut=True)
+            for index, text in enumerate(texts)
+            if _usable(index, text, reject)
+        ]
+
+    def shortened(self, text: str, prefix: str, limit: int | None) -> str:
+        """As much of `text` as `limit` tokens hold after `prefix`."""
         return text if limit is None else beginning(text, limit, self._counter(prefix))
 
     def _counter(self, prefix: str) -> Callable[[str], int]:
@@ -92,16 +100,17 @@ class Fitter:
     def is_over(self, text: str, tokens: int) -> bool:
         """Whether a text of so many tokens, prefix included, is too long for certain."""
         limit = self._limits.max_tokens
-        return limit is not None and tokens > limit and not self._may_fit(text, limit)
+        return limit is not None and tokens > limit and not self._may_fit(text, tokens, limit)
 
-    def _may_fit(self, text: str, limit: int) -> bool:
+    def _may_fit(self, text: str, tokens: int, limit: int) -> bool:
         """Whether only an estimate says that a text is too long, and the provider will judge."""
-        return self._judged and least_tokens([text]) <= limit
+        surely = self._sizes.surely_long(tokens)
+        return self._judged and not surely and least_tokens([text]) <= limit
 
     def _too_long(self, whole: Piece, limit: int, reject: Reject) -> list[Piece]:
         """A text above `limit` by `on_too_long`; as it is where only an estimate says so and the
         provider's refusal, or its own count, will tell the truth."""
-        if self._may_fit(whole.text, limit):
+        if self._may_fit(whole.text, whole.tokens, limit):
             # The provider's own counts of other texts tell by how much our estimate is above.
             return [replace(whole, alone=self._sizes.likely(whole.tokens) > FITS * limit)]
         count = self._counter(whole.prefix)

@@ -16,6 +16,7 @@ class Manner:
         attempts: fewer tries than the policy allows, where something may be wrong with what is
             sent; one that is only told to come slower, or that nobody hears, is no less patient.
         strict: `attempts` holds for that one, too.
+        fitted: False to send texts as they are, whatever is known of the model's limit.
         checked: False to take an answer that cuts texts or gives some the same vector.
     """
 
@@ -24,6 +25,7 @@ class Manner:
     guarded: bool = False
     attempts: int | None = None
     strict: bool = False
+    fitted: bool = True
     checked: bool = True
 
 

@@ -14,7 +14,7 @@ from reembed.embedders.options import Options
 from reembed.embedders.provider import TransientError
 from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
 from reembed.embedders.sending.throttle import Cancelled
-from reembed.errors import BadVectorsError, UnreachableError
+from reembed.errors import BadVectorsError, ModelChangedError, UnreachableError
 
 T = TypeVar("T")
 
@@ -57,12 +57,17 @@ class BadAnswer(TransientError):
     Attributes:
         rows: the texts whose vectors are bad, while the others are good; None: all are suspect.
         equal: all are suspect because all are the same.
+        another: they have other dimensions than the model's.
     """
 
-    def __init__(self, message: str, rows: list[int] | None = None, equal: bool = False) -> None:
+    def __init__(
+        self, message: str, rows: list[int] | None = None, equal: bool = False,
+        *, another: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.rows = rows
         self.equal = equal
+        self.another = another
 
 
 class StillFailing(Exception):
@@ -76,8 +81,11 @@ class StillFailing(Exception):
         super().__init__(str(error))
         self.error = error
 
-    def as_error(self, where: str) -> UnreachableError:
+    def as_error(self, where: str) -> UnreachableError | ModelChangedError:
         """What a run ends with, where the provider answers nothing else either."""
+        if isinstance(self.error, BadAnswer) and self.error.another:
+            told = f"{where}: another model answers now: {self.error}"
+            return ModelChangedError(told, BRING_BACK)
         if isinstance(self.error, BadAnswer):
             return BadVectorsError(f"{where}: {self.error}", RESUME)
         wait = self.error.retry_after
@@ -85,6 +93,10 @@ class StillFailing(Exception):
         return UnreachableError(f"{where} keeps failing: {self.error}{asked}", RESUME)
 
 
+BRING_BACK = (
+    "Vectors of two models must not mix: bring the old model back and run the same command again, "
+    "or start a new run (another manifest name)."
+)
 RESUME = "Run the same command again: what is finished is kept."
 BAD_ANSWER_ATTEMPTS = 4
 """A model that gives NaN for a text gives it again: fewer tries than for a busy server."""

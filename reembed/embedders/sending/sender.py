@@ -31,6 +31,7 @@ from reembed.embedders.sending.checks import (
 from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
 from reembed.embedders.sending.outcome import Rejection, Stats
 from reembed.embedders.sending.retry import (
+    BRING_BACK,
     RESUME,
     BadAnswer,
     RetryPolicy,
@@ -121,6 +122,7 @@ class Sender:
         self.control: Vectors | None = None
         """The control sentence's vector `(d,)`, by the model whose vectors are wanted."""
         self._control_tokens = 0
+        self._takes_two = False
 
     def contact(self) -> int:
         """Send one known text and learn the dimension. Raises as `Embedder.check_reachable`."""
@@ -175,14 +177,17 @@ class Sender:
             ModelChangedError: that is so.
             RejectedInputError: the server cut a text, as its count says.
         """
-        texts = [piece.text for piece in batch]
-        tokens = sum(piece.tokens for piece in batch)
         guard = self.guards(call)
-        if guard:
-            texts.append(CONTROL_TEXT)
-            tokens += self._control_tokens
-        manner = replace(call.manner, attempts=attempts)
-        answer = self.request(texts, call.cancelled, tokens, manner)
+        try:
+            answer = self._asked(batch, call, attempts, guard)
+        except (RejectedInputError, StillFailing, ProviderRefusedError, BadRowsError) as error:
+            alone = guard and len(batch) == 1 and not self._takes_two
+            if not alone or isinstance(error, QuotaError | ModelChangedError):
+                raise
+            answer = self._asked(batch, call, attempts, False)  # or there is one text too many
+            self._sizes.takes_one()
+            guard = False
+        self._takes_two = self._takes_two or len(answer.vectors) > 1
         if guard:
             counted = answer.tokens - self._control_tokens if answer.tokens else None
             self._hold_against_control(answer.vectors[-1])
@@ -193,6 +198,17 @@ class Sender:
             self._judge_count(answer)
         return answer
 
+    def _asked(
+        self, batch: Sequence[Piece], call: Receiver, attempts: int | None, guard: bool
+    ) -> Answer:
+        texts = [piece.text for piece in batch]
+        tokens = sum(piece.tokens for piece in batch)
+        if guard:
+            texts.append(CONTROL_TEXT)
+            tokens += self._control_tokens
+        manner = replace(call.manner, attempts=attempts)
+        return self.request(texts, call.cancelled, tokens, manner)
+
     def _hold_against_control(self, vector: Vectors) -> None:
         if self.control is None:
             self.control = vector.copy()
@@ -200,8 +216,7 @@ class Sender:
             raise ModelChangedError(
                 f"{self.where}: another model answers now: it gives the control sentence another "
                 "vector than when this command began. Nothing of its answer was kept",
-                "Vectors of two models must not mix: bring the old model back and run the same "
-                "command again, or start a new run (another manifest name).",
+                BRING_BACK,
             )
 
     def _judge_count(self, answer: Answer) -> None:
@@ -279,7 +294,7 @@ class Sender:
                 raise BadRowsError(str(error), error.rows, last[0]) from None
             if error.equal:  # halves would pass, and at last single texts, with a wrong vector each
                 if self._really_equal(texts, last[0].vectors[0], cancelled, manner):
-                    return last[0]
+                    return last[0]  # or raises, if it tells nothing from anything
                 raise BadVectorsError(f"{self.where}: {error}", RESUME) from None
             raise StillFailing(error) from None
         except TransientError as error:
@@ -288,13 +303,21 @@ class Sender:
     def _really_equal(
         self, texts: Sequence[str], vector: Vectors, cancelled: threading.Event, manner: Manner
     ) -> bool:
-        """Whether a model that tells texts apart gives `vector` for these, each sent alone."""
+        """Whether a model that tells texts apart gives `vector` for these, each sent alone. Raises
+        ProviderRefusedError if it gives it for a text of another kind too."""
 
         def alone(text: str) -> bool:
             answer = self.request([text], cancelled, manner=Manner(query=manner.query))
             return bool(np.allclose(answer.vectors[0], vector, rtol=1e-3, atol=1e-3))
 
-        return alone(texts[0]) and alone(texts[-1]) and not alone(CONTROL_TEXT)
+        if not (alone(texts[0]) and alone(texts[-1])):
+            return False
+        if alone(CONTROL_TEXT):
+            raise ProviderRefusedError(
+                f"{self.where} gives the same vector for every text, a plain sentence too",
+                "What answers there is no embedding model: check model.name and model.base_url.",
+            )
+        return True
 
 
 class BadRowsError(BadVectorsError):

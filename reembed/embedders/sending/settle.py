@@ -31,7 +31,13 @@ from reembed.embedders.sending.sender import (
 from reembed.embedders.sending.shorten import Shortener
 from reembed.embedders.sending.sizes import Sizes
 from reembed.embedders.sending.throttle import TICK, Cancelled
-from reembed.errors import BadVectorsError, ProviderRefusedError, QuotaError, UnreachableError
+from reembed.errors import (
+    BadVectorsError,
+    ModelChangedError,
+    ProviderRefusedError,
+    QuotaError,
+    UnreachableError,
+)
 
 HURRIED = 2
 """Tries of a batch before a plain sentence shows whether the provider or the batch is to blame."""
@@ -125,9 +131,13 @@ class Settler:
         self, batch: Sequence[Piece], queue: Queue, call: Receiver, doubt: Doubt = Doubt.NONE
     ) -> bool:
         """Deliver, reject or put back every piece. True if all were delivered at once."""
-        if doubt is Doubt.SPLIT and len(batch) > self._sender.limits().batch_items:
-            queue.put_back(batch)  # its other half has taught how many are taken
-            return False
+        if doubt is Doubt.SPLIT:  # its other half may have taught something
+            batch = self._without_long(batch, queue, call)
+            if not batch:
+                return True
+            if len(batch) > self._sender.limits().batch_items:
+                queue.put_back(batch)
+                return False
         try:
             answer = self._sender.ask(batch, call, self._patience(batch, doubt))
         except BadRowsError as error:
@@ -140,6 +150,24 @@ class Settler:
         self._sizes.passed(batch)
         call.deliver(batch, answer.vectors)
         return True
+
+    def _without_long(
+        self, batch: Sequence[Piece], queue: Queue, call: Receiver
+    ) -> Sequence[Piece]:
+        """The batch without texts that are known by now to be too long; what they are cut into
+        waits again."""
+        limit = self._sender.limits().max_tokens
+        if limit is None or not any(self._sizes.surely_long(piece.tokens) for piece in batch):
+            return batch
+        kept = []
+        for piece in batch:
+            parts = self._shortener.cut(piece, limit)
+            if parts is None:
+                kept.append(piece)
+            else:
+                call.split(piece, len(parts))
+                queue.put_back(parts)
+        return kept
 
     @staticmethod
     def _patience(batch: Sequence[Piece], doubt: Doubt) -> int | None:
@@ -171,7 +199,22 @@ class Settler:
             down = self._sender.works(call.cancelled)
             if down is not None:
                 return self._wait(batch, error, down, queue, call)
+            passing = isinstance(error, StillFailing) and not _SLOW.search(str(error))
+            if passing and self._once_more(batch, call):
+                return False
         return self._halve(batch, error, queue, call)
+
+    def _once_more(self, batch: Sequence[Piece], call: Receiver) -> bool:
+        """Whether a batch that failed is taken now: then it was chance."""
+        try:
+            answer = self._sender.ask(batch, call, 1)
+        except (QuotaError, ModelChangedError):
+            raise
+        except (RejectedInputError, StillFailing, ProviderRefusedError, BadRowsError):
+            return False
+        self._sizes.passed(batch)
+        call.deliver(batch, answer.vectors)
+        return True
 
     def _is_too_large(self, batch: Sequence[Piece], error: Failure) -> bool:
         """Whether a refusal says so, or a limit is being searched for and this is above it."""
@@ -233,14 +276,7 @@ class Settler:
         if not isinstance(error, RejectedInputError):
             if isinstance(error, StillFailing) and error.error.rate_limited:
                 raise error.as_error(self._sender.where)  # too fast is never what a text is
-            try:
-                answer = self._sender.ask([piece], call, 1)
-            except QuotaError:
-                raise
-            except (RejectedInputError, StillFailing, ProviderRefusedError, BadRowsError):
-                pass
-            else:
-                call.deliver([piece], answer.vectors)
+            if self._once_more([piece], call):
                 return False
         words = str(error)
         if piece.tokens > MAY_BE_LONG and self._on_too_long != "fail" and not POLICY.search(words):

@@ -30,6 +30,10 @@ SURELY = 1.3
 """Times a limit from which a text is longer than it, by an estimate scaled to the provider's
 counts."""
 
+SURE = 3
+"""Texts that are refused whole and taken shorter, while all that are taken whole are shorter than
+they: then their length is why, though nobody says so."""
+
 
 class Shortener:
     """See the module."""
@@ -47,6 +51,9 @@ class Shortener:
         self._on_too_long = on_too_long
         self._fits = 0
         """Tokens of ours that a text was cut to and taken with."""
+        self._pieces_refused: list[int] = []
+        self._refused: list[int] = []
+        """Tokens of ours of the texts that were taken shorter."""
 
     def too_long(self, piece: Piece, error: Exception, call: Receiver) -> None:
         """The provider calls a piece too long."""
@@ -61,18 +68,48 @@ class Shortener:
         budget = limit or self._sender.limits().max_tokens
         if told and told.limit and told.unit == "bytes":
             budget = int(piece.tokens * told.limit / max(1, len(piece.text.encode())))
-        if not self._try_shorter(piece, budget, call):
+        if self._try_shorter(piece, budget, call):
+            self._learn(piece, sure=1)
+        else:
             detail = f"{error}; no shorter piece of it was taken"
             call.reject(piece, Rejection("too_long", detail))
         return None
+
+    def _learn(self, piece: Piece, sure: int) -> None:
+        """A piece was refused whole and taken shorter: the limit lies between, if `sure` texts say
+        so and none speaks against it."""
+        if piece.cut:
+            self._lower(piece)
+            return
+        self._refused.append(piece.tokens)
+        least, taken = min(self._refused), max(self._fits, self._sizes.longest_taken)
+        if len(self._refused) < sure or taken >= least:
+            return
+        if self._sender.limits().max_tokens is None:
+            most = self._sizes.as_counted(taken)
+            self._sizes.learn_text(most, cuts=False, refused=least)
+        elif self._sizes.refused is not None and least < self._sizes.refused:
+            self._sizes.learn_text(None, cuts=False, refused=least)
+
+    def _lower(self, piece: Piece) -> None:
+        """A piece that was cut to a limit learnt here was refused, too: texts differ in how many
+        tokens our estimate gives them, so after the second one the limit is lower."""
+        if self._sizes.refused is None:
+            return
+        self._pieces_refused.append(piece.tokens)
+        if len(self._pieces_refused) > 1:
+            most = int(SHORTER * min(self._pieces_refused))
+            self._sizes.learn_text(self._sizes.as_counted(most), cuts=False)
+            self._pieces_refused.clear()
 
     def cut(self, piece: Piece, limit: int) -> list[Piece] | None:
         """What to send of a piece that is surely longer than a limit that was learnt since it was
         fitted; None to let the provider judge it whole."""
         if piece.cut or self._on_too_long == "fail":
             return None
-        surely = piece.tokens > limit and (
-            self._provider.exact_tokens or self._sizes.likely(piece.tokens) > SURELY * limit
+        surely = self._sizes.surely_long(piece.tokens) or (
+            piece.tokens > limit
+            and (self._provider.exact_tokens or self._sizes.likely(piece.tokens) > SURELY * limit)
         )
         count = self._counter(piece)
         if not surely or count("") >= limit:
@@ -89,7 +126,9 @@ class Shortener:
 
     def maybe_too_long(self, piece: Piece, words: str, call: Receiver) -> None:
         """The provider refuses a piece and does not say why: its length may be it."""
-        if not self._try_shorter(piece, self._sender.limits().max_tokens, call):
+        if self._try_shorter(piece, self._sender.limits().max_tokens, call):
+            self._learn(piece, sure=SURE)
+        else:
             call.reject(piece, Rejection("refused", words))
 
     def _try_shorter(self, piece: Piece, budget: int | None, call: Receiver) -> bool:

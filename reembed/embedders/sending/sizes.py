@@ -104,10 +104,15 @@ class Sizes:
         """Tokens that one text may have, as the server counts or cuts."""
         self.cuts: bool | None = kept.get("cuts")
         """Whether it cuts a longer text in silence; None where that is not known."""
+        self.refused: int | None = kept.get("refused")
+        """Tokens by estimate from which a text was refused whenever it was tried, if it was."""
         self.whole: int = kept.get("whole", 0)
         """Tokens by estimate that a text may have and is known to be taken whole."""
+        self._probed: int | None = kept.get("probed")
         self.trusts_count = False
         """Whether the count in the provider's answers is one of tokens."""
+        self.longest_taken = 0
+        """Tokens by estimate of the longest text that was taken whole."""
         self._ratio = 0.0
         self._largest = 0
 
@@ -130,6 +135,8 @@ class Sizes:
     def passed(self, batch: Sequence[Piece]) -> None:
         with self._lock:
             self._largest = max(self._largest, len(batch))
+            taken = (piece.tokens for piece in batch if not piece.cut)
+            self.longest_taken = max(self.longest_taken, max(taken, default=0))
             for measure, size in _sizes(batch).items():
                 self._bounds[measure].succeed(size)
 
@@ -167,6 +174,13 @@ class Sizes:
             f"sent at most from now on{advice}"
         )
 
+    def takes_one(self) -> None:
+        """A text was taken alone that was refused beside another one: one goes at a time."""
+        with self._lock:
+            bounds = self._bounds["items"]
+            bounds.good, bounds.bad, bounds.most, bounds.grows = 1, 2, 1, False
+            self._keep(items=vars(bounds))
+
     def _scaled(self, limit: int, size: int, told: Told) -> int | None:
         """A limit in the provider's tokens or bytes as one in ours."""
         if told.requested:
@@ -184,19 +198,43 @@ class Sizes:
         """What the provider will count at most, probably, for `tokens` of ours."""
         return tokens * min(1.0, self._ratio * MARGIN) if self._ratio else tokens
 
-    def learn_text(self, tokens: int | None, *, cuts: bool | None, whole: int = 0) -> None:
+    def as_counted(self, tokens: int) -> int:
+        """About what the provider counts for `tokens` of ours."""
+        return max(1, int(tokens * min(1.0, self._ratio))) if self._ratio else tokens
+
+    def surely_long(self, tokens: int) -> bool:
+        """Whether a text of so many tokens by estimate need not be tried whole."""
+        return self.refused is not None and tokens >= self.refused
+
+    def learn_text(
+        self, tokens: int | None, *, cuts: bool | None, whole: int = 0, refused: int | None = None
+    ) -> None:
         """How long one text may be was told or found.
 
         Args:
             tokens: the limit; None where it was not found.
             cuts: whether longer texts are cut in silence.
             whole: tokens by our estimate that were taken whole.
+            refused: such tokens that were not.
         """
         with self._lock:
             self.text_tokens = tokens or self.text_tokens
             self.cuts = cuts if cuts is not None else self.cuts
             self.whole = max(self.whole, whole)
-            self._keep(text_tokens=self.text_tokens, cuts=self.cuts, whole=self.whole)
+            self.refused = refused or self.refused
+            self._keep(
+                text_tokens=self.text_tokens, cuts=self.cuts, whole=self.whole,
+                refused=self.refused,
+            )  # fmt: skip
+
+    def probed_at(self, limit: int | None) -> int | None:
+        """The tokens that a probe may have: those of the run's first probes. What is learnt later
+        must not make another text of one, or the model would seem to have changed."""
+        with self._lock:
+            if self._probed is None:
+                self._probed = limit or 0
+                self._keep(probed=self._probed)
+            return self._probed or None
 
     def _keep(self, **fields: Any) -> None:
         self._learnt.keep(self._key, **fields)

@@ -35,8 +35,9 @@ class Manner:
     Attributes:
         answer: what it does instead of answering; see `Answer`.
         batch: texts that it takes in a request.
-        extra: requests that its manner costs whoever knows it.
-        quarantined: whether the text POISON is set aside.
+        extra: requests that its manner costs whoever knows it, to embed all texts once.
+        every: one in so many requests fails, which costs whoever knows it the same.
+        quarantined: whether the texts of the numbers `poison` are set aside.
         refused: what the error must say where the run is refused by name.
         again: whether a text may be embedded more than once: an answer that was lost was paid for.
         model, long: what the manifest's model has besides, and how many words a fifth of the texts
@@ -46,7 +47,9 @@ class Manner:
     answer: Answer
     batch: int = 64
     extra: float = 0
+    every: int = 0
     quarantined: bool = False
+    poison: tuple[int, ...] = (POISON,)
     refused: str = ""
     again: bool = False
     behaviour: Behaviour = OPENAI
@@ -171,9 +174,11 @@ MANNERS: dict[str, Manner] = {
     "a minute's tokens": Manner(tokens_above(700), batch=20),
     "four thousand bytes": Manner(bytes_above(4_000), batch=36, extra=3),
     # What passes
-    "overloaded now and then": Manner(every(4, status(529, "Overloaded")), extra=3),
-    "too fast now and then": Manner(every(3, Fault("status", 429, retry_after="0.02")), extra=4),
-    "a gateway in between": Manner(every(5, html(502, "<html>Bad Gateway</html>")), extra=2),
+    "overloaded now and then": Manner(every(4, status(529, "Overloaded")), extra=3, every=4),
+    "too fast now and then": Manner(every(3, Fault("status", 429, retry_after="0.02")), extra=4,
+                                    every=3),
+    "a gateway in between": Manner(every(5, html(502, "<html>Bad Gateway</html>")), extra=2,
+                                   every=5),
     "a slip of a 400": Manner(lambda server, number, texts: status(
         400, "This model's maximum context length is 8192 tokens") if number == 3 else None,
         extra=1),

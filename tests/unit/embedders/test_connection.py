@@ -23,6 +23,7 @@ from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import PreflightError, ProviderRefusedError, ReembedError, UnreachableError
 from reembed.manifest import Model
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
+from tests.support.servers.socks_server import SocksServer
 
 QUICK = RetryPolicy(attempts=2, wait=0.005, longest_wait=0.02, total=5.0)
 KEY = "k-9f8e7d6c5b4a39281706"
@@ -171,6 +172,43 @@ def test_a_socks_proxy_works_or_names_the_package(
     monkeypatch.setitem(sys.modules, "socksio", None)
     error = refused(provider, "http://embeddings.example")
     assert "socksio" in error.message and error.kind == "missing-extra"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_a_socks_proxy_is_gone_through(
+    provider: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SocksServer() as proxy, EmbeddingServer(OLLAMA) as server:
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}://{proxy.address}")
+        with opened(provider, server.url) as embedder:
+            embedder.check_reachable()
+        assert set(proxy.asked) == {f"127.0.0.1:{server.port}"}
+        proxy.asked.clear()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with opened(provider, server.url) as embedder:
+            embedder.check_reachable()
+        assert not proxy.asked
+
+
+# The client leaves the socket to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_socks_proxy_that_refuses_is_told_as_the_proxy(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SocksServer("me", "pa55-w0rd-of-the-proxy") as proxy, EmbeddingServer(OLLAMA) as server:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://me:pa55-w0rd-of-the-proxy@{proxy.address}")
+        with opened(provider, server.url) as embedder:
+            embedder.check_reachable()
+        proxy.refuses = True
+        error = refused(provider, server.url)
+        assert "the proxy" in error.message and "ALL_PROXY" in error.message
+        proxy.refuses = False
+        monkeypatch.setenv("ALL_PROXY", f"socks5://me:not-the-password-55@{proxy.address}")
+        error = refused(provider, server.url)
+        assert "the proxy" in error.message and "ALL_PROXY" in error.message
+        assert "not-the-password-55" not in f"{error.message} {error.hint}"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

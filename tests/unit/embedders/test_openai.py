@@ -19,6 +19,7 @@ from reembed.errors import (
     BadVectorsError,
     ManifestError,
     ModelChangedError,
+    PreflightError,
     ProviderRefusedError,
     ReembedError,
     UnreachableError,
@@ -218,7 +219,7 @@ STAYING = [
     (Fault("reset"), UnreachableError, "connection broke"),
     (Fault("truncated"), UnreachableError, "no list of embeddings"),
     (Fault("html"), UnreachableError, "<html>"),
-    (Fault("wrong_dimension"), BadVectorsError, "255 dimensions"),
+    (Fault("wrong_dimension"), ModelChangedError, "255 dimensions"),
     (Fault("too_few"), BadVectorsError, "vectors came back for"),
     (Fault("nan", row=None), BadVectorsError, "NaN"),
     (Fault("zero", row=None), BadVectorsError, "only zeros"),
@@ -245,7 +246,7 @@ def test_a_fault_that_stays_ends_the_call_and_keeps_what_is_paid(serve, fault, k
         pytest.raises(kind, match=says) as caught,
     ):
         model.embed_documents(TEXTS, lambda i, v, t: stored.extend(i))
-    assert caught.value.exit_code == (5 if kind is ProviderRefusedError else 7)
+    assert caught.value.exit_code == (5 if issubclass(kind, PreflightError) else 7)
     assert stored == list(range(40))  # requests 1 and 2, after the first contact
 
 
