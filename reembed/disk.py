@@ -196,10 +196,10 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def make_private_dir(path: Path) -> None:
+def make_private_dir(path: Path, instead: str = STATE) -> None:
     """Create `path` and those of its parents that are missing, for this user alone whatever the
     umask is."""
-    with write_errors(path):
+    with write_errors(path, instead):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
             folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
@@ -234,13 +234,16 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, instead: str = STATE) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` whole and durable, or not at all.
 
     It and the directories made for it are for this user alone.
+
+    Args:
+        instead: see `write_errors`.
     """
-    make_private_dir(path.parent)
-    with write_errors(path):
+    make_private_dir(path.parent, instead)
+    with write_errors(path, instead):
         with _replacing(path, PRIVATE_FILE) as file:
             yield file
         fsync_dir(path.parent)
@@ -263,9 +266,9 @@ def _replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, instead: str = STATE) -> None:
     """Write `data` to `path` whole and durable, or not at all."""
-    with atomic_file(path) as file:
+    with atomic_file(path, instead) as file:
         file.write(data)
 
 

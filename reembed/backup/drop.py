@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from reembed.backup.snapshot import Snapshot
 from reembed.errors import PreflightError
+from reembed.manifest.template import look_up
 from reembed.records import metadata_object
 
 MOST_VALUES = 100_000
@@ -25,7 +26,7 @@ class ValueCounts:
     """Counts records by the values of metadata keys.
 
     Args:
-        keys: of the metadata.
+        keys: of the metadata; `a.b` leads into objects, as in a template.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -42,7 +43,7 @@ class ValueCounts:
         for text in records.column("metadata").to_pylist():
             metadata = metadata_object(text)
             for key, counts in self.counts.items():
-                value = metadata.get(key)
+                value = look_up(metadata, key)
                 if value is not None:
                     name = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
                     counts[name] = counts.get(name, 0) + 1

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reembed.backup.snapshot import MANIFEST, Snapshot, read_snapshot
+from reembed.backup.snapshot import ANOTHER_DISK, MANIFEST, Snapshot, read_snapshot
 from reembed.disk import (
     fsync_dir,
     open_private,
@@ -46,7 +46,6 @@ ABOUT = RunFile(
     "Put it back from a copy of the folder; its keys are format, id, url and collection, as every "
     "manifest.json below has them (folder_id for id).",
 )  # fmt: skip
-ANOTHER_DISK = "give another directory with -o"
 ID = re.compile(r"[0-9]{6,}-[0-9]{8}T[0-9]{6}Z")
 
 
@@ -108,7 +107,7 @@ class Folder:
                 raise damaged(self.path / ABOUT.name, ABOUT, "it is not there")
             there = About(secrets.token_hex(8), url, collection)
             text = json.dumps({"format": FORMAT} | there.__dict__, ensure_ascii=False, indent=1)
-            write_atomic(self.path / ABOUT.name, text.encode())
+            write_atomic(self.path / ABOUT.name, text.encode(), ANOTHER_DISK)
         if there.collection != collection or there.url != url:
             raise PreflightError(
                 f"{self.path}: holds the snapshots of {there.collection!r} of {there.url}, not of "
@@ -122,7 +121,7 @@ class Folder:
 
     def lock(self) -> StateLock:
         """The right to change the folder. Raises LockedError, naming who has it."""
-        return StateLock(self.path / "lock")
+        return StateLock(self.path / "lock", ANOTHER_DISK)
 
     @contextlib.contextmanager
     def reading(self, *, alone: bool = False) -> Iterator[None]:
@@ -265,11 +264,11 @@ class Folder:
         people, and must not keep a backup from being taken."""
         path = self.path / "journal.jsonl"
         try:
-            Journal(path).append(event, **fields)
+            Journal(path, ANOTHER_DISK).append(event, **fields)
         except DamagedError:
             with write_errors(path, ANOTHER_DISK):
                 path.rename(path.with_name(f"journal-damaged-{time.time_ns()}.jsonl"))
-            Journal(path).append(event, **fields)
+            Journal(path, ANOTHER_DISK).append(event, **fields)
 
 
 def remove_tree(path: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reembed.backup.shards import read_shard
-from reembed.backup.snapshot import Alive, ShardFile, Snapshot
+from reembed.backup.snapshot import ANOTHER_DISK, Alive, ShardFile, Snapshot
 from reembed.disk import remove, sqlite_errors
 from reembed.errors import DamagedError
 from reembed.records import SHARD_ROWS, chunked, list_array_to_vectors
@@ -70,9 +70,6 @@ def _in_steps(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 def row_digests(records: pa.RecordBatch | pa.Table) -> list[bytes]:
     """16 bytes for each record, over all but its vector."""
     return [one[:16] for one in records.column("row_sha256").to_pylist()]
-
-
-ANOTHER_DISK = "keep the snapshots on another disk"
 
 
 class Index:

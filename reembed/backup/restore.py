@@ -75,6 +75,12 @@ class Job:
     like: CollectionInfo | None = None
     scratch: Path | None = None
 
+    @property
+    def same_store(self) -> bool:
+        """Whether it goes where it came from, whatever address that has by now."""
+        about = self.folder.about()
+        return self.url in (self.snapshot.url, about.url if about else "")
+
     def records(self) -> Iterator[pa.RecordBatch]:
         """The snapshot's records, as they are to be in the store."""
         for batch in records_of(self.snapshot, self.folder.shards):
@@ -172,7 +178,6 @@ def _spec(job: Job) -> CollectionSpec:
         return CollectionSpec(
             job.name, info.dimensions or _dimensions(job), metric, {}, None, None, function="none"
         )
-    same_store = job.url == job.snapshot.url
     model = None
     if job.snapshot.model is not None:
         with contextlib.suppress(ValidationError):
@@ -180,10 +185,10 @@ def _spec(job: Job) -> CollectionSpec:
     dimensions = info.dimensions or _dimensions(job)
     like = job.like.id if job.like else shape_of(job)
     return CollectionSpec(
-        job.name, dimensions, info.metric, index=info.index if same_store else {},
+        job.name, dimensions, info.metric, index=info.index if job.same_store else {},
         metadata=info.metadata, model=model, like=like,
         function="auto" if model else "none", function_before=info.function,
-        key_indexes=info.key_indexes if same_store else {},
+        key_indexes=info.key_indexes if job.same_store else {},
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,9 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
         with _work(folder, snapshot, wanted, progress.note) as (store, url, live):
             run = _going_on(folder, snapshot, store, url, live)
             name = restored_name(run) if run else _free_name(store, live, snapshot)
-            like = _like(store, url, live, snapshot)
-            job = Job(folder, snapshot, store, url, live, name, like)
+            job = Job(folder, snapshot, store, url, live, name)
+            if job.same_store:  # it takes the shape of the one that has the name now
+                job = replace(job, like=_live_or_none(store, live))
             if run is not None and run.history.last_move == "swap":
                 if not yes:
                     return _result(job, messages=["it is restored and live already"])
@@ -224,11 +225,6 @@ def _live_or_none(store: Store, live: str) -> CollectionInfo | None:
         return None
 
 
-def _like(store: Store, url: str, live: str, snapshot: Snapshot) -> CollectionInfo | None:
-    """The collection whose shape the restored one takes: the one that has the name now."""
-    return _live_or_none(store, live) if url == snapshot.url else None
-
-
 def _free_name(store: Store, live: str, snapshot: Snapshot) -> str:
     """`<live>__restored-<sequence>`, with a number behind it where that is taken."""
     names = set(store.catalog.collections())
@@ -258,8 +254,10 @@ def _moved(
 def _result(job: Job, **fields: Any) -> Restored:
     ids = list(without_vector(job)) if fields.get("compared") else []
     info = _live_or_none(job.store, job.live) if fields.get("moved") else None
+    told = [] if job.snapshot.good else [f"this snapshot was refused: {job.snapshot.reason}"]
     given: dict[str, Any] = {
-        "action": "restore", "snapshot": job.snapshot.id, "live": job.live, "url": job.url,
+        "messages": told, "action": "restore", "snapshot": job.snapshot.id, "live": job.live,
+        "url": job.url,
         "collection": info.name if info else job.name, "not_restored": len(ids),
         "not_restored_ids": ids[:SHOWN],
     }  # fmt: skip

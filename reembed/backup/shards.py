@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.backup.snapshot import ShardFile, Snapshot
+from reembed.backup.snapshot import ANOTHER_DISK, ShardFile, Snapshot
 from reembed.disk import write_atomic
 from reembed.errors import DamagedError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS
@@ -67,7 +67,7 @@ def write_shard(folder: Path, table: pa.Table) -> ShardFile:
     pq.write_table(table.combine_chunks(), out, **encoding(table.schema))
     content = out.getvalue()
     shard = ShardFile(hashlib.sha256(content).hexdigest(), table.num_rows, 0, content.size)
-    write_atomic(folder / shard.name, content)
+    write_atomic(folder / shard.name, content, ANOTHER_DISK)
     return shard
 
 

@@ -28,6 +28,7 @@ from reembed.run.files import RunFile, damaged, read
 from reembed.stores.values import CollectionInfo
 
 FORMAT = 1
+ANOTHER_DISK = "keep the snapshots on another disk (`-o`)"
 MANIFEST = RunFile(
     "manifest.json", "the manifest of a snapshot",
     "It was changed after it was written, or the disk fails: use another snapshot "
@@ -191,13 +192,13 @@ class Snapshot:
         """
         removed = _removed_file(alive)
         if removed:
-            write_atomic(self.path / REMOVED.name, removed)
+            write_atomic(self.path / REMOVED.name, removed, ANOTHER_DISK)
         data = asdict(self) | {"format": FORMAT}
         del data["path"], data["sha256"]
         data["removed_sha256"] = hashlib.sha256(removed).hexdigest() if removed else ""
         data["sha256"] = _own_hash(data)
         text = json.dumps(data, ensure_ascii=False, indent=1)
-        write_atomic(self.path / MANIFEST.name, text.encode())
+        write_atomic(self.path / MANIFEST.name, text.encode(), ANOTHER_DISK)
         return read_snapshot(self.path)  # type: ignore[return-value]
 
     def alive(self) -> list[Alive]:

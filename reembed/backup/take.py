@@ -15,7 +15,7 @@ from reembed.backup.drop import ValueCounts, refusal
 from reembed.backup.folder import Folder
 from reembed.backup.index import Base, Index
 from reembed.backup.shards import ShardWriter
-from reembed.backup.snapshot import Snapshot
+from reembed.backup.snapshot import ANOTHER_DISK, Snapshot
 from reembed.disk import make_private_dir
 from reembed.errors import CollectionNotFoundError, GateError, PreflightError, SourceChangedError
 from reembed.progress import Progress
@@ -176,7 +176,7 @@ def _take(
     assert about is not None, "it has begun"
     id, began = folder.next_id(), time.time()
     read = _Read(ValueCounts(wanted.by or (tuple(last.by) if last else ())))
-    make_private_dir(folder.shards)
+    make_private_dir(folder.shards, ANOTHER_DISK)
     source = Collection(subject.store, info.id)
     writer = ShardWriter(folder.shards)
     with Index(folder.work_file) as index, _one_moment(subject.store):

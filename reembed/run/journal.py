@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import fsync_dir, open_private, read_errors, write_errors
+from reembed.disk import STATE, fsync_dir, open_private, read_errors, write_errors
 from reembed.errors import DamagedError
 from reembed.redaction import redacted_data
 
@@ -40,10 +40,13 @@ class Journal:
     cannot be trusted.
 
     A line is read and parsed once; later calls read what was appended since.
+
+    Args:
+        instead: see `write_errors`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, instead: str = STATE) -> None:
+        self.path, self._instead = path, instead
         self._lock = threading.RLock()
         self._forget()
 
@@ -118,7 +121,7 @@ class Journal:
             self._write(line[:-1] + f', "crc": "{crc:08x}"}}\n'.encode())
 
     def _write(self, line: bytes) -> None:
-        with write_errors(self.path):
+        with write_errors(self.path, self._instead):
             new = not self.path.exists()
             fd = open_private(self.path, os.O_RDWR | os.O_APPEND)
             try:

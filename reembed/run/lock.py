@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from reembed.disk import make_private_dir, open_private, write_errors
+from reembed.disk import STATE, make_private_dir, open_private, write_errors
 from reembed.errors import LockedError
 
 
@@ -19,10 +19,13 @@ class StateLock:
 
     An advisory `flock` on the file `lease` there: the kernel drops it when its owner dies, so a
     dead owner never blocks the next run. The file says who holds it.
+
+    Args:
+        instead: see `write_errors`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, instead: str = STATE) -> None:
+        self.path, self._instead = path, instead
         self._fd: int | None = None
 
     @property
@@ -33,8 +36,8 @@ class StateLock:
         """Take the lock. Raises LockedError, naming the owner, if another process holds it."""
         if self.held:
             return
-        make_private_dir(self.path.parent)
-        with write_errors(self.path):
+        make_private_dir(self.path.parent, self._instead)
+        with write_errors(self.path, self._instead):
             fd = open_private(self.path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,7 +50,7 @@ class StateLock:
             ) from None
         owner = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %z')}"
         try:
-            with write_errors(self.path):
+            with write_errors(self.path, self._instead):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, owner.encode() + b"\n", 0)
         except BaseException:

@@ -21,6 +21,7 @@ from tests.support.helpers import (
     plain_collection,
     sentence,
     vector_of,
+    write_group_manifest,
     write_manifest,
 )
 from tests.support.pg_docs import App
@@ -330,3 +331,16 @@ def test_a_collection_goes_to_another_kind_of_store_with_its_vectors(
         np.testing.assert_allclose(vectors[id], vector, rtol=1e-6)
     again = command("restore", kept, f"chroma:{tmp_path / 'new'}", "--create", "--yes", "--json")
     assert again.code == 0 and names_in(f"chroma:{tmp_path / 'new'}").keys() == {"docs"}
+
+
+def test_collections_that_move_together_are_backed_up_together(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    with chroma(database) as client:
+        plain_collection(client, "more", 30)
+    path = write_group_manifest(tmp_path, f"chroma:{database}", backup="before")
+    assert command("run", path, "--swap").code == 0
+    found = command("snapshots", path, "--json").json["snapshots"]
+    assert {one["collection"]: one["dimensions"] for one in found} == {"docs": 48, "more": 48}
+    every = command("backup", path, "--json").json["collections"]
+    assert [one["snapshot"]["dimensions"] for one in every] == [64, 64]

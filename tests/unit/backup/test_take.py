@@ -31,6 +31,7 @@ from reembed.progress import Progress
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS
 from reembed.stores.values import CollectionInfo, Where
 from tests.support.array_store import Arrays, Collection, Row
+from tests.support.disk_faults import FAULTS, Disk
 
 D = 4
 
@@ -401,3 +402,32 @@ def test_every_collection_has_a_folder_of_its_own(name: str) -> None:
     found = folder_name(name)
     assert found == "docs" if name == "docs" else found.lower() != "docs"
     assert "/" not in found and not found.startswith((".", "-")) and len(found) < 100
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_disk_that_fails_anywhere_leaves_the_good_ones_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    live = Live(20)
+    backup(live, tmp_path)
+    good, before = snapshots(tmp_path)[0].id, there(live)
+    disk = Disk(tmp_path, monkeypatch)
+    live.rows["r7"] = row("r7", 1)
+    del live.rows["r8"]
+    backup(live, tmp_path)
+    hit = 0
+    for number, place in enumerate([*disk.seen]):
+        if place.operation not in FAULTS[kind]:
+            continue
+        live.rows["r7"] = row("r7", 2 + number)
+        disk.fail(place, FAULTS[kind][place.operation])
+        try:
+            backup(live, tmp_path)
+        except PreflightError as error:
+            hit += 1
+            assert "-o" in error.hint or "right" in error.hint, error.hint
+        disk.mend()
+        assert held(tmp_path, good) == before
+    assert hit > 3
+    assert backup(live, tmp_path).good and held(tmp_path) == there(live)
+    assert not problems(tmp_path)
