@@ -32,6 +32,7 @@ from reembed.lease.lease import StoreLease
 from reembed.manifest.urls import resolve_url
 from reembed.progress import Progress
 from reembed.redaction import remember_url, without_secrets
+from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.lock import StateLock
 from reembed.stores.collection import Collection
@@ -151,9 +152,12 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
             refuse_damaged(folder, snapshot, progress)
             run = run or new_run(job)
             made = make(job, run, progress)
-            found = compare(job, made, progress)
+            compared = run.history.last(events.StageDone) is not None
+            found = compare(job, made, progress, carried=compared)
             if not yes or found.problems:
                 return _result(job, compared=found, steps=_steps(job, wanted))
+            if not compared:
+                run.history.write(events.StageDone(stage="load", seconds=0))
             return _moved(job, run, made, found, wanted.how)
 
 

@@ -168,17 +168,14 @@ class Migrations:
             done = self._of_each(group, "sweep", lambda m: m.sweep(**options))
             return replace(done, done=not dry_run)
 
-    def clean(
-        self, *, dry_run: bool = False, accept_loss: bool = False, backup: bool = False
-    ) -> GroupSwap:
-        """Delete the collection that is not live of each of them; see `Migration.clean`."""
+    def clean(self, *, dry_run: bool = False, **options: bool) -> GroupSwap:
+        """Delete the collection that is not live of each; see `Migration.clean`."""
         with self._opened(self._require_run()) as group:
             if pending(group.run) is not None:
                 raise wrong_state(self.manifest, group.run, group_state(group.run))
             every = Roster(group).members(all_taken(group.run))
             done = self._of_each(
-                group, "clean",
-                lambda m: m.clean(dry_run=dry_run, accept_loss=accept_loss, backup=backup),
+                group, "clean", lambda m: m.clean(dry_run=dry_run, **options),
                 [member for member in every if member.run_dir is not None],
             )  # fmt: skip
             if not dry_run and done.error is None and group_state(group.run) == "cleaned":
