@@ -53,6 +53,32 @@ def hold_writes(
     return writes_held(s.store, s.run, s.manifest.live, incoming_id)
 
 
+PREPARE_ROUNDS = 8
+"""How often what was written while a move was prepared is carried before writers are held."""
+FEW_LEFT = 20
+"""Rows that are left for the time in which they are."""
+
+
+def prepare_move(
+    s: Session, kind: SwapPlan, incoming_id: str, carry: Callable[[], object]
+) -> None:  # fmt: skip
+    """Do what takes long about a move before writers are held, and carry what was written
+    meanwhile, until that is little, or no less than the time before: somebody writes all the time.
+
+    Args:
+        carry: carries what was written to the live collection.
+    """
+    if kind.kind == "config":  # no name moves
+        return
+    before: int | None = None
+    for _ in range(PREPARE_ROUNDS):
+        found = s.store.to_move().prepare(s.manifest.live, incoming_id)
+        if found <= FEW_LEFT or (before is not None and before <= 2 * found):
+            return
+        carry()
+        before = found
+
+
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after. A move that was begun
     is finished."""

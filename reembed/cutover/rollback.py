@@ -78,6 +78,13 @@ def ready_back(s: Session) -> ReadyBack | None:
     return ready
 
 
+def prepare_back(s: Session, ready: ReadyBack) -> None:
+    """Do what takes long about a move back before writers are held. Adds to what was carried."""
+    moving.prepare_move(
+        s, ready.kind, s.old.id, lambda: ready.before.add(way_back_of(s).carry())
+    )  # fmt: skip
+
+
 def last_look_back(s: Session, ready: ReadyBack) -> None:
     """What comes right before the move back, while writers wait. Adds to what was carried."""
     ready.before.add(way_back_of(s).carry())
@@ -200,6 +207,7 @@ def _move_back_held(
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         before.add(way_back.carry())
         try:
+            moving.prepare_move(s, kind, s.old.id, lambda: before.add(way_back.carry()))
             with hold_writes(s, kind, s.old.id):
                 if before.carried or way_back.logged:  # what came meanwhile
                     before.add(way_back.carry())

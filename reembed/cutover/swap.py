@@ -132,6 +132,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     """
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         try:
+            caught_up += prepared(s, kind)
             with hold_writes(s, kind, s.new.id):
                 caught_up += last_look(s)
                 move(s, "swap", kind)
@@ -142,6 +143,13 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
             time.sleep(moving.MOVE_PAUSE)
             caught_up += catch_up(s)
     raise AssertionError("the last try returns or raises")
+
+
+def prepared(s: Session, kind: SwapPlan) -> int:
+    """Prepare the move. Returns the number of records that were carried meanwhile."""
+    carried: list[int] = []
+    moving.prepare_move(s, kind, s.new.id, lambda: carried.append(catch_up(s)))
+    return sum(carried)
 
 
 def resume_swap(s: Session) -> SwapResult:

@@ -10,7 +10,13 @@ import contextlib
 
 from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.move import outcome
-from reembed.cutover.rollback import ReadyBack, last_look_back, ready_back, rollback_run
+from reembed.cutover.rollback import (
+    ReadyBack,
+    last_look_back,
+    prepare_back,
+    ready_back,
+    rollback_run,
+)
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
 from reembed.group.members import pending
@@ -95,6 +101,9 @@ class CommonWayBack(Moving):
     ) -> None:
         """Move these names back while their writers wait, but for those that may not after all."""
         going = [one for one in waiting if one.s.manifest.live not in errors]
+        for one in going:
+            prepare_back(one.s, ready[one.s.manifest.live])
+            one.s.close_ledger()
         with self._held(going):
             may = []
             for one in going:

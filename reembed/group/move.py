@@ -16,7 +16,7 @@ from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.move import finish_move, outcome, swap_kind
 from reembed.cutover.recover import recover
 from reembed.cutover.rollback import rollback_run
-from reembed.cutover.swap import Ready, get_ready, last_look, resume_swap
+from reembed.cutover.swap import Ready, get_ready, last_look, prepared, resume_swap
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
 from reembed.group.members import Member, pending
@@ -103,6 +103,9 @@ class CommonSwap(Moving):
         """Move these names, while the writers of all of them wait."""
 
         def move() -> None:
+            for one in waiting:
+                self._caught_up_with(one.s, prepared(one.s, one.kind))
+                one.s.close_ledger()
             with self._held(waiting):
                 for one in waiting:
                     self._caught_up_with(one.s, last_look(one.s))

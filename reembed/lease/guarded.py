@@ -105,6 +105,10 @@ class LeasedCutover:
         self.lease(True)
         return self.cutover.exchange(kind, exchange)
 
+    def prepare(self, live: str, incoming: str) -> int:
+        self.lease(True)
+        return self.cutover.prepare(live, incoming)
+
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
         self.lease(False)
         return self.cutover.hold_writes(incoming, seconds)

@@ -191,6 +191,18 @@ class Cutover(Protocol):
         """
         ...
 
+    def prepare(self, live: str, incoming: str) -> int:
+        """Do ahead of a move what would take long while writers wait; called again, what has come
+        since. Idempotent, and undone by `Capture.stop` where there is no move.
+
+        Args:
+            incoming: object id of the collection that is about to take the name.
+
+        Returns the number of records that had to be done: while there are many, what was written
+        meanwhile is to be carried, and this called again. 0 where a move takes no time.
+        """
+        ...
+
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
         """Let writers to live names wait, for at most so long; called again, from now on. With a
         pointer those are held that open it through `reembed.live`.

@@ -268,13 +268,12 @@ def test_a_run_calls_no_old_model_that_a_comment_in_postgres_names(
 
 
 def test_parts_of_a_comment_do_not_become_statements(postgres_url: str, tmp_path: Path) -> None:
-    """`had_index` and `index` decide how an index is made."""
+    """`indexes` and `index` decide how an index is made."""
     evil = "hnsw (v vector_l2_ops); CREATE TABLE canary (); --"
     notes: list[Any] = [
         {"index": {"type": evil}}, {"index": {"type": "hnsw", "m": evil}}, {"metric": evil},
-        {"had_index": {"name": "i", "method": evil, "metric": "l2", "settings": {}}},
-        {"had_index": {"name": "i", "method": "hnsw", "metric": "l2", "settings": {evil: 1}}},
-        {"had_index": {"name": 1}}, {"had_index": []}, {"like": "1"}, {"stands_for": [1]},
+        {"indexes": [{"name": "i", "tail": evil}]}, {"indexes": [{"name": 1}]}, {"indexes": {}},
+        {"settling": {"checks": [1], "not_null": ""}}, {"like": "1"}, {"stands_for": [1]},
         {"model": evil}, {"metadata": 3}, {"comment": {}}, {"not_null": evil}, [1], 7,
     ]  # fmt: skip
     with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -293,6 +292,35 @@ def test_parts_of_a_comment_do_not_become_statements(postgres_url: str, tmp_path
             )  # fmt: skip
             assert Migration(Manifest.load(path)).plan().ok
         Migration(Manifest.load(path)).run()
+        assert connection.execute("SELECT to_regclass('canary')").fetchone() == (None,)
+
+
+def test_an_index_of_a_comment_is_one_statement(postgres_url: str, tmp_path: Path) -> None:
+    """Whoever owns the table can write what its vectors' index is to be: an index, and no more."""
+    evil = {
+        "name": "i", "unique": False, "space": None, "comment": None, "clustered": False,
+        "constraint": None, "about": None, "statistics": [],
+        "tail": " USING hnsw (reembed_incoming vector_l2_ops); CREATE TABLE canary ()",
+    }  # fmt: skip
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE docs (id text PRIMARY KEY, body text, v vector(48))")
+        connection.execute("CREATE VIEW seen AS SELECT id FROM docs")
+        for row in range(20):
+            vector = str(vector_of("old", str(row)).tolist())
+            connection.execute("INSERT INTO docs VALUES (%s, %s, %s)", [row, f"text {row}", vector])
+        path = write_manifest(tmp_path, postgres_url, target={"collection": "shadow"})
+        one = Migration(Manifest.load(path))
+        one.run()
+        found = connection.execute("SELECT col_description('shadow'::regclass, 3)").fetchone()
+        assert found is not None
+        note = json.loads(found[0].removeprefix("reembed:")) | {"indexes": [evil]}
+        connection.execute(
+            sql.SQL("COMMENT ON COLUMN shadow.v IS {}").format(
+                sql.Literal("reembed:" + json.dumps(note))
+            )
+        )
+        with pytest.raises(PreflightError, match="cannot insert multiple commands"):
+            one.swap()
         assert connection.execute("SELECT to_regclass('canary')").fetchone() == (None,)
 
 

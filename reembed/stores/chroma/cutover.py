@@ -64,6 +64,9 @@ class ChromaCutover:
         with database.one_writer:
             return chroma_swap.exchange_all(database.client, exchanges, database.folder)
 
+    def prepare(self, live: str, incoming: str) -> int:
+        return 0
+
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
         held = [chroma_hold.hold(self._database.client, live, seconds) for live in incoming]
         return chroma_hold.GRACE_SECONDS if any(held) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from reembed.stores.postgres import capture as pg_capture
@@ -36,23 +37,32 @@ class TableChanges:
                 pg_capture.remove(self._catalog.main, table)
                 pg_columns.drop_columns(self._catalog.main, [table])
                 if table.columns:
+                    pg_columns.settle(self._catalog.main, table)
                     pg_notes.remove_spent(self._catalog.main, table)
                 pg_capture.check_removed(self._catalog.main, table)
 
     def since(self, id: str, mark: str | None) -> Change:
-        if self._catalog.options.text_query is not None:
-            return Change(None, None)
         tables = self._catalog.tables(id)
+        if self._catalog.options.text_query is not None:
+            self._saw_all(tables)
+            return Change(None, None)
         with mapped(self._catalog.url):
             marks = [pg_capture.mark(self._catalog.main, table) for table in tables]
             now = " ".join(map(str, marks)) if all(marks) else None
             if mark is None or now != mark:
+                self._saw_all(tables)
                 return Change(None, now)
             found = [(table, pg_capture.touched(self._catalog.main, table)) for table in tables]
+        for table, touched in found:
+            self._mover.ahead.saw(table, None if touched.truncated else touched.ids)
         token = [(table, touched.entries) for table, touched in found]
         if any(touched.truncated for _, touched in found):  # what else went cannot be told
             return Change(None, now, token)
         return Change([one for _, touched in found for one in touched.ids], now, token)
+
+    def _saw_all(self, tables: Sequence[Table]) -> None:
+        for table in tables:
+            self._mover.ahead.saw(table, None)
 
     def acknowledge(self, token: object) -> None:
         with mapped(self._catalog.url):

@@ -55,6 +55,9 @@ class TableCutover:
             for one in exchanges
         ]
 
+    def prepare(self, live: str, incoming: str) -> int:
+        return self._mover.prepare(live, incoming)
+
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
         self._mover.hold(incoming, seconds)
         return 0.0

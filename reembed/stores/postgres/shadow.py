@@ -11,6 +11,8 @@ from reembed.stores.postgres import shadow_tables as pg_tables
 from reembed.stores.postgres import unique as pg_unique
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.move import columns as pg_columns
+from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.schema import counterparts as pg_pairs
 from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema import notes as pg_notes
@@ -92,6 +94,8 @@ class ShadowMaker:
         """Make the indexes that are better made when the records are there."""
         for table in self._catalog.tables(id):
             note = pg_notes.read_note(self._catalog.main, table)
+            if pg_indexing.NOTED in note and pg_columns.is_ours(self._catalog.main, table):
+                continue  # they are on their way to the live table, where these are made
             found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
             like = self._catalog.parts(found)[0] if found else None
             metric, index = note.get("metric", "cosine"), note.get("index", {})

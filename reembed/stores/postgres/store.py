@@ -51,7 +51,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
 
     return Store(
         url, catalog, records, search=records,
-        writer=TableWriter(catalog, records, shadows), build_index=shadows.build_index,
+        writer=TableWriter(catalog, records, shadows, mover), build_index=shadows.build_index,
         snapshot=records.snapshot, survey=lambda id, dimensions: survey(catalog, id, dimensions),
         changes=changes, capture=changes, cutover=cutover, claims=claims,
         leftovers=CopiedLeftovers(catalog), shapes=TableShapes(catalog), together=cutover.together,

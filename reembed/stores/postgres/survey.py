@@ -8,7 +8,9 @@ from reembed.errors import PreflightError
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import fetch_all, fetch_one, mapped
+from reembed.stores.postgres.move.forecast import hold_forecast
 from reembed.stores.postgres.schema.dependents import dependents
+from reembed.stores.postgres.schema.fitting import misfits
 from reembed.stores.postgres.schema.functions import functions
 from reembed.stores.postgres.schema.replication import publications, slots
 from reembed.stores.postgres.schema.table import Table
@@ -40,8 +42,9 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
             f"{pin} in it says: write the type without a length, which fits before and after"
             for signature, pin in named.pinned
         ]
-        if held.forbidden or pinned:
-            blockers.append(f"{table.label}: {'; '.join([*held.forbidden, *pinned])}")
+        unfit = misfits(catalog.main, table, dimensions, stays=bool(held.held_by) or stays)
+        if held.forbidden or pinned or unfit:
+            blockers.append(f"{table.label}: {'; '.join([*held.forbidden, *unfit, *pinned])}")
         elif held.held_by or stays:
             chosen = (
                 "source.without_vector, which is keep" if table.only_with_vector
@@ -50,8 +53,10 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
             holding = held.held_by or [chosen]
             notes.append(
                 f"{table.label} keeps its place at the swap and exchanges its vector column, "
-                f"since these hold on to it: {', '.join(holding)}. Writers wait while the "
-                "vectors are copied and indexed, which rewrites each row: a REPEATABLE READ "
+                f"since these hold on to it: {', '.join(holding)}. The new vectors are copied "
+                "beside the old ones in small groups, its triggers off, and indexed, while the "
+                f"application goes on; {_wait(catalog, table)}. Each row is rewritten: the table "
+                "takes about twice its room until it is vacuumed, and a REPEATABLE READ "
                 "transaction that is under way and writes to it fails, to be tried again. The "
                 "vector becomes the last column, and a record in quarantine keeps its row, "
                 "without a vector"
@@ -126,6 +131,11 @@ def _check_texts(catalog: Catalog, table: Table) -> None:
             "It has to give one text a key: join them, e.g. SELECT key, string_agg(text, ' ' ORDER "
             "BY part) FROM ... GROUP BY key.",
         )
+
+
+def _wait(catalog: Catalog, table: Table) -> str:
+    logged = table.text_query is None and pg_capture.allowed(catalog.main, table, catalog.schema)
+    return hold_forecast(catalog.main, table, logged=logged)
 
 
 def _weaker_owner(catalog: Catalog, table: Table) -> str | None:

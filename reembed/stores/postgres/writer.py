@@ -13,6 +13,7 @@ from reembed.records import Vectors
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
+from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.postgres.records import Records
 from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema.access import (
@@ -39,10 +40,13 @@ MODEL_BYTES = 24
 class TableWriter:
     """See `reembed.stores.store.Writer`."""
 
-    def __init__(self, catalog: Catalog, records: Records, shadows: ShadowMaker) -> None:
+    def __init__(
+        self, catalog: Catalog, records: Records, shadows: ShadowMaker, mover: Mover
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._records = records
         self._shadows = shadows
+        self._mover = mover
 
     def default_target(self, collection: str, model: str, dimensions: int) -> str:
         word = WORD.sub("-", model).strip("-") or "model"
@@ -127,10 +131,18 @@ class TableWriter:
         return self._catalog.describe(self._shadows.create(spec))
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
+        self._tell(id, records.column("id").to_pylist())
         self._records.write(id, records, vectors, mode)
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
+        self._tell(id, ids)
         self._records.delete(id, ids)
+
+    def _tell(self, id: str, ids: Sequence[str]) -> None:
+        """Their vectors are to be copied again, if they were on their way to another table."""
+        if self._mover.ahead.copies:
+            for table in self._catalog.tables(id):
+                self._mover.ahead.saw(table, ids)
 
     def drop(self, id: str) -> None:
         with mapped(self._catalog.url):

@@ -14,7 +14,9 @@ import psycopg
 import pytest
 
 from reembed.stores.postgres.locks import hold as pg_hold
-from reembed.stores.postgres.move.mover import Mover
+from reembed.stores.postgres.move import ahead
+from reembed.stores.postgres.move.ahead import Ahead
+from reembed.stores.postgres.schema.table import Table
 from tests.support.crossing import crossed
 from tests.support.forked import Forked
 from tests.support.helpers import Command, migration
@@ -28,6 +30,7 @@ def loaded(tmp_path: Path, url: str, way: str) -> Path:
     """A manifest whose run is loaded and verified, on a table that takes this way."""
     with app(url) as docs:
         docs.run("CREATE TABLE other (id int)")
+        docs.run("ALTER TABLE docs ALTER embedding SET NOT NULL")
         docs.run(WAYS[way])
     path = pg_manifest(tmp_path, url)
     assert migration(path).run().verdict
@@ -237,7 +240,8 @@ def test_a_snapshot_that_never_ends_is_named_and_nothing_moves(
 def test_an_older_snapshot_that_waits_for_us_is_let_go_before(
     tmp_path: Path, docs_url: str, way: str
 ) -> None:
-    """It looked long ago and writes now: it waits for our lock, and we could not wait for it."""
+    """It looked long ago and writes now: it waits for our lock, and we could not wait for it.
+    Where its row has been rewritten already, for a new column, it fails at once."""
     with app(docs_url) as docs:
         docs.run("CREATE TABLE other (id int)")
         docs.run(WAYS[way])
@@ -256,16 +260,18 @@ def test_an_older_snapshot_that_waits_for_us_is_let_go_before(
             reader.connection.rollback()
 
         worker = threading.Thread(target=write_then_read)
-        hold = pg_hold.Hold.writers_of
+        owner: object = pg_hold.Hold if way == "rename" else ahead
+        name = "writers_of" if way == "rename" else "copy_all"
+        step = getattr(owner, name)
 
-        def held(self: pg_hold.Hold, *arguments: object, **options: object) -> None:
-            hold(self, *arguments, **options)  # type: ignore[arg-type]
+        def then(*arguments: object, **options: object) -> None:
+            step(*arguments, **options)
             if worker.ident is None:
                 worker.start()
                 time.sleep(0.3)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pg_hold.Hold, "writers_of", held)
+            patch.setattr(owner, name, then)
             assert migration(path).swap().done
         worker.join()
     assert seen == [(40, [])] if way == "rename" else ["to be tried again"]
@@ -277,21 +283,23 @@ def test_a_snapshot_from_just_before_the_end_sees_every_vector(
 ) -> None:
     """Too young to be waited for, older than the commit: what it sees was committed before."""
     path = loaded(tmp_path, docs_url, way)
-    ahead, everybody_of = Mover._copy_ahead, pg_hold.Hold.everybody_of
+    copy, everybody_of = Ahead.copy, pg_hold.Hold.everybody_of
     with contextlib.ExitStack() as readers, app(docs_url) as docs:
         looks: list[App] = []
 
-        def copied(self: Mover, *arguments: object) -> None:
-            ahead(self, *arguments)  # type: ignore[arg-type]
-            docs.rewrite(2, "written after the copying")
-            docs.insert("added after the copying", 90)
-            docs.delete(3)
+        def copied(self: Ahead, *arguments: Table) -> int:
+            rows = copy(self, *arguments)
+            if not docs.run("SELECT 1 FROM docs WHERE id = 90"):
+                docs.rewrite(2, "written after the copying")
+                docs.insert("added after the copying", 90)
+                docs.delete(3)
+            return rows
 
         def look(self: pg_hold.Hold, tables: object) -> None:
             everybody_of(self, tables)  # type: ignore[arg-type]
             looks.append(readers.enter_context(repeatable(docs_url)))
 
-        monkeypatch.setattr(Mover, "_copy_ahead", copied)
+        monkeypatch.setattr(Ahead, "copy", copied)
         monkeypatch.setattr(pg_hold.Hold, "everybody_of", look)
         if way == "rename":
             docs.rewrite(2, "written after the copying")
@@ -306,13 +314,14 @@ def test_a_writer_that_comes_between_is_carried_in_another_try(
 ) -> None:
     """The lock passes from one session to the next, and somebody has queued between them."""
     path = loaded(tmp_path, docs_url, "columns")
-    ahead, hand_over = Mover._copy_ahead, pg_hold.Hold.hand_over
+    copy, hand_over = Ahead.copy, pg_hold.Hold.hand_over
     tries = 0
     with app(docs_url) as docs:
 
-        def copied(self: Mover, *arguments: object) -> None:
-            ahead(self, *arguments)  # type: ignore[arg-type]
+        def copied(self: Ahead, *arguments: Table) -> int:
+            rows = copy(self, *arguments)
             docs.rewrite(2, f"written after copying {tries}")
+            return rows
 
         def slipped(self: pg_hold.Hold, tables: object) -> None:
             nonlocal tries
@@ -326,7 +335,7 @@ def test_a_writer_that_comes_between_is_carried_in_another_try(
                 self._heir.pgconn.send_query(b"LOCK TABLE docs IN SHARE ROW EXCLUSIVE MODE")
             hand_over(self, tables)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(Mover, "_copy_ahead", copied)
+        monkeypatch.setattr(Ahead, "copy", copied)
         monkeypatch.setattr(pg_hold.Hold, "hand_over", slipped)
         assert migration(path).swap().done
         assert tries == 2
@@ -340,7 +349,10 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 from reembed.cutover import move as moving
+from reembed.stores.postgres.move import ahead as pg_ahead
 from reembed.stores.postgres.move import columns as pg_columns
+from reembed.stores.postgres.move import copying as pg_copying
+from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move import rename as pg_exchange
 from reembed.stores.postgres.locks import hold as pg_hold
 from reembed.stores.postgres.move import mover as pg_move
@@ -352,6 +364,9 @@ def after(owner, name, act):
         act()
         return result
     setattr(owner, name, wrapped)
+
+def instead(owner, name, act):
+    setattr(owner, name, lambda *arguments, **options: act())
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -368,15 +383,26 @@ main()
 """
 KILLS = {
     "writers held": 'after(pg_hold.Hold, "writers_of", die)',
-    "columns copied, not committed": 'after(pg_columns, "copy_vectors", die)',
-    "columns copied ahead": 'after(pg_move.Mover, "_copy_ahead", die)',
+    "columns added": 'after(pg_columns, "add_columns", die)',
+    "columns copied in part": 'after(pg_copying.Group, "_write", die)',
+    "columns copied, not committed": 'after(pg_copying, "_switch_on", die)',
+    "columns copied, not indexed": 'after(pg_ahead, "copy_all", die)',
+    "columns indexed in part": 'after(pg_indexing, "_create", die)',
+    "columns copied ahead": 'after(pg_ahead.Ahead, "copy", die)',
+    "columns copied to the end": 'after(pg_move, "copy_held", die)',
     "handed over": 'after(pg_hold.Hold, "hand_over", die)',
     "everybody held": 'after(pg_hold.Hold, "everybody_of", die)',
     "names exchanged, not committed": 'after(pg_move, "exchange_names", die)',
     "columns exchanged, not committed": 'after(pg_columns, "rename_columns", die)',
+    "columns exchanged, not settled": 'instead(pg_move.Mover, "_settle", die)',
+    "columns settled in part": 'instead(pg_columns, "_settle_not_null", die)',
     "committed, not journalled": 'after(pg_move.Mover, "exchange", die)',
     "journalled": 'after(moving, "finish_move", die)',
 }
+LONG = {
+    "columns added", "columns copied, not committed", "columns copied, not indexed",
+    "columns copied to the end", "columns exchanged, not settled", "columns settled in part",
+}  # fmt: skip
 OF_WAY = {"rename": {"names"}, "columns": {"columns", "handed"}}
 
 
@@ -391,7 +417,7 @@ def start(path: Path, hook: str, *arguments: str) -> Forked:
 @pytest.mark.parametrize(
     ("way", "place"),
     [
-        (way, place)
+        pytest.param(way, place, marks=[pytest.mark.long] if place in LONG else [])
         for way in WAYS
         for place in KILLS
         if place.partition(" ")[0] not in {"names", "columns", "handed"} - OF_WAY[way]
@@ -404,7 +430,7 @@ def test_a_move_killed_anywhere_is_finished_by_the_same_command(
     hook = KILLS[place]
     if place == "handed over":  # there must be something to be handed over
         hook += (
-            "; from tests.support.pg_docs import App; after(pg_move.Mover, '_copy_ahead', lambda: "
+            "; from tests.support.pg_docs import App; after(pg_ahead.Ahead, 'copy', lambda: "
             f"App({docs_url!r}).rewrite(9, f'after the copying {{time.time()}}'))"
         )
     with app(docs_url) as docs:

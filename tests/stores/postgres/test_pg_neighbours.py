@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from tests.support.cases.odd_surroundings import ODD_SURROUNDINGS
-from tests.support.cases.surroundings import SURROUNDINGS, Case
+from tests.support.cases.surrounding import Case
+from tests.support.cases.surroundings import SURROUNDINGS
 from tests.support.crossing import crossed
 from tests.support.helpers import migration
 from tests.support.pg_catalog import differences, snapshot

@@ -3,7 +3,8 @@ be forgotten easily. Used in the same way."""
 
 from __future__ import annotations
 
-from tests.support.cases.surroundings import NOTE, Case
+from tests.support.cases.surrounding import Case
+from tests.support.cases.surrounding_code import NOTE
 
 ODD_SURROUNDINGS: dict[str, Case] = {
     # sequences

@@ -44,8 +44,14 @@ TRY_AGAIN = "Let those transactions end, then run the same command again."
 T = TypeVar("T")
 
 
-def patiently(connection: Connection, tables: Sequence[Table], work: Callable[[], T]) -> T:
+def patiently(
+    connection: Connection, tables: Sequence[Table], work: Callable[[], T], *,
+    mode: str = EVERYBODY,
+) -> T:  # fmt: skip
     """Do work that locks tables, in a transaction; again and again if others are in the way.
+
+    Args:
+        mode: in which it locks them, to tell who is.
 
     Raises:
         LockedError: they do not end.
@@ -57,7 +63,7 @@ def patiently(connection: Connection, tables: Sequence[Table], work: Callable[[]
                 return work()
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             if left == 1:
-                raise _locked(connection, tables, EVERYBODY) from error
+                raise _locked(connection, tables, mode) from error
             time.sleep(PAUSE)
     raise AssertionError("the last try returns or raises")
 
@@ -182,18 +188,10 @@ class Hold:
         Raises:
             LockedError: one does not end in FENCE_SECONDS, or waits for us.
         """
-        old = snapshots(self.connection)
-        deadline = time.monotonic() + FENCE_SECONDS
-        while old and time.monotonic() < deadline:
-            time.sleep(0.02)
-            now = snapshots(self.connection)
-            old = {who: what for who, what in old.items() if who in now}
-        named = "; ".join(sorted(old.values())[:5] or old_waiters(self.connection, self._asked))
-        if named:
-            raise LockedError(
-                f"transactions older than the new table's rows would see it empty: {named}",
-                f"Nothing was moved. {TRY_AGAIN}",
-            )
+        wait_for_older(
+            self.connection, "transactions older than the new table's rows would see it empty",
+            lambda: old_waiters(self.connection, self._asked),
+        )  # fmt: skip
 
     def commit(self) -> None:
         self.connection.commit()
@@ -213,6 +211,29 @@ class Hold:
             heir.cancel()
             _result(heir)
         heir.close()
+
+
+def wait_for_older(
+    connection: Connection, why: str, others: Callable[[], list[str]] = list
+) -> None:  # fmt: skip
+    """Wait until no transaction is left that looks at a snapshot older than this moment.
+
+    Args:
+        why: they are waited for, in the message.
+        others: more of them, that are found at the end.
+
+    Raises:
+        LockedError: one does not end in FENCE_SECONDS.
+    """
+    old = snapshots(connection)
+    deadline = time.monotonic() + FENCE_SECONDS
+    while old and time.monotonic() < deadline:
+        time.sleep(0.02)
+        now = snapshots(connection)
+        old = {who: what for who, what in old.items() if who in now}
+    named = "; ".join(sorted(old.values())[:5] or others())
+    if named:
+        raise LockedError(f"{why}: {named}", f"Nothing was moved. {TRY_AGAIN}")
 
 
 def _wait_at_most(connection: Connection, seconds: float) -> None:

@@ -5,22 +5,35 @@ stands for the other one's collection, which its vector column's comment says (`
 
 A row that is written in the transaction of the exchange is not in a snapshot that is taken just
 before its end, whose reader would find the new column empty. So vectors are copied to a column
-beside the old one, and committed, before the transaction in which the columns change names.
+beside the old one, and committed, before the transaction in which the columns change names
+(`copying`), and their indexes are made there (`indexing`). What would have to look at every row
+comes after it (`settle`): a check that is not validated yet holds for all that is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from psycopg import sql
 
-from reembed.errors import PreflightError
+from reembed.errors import LockedError, PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import patiently
-from reembed.stores.postgres.schema.indexes import VectorIndex, create_vector_index, vector_index
+from reembed.stores.postgres.move.copying import Copying, complete
+from reembed.stores.postgres.move.indexing import NOTED, built, place_indexes
+from reembed.stores.postgres.schema.hanging import (
+    Check,
+    Index,
+    copy_column_settings,
+    give_grants,
+    read_checks,
+    read_grants,
+    read_indexes,
+)
+from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import COMING, read_columns
 from reembed.stores.postgres.schema.notes import (
     comment_column,
@@ -29,7 +42,12 @@ from reembed.stores.postgres.schema.notes import (
     write_note,
 )
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.postgres.search_path import operator_of_pgvector
+
+NOT_NULL = "reembed_not_null"
+"""A check that stands for NOT NULL until all rows were looked at."""
+SETTLING = "settling"
+"""The key of a note under which stands what is left to do after an exchange: the checks to be
+validated, and what the NOT NULL constraint is called."""
 
 
 def add_columns(connection: Connection, pairs: Sequence[tuple[Table, Table]]) -> None:
@@ -62,6 +80,7 @@ def _add_column(connection: Connection, table: Table, wanted: str) -> None:
                 table.identifier, sql.Identifier(COMING), sql.SQL(wanted)
             )
         )
+        copy_column_settings(connection, table)
         comment_column(connection, table, COMING, {"incoming": True})
 
     patiently(connection, [table], add)
@@ -106,173 +125,168 @@ def _coming(connection: Connection, table: Table) -> str | None:
     return str(row[0]) if row else None
 
 
-def copy_vectors(connection: Connection, live: Table, other: Table) -> int:
-    """Copy each table's vectors to the other's new column where they are not there yet, and index
-    those that the live one gets. Returns the number of rows of the live table that were written.
-
-    Args:
-        connection: in a transaction that holds the live table's writers.
-    """
-    with_triggers = _disable_triggers(connection, live)
-    written = _copy(connection, live, other)
-    _copy(connection, other, live)
-    for name, state in with_triggers:
-        _set_trigger(connection, live, name, state)
-    index = index_of(connection, other)
-    if index is not None and not _indexed(connection, live):
-        create_vector_index(connection, live, COMING, index)
-    return written
-
-
-def _copy(connection: Connection, table: Table, giver: Table) -> int:
-    cursor = connection.execute(
-        sql.SQL(
-            "UPDATE {table} t SET {new} = j.v FROM (SELECT o.{id} AS id, g.{vector} AS v FROM "
-            "{table} o LEFT JOIN {giver} g ON g.{giver_id} = o.{id}) j WHERE t.{id} = j.id AND "
-            "NOT coalesce(t.{new} {equals} j.v, t.{new} IS NULL AND j.v IS NULL)"
-        ).format(
-            table=table.identifier, new=sql.Identifier(COMING), id=sql.Identifier(table.id),
-            vector=sql.Identifier(giver.vector), giver=giver.identifier,
-            giver_id=sql.Identifier(giver.id), equals=operator_of_pgvector(connection, "="),
-        )
-    )  # fmt: skip
-    return cursor.rowcount
-
-
-def _indexed(connection: Connection, table: Table) -> bool:
-    row = fetch_one(
-        connection,
-        "SELECT 1 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
-        "WHERE indrelid = %s AND attname = %s",
-        [table.oid, COMING],
-    )
-    return row is not None
-
-
-def _complete(
-    connection: Connection, table: Table, giver: Table, *, only_with_vector: bool = False
-) -> None:
-    """Give a table the rows that only the other one has: such as are in quarantine, and so not in
-    the shadow, whose old vectors must not go with the old column.
-
-    Args:
-        only_with_vector: leave out those that have none there either: deleted by the application
-            since, for nobody follows what happens to a row that is no record.
-    """
-    columns = [c.name for c in giver.columns if not c.generated and c.name != giver.vector]
-    missing = sql.SQL(
-        "FROM {} g WHERE NOT EXISTS (SELECT FROM {} t WHERE t.{} = g.{}){}"
-    ).format(
-        giver.identifier, table.identifier, sql.Identifier(table.id), sql.Identifier(giver.id),
-        sql.SQL(" AND g.{} IS NOT NULL").format(sql.Identifier(giver.vector))
-        if only_with_vector else sql.SQL(""),
-    )  # fmt: skip
-    if fetch_one(connection, sql.SQL("SELECT 1 {} LIMIT 1").format(missing)) is None:
-        return
-    if table.column(table.vector).not_null:  # a column that goes
-        connection.execute(
-            sql.SQL("ALTER TABLE {} ALTER {} DROP NOT NULL").format(
-                table.identifier, sql.Identifier(table.vector)
-            )
-        )
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    connection.execute(
-        sql.SQL("INSERT INTO {} ({}, {}) OVERRIDING SYSTEM VALUE SELECT {}, g.{} {}").format(
-            table.identifier, names, sql.Identifier(COMING), names, sql.Identifier(giver.vector),
-            missing,
-        )
-    )  # fmt: skip
-
-
-def rename_columns(connection: Connection, live: Table, other: Table) -> None:
+def rename_columns(connection: Connection, copying: Copying, wanted: Sequence[Index]) -> None:
     """Let the copied columns take the vectors' place, and names their meaning. A row that only one
     table has is in both then, in one of them without a vector.
 
     Args:
         connection: the same transaction, which by now holds the readers, too.
+        wanted: the indexes of the live table's coming column.
+
+    Raises:
+        LockedError: one of them has gone.
     """
+    live, other = copying.live, copying.other
     connection.execute(
         "SET CONSTRAINTS ALL IMMEDIATE"
     )  # a table with checks to come is not altered
-    with_triggers = _disable_triggers(connection, live)
-    _complete(connection, other, live)
-    _complete(connection, live, other, only_with_vector=True)
-    for name, state in with_triggers:
-        _set_trigger(connection, live, name, state)
-    left = index_of(connection, live)
+    if not built(connection, live, wanted):
+        raise LockedError(
+            f"{live.label}: the indexes of its new vectors are not as they were made",
+            "Somebody has dropped or changed one. Nothing was moved. Run the same command again.",
+        )
+    complete(
+        connection, other, live, copying.loose(live), only_with_vector=live.only_with_vector
+    )  # fmt: skip
+    complete(connection, live, other, copying.loose(other), only_with_vector=True)
     notes = [read_note(connection, table) for table in (live, other)]
     stands_for = [
         note.pop("stands_for", table.oid) for note, table in zip(notes, (live, other), strict=True)
     ]
-    had = notes[1].pop("had_index", None)
-    name = had["name"] if had else left.name if left else f"{live.name}_{live.vector}_idx"
-    if left is not None:  # the vectors that go keep no index; what it was is noted for the way back
-        notes[0]["had_index"] = asdict(left)
-    _take_column(connection, live, other, notes[1], int(stands_for[1]))
-    _take_column(connection, other, live, notes[0], int(stands_for[0]))
-    made = vector_index(connection, replace(live, columns=read_columns(connection, live.oid)))
-    if made is not None and made.name != name:
+    left = [one.to_dict() for one in read_indexes(connection, live)]
+    checks, grants = read_checks(connection, live), read_grants(connection, live)
+    required = _required(connection, live, notes)
+    for note in notes:
+        for key in ("not_null", SETTLING):
+            note.pop(key, None)
+    notes[1].pop(NOTED, None)
+    if required is not None:
+        if _has_empty(connection, copying):
+            notes[1]["not_null"] = True  # for the way back
+        else:
+            checks.append(Check(NOT_NULL, f"CHECK ({COMING} IS NOT NULL)", None))
+    if checks:
+        names = [one.name for one in checks]
+        notes[1][SETTLING] = {"checks": names, "not_null": required or ""}
+    notes[0][NOTED] = left  # the vectors that go keep no index; what they had is for the way back
+    _drop_vectors(connection, live)
+    for check in checks:
+        _add_check(connection, live, check)
+    _take_column(connection, live, notes[1], int(stands_for[1]))
+    _drop_vectors(connection, other)
+    _take_column(connection, other, notes[0], int(stands_for[0]))
+    place_indexes(connection, live, wanted)
+    give_grants(connection, live, grants)
+
+
+def _required(connection: Connection, live: Table, notes: Sequence[dict[str, Any]]) -> str | None:
+    """Whether the live table's vectors must be there: the constraint's name, which is empty where
+    it has none of its own."""
+    if not live.column(live.vector).not_null and not any(note.get("not_null") for note in notes):
+        return None
+    row = fetch_one(
+        connection,
+        "SELECT conname FROM pg_constraint WHERE conrelid = %s AND contype = 'n' AND %s = ANY "
+        "(conkey)",
+        [live.oid, live.column(live.vector).number],
+    )
+    return str(row[0]) if row else ""
+
+
+def _has_empty(connection: Connection, copying: Copying) -> bool:
+    """Whether the live table has a row that is without a vector of the coming ones."""
+    live, ids = copying.live, copying.loose(copying.live)
+    if ids is not None and not (ids := usable(live, ids)):
+        return False
+    return bool(
+        fetch_one(
+            connection,
+            sql.SQL("SELECT 1 FROM {} WHERE {} IS NULL AND {} LIMIT 1").format(
+                live.identifier, sql.Identifier(COMING),
+                sql.SQL("true") if ids is None else any_of(live, ids),
+            ),
+        )
+    )  # fmt: skip
+
+
+def _drop_vectors(connection: Connection, table: Table) -> None:
+    connection.execute(
+        sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(
+            table.identifier, sql.Identifier(table.vector)
+        )
+    )
+
+
+def _add_check(connection: Connection, table: Table, check: Check) -> None:
+    """Add a check of the coming column, which looks at no row yet."""
+    name = sql.Identifier(check.name)
+    connection.execute(
+        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
+            table.identifier, name, sql.SQL(check.definition)
+        )
+    )
+    if check.comment is not None:
         connection.execute(
-            sql.SQL("ALTER INDEX {} RENAME TO {}").format(
-                sql.Identifier(live.schema, made.name), sql.Identifier(name)
+            sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
+                name, table.identifier, sql.Literal(check.comment)
             )
         )
 
 
-def _take_column(
-    connection: Connection, table: Table, giver: Table, note: dict[str, Any], stands: int
-) -> None:
-    """Let the copied column of a table take the place of its vectors."""
-    vector = sql.Identifier(table.vector)
-    statements = [
-        sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(table.identifier, vector),
+def _take_column(connection: Connection, table: Table, note: dict[str, Any], stands: int) -> None:
+    """Let the copied column of a table take the place of its vectors, which are gone."""
+    connection.execute(
         sql.SQL("ALTER TABLE {} RENAME COLUMN {} TO {}").format(
-            table.identifier, sql.Identifier(COMING), vector
-        ),
-    ]
-    required = note.pop("not_null", False) or any(
-        one.column(one.vector).not_null for one in (table, giver)
-    )
-    empty = sql.SQL("SELECT 1 FROM {} WHERE {} IS NULL LIMIT 1").format(
-        table.identifier, sql.Identifier(COMING)
-    )
-    if required and fetch_one(connection, empty) is None:
-        statements.append(
-            sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(table.identifier, vector)
+            table.identifier, sql.Identifier(COMING), sql.Identifier(table.vector)
         )
-    elif required:  # noted for the way back
-        note["not_null"] = True
-    for statement in statements:
-        connection.execute(statement)
+    )
     renumbered = replace(table, columns=read_columns(connection, table.oid))
     note = note | ({} if stands == table.oid else {"stands_for": stands})
     write_note(connection, renumbered, note)
 
 
-def index_of(connection: Connection, table: Table) -> VectorIndex | None:
-    """The index that the table's vectors have, or had while they were live."""
-    had = read_note(connection, table).get("had_index")
-    return vector_index(connection, table) or (VectorIndex(**had) if had else None)
+def settle(connection: Connection, table: Table) -> None:
+    """Do what an exchange has left for later: look at all rows for the checks of the new vectors,
+    while the application goes on, and let NOT NULL take its own check's place. Idempotent.
 
-
-def _disable_triggers(connection: Connection, table: Table) -> list[tuple[str, str]]:
-    """Switch off the table's triggers, in this transaction that holds its writers: copying vectors
-    is no write of the application's. Returns what was on, and how."""
-    rows = fetch_all(
-        connection,
-        "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
-        "AND tgenabled <> 'D'",
-        [table.oid],
-    )
-    for name, _ in rows:
-        _set_trigger(connection, table, name, "D")
-    return [(name, state) for name, state in rows]
-
-
-def _set_trigger(connection: Connection, table: Table, name: str, state: str) -> None:
-    verb = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA", "D": "DISABLE"}[state]
-    connection.execute(
-        sql.SQL("ALTER TABLE {} {} TRIGGER {}").format(
-            table.identifier, sql.SQL(verb), sql.Identifier(name)
+    Raises:
+        LockedError: others use the table for too long.
+    """
+    note = read_note(connection, table)
+    left = note.pop(SETTLING, None)
+    if left is None:
+        return
+    for name in left["checks"]:
+        there = fetch_all(
+            connection,
+            "SELECT 1 FROM pg_constraint WHERE conrelid = %s AND conname = %s AND NOT convalidated",
+            [table.oid, name],
         )
-    )  # fmt: skip
+        if there:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
+                    table.identifier, sql.Identifier(name)
+                )
+            )
+    patiently(connection, [table], partial(_settle_not_null, connection, table, left, note))
+
+
+def _settle_not_null(
+    connection: Connection, table: Table, left: dict[str, Any], note: dict[str, Any]
+) -> None:
+    if NOT_NULL in left["checks"]:
+        for change in ("ALTER {} SET NOT NULL", f"DROP CONSTRAINT IF EXISTS {NOT_NULL}"):
+            connection.execute(
+                sql.SQL("ALTER TABLE {} {}").format(
+                    table.identifier, sql.SQL(change).format(sql.Identifier(table.vector))
+                )
+            )
+        renumbered = replace(table, columns=read_columns(connection, table.oid))
+        made = _required(connection, renumbered, [])
+        if made and left["not_null"] and made != left["not_null"]:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
+                    table.identifier, sql.Identifier(made), sql.Identifier(left["not_null"])
+                )
+            )
+    write_note(connection, table, note)

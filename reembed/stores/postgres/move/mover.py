@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,9 @@ from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import Connection, mapped
 from reembed.stores.postgres.locks.hold import Hold
 from reembed.stores.postgres.move import columns as pg_columns
+from reembed.stores.postgres.move import indexing as pg_indexing
+from reembed.stores.postgres.move.ahead import Ahead
+from reembed.stores.postgres.move.copying import Copying, copy_held
 from reembed.stores.postgres.move.rename import exchange_names, rename_table
 from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.dependents import dependents
@@ -57,11 +61,26 @@ class Mover:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._hold: Hold | None = None
+        self.ahead = Ahead(catalog)
 
     @property
     def holding(self) -> bool:
         """Whether the writers of a live name wait."""
         return self._hold is not None
+
+    def prepare(self, live: str, incoming: str) -> int:
+        """Copy and index vectors, where columns are exchanged, before writers are held. Returns the
+        number of rows whose vectors were copied, or looked at."""
+        outgoing = self._catalog.tables_of_name(live)
+        arriving = self._catalog.tables(incoming)
+        if [one.oid for one in outgoing] == [one.oid for one in arriving]:  # it has moved
+            return 0
+        with mapped(self._catalog.url):
+            self._refuse_forbidden(outgoing)
+            if self._by_name(outgoing, arriving):
+                return 0
+            self._finish(outgoing)
+            return sum(self.ahead.copy(*pair) for pair in zip(outgoing, arriving, strict=False))
 
     def hold(self, incoming: Mapping[str, str], seconds: float) -> None:
         """Let the writers of live names wait, for at most so long.
@@ -70,34 +89,22 @@ class Mover:
             incoming: live name to the id of the collection that is about to take it.
         """
         self.release()
-        live, by_column = list[Table](), list[tuple[Table, Table]]()
+        live, by_column = list[Table](), False
         with mapped(self._catalog.url):
             for name, id in incoming.items():
                 outgoing, arriving = self._catalog.tables_of_name(name), self._catalog.tables(id)
                 self._refuse_forbidden(outgoing)
                 live += outgoing
                 if not self._by_name(outgoing, arriving):
-                    by_column += zip(outgoing, arriving, strict=False)
-            if by_column:
-                self._copy_ahead(seconds, by_column)
+                    by_column = True
+                    if any(table.oid not in self.ahead.copies for table in outgoing):
+                        self.prepare(name, id)
         self._hold = Hold(self._catalog.url, seconds)
         try:
-            self._hold.writers_of(live, heir=bool(by_column))
+            self._hold.writers_of(live, heir=by_column)
         except BaseException:
             self.release()
             raise
-
-    def _copy_ahead(self, seconds: float, pairs: list[tuple[Table, Table]]) -> None:
-        """Copy vectors to their new columns, and index them, while writers wait."""
-        pg_columns.add_columns(self._catalog.main, pairs)
-        hold = Hold(self._catalog.url, seconds)
-        try:
-            hold.writers_of([old for old, _ in pairs])
-            for old, new in pairs:
-                pg_columns.copy_vectors(hold.connection, old, new)
-            hold.commit()
-        finally:
-            hold.close()
 
     def release(self) -> None:
         """Let everybody go on; what was not committed is undone."""
@@ -115,6 +122,7 @@ class Mover:
                     self._name(one, incoming)
         waiting = [(one, incoming) for one, incoming in waiting if one.outgoing_id is not None]
         if not waiting:
+            self._settle(exchanges)
             return
         alone = self._hold is None
         if alone:
@@ -125,6 +133,18 @@ class Mover:
         finally:
             if alone:
                 self.release()
+        self._settle(exchanges)
+
+    def _settle(self, exchanges: Sequence[Exchange]) -> None:
+        """Do what can wait until writers go on; where something is in the way, until later."""
+        self.ahead.copies.clear()
+        for one in exchanges:
+            with contextlib.suppress(LockedError, PreflightError), mapped(self._catalog.url):
+                self._finish(self._catalog.tables_of_name(one.live))
+
+    def _finish(self, tables: Sequence[Table]) -> None:
+        for table in tables:
+            pg_columns.settle(self._catalog.main, table)
 
     def _name(self, exchange: Exchange, incoming: Sequence[Table]) -> None:
         """Give the incoming tables a name that nobody has, and what their shape has of names."""
@@ -227,7 +247,7 @@ class Mover:
             hold.fence()
             hold.everybody_of([table for move in moves for table in move.tables])
             for move in moves:
-                _exchange(hold.connection, move)
+                _exchange(hold.connection, move, self.ahead.copies)
             hold.commit()
 
     def _copy_rest(
@@ -242,12 +262,13 @@ class Mover:
         Raises:
             LockedError: a writer came between.
         """
-        written = [pg_columns.copy_vectors(hold.connection, old, new) for old, new in pairs]
+        copies = [self.ahead.copies[old.oid] for old, _ in pairs]
+        written = [copy_held(hold.connection, copying) for copying in copies]
         logged = [pg_capture.length(hold.connection, table) for table in live]
         if not any(written) or None in logged:
             return
         hold.hand_over(live)
-        more = [pg_columns.copy_vectors(hold.connection, old, new) for old, new in pairs]
+        more = [copy_held(hold.connection, copying) for copying in copies]
         if any(more) or logged != [pg_capture.length(hold.connection, table) for table in live]:
             raise LockedError(
                 f"{live[0].label}: a writer came in while its last vectors were committed",
@@ -267,11 +288,12 @@ class Mover:
                 )
 
 
-def _exchange(connection: Connection, move: Move) -> None:
+def _exchange(connection: Connection, move: Move, copies: Mapping[int, Copying]) -> None:
     """Exchange the tables of one move.
 
     Args:
         connection: in a transaction that locks all of them.
+        copies: by the oid of a live table, what is known of its vectors' way.
     """
     if move.by_name:
         exchange_names(connection, move.outgoing, move.incoming, move.parked)
@@ -281,7 +303,8 @@ def _exchange(connection: Connection, move: Move) -> None:
                 pg_capture.install(connection, replace(table, name=named.name))
     else:
         for (old, new), parked in zip(move.pairs, move.parked, strict=True):
-            pg_columns.rename_columns(connection, old, new)
+            wanted = pg_indexing.noted_indexes(connection, new)
+            pg_columns.rename_columns(connection, copies[old.oid], wanted)
             if new.name != parked:  # it holds the old vectors by now
                 rename_table(connection, new, parked)
     away = move.outgoing if move.by_name else move.incoming

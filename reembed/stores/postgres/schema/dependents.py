@@ -59,10 +59,6 @@ UNION ALL SELECT 'its check ' || conname || ' reads whole rows' FROM pg_constrai
   WHERE conrelid = %(oid)s AND contype = 'c' AND conbin::text ~ ':varattno 0 '
 UNION ALL SELECT 'its index ' || indexrelid::regclass || ' reads whole rows' FROM pg_index
   WHERE indrelid = %(oid)s AND concat(indexprs, indpred) ~ ':varattno 0 '
-UNION ALL SELECT 'its check ' || conname || ' reads the vector column' FROM pg_constraint k
-  JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
-  WHERE conrelid = %(oid)s AND contype = 'c' AND d.refobjid = %(oid)s
-  AND d.refobjsubid = %(column)s AND pg_get_constraintdef(k.oid) !~ 'IS NOT NULL\)\)$'
 UNION ALL SELECT 'its column ' || attname || ' is computed from the vector column' FROM pg_attrdef f
   JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
   JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
@@ -89,31 +85,17 @@ UNION ALL SELECT 'the sequence ' || d.objid::regclass || ' belongs to the vector
 UNION ALL SELECT 'the rule ' || rulename || ' rewrites updates' FROM pg_rewrite
   WHERE ev_class = %(oid)s AND ev_type = '2'
 UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM pg_constraint
-  WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND (contype NOT IN ('c', 'n')
-  OR contype = 'c' AND pg_get_constraintdef(oid) ~ 'IS NOT NULL\)\)$')
-UNION ALL SELECT 'the vector column has several indexes: ' || string_agg(c.relname, ', ' ORDER BY
-  c.relname) FROM (SELECT DISTINCT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND
-  refobjid = %(oid)s AND refobjsubid = %(column)s) JOIN pg_class c ON c.oid = objid AND
-  relkind = 'i' HAVING count(*) > 1
+  WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND contype NOT IN ('c', 'n', 'u')
 UNION ALL SELECT 'the index ' || c.relname || ' of the vector column is ' || CASE
-  WHEN NOT indisvalid THEN 'not valid' WHEN indpred IS NOT NULL THEN 'of some rows alone'
-  WHEN indexprs IS NOT NULL THEN 'of an expression'
-  WHEN c.reltablespace <> 0 THEN 'in a tablespace of its own'
-  WHEN obj_description(c.oid, 'pg_class') IS NOT NULL THEN 'commented'
-  ELSE 'of the kind ' || amname || ' (' || opcname || ')' END
-  FROM pg_index i JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = c.relam
-  JOIN pg_opclass o ON o.oid = indclass[0] WHERE indrelid = %(oid)s AND EXISTS (SELECT FROM
-  pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = indexrelid AND d.refobjid =
-  indrelid AND d.refobjsubid = %(column)s) AND (NOT indisvalid OR indpred IS NOT NULL OR indexprs
-  IS NOT NULL OR c.reltablespace <> 0 OR obj_description(c.oid, 'pg_class') IS NOT NULL OR amname
-  NOT IN ('hnsw', 'ivfflat') OR opcname !~ '_(cosine|l2|ip)_ops$')
-UNION ALL SELECT 'the vector column has settings of its own: ' || concat_ws(', ', CASE WHEN
-  attstorage <> typstorage THEN 'STORAGE' END, CASE WHEN attstattarget >= 0 THEN 'STATISTICS' END,
-  array_to_string(attoptions, ', ')) FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
-  WHERE attrelid = %(oid)s AND attnum = %(column)s AND (attstorage <> typstorage OR attstattarget
-  >= 0 OR attoptions IS NOT NULL)
-UNION ALL SELECT 'the vector column has grants of its own' FROM pg_attribute
-  WHERE attrelid = %(oid)s AND attnum = %(column)s AND attacl IS NOT NULL
+  WHEN NOT indisvalid THEN 'not valid: REINDEX INDEX CONCURRENTLY makes it so'
+  ELSE 'what rows are told apart by in replication' END
+  FROM pg_index i JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = %(oid)s AND EXISTS (SELECT
+  FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = indexrelid AND d.refobjid =
+  indrelid AND d.refobjsubid = %(column)s) AND (NOT indisvalid OR indisreplident)
+UNION ALL SELECT 'the vector column has a grant by ' || string_agg(DISTINCT grantor::regrole::text,
+  ', ') || ', who is not the owner of its table' FROM pg_attribute JOIN pg_class c ON c.oid =
+  attrelid, aclexplode(attacl) WHERE attrelid = %(oid)s AND attnum = %(column)s AND grantor <>
+  relowner HAVING count(*) > 0
 UNION ALL SELECT 'the vector column has a security label of ' || provider FROM pg_seclabel
   WHERE classoid = 'pg_class'::regclass AND objoid = %(oid)s AND objsubid = %(column)s
 UNION ALL SELECT 'row-level security is forced on its owner' FROM pg_class

@@ -138,7 +138,7 @@ def make_indexes(
     """
     method = index.get("type", "hnsw")
     settings = {key: int(index[key]) for key in SETTINGS.get(method, ()) if key in index}
-    wanted = VectorIndex("", method, metric, settings)
+    wanted, made = VectorIndex("", method, metric, settings), False
     with connection.transaction():
         connection.execute(
             "SELECT set_config('maintenance_work_mem', %s, true) WHERE pg_size_bytes("
@@ -152,15 +152,26 @@ def make_indexes(
             for one in definitions(connection, like):
                 tail = one.tail
                 if one.of_vector:
-                    if method == "none" or (main is not None and one.name == main.name and other):
+                    asked = method == "none" or (
+                        main is not None and one.name == main.name and other
+                    )
+                    if main is not None and asked:
                         continue
                     tail = _retyped(tail, like, shadow, _prefix(connection))
                 if (one.unique, tail) not in present:
                     _create_index(connection, shadow, one.unique, sql.SQL(tail))
+                    made = True
         there = [replace(one, name="") for one in _vector_indexes(connection, shadow)]
         if method != "none" and wanted not in there:
             create_vector_index(connection, shadow, shadow.vector, wanted)
-        connection.execute(sql.SQL("ANALYZE {}").format(shadow.identifier))
+            made = True
+        if made or not _analyzed(connection, shadow):
+            connection.execute(sql.SQL("ANALYZE {}").format(shadow.identifier))
+
+
+def _analyzed(connection: Connection, table: Table) -> bool:
+    row = fetch_one(connection, "SELECT reltuples >= 0 FROM pg_class WHERE oid = %s", [table.oid])
+    return row is not None and bool(row[0])
 
 
 def _create_index(connection: Connection, table: Table, unique: bool, tail: sql.Composable) -> None:
@@ -222,7 +233,8 @@ def _retyped(tail: str, like: Table, shadow: Table, prefix: str) -> str:
     before, after = like.column(like.vector).type, shadow.column(shadow.vector).type
     d = shadow.dimensions or 0
     if "::" in tail:  # of an expression, which names a type with its dimensions
-        tail = re.sub(r"\b(vector|halfvec|bit)\(\d+\)", rf"\g<1>({d})", tail)
+        old = like.dimensions or r"\d+"  # another length is of a part of a vector
+        tail = re.sub(rf"\b(vector|halfvec|bit)\({old}\)", rf"\g<1>({d})", tail)
         if d > MOST_DIMENSIONS["vector"]:
             tail = re.sub(r"\bvector(\(\d+\)|_\w+_ops\b)", r"halfvec\1", tail)
         name = r'\(\(("(?:[^"]|"")+"|\w+)\)::'

@@ -17,6 +17,7 @@ from psycopg import sql
 from reembed.errors import PreflightError
 from reembed.stores.postgres.client import Connection, database_key, fetch_all, fetch_one
 from reembed.stores.postgres.schema import indexes as pg_indexes
+from reembed.stores.postgres.schema.hanging import sound_indexes
 from reembed.stores.postgres.schema.indexes import OPERATORS
 from reembed.stores.postgres.schema.table import Table
 
@@ -113,9 +114,15 @@ def _is_sound(key: str, value: Any) -> bool:
             return value in OPERATORS
         if key == "index":
             pg_indexes.check_index(value)
-        if key == "had_index":
-            pg_indexes.check_index(pg_indexes.VectorIndex(**value).to_dict())
-            return value["metric"] in OPERATORS and isinstance(value["name"], str)
+        if key == "indexes":
+            return sound_indexes(value)
+        if key == "settling":
+            return (
+                value.keys() == {"checks", "not_null"}
+                and isinstance(value["not_null"], str)
+                and isinstance(value["checks"], list)
+                and all(isinstance(name, str) for name in value["checks"])
+            )
     except (PreflightError, TypeError, AttributeError, KeyError, ValueError):
         return False
     return {

@@ -1,0 +1,337 @@
+"""Vectors on their way to the other table's new column, while an application writes.
+
+All rows are copied page by page, and then those that were written to since, of which the reader of
+the capture's log and the writer of the new collection tell. What is left for the moment in which
+writers wait is the last of these.
+
+A copy of a vector is no write of the application's: its triggers and ours must not fire for it, and
+nothing else can tell it apart for a role that is only the table's owner. So each group of rows is
+written in a transaction that lets writers wait, with the triggers off, and is kept so small that
+this takes a tenth of a second. Nobody has to be ended for our sake: we hold no row while we wait
+for the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import errors, sql
+
+from reembed.records import chunked
+from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.locks.hold import WRITERS, patiently
+from reembed.stores.postgres.schema.ids import any_of, usable
+from reembed.stores.postgres.schema.layout import COMING
+from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.search_path import operator_of_pgvector
+
+PAGE_ROWS = 2_000
+"""Rows that are compared at a time."""
+MOST_ROWS = 500
+"""Rows that are written at a time, at most."""
+HELD_SECONDS = 0.2
+"""How long writers wait for a group of rows; its size is made to fit."""
+PAUSE_SHARE = 0.25
+"""How long they have for themselves between two groups, as a share of that."""
+INSERT_BIT, UPDATE_BIT = 4, 16
+"""Of `pg_trigger.tgtype`: what a trigger fires for."""
+
+
+@dataclass
+class Copying:
+    """What is known of two tables whose vectors are on their way.
+
+    Attributes:
+        touched: ids of rows that were written to since they were copied.
+        empty: by table, ids of rows for which the other one has no vector.
+        whole: whether `touched` names all of them; if not, any row may have been written to.
+        unique: whether an index of the live table keeps the coming vectors unique.
+    """
+
+    live: Table
+    other: Table
+    touched: set[str] = field(default_factory=set)
+    empty: dict[int, set[str]] = field(default_factory=dict)
+    whole: bool = True
+    unique: bool = False
+
+    def of(self, table: Table) -> bool:
+        return table.oid in (self.live.oid, self.other.oid)
+
+    def saw(self, ids: Iterable[str] | None) -> None:
+        """Some rows were written to, or, given None, any may have been."""
+        if ids is None:
+            self.whole = False
+        else:
+            self.touched.update(ids)
+
+    def loose(self, table: Table) -> list[str] | None:
+        """Ids of rows of a table that may be without a vector or a row in the other one; None where
+        any may be."""
+        if not self.whole:
+            return None
+        return sorted(self.empty.get(table.oid, set()) | self.touched)
+
+
+def copy_all(connection: Connection, copying: Copying) -> int:
+    """Copy the vectors of all rows, each way, while the application goes on. Returns how many rows
+    the two tables have.
+
+    Raises:
+        LockedError: transactions that write to the live table do not end.
+    """
+    copying.whole, rows = True, 0
+    live, other = copying.live, copying.other
+    for table, giver in ((live, other), (other, live)):
+        group = Group(connection, table, giver, table is live, copying.unique)
+        empty = copying.empty[table.oid] = set()
+        for page in _pages(connection, table, giver):
+            group.copy([id for id, differs, _ in page if differs])
+            empty.update(id for id, _, without in page if without)
+            rows += len(page)
+    return rows
+
+
+def copy_touched(connection: Connection, copying: Copying) -> int:
+    """Copy the vectors of the rows that were written to since, each way. Returns how many rows that
+    were."""
+    ids = sorted(copying.touched)
+    refused: list[str] = []
+    for table, giver in ((copying.live, copying.other), (copying.other, copying.live)):
+        group = Group(connection, table, giver, table is copying.live, copying.unique)
+        group.copy(ids)
+        refused += group.refused
+        for some in chunked(ids, PAGE_ROWS):
+            found = _compared(connection, table, giver, any_of(table, usable(table, some)))
+            empty = copying.empty.setdefault(table.oid, set())
+            empty -= set(some)
+            empty.update(id for id, _, without in found if without)
+    copying.touched.difference_update(ids)
+    copying.touched.update(refused)
+    return len(ids)
+
+
+def copy_held(connection: Connection, copying: Copying) -> int:
+    """Copy what was written to last, each way. Returns the number of rows of the live table that
+    were written.
+
+    Args:
+        connection: in a transaction that holds the live table's writers.
+    """
+    live, other = copying.live, copying.other
+    ids = sorted(copying.touched) if copying.whole else None
+    with_triggers = _switch_off(connection, live, UPDATE_BIT)
+    written = write(connection, live, other, ids, clear=copying.unique)
+    write(connection, other, live, ids)
+    _switch_on(connection, live, with_triggers)
+    return written
+
+
+@dataclass
+class Group:
+    """Rows of a table that are written together, as many as fit into the time.
+
+    Attributes:
+        held: whether the table's writers wait meanwhile, and its triggers are off.
+        unique: whether another row may hold a vector still that one of these gets.
+        refused: ids of those for which one did.
+    """
+
+    connection: Connection
+    table: Table
+    giver: Table
+    held: bool
+    unique: bool = False
+    size: int = 20
+    refused: list[str] = field(default_factory=list)
+
+    def copy(self, ids: Sequence[str]) -> None:
+        """Copy the vectors of these rows, in as many transactions as it takes."""
+        at = 0
+        while at < len(ids):
+            some = ids[at : at + self.size]
+            began = time.monotonic()
+            self._write(some)
+            took = max(time.monotonic() - began, 1e-3)
+            at += len(some)
+            wanted = int(len(some) * min(2.0, HELD_SECONDS / took))
+            self.size = min(max(wanted, 1), MOST_ROWS)
+            if self.held:
+                time.sleep(took * PAUSE_SHARE)
+
+    def _write(self, ids: Sequence[str]) -> None:
+        if not self.held:
+            with self.connection.transaction():
+                write(self.connection, self.table, self.giver, ids)
+            return
+
+        def work() -> None:
+            self.connection.execute(
+                sql.SQL("LOCK TABLE {} IN {} MODE").format(
+                    self.table.identifier, sql.SQL(WRITERS)
+                )
+            )  # fmt: skip
+            off = _switch_off(self.connection, self.table, UPDATE_BIT)
+            write(self.connection, self.table, self.giver, ids, clear=self.unique)
+            _switch_on(self.connection, self.table, off)
+
+        try:
+            patiently(self.connection, [self.table], work, mode=WRITERS)
+        except errors.UniqueViolation:  # all of them change places while writers are held
+            self.refused.extend(ids)
+
+
+def write(
+    connection: Connection, table: Table, giver: Table, ids: Sequence[str] | None, *,
+    clear: bool = False,
+) -> int:  # fmt: skip
+    """Let rows of a table have the other one's vectors in the new column. Returns how many rows
+    were written: those that have them are left alone.
+
+    Args:
+        ids: of the rows; None of all.
+        clear: whether all of them give up what they have before any gets another one.
+    """
+    if ids is not None and not (ids := usable(table, ids)):
+        return 0
+    for value in ("NULL", "j.v") if clear else ("j.v",):
+        taken = sql.SQL("t.{} IS NOT NULL" if value == "NULL" else "true")
+        cursor = connection.execute(
+            sql.SQL(
+                "UPDATE {table} t SET {new} = {value} FROM (SELECT o.{id} AS id, g.{vector} AS v "
+                "FROM (SELECT {id} FROM {table} WHERE {these}) o LEFT JOIN {giver} g ON "
+                "g.{giver_id} = o.{id}) j WHERE t.{id} = j.id AND {taken} AND NOT coalesce("
+                "t.{new} {equals} j.v, t.{new} IS NULL AND j.v IS NULL)"
+            ).format(
+                taken=taken.format(sql.Identifier(COMING)) if value == "NULL" else taken,
+                table=table.identifier, new=sql.Identifier(COMING), value=sql.SQL(value),
+                id=sql.Identifier(table.id), vector=sql.Identifier(giver.vector),
+                giver=giver.identifier, giver_id=sql.Identifier(giver.id),
+                equals=operator_of_pgvector(connection, "="),
+                these=sql.SQL("true") if ids is None else any_of(table, ids),
+            )
+        )  # fmt: skip
+    return cursor.rowcount
+
+
+def _pages(
+    connection: Connection, table: Table, giver: Table
+) -> Iterator[list[tuple[str, bool, bool]]]:
+    """All rows of a table by their ids; see `_compared`."""
+    id = sql.Identifier(table.id)
+    after: sql.Composable = sql.SQL("true")
+    type = sql.SQL(table.column(table.id).written)
+    while True:
+        page = _compared(
+            connection, table, giver,
+            sql.SQL("{} ORDER BY {} LIMIT {}").format(after, id, sql.Literal(PAGE_ROWS)),
+        )  # fmt: skip
+        if not page:
+            return
+        yield page
+        after = sql.SQL("{} > {}::{}").format(id, sql.Literal(page[-1][0]), type)
+
+
+def _compared(
+    connection: Connection, table: Table, giver: Table, these: sql.Composable
+) -> list[tuple[str, bool, bool]]:
+    """Rows of a table in the order of their ids: the id, whether the new column is to be written,
+    and whether the other table has no vector for it.
+
+    Args:
+        these: which rows, as SQL after WHERE.
+    """
+    own = sql.SQL("o.{} IS NOT NULL").format(sql.Identifier(table.vector))
+    rows: list[tuple[Any, ...]] = fetch_all(
+        connection,
+        sql.SQL(
+            "SELECT o.{id}::text, NOT coalesce(o.{new} {equals} g.{vector}, o.{new} IS NULL AND "
+            "g.{vector} IS NULL), g.{vector} IS NULL AND {record} FROM (SELECT {id}, {new}, {own} "
+            "FROM {table} WHERE {these}) o LEFT JOIN {giver} g ON g.{giver_id} = o.{id} ORDER BY "
+            "o.{id}"
+        ).format(
+            table=table.identifier, new=sql.Identifier(COMING), id=sql.Identifier(table.id),
+            vector=sql.Identifier(giver.vector), giver=giver.identifier,
+            giver_id=sql.Identifier(giver.id), equals=operator_of_pgvector(connection, "="),
+            own=sql.Identifier(table.vector), these=these,
+            record=own if table.only_with_vector else sql.SQL("true"),
+        ),
+    )  # fmt: skip
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _switch_off(connection: Connection, table: Table, event: int) -> list[tuple[str, str]]:
+    """Switch off those of the table's triggers that fire for an event, in this transaction that
+    holds its writers. Returns what was on, and how."""
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # with checks to come it is not altered
+    rows = fetch_all(
+        connection,
+        "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
+        "AND tgenabled <> 'D' AND tgtype & %s <> 0",
+        [table.oid, event],
+    )
+    for name, _ in rows:
+        _set_trigger(connection, table, name, "D")
+    return [(name, state) for name, state in rows]
+
+
+def _switch_on(connection: Connection, table: Table, triggers: Sequence[tuple[str, str]]) -> None:
+    """Switch triggers on again, each as it was."""
+    if triggers:
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for name, state in triggers:
+        _set_trigger(connection, table, name, state)
+
+
+def _set_trigger(connection: Connection, table: Table, name: str, state: str) -> None:
+    verb = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA", "D": "DISABLE"}[state]
+    connection.execute(
+        sql.SQL("ALTER TABLE {} {} TRIGGER {}").format(
+            table.identifier, sql.SQL(verb), sql.Identifier(name)
+        )
+    )  # fmt: skip
+
+
+def complete(
+    connection: Connection, table: Table, giver: Table, ids: Sequence[str] | None, *,
+    only_with_vector: bool,
+) -> None:  # fmt: skip
+    """Give a table the rows that only the other one has: such as are in quarantine, and so not in
+    the shadow, whose old vectors must not go with the old column.
+
+    Args:
+        ids: of the other table's rows that may be missing here; None where any may be.
+        only_with_vector: leave out those that have none there either: deleted by the application
+            since, for nobody follows what happens to a row that is no record.
+    """
+    if ids is not None and not (ids := usable(giver, ids)):
+        return
+    columns = [c.name for c in giver.columns if not c.generated and c.name != giver.vector]
+    missing = sql.SQL(
+        "FROM (SELECT * FROM {} WHERE {}) g WHERE NOT EXISTS (SELECT FROM {} t WHERE t.{} = g.{}){}"
+    ).format(
+        giver.identifier, sql.SQL("true") if ids is None else any_of(giver, ids), table.identifier,
+        sql.Identifier(table.id), sql.Identifier(giver.id),
+        sql.SQL(" AND g.{} IS NOT NULL").format(sql.Identifier(giver.vector))
+        if only_with_vector else sql.SQL(""),
+    )  # fmt: skip
+    if fetch_one(connection, sql.SQL("SELECT 1 {} LIMIT 1").format(missing)) is None:
+        return
+    if table.column(table.vector).not_null:  # a column that goes
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ALTER {} DROP NOT NULL").format(
+                table.identifier, sql.Identifier(table.vector)
+            )
+        )
+    triggers = _switch_off(connection, table, INSERT_BIT)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    connection.execute(
+        sql.SQL("INSERT INTO {} ({}, {}) OVERRIDING SYSTEM VALUE SELECT {}, g.{} {}").format(
+            table.identifier, names, sql.Identifier(COMING), names, sql.Identifier(giver.vector),
+            missing,
+        )
+    )  # fmt: skip
+    _switch_on(connection, table, triggers)
