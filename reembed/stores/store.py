@@ -192,14 +192,10 @@ class Cutover(Protocol):
         ...
 
     def prepare(self, live: str, incoming: str) -> int:
-        """Do ahead of a move what would take long while writers wait; called again, what has come
-        since. Idempotent, and undone by `Capture.stop` where there is no move.
+        """Do ahead of a move, to the collection of the id `incoming`, what would take long while
+        writers wait; called again, what has come since. `Capture.stop` undoes it.
 
-        Args:
-            incoming: object id of the collection that is about to take the name.
-
-        Returns the number of records that had to be done: while there are many, what was written
-        meanwhile is to be carried, and this called again. 0 where a move takes no time.
+        Returns for how many records: after many, what was written meanwhile is to be carried first.
         """
         ...
 

@@ -320,7 +320,7 @@ def test_a_writer_that_comes_between_is_carried_in_another_try(
 
         def copied(self: Ahead, *arguments: Table) -> int:
             rows = copy(self, *arguments)
-            docs.rewrite(2, f"written after copying {tries}")
+            docs.rewrite(2, f"written after copying {time.monotonic()}")
             return rows
 
         def slipped(self: pg_hold.Hold, tables: object) -> None:
