@@ -192,11 +192,8 @@ class Cutover(Protocol):
         ...
 
     def prepare(self, live: str, incoming: str) -> int:
-        """Do ahead of a move, to the collection of the id `incoming`, what would take long while
-        writers wait; called again, what has come since. `Capture.stop` undoes it.
-
-        Returns for how many records: after many, what was written meanwhile is to be carried first.
-        """
+        """Do what would take long while writers wait, or what has come since. Returns for how many
+        records: after many, what was written meanwhile is to be carried first."""
         ...
 
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
