@@ -136,7 +136,12 @@ def _column(column: Mapping[str, Any]) -> sql.Composed:
         parts.append(sql.SQL("COLLATE " + column["collation"]))
     if column["identity"]:
         how = {"a": "ALWAYS", "d": "BY DEFAULT"}[column["identity"]]
-        parts.append(sql.SQL(f"GENERATED {how} AS IDENTITY"))
+        parts.append(
+            sql.SQL("GENERATED {} AS IDENTITY (START {} INCREMENT {})").format(
+                sql.SQL(how), sql.Literal(column["sequence"]["start"]),
+                sql.Literal(column["sequence"]["increment"]),
+            )
+        )  # fmt: skip
     elif column["generated"]:
         parts.append(sql.SQL(f"GENERATED ALWAYS AS ({column['default']}) STORED"))
     elif column["default"]:
