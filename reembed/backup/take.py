@@ -133,7 +133,7 @@ def take(subject: Subject, folder: Folder, wanted: Wanted, progress: Progress) -
         last = folder.last_good()
         try:
             info = subject.store.resolve(subject.collection)
-        except CollectionNotFoundError:
+        except (CollectionNotFoundError, SourceChangedError):  # or a pointer to one that is gone
             if last is None:
                 raise
             return _gone(subject, folder, last)

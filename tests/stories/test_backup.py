@@ -344,3 +344,25 @@ def test_collections_that_move_together_are_backed_up_together(
     assert {one["collection"]: one["dimensions"] for one in found} == {"docs": 48, "more": 48}
     every = command("backup", path, "--json").json["collections"]
     assert [one["snapshot"]["dimensions"] for one in every] == [64, 64]
+
+
+@pytest.mark.long
+def test_what_a_pointer_led_to_is_there_again(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(
+        tmp_path, f"chroma:{database}", swap__kind="pointer", swap__live="current"
+    )
+    assert command("run", path, "--swap").code == 0
+    assert command("backup", path).code == 0
+    with chroma(database) as client:
+        client.delete_collection("docs__counting_model-new-64")
+    assert command("backup", path).code == 4
+    assert command("restore", path, "--yes").code == 0
+    with chroma(database) as client:
+        (pointer,) = [one for one in client.list_collections() if "pointer" in one.name]
+        metadata: Any = pointer.metadata
+        led_to = client.get_collection(metadata["target"], embedding_function=None)
+        assert str(led_to.id) == metadata["target_id"] and led_to.count() == 40
+        assert json.loads(metadata["model"])["name"] == "counting_model:new"
+    assert command("backup", path).code == 0
