@@ -190,7 +190,7 @@ def _check(manifests: Sequence[Manifest], sample: int) -> Manifest:
         for key in ("url", "collection", "where"):
             if getattr(other.source, key) != getattr(first.source, key):
                 raise ManifestError(
-                    f"{other.name}: source.{key} is another than that of {first.name}",
+                    f"{other.name}: source.{key} differs from that of {first.name}",
                     "Models are compared on the records of one source.",
                 )
     return first

@@ -66,7 +66,7 @@ def _refusal(path: Path | str, error: OSError, instead: str) -> PreflightError |
     if error.errno in _FAILING:
         return PreflightError(
             cannot,
-            f"Look at the disk and its limits (`dmesg`, `ulimit -f`), or {instead}, and run the "
+            f"Check the disk and its limits (`dmesg`, `ulimit -f`), or {instead}, and run the "
             "same command again: it resumes.",
         )
     return None
@@ -89,7 +89,7 @@ def read_errors(path: Path | str) -> Iterator[None]:
         if error.errno in _IN_THE_WAY:
             hint = "Move away what is in its place"
         elif error.errno not in _FORBIDDEN:
-            hint = "Look at the disk (`dmesg`)"
+            hint = "Check the disk (`dmesg`)"
         raise PreflightError(
             f"{error.filename or path}: cannot be read: {error.strerror}",
             f"{hint}, and run the same command again.",
@@ -152,7 +152,7 @@ def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
         if code == sqlite3.SQLITE_IOERR:
             raise PreflightError(
                 f"{path}: {error}",
-                f"The disk is full or fails: free some space, look at it, or {instead}, and run "
+                f"The disk is full or fails: free some space, check it, or {instead}, and run "
                 "the same command again: it resumes.",
             ) from error
         raise UnreachableError(

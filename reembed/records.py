@@ -81,7 +81,7 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
 
 
 def metadata_object(text: str) -> dict[str, Any]:
-    """Metadata text, parsed; empty where it is no JSON object, as a store's own JSON may be."""
+    """Metadata text, parsed; empty where it is not a JSON object, as a store's own JSON may be."""
     parsed = json.loads(text)
     return parsed if isinstance(parsed, dict) else {}
 
@@ -105,7 +105,7 @@ def text_hash(text: str) -> bytes:
 
 
 def unicode_fault(text: str) -> str:
-    """Why a text is no valid Unicode (it holds half of a surrogate pair); empty where it is."""
+    """Why a text is not valid Unicode (it holds half of a surrogate pair); empty where it is."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -125,7 +125,7 @@ class Session:
         run goes on without one, with a warning: no name moves then.
 
         Raises:
-            LockedError: another run is at work on this live name.
+            LockedError: another run is active on this live name.
         """
         manifest, store = self.manifest, self.source_store
         run = self._run.run_id if self._run else ""

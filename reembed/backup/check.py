@@ -148,7 +148,7 @@ def _of_folder(folder: Folder, directory: Path) -> tuple[list[str], list[str]]:
         elif folder.path != directory and folder.path.name != folder_name(about.collection):
             problems.append(
                 f"{folder.path}: holds the snapshots of another collection, {about.collection!r} "
-                f"of {about.url}, which belong into {folder_name(about.collection)}/"
+                f"of {about.url}, which belong in {folder_name(about.collection)}/"
             )
     except DamagedError as error:
         problems.append(error.message)

@@ -129,7 +129,7 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
         UsageError: there is no such snapshot.
         DamagedError: the snapshot is not whole; nothing was made.
         PreflightError: the store does not take it as it is, or the name cannot move.
-        LockedError: another run is at work on the live name, or a prune on the snapshots.
+        LockedError: another run is active on the live name, or a prune on the snapshots.
     """
     folder = one_folder(wanted.directory, wanted.collection)
     with folder.reading():

@@ -169,7 +169,7 @@ def swap(
 @app.command()
 def sweep(
     manifest: ManifestPath,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what is lost")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be lost")] = False,
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:

@@ -19,7 +19,7 @@ def compare(
         list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
     ],
     sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
-    seed: Annotated[int, typer.Option("--seed", help="of the choice of records")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="seed for choosing the records")] = 1,
     as_json: Json = False,
 ) -> None:
     """Compare candidate models on a sample of the source. Writes nothing."""
@@ -36,11 +36,12 @@ def compare(
 @app.command()
 def doctor(
     subject: Annotated[
-        str | None, typer.Argument(metavar="[MANIFEST_OR_URL]", help="whose store and model to ask")
+        str | None,
+        typer.Argument(metavar="[MANIFEST_OR_URL]", help="the store and the model to check"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether this installation is fit for work, and what it reaches."""
+    """Check whether this installation can work, and which stores and models it reaches."""
     from reembed.cli.diagnosis import diagnosis_text
     from reembed.doctor import diagnose
 

@@ -142,7 +142,7 @@ class Embedder:
         ):  # fmt: skip
             found.append(
                 "it is unknown how many tokens this server takes, and some servers cut longer "
-                "texts in silence: set model.max_tokens."
+                "texts silently: set model.max_tokens."
             )
         return found
 

@@ -90,7 +90,7 @@ def _others(template: TextTemplate) -> Sequence[tuple[str, str, TextTemplate]]:
     """Other texts that may have been embedded, with the keys that say so."""
     breaks: LineBreaks = "keep" if template.line_breaks == "space" else "space"
     turned = TextTemplate(template.template, template.layout, breaks)
-    blanks = "line breaks" if breaks == "keep" else "blanks for its line breaks"
+    blanks = "line breaks" if breaks == "keep" else "spaces for its line breaks"
     return (
         (f"the same with {blanks}", f"line_breaks: {breaks}", turned),
         ("the document alone", 'source.layout: plain and text: "{document}"', DOCUMENT),

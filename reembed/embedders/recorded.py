@@ -151,7 +151,7 @@ def believe(said: Mapping[str, Any] | None, words: Iterable[Model | None] = ()) 
     except (ValidationError, ValueError, TypeError, RecursionError):
         return Recorded(
             {"provider": said.get("provider"), "name": said.get("name")}, None,
-            ("settings that are none of a model's",),
+            ("settings that are not a model's",),
         )  # fmt: skip
     if len(text) > LONGEST:
         return Recorded(

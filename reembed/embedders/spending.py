@@ -77,9 +77,9 @@ def _sum(path: Path) -> Spent:
             entry = json.loads(line)
             total += Spent(int(entry["tokens"]), float(entry["usd"]))
         except WRONG:
-            raise ValueError(f"line {number} is no entry") from None
+            raise ValueError(f"line {number} is not an entry") from None
     if not (math.isfinite(total.usd) and abs(total.tokens) < LARGEST):
-        raise ValueError("its sum is no sum of money")
+        raise ValueError("its sum is not a sum of money")
     return total
 
 

@@ -164,7 +164,7 @@ class CommonSwap(Moving):
             with self._session(member) as s:
                 self._take_back(s)
         self._group.run.history.write(events.TogetherGivenUp(action="swap", why=why.message))
-        told = "No name has moved: those that had are back."
+        told = "No name has moved: those that had moved are back."
         if self._group.run.history.swap_tried:  # the application has been stopped
             told += " `reembed rollback` gives the swap up and runs swap.after."
         why.hint = f"{told} {why.hint}" if why.hint else told

@@ -55,7 +55,7 @@ def _of_member(group: GroupSession, member: Member) -> Planned:
             plan = member.plan()
             return Planned(member.collection, plan, plan.blockers)
         if info.dimensions is None:
-            told = "empty, and nothing fixes its dimension: left as it is"
+            told = "empty, and its dimension is not known: left as it is"
             return Planned(member.collection, note=told, aside=True)
         writer, dimensions = group.store.to_write(), group.embedder.dimensions
         name = target_name(member.manifest, writer, dimensions)
@@ -63,7 +63,7 @@ def _of_member(group: GroupSession, member: Member) -> Planned:
         there = existing(group.store, name)
         if there is not None:
             raise taken_by(there, member.manifest, dimensions)
-        told = f"empty: made anew with {dimensions} dimensions instead of {info.dimensions}"
+        told = f"empty: created again with {dimensions} dimensions instead of {info.dimensions}"
         return Planned(member.collection, note=told)
     except RefusedError as error:
         if not is_of_one(error):

@@ -90,9 +90,7 @@ class Roster:
         if not begin:
             return messages
         if self._group.begun and folders:
-            messages.append(
-                f"appeared since the run began, and taken in: {_some(folders.values())}"
-            )
+            messages.append(f"appeared since the run began, and added: {_some(folders.values())}")
         if not self._group.begun:
             begin_run(self._group)
             _ = self._group.fingerprint  # one for all of them
@@ -112,9 +110,11 @@ class Roster:
         way = (
             "if they hold vectors of the old model, move them with a manifest of another `name`"
             if swapped
-            else "`reembed run` takes them in"
+            else "`reembed run` adds them"
         )
-        return [f"{len(new)} collections appeared that are no members ({_some(new)}): {way}"]
+        return [
+            f"{len(new)} collections appeared that are not part of this run ({_some(new)}): {way}"
+        ]
 
     def _has_dimension(self, name: str) -> bool:
         """Whether there is anything about a collection that a new model changes."""

@@ -113,7 +113,7 @@ class StoreLease:
         age = time.time() - owner.heartbeat if owner else STALE_SECONDS
         if changed or abs(age) < STALE_SECONDS:
             raise LockedError(
-                f"{self._url}: another run is at work on {self._live!r}: "
+                f"{self._url}: another run is active on {self._live!r}: "
                 f"{owner or 'of another version of reembed'}",
                 "Wait until it ends, or stop it; running again then resumes where it was. If its "
                 f"machine is gone, run again once its heartbeat is {STALE_SECONDS:.0f} s old.",

@@ -58,7 +58,7 @@ class Manifest(Section):
     text: str = "{document}"
     """what is embedded; {document}, {uri}, {id} and {metadata.KEY} may be used"""
     line_breaks: LineBreaks = "keep"
-    """space: send line breaks as blanks, as many applications' embedders do"""
+    """space: send line breaks as spaces, as many applications' embedders do"""
     embed: Embed = Embed()
     verify: Verify = Verify()
     swap: Swap = Swap()

@@ -75,7 +75,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_BYTES:,} bytes, so it is no manifest")
+            raise ManifestError(f"{path}: larger than {MAX_BYTES:,} bytes, so it is not a manifest")
         return data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ManifestError(

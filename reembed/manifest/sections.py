@@ -53,7 +53,7 @@ def _are_headers(value: dict[str, str]) -> dict[str, str]:
     """Refuse what is no header, and values that are no names of variables."""
     for header, name in value.items():
         if not _HEADER.fullmatch(header):
-            raise ValueError(f"{header!r} is no name of a header")
+            raise ValueError(f"{header!r} is not the name of a header")
         if not ENV_NAME.fullmatch(name) or _is_key_like(name):
             raise ValueError(
                 f"{header}: is the name of an environment variable, not the header's value"

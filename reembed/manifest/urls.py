@@ -32,11 +32,11 @@ def split_query(path: str, base_dir: Path | None = None) -> tuple[str, str]:
 
 
 def absolute(path: str, base_dir: Path) -> str:
-    """`path` made absolute. Raises ManifestError if it is no path at all."""
+    """`path` made absolute. Raises ManifestError if it is not a path at all."""
     try:
         return str((base_dir / Path(path).expanduser()).resolve())
     except (OSError, RuntimeError, ValueError) as error:
-        raise ManifestError(f"{path[:100]!r} is no usable path: {error}") from None
+        raise ManifestError(f"{path[:100]!r} is not a usable path: {error}") from None
 
 
 def is_url(text: str) -> bool:
@@ -59,12 +59,12 @@ def check_url(url: str, origin: str) -> None:
     entry = store_entry(scheme)
     if not separator or entry is None:
         raise ManifestError(
-            f"{origin}: {url!r} is no store URL: unknown scheme {scheme!r}",
+            f"{origin}: {url!r} is not a store URL: unknown scheme {scheme!r}",
             f"{_suggestion(url)}{_EXAMPLES}",
         )
     if entry.place == "host" and not rest.startswith("//"):
         raise ManifestError(
-            f"{origin}: {url!r} is no store URL: {scheme}: is followed by //",
+            f"{origin}: {url!r} is not a store URL: {scheme}: is followed by //",
             f"Did you mean {f'{scheme}://{rest}'!r}?",
         )
     if not rest.strip("/ ") and not entry.anywhere:

@@ -126,7 +126,7 @@ def slice_bounds(part: str) -> tuple[int, int]:
     first, separator, second = part.partition("/")
     if not (separator and first.isascii() and first.isdigit() and second.isascii()
             and second.isdigit() and 1 <= int(first) <= int(second)):  # fmt: skip
-        raise ValueError(f"{part!r} is no slice: write n/t, such as 3/7, with n from 1 to t")
+        raise ValueError(f"{part!r} is not a slice: write n/t, such as 3/7, with n from 1 to t")
     return int(first), int(second)
 
 

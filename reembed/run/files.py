@@ -61,7 +61,7 @@ CARRIED = RunFile(
 )  # fmt: skip
 SPENDING = RunFile(
     "spending.jsonl", "what the run has spent",
-    "The disk or another program changed it. Take the line out, or put one with the right "
+    "The disk or another program changed it. Remove the line, or put one with the right "
     '{{"tokens", "usd"}} in its place, and run again.',
 )  # fmt: skip
 
@@ -92,7 +92,7 @@ def read(path: Path, file: RunFile, parse: Callable[[Path], Found]) -> Found | N
     with read_errors(path):
         try:
             if not path.is_file():
-                raise damaged(path, file, "it is no file")
+                raise damaged(path, file, "it is not a file")
             return parse(path)
         except MemoryError:  # Arrow has one of its own, and it says nothing of the file
             raise

@@ -59,7 +59,7 @@ class Journal:
         """All whole events, oldest first. Raises DamagedError if a whole line is damaged."""
         with self._lock, read_errors(self.path):
             if os.path.lexists(self.path) and not self.path.is_file():
-                raise DamagedError(f"{self.path}: the journal is no file", _LOST)
+                raise DamagedError(f"{self.path}: the journal is not a file", _LOST)
             try:
                 size = self.path.stat().st_size
             except FileNotFoundError:
@@ -85,7 +85,7 @@ class Journal:
             raise self.damaged(len(self._events) + 1, "it or a line before it was changed")
         try:
             event = json.loads(written)
-            if b"\\u" in written:  # half a character is no text
+            if b"\\u" in written:  # half a character is not a text
                 json.dumps(event, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             event = None

@@ -45,7 +45,7 @@ class StateLock:
             owner = os.pread(fd, 4096, 0).decode("utf-8", "replace").strip() or "unknown"
             os.close(fd)
             raise LockedError(
-                f"{self.path.parent}: another run is at work: {owner}",
+                f"{self.path.parent}: another run is active: {owner}",
                 "Wait until it ends, or stop it; running again then resumes where it was.",
             ) from None
         owner = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %z')}"

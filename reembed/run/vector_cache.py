@@ -181,7 +181,7 @@ class VectorCache:
             raise PreflightError(
                 f"{self._path}: the cache of paid vectors was created again and is damaged again: "
                 f"{error}",
-                f"Look at the disk, or {STATE}, and run the same command again: it resumes.",
+                f"Check the disk, or {STATE}, and run the same command again: it resumes.",
             ) from error
 
     def _replace(self, error: sqlite3.DatabaseError) -> None:

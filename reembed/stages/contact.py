@@ -114,7 +114,7 @@ def told_together(errors: Sequence[ReembedError]) -> ReembedError:
         return first
     together = copy.copy(first)
     numbered = list(enumerate((first, *rest), start=1))
-    together.message = f"{len(numbered)} things stand in the way: " + "; ".join(
+    together.message = f"{len(numbered)} problems: " + "; ".join(
         f"({number}) {error.message}" for number, error in numbered
     )
     together.hint = " ".join(f"({number}) {error.hint}" for number, error in numbered if error.hint)

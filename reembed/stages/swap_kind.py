@@ -105,7 +105,7 @@ def _check_live(store: Store, manifest: Manifest, source: CollectionInfo, kind: 
         if kind == "pointer":
             return
         raise PreflightError(
-            f"swap.live {live!r} is no collection, so there is no name to move",
+            f"swap.live {live!r} is not a collection, so there is no name to move",
             "Leave swap.live out, or use swap.kind: pointer to make a new live name.",
         ) from None
     if current.id != source.id:

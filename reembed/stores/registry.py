@@ -28,7 +28,7 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         options: what a manifest says of it besides.
 
     Raises:
-        ManifestError: the URL is no store URL, or an option is none of this store's.
+        ManifestError: the URL is not a store URL, or an option is none of this store's.
         PreflightError: no adapter for this store yet.
         MissingExtraError: the adapter's packages are not installed; names the extra.
         UnreachableError: nothing answers there.

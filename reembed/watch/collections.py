@@ -20,8 +20,8 @@ SHOWN = 10
 RESTORE = "If that was not meant, restore it: backups and the runs' export shards hold it. "
 ACCEPT = 'If it was meant: `reembed watch ... --accept "why"`.'
 ELSEWHERE = (
-    "Somebody changed the URL, the credentials or the server, or made the database anew: find the "
-    "one with the records, and do not let backups run over."
+    "Somebody changed the URL, the credentials or the server, or created the database again: find "
+    "the one with the records, and do not let a backup overwrite a good one."
 )
 _IDENTITY = {"system": "cluster", "oid": "database", "name": "database name", "role": "role"}
 """Keys of `CollectionInfo.database` that say which database it is; versions may change."""
@@ -132,7 +132,7 @@ def _shape(seen: Seen, reference: Reference) -> Iterator[Finding]:
         yield alert(
             "metric", seen.name,
             f"{seen.name!r} is searched by {seen.info.metric}, and was by {metric}",
-            f"Somebody made it anew with other settings. {ACCEPT}",
+            f"Somebody created it again with other settings. {ACCEPT}",
         )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def _identity(seen: Seen, reference: Reference) -> Iterator[Finding]:
             "identity", seen.name,
             f"{seen.name!r} is another collection than it was: its id is {seen.info.id}, and was "
             f"{was}",
-            "Somebody deleted it and made it anew, renamed another one, or this is another "
+            "Somebody deleted it and created it again, renamed another one, or this is another "
             f"database. {ACCEPT}",
         )  # fmt: skip
     else:
@@ -176,7 +176,7 @@ def _canaries(seen: Seen, reference: Reference, settings: Watch) -> Iterator[Fin
             "canary", seen.name,
             f"{len(canaries.lost):,} of {there:,} known records of {seen.name!r} are there, and a "
             "search with their own vectors does not find them",
-            "The index is damaged, or is not that of these vectors: build it anew.",
+            "The index is damaged, or is not that of these vectors: build it again.",
             detail=", ".join(canaries.lost[:SHOWN]),
         )  # fmt: skip
     elif _replaced(seen, reference.good):

@@ -63,7 +63,7 @@ def targets_of(variables: Sequence[str]) -> tuple[dict[str, Target], list[Findin
             except ValueError:
                 wrong.append(
                     alert(
-                        "notify", "", f"{name} is no URL that Apprise knows",
+                        "notify", "", f"{name} is not a URL that Apprise knows",
                         "https://appriseit.com lists them.", exit_code=5, subject=name,
                     )
                 )  # fmt: skip

@@ -280,7 +280,7 @@ def test_a_swap_kind_that_the_store_cannot_do(
         ("counting_model", "module:callable"),
         ("no_such_module:embed", "no_such_module"),
         ("counting_model:nwe", "nwe"),
-        ("counting_model:WORD", "is no function"),
+        ("counting_model:WORD", "is not a function"),
     ],
 )
 def test_a_function_that_is_not_there(

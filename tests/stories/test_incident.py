@@ -382,7 +382,7 @@ def test_the_new_embedder_on_the_old_table(scene: Scene) -> None:
     })  # fmt: skip
     said = refusal(scene)
     assert "768 dimensions" in said and "vector(1536)" in said
-    assert "get_all, history and delete answer as if all were well" in said
+    assert "get_all, history and delete answer as if nothing were wrong" in said
 
 
 def test_a_configuration_of_another_database_or_collection(scene: Scene) -> None:

@@ -189,7 +189,7 @@ def test_one_that_appears_is_taken_in_and_one_that_goes_is_left_out(
         plain_collection(client, "delta", 4)
         client.delete_collection("beta")
     told = command("status", manifest, "--json").json["messages"]
-    assert any("delta" in message and "`reembed run` takes them in" in message for message in told)
+    assert any("delta" in message and "`reembed run` adds them" in message for message in told)
     ran = command("run", manifest, "--json")
     assert ran.code == 0, ran.err
     assert set(states(ran.json)) == {"alpha", "gamma", "emptied", "delta"}
@@ -265,7 +265,7 @@ def test_names_that_have_moved_go_back_where_one_cannot(
         refused = command("swap", path, "--yes", "--json")
     assert moved == names[:2]
     assert refused.code == 5 and "the server refuses it" in refused.json["error"]["message"]
-    assert "No name has moved: those that had are back." in refused.json["error"]["hint"]
+    assert "No name has moved: those that had moved are back." in refused.json["error"]["hint"]
     now = names_in(chroma_server.url)
     assert {name: now[name] for name in names} == {name: ids[name] for name in names}
     assert not [name for name in now if name.startswith("many-") and name.endswith("__hold")]

@@ -350,7 +350,7 @@ class Outcome:
         """The one document on stdout, in JSON that every reader takes."""
 
         def refuse(name: str) -> None:
-            raise AssertionError(f"{name} is no JSON")
+            raise AssertionError(f"{name} is not JSON")
 
         return json.loads(self.out, parse_constant=refuse)
 

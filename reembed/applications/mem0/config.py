@@ -91,7 +91,7 @@ def read_config(path: Path) -> Mem0Config:
     settings = _section(store, "config", path, "vector_store.")
     history = data.get("history_db_path")
     if not isinstance(history, str | None):
-        raise PreflightError(f"{path}: history_db_path is no path", _WRITE_IT)
+        raise PreflightError(f"{path}: history_db_path is not a path", _WRITE_IT)
     try:
         connection = connection_parts(settings)
     except ValueError as error:
@@ -136,7 +136,7 @@ def check(
         raise PreflightError(
             f"{config.path}: the embedder {model.name} gives vectors of {given} dimensions, and "
             f"the table {table} holds vector({table_dimensions}): mem0's search, add and update "
-            "fail on it, while get, get_all, history and delete answer as if all were well",
+            "fail on it, while get, get_all, history and delete answer as if nothing were wrong",
             "Put the embedder back that wrote the table, then move the memories, and deploy the "
             "changed configuration together with the swap.",
         )
@@ -173,7 +173,7 @@ def _read(path: Path) -> tuple[Form, dict[str, Any]]:
         name = {"json": "JSON", "python": "a Python literal"}[form]
         raise PreflightError(f"{path}: is not {name}", _WRITE_IT) from None
     if not isinstance(data, dict):
-        raise PreflightError(f"{path}: is no dictionary", _WRITE_IT)
+        raise PreflightError(f"{path}: is not a dictionary", _WRITE_IT)
     remember_in(data)
     return form, data
 
@@ -203,7 +203,7 @@ def _embedder(data: dict[str, Any], path: Path) -> Model:
     known = OPENAI_DIMENSIONS.get(name) if provider == "openai" else None
     url = settings.get(address)
     if url is not None and (not isinstance(url, str) or is_secret(address, url)):
-        raise PreflightError(f"{where}{address} is no address, or holds a password", _WRITE_IT)
+        raise PreflightError(f"{where}{address} is not an address, or holds a password", _WRITE_IT)
     return Model(
         provider=provider,
         name=name,
@@ -220,21 +220,21 @@ def _section(data: dict[str, Any], key: str, path: Path, above: str = "") -> dic
             "Name the configuration of the application whose memories are in Postgres.",
         )
     if not isinstance(found, dict):
-        raise PreflightError(f"{path}: {above}{key} is no dictionary", _WRITE_IT)
+        raise PreflightError(f"{path}: {above}{key} is not a dictionary", _WRITE_IT)
     return found
 
 
 def _text(settings: dict[str, Any], key: str, default: str, where: str) -> str:
     found = settings.get(key) or default
     if not isinstance(found, str) or is_secret(key, found):
-        raise PreflightError(f"{where}{key} is no name", _WRITE_IT)
+        raise PreflightError(f"{where}{key} is not a name", _WRITE_IT)
     return found
 
 
 def _whole(settings: dict[str, Any], key: str, path: Path, above: str) -> int | None:
     found = settings.get(key)
     if found is not None and (type(found) is not int or not 1 <= found <= MOST):
-        raise PreflightError(f"{path}: {above}{key} is no number of dimensions", _WRITE_IT)
+        raise PreflightError(f"{path}: {above}{key} is not a number of dimensions", _WRITE_IT)
     return found
 
 

@@ -26,7 +26,7 @@ def connection_parts(settings: Mapping[str, Any]) -> dict[str, str]:
         found = {key: str(value) for key in SHOWN if (value := settings.get(key))}
         return {"dbname": "postgres"} | found
     if not isinstance(text, str):
-        raise ValueError("is no text")
+        raise ValueError("is not a text")
     found = _from_url(_split(text)) if "://" in text else _from_pairs(text)
     return {key: found[key] for key in SHOWN if key in found}
 
@@ -71,9 +71,9 @@ def _split(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise ValueError("is no URL") from None
+        raise ValueError("is not a URL") from None
     place = parts.netloc.rpartition("@")[2]
     shifted = "@" in parts.path + parts.query or parts.fragment
     if shifted or not ("," in place or _PLACE.fullmatch(place)):
-        raise ValueError("is no URL: a / ? # or @ in a password is written %2F %3F %23 or %40")
+        raise ValueError("is not a URL: a / ? # or @ in a password is written %2F %3F %23 or %40")
     return parts

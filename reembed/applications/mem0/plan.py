@@ -97,8 +97,8 @@ def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) ->
         return []
     return [
         f"{history} knows {len(missing):,} living memories that {source.name} lacks, e.g. "
-        f"{', '.join(missing[:FEW])}: they were deleted otherwise than by mem0, lost, or written "
-        "to another database since this one was dumped (docs/mem0.md merges such)"
+        f"{', '.join(missing[:FEW])}: they were lost, deleted by something other than mem0, or "
+        "written to another database since this one was dumped (docs/mem0.md merges such)"
     ]
 
 

@@ -78,7 +78,7 @@ class ChromaProvider:
         if self._told is None:
             return [
                 f"it is unknown how many tokens {self._where} takes, and it may cut longer texts "
-                "in silence: set model.max_tokens."
+                "silently: set model.max_tokens."
             ]
         return []
 

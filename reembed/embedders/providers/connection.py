@@ -61,7 +61,7 @@ def checked_key(variable: str, where: str) -> str:
         raise ProviderRefusedError(
             f"{where}: {variable} holds a character that no key has, such as a line break or a "
             "curly quote",
-            "Often it came along when the key was copied: set the variable again.",
+            "It was often copied together with the key: set the variable again.",
         )
     return key
 
@@ -158,7 +158,7 @@ class Route:
     ) -> Exception:
         """What an answer with this status and body means; see `failures.failure`.
 
-        Over plain HTTP a proxy's answers look like the server's own; what is no JSON and has a
+        Over plain HTTP a proxy's answers look like the server's own; what is not JSON and has a
         status that proxies use is told as the proxy's.
         """
         words = redact(body_words(body))

@@ -64,7 +64,7 @@ def read_json(*paths: Path) -> dict[str, Any]:
             try:
                 data = json.loads(path.read_text("utf-8"))
             except ValueError as error:
-                raise ManifestError(f"{path}: is no JSON: {error}") from None
+                raise ManifestError(f"{path}: is not JSON: {error}") from None
             return data if isinstance(data, dict) else {"modules": data}
     return {}
 

@@ -232,7 +232,7 @@ class OllamaProvider:
             return []
         return [
             "this Ollama has no /api/embed: texts are sent one by one, and it cuts those that are "
-            "too long in silence. Bring it up to date, or set model.max_tokens."
+            "too long silently. Update it, or set model.max_tokens."
         ]
 
     def close(self) -> None:
@@ -256,7 +256,7 @@ def _read(body: str) -> dict[str, Any]:
 
 def _unreadable(body: str) -> TransientError:
     return TransientError(
-        f"the answer is no list of embeddings: {redact(body, 80)!r}", unknown=True
+        f"the answer is not a list of embeddings: {redact(body, 80)!r}", unknown=True
     )
 
 
@@ -282,7 +282,7 @@ def _address(host: str, where: str) -> str:
         name = parts.hostname or "127.0.0.1"
     except ValueError as error:
         raise ProviderRefusedError(
-            f"{where}: that is no address ({redact(str(error))})",
+            f"{where}: that is not an address ({redact(str(error))})",
             "Set model.base_url or OLLAMA_HOST to http://HOST:PORT.",
         ) from None
     name = f"[{name}]" if ":" in name else name

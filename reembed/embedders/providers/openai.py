@@ -96,7 +96,7 @@ class OpenAIProvider:
         remember_url(url)
         shown = shown_url(url)
         if urlsplit(url).scheme not in ("http", "https"):
-            raise ManifestError(f"model.base_url: {shown!r} is no http or https URL")
+            raise ManifestError(f"model.base_url: {shown!r} is not an http or https URL")
         self._official = (urlsplit(url).hostname or "").endswith("api.openai.com")
         self._where = f"openai {model.name}" + ("" if self._official else f" at {shown}")
         options = Options(model)
@@ -288,7 +288,7 @@ class OpenAIProvider:
         except UNREADABLE:
             start = redact(body, 80)
             raise TransientError(
-                f"the answer is no list of embeddings: {start!r}", unknown=True
+                f"the answer is not a list of embeddings: {start!r}", unknown=True
             ) from None
         sizes = {len(row) for row in rows}
         if len(sizes) > 1:

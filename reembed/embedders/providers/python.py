@@ -125,7 +125,7 @@ def _find(name: str, base_dir: Path) -> Callable[[list[str]], Any]:
             )
         target = getattr(target, part)
     if not callable(target):
-        raise ManifestError(f"model.name: {name} is no function, it is {type(target).__name__}")
+        raise ManifestError(f"model.name: {name} is not a function, it is {type(target).__name__}")
     return target  # type: ignore[no-any-return]
 
 

@@ -67,11 +67,11 @@ def take_request_options(options: Options, where: str) -> RequestOptions:
         headers[name] = value
     for name, value in headers.items():
         if not _HEADER.fullmatch(name):
-            raise ManifestError(f"model.options.headers: {name!r} is no name of a header")
+            raise ManifestError(f"model.options.headers: {name!r} is not the name of a header")
         if not (value.isascii() and value.isprintable()):
             raise ManifestError(
                 f"model.options: the header {name} holds a character that no header may have",
-                "Often a line break or a curly quote that came along when it was copied.",
+                "Often a line break or a curly quote was copied with it.",
             )
     document = _body(options, "extra_body")
     auth = options.take("auth", str, "bearer")

@@ -130,7 +130,9 @@ def _matrix(path: Path, name: str) -> Vectors:
         rows, columns = entry["shape"]
         matrix: Vectors = flat.reshape(rows, columns)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ManifestError(f"{path}: is no safetensors file of a float matrix: {error}") from None
+        raise ManifestError(
+            f"{path}: is not a safetensors file of a float matrix: {error}"
+        ) from None
     if not rows or not columns:
         raise ManifestError(f"{path}: its matrix is empty")
     return matrix

@@ -21,11 +21,11 @@ class TextTokenizer:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ManifestError if `path` is no tokenizer."""
+        """Raises ManifestError if `path` is not a tokenizer."""
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception for every kind of bad file
-            raise ManifestError(f"{path}: is no tokenizer.json: {error}") from None
+            raise ManifestError(f"{path}: is not a tokenizer.json: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 

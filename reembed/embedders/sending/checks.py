@@ -74,6 +74,6 @@ def check_untruncated(texts: Sequence[str], answer: Answer) -> None:
     if answer.tokens < least:
         raise RejectedInputError(
             f"the server embedded {answer.tokens} tokens of a text of at least {least}: "
-            "it cut it in silence",
+            "it cut it silently",
             too_long=True,
         )

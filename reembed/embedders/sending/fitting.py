@@ -133,7 +133,7 @@ def _usable(index: int, text: str, reject: Reject) -> bool:
     if not text:
         detail = "the text is empty"
     elif fault := unicode_fault(text):
-        detail = f"the text is no valid Unicode: {fault}"
+        detail = f"the text is not valid Unicode: {fault}"
     if detail:
         reject(Piece(index, "", "", 0), Rejection("refused", detail))
     return not detail

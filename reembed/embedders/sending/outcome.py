@@ -37,7 +37,7 @@ class LimitFound:
         what = "cuts longer texts" if not where else "cuts texts longer"
         if self.kind == "refuses":
             what = "refuses longer texts" if not where else "refuses texts longer"
-        silence = " in silence" if self.kind == "cuts" else ""
+        silence = " silently" if self.kind == "cuts" else ""
         return f"the server {what}{where}{silence}"
 
 

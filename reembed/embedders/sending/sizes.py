@@ -168,7 +168,7 @@ class Sizes:
                 return
             self._told.add(measure)
         setting = self._settings.get(measure)
-        advice = f"; write {setting}: {most} to spare finding that out again" if setting else ""
+        advice = f"; write {setting}: {most} to avoid finding that out again" if setting else ""
         self._note(
             f"a request of {size:,} {UNITS[measure]} is too large for the provider: {most:,} are "
             f"sent at most from now on{advice}"

@@ -188,7 +188,7 @@ def ssl_verify() -> bool | str:
         return False
     if not Path(text).is_file():
         raise PreflightError(
-            f"CHROMA_SERVER_SSL_VERIFY: {text} is no file",
+            f"CHROMA_SERVER_SSL_VERIFY: {text} is not a file",
             "Set it to a file with the certificates (PEM) that the server's is checked against, or "
             "to false to check none.",
         )

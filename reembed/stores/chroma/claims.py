@@ -180,7 +180,7 @@ def _text(collection: Collection) -> str:
     metadata = collection.metadata or {}
     if KEY not in metadata:
         raise PreflightError(
-            f"the name {collection.name} is taken by a collection that is no lease of reembed",
+            f"the name {collection.name} is taken by a collection that is not a lease of reembed",
             "Rename that collection: reembed keeps there who is at work on the live name.",
         )
     return str(metadata.get(_TEXT, ""))

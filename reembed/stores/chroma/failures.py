@@ -58,7 +58,7 @@ AUTH_HINT = (
 )
 NO_CHROMA = (
     "Check host, port and path: behind a proxy the path goes into the URL, as in "
-    "chroma+https://host/chroma. Chroma itself is to be 1.0 or newer."
+    "chroma+https://host/chroma. Chroma itself must be 1.0 or newer."
 )
 
 

@@ -114,7 +114,7 @@ def flip(client: ClientAPI, move: Exchange, target: str) -> None:
         old = dict(pointer.metadata or {})
         if KEY not in old:
             raise PreflightError(
-                f"the name {pointer.name} is taken by a collection that is no pointer of reembed"
+                f"the name {pointer.name} is taken by a collection that is not a pointer of reembed"
             )
         if old.get("target_id") == move.incoming_id:
             return

@@ -131,11 +131,11 @@ def in_the_way(
     if not found:
         return None
     return PreflightError(
-        f"writes to {table.label} cannot be logged, for there is {' and '.join(found)}, which is "
-        "not as reembed makes it or belongs to another role",
-        "Look at it. If it is nobody's, drop it as its owner or as a superuser with the statement "
-        "in brackets. So that it does not come again, take from that role the right to create in "
-        "the schema, or to make triggers on the table.",
+        f"writes to {table.label} cannot be logged, because there is {' and '.join(found)}, which "
+        "is not as reembed makes it or belongs to another role",
+        "Look at it. If it is nobody's, drop it as its owner or as a superuser with the "
+        "statement in brackets. To prevent this, revoke that role's right to create in the "
+        "schema, or to make triggers on the table.",
     )
 
 

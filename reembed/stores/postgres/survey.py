@@ -53,7 +53,7 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
             holding = held.held_by or [chosen]
             notes.append(
                 f"{table.label} keeps its place at the swap and exchanges its vector column, "
-                f"since these hold on to it: {', '.join(holding)}. The new vectors are copied "
+                f"since these depend on it: {', '.join(holding)}. The new vectors are copied "
                 "beside the old ones in small groups, its triggers off, and indexed, while the "
                 f"application goes on; {_wait(catalog, table)}. Each row is rewritten: the table "
                 "takes about twice its room until it is vacuumed, and a REPEATABLE READ "
@@ -62,7 +62,7 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
                 "without a vector"
             )
         else:
-            notes.append(f"{table.label} is exchanged by renaming: nothing else hangs on it")
+            notes.append(f"{table.label} is exchanged by renaming: nothing else depends on it")
         if named.by_name:
             notes.append(
                 f"these functions name {table.label} in their text, and read the table that has "
@@ -78,7 +78,7 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
             notes.append(
                 f"{table.label} belongs to {owner!r}, and the role {catalog.database.role!r} is a "
                 "superuser: triggers, checks and defaults of that table run with its rights when "
-                f"reembed writes rows. Rather run as {owner!r}"
+                f"reembed writes rows. Better run as {owner!r}"
             )
         if table.text_query is not None:
             _check_texts(catalog, table)

@@ -197,7 +197,7 @@ def test_a_certificate_of_ones_own_is_checked_against_the_file_named(
             monkeypatch.setenv("CHROMA_SERVER_SSL_VERIFY", value)
             opens(url, docs)
         monkeypatch.setenv("CHROMA_SERVER_SSL_VERIFY", str(tmp_path / "none.pem"))
-        with pytest.raises(PreflightError, match=r"none\.pem is no file"):
+        with pytest.raises(PreflightError, match=r"none\.pem is not a file"):
             open_store(url)
 
 

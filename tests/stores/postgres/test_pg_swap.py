@@ -130,7 +130,7 @@ def there_and_back(path: Path, url: str, works: Callable[[App], None] = lambda d
 def test_a_leaf_table_is_renamed_there_and_back(tmp_path: Path, docs_url: str) -> None:
     path = pg_manifest(tmp_path, docs_url)
     notes = " ".join(problem.message for problem in migration(path).plan().warnings)
-    assert "public.docs is exchanged by renaming: nothing else hangs on it" in notes
+    assert "public.docs is exchanged by renaming: nothing else depends on it" in notes
     there_and_back(path, docs_url)
 
 
@@ -329,7 +329,7 @@ def test_each_of_what_can_hang_on_a_table_keeps_it_in_its_place(
     tmp_path: Path, docs_url: str, reader_role: None, kind: str
 ) -> None:
     _, notes = hang(docs_url, tmp_path, kind)
-    assert f"since these hold on to it: {HANGING[kind][1]}. Writers wait" in notes
+    assert f"since these depend on it: {HANGING[kind][1]}. Writers wait" in notes
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,9 @@ def test_plan_refuses_a_table_of_another_owner(
         try:
             path = pg_manifest(tmp_path, postgres.url(connection.info.dbname, role=role))
             owned, rights = migration(path).plan().blockers
-            assert "belongs to the role postgres, which we are no member of" in owned.message
+            assert (
+                "belongs to the role postgres, of which this role is not a member" in owned.message
+            )
             assert "may not make tables in the schema 'public'" in rights.message
         finally:
             connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))

@@ -176,9 +176,9 @@ class TestRefusals:
             (".yaml", f"vector_store: [{PASSWORD}", "is not valid YAML: line"),
             (".yaml", f"password: {PASSWORD}\npassword: {PASSWORD}", "given twice"),
             (".yaml", "a: &a [*a]", "an alias contains itself"),
-            (".yaml", "", "is no dictionary"),
+            (".yaml", "", "is not a dictionary"),
             (".json", f'{{"password": "{PASSWORD}"', "is not JSON"),
-            (".json", f'["{PASSWORD}"]', "is no dictionary"),
+            (".json", f'["{PASSWORD}"]', "is not a dictionary"),
             (".json", "[" * 100_000, "is not JSON"),
             (".py", f"config = {{'password': '{PASSWORD}'}}", "is not a Python literal"),
             (".py", f"{{'password': open('{PASSWORD}')}}", "is not a Python literal"),
@@ -205,23 +205,29 @@ class TestRefusals:
         ("changes", "message"),
         [
             ({"vector_store": None}, "has no vector_store"),
-            ({"vector_store": [PASSWORD]}, "vector_store is no dictionary"),
+            ({"vector_store": [PASSWORD]}, "vector_store is not a dictionary"),
             ({"vector_store__provider": "qdrant"}, "vector_store.provider is 'qdrant'"),
             ({"vector_store__provider": None}, "vector_store.provider is 'qdrant'"),
             ({"vector_store__provider": KEY}, "vector_store.provider is no known name"),
-            ({"vector_store__config": None}, "vector_store.config is no dictionary"),
-            ({"vector_store__config__collection_name": KEY}, "collection_name is no name"),
-            ({"vector_store__config__collection_name": ["x"]}, "collection_name is no name"),
-            ({"vector_store__config__embedding_model_dims": "1536"}, "is no number of dimensions"),
-            ({"vector_store__config__embedding_model_dims": 70_000}, "is no number of dimensions"),
-            ({"vector_store__config__connection_string": 5}, "connection_string is no text"),
-            ({"embedder": "openai"}, "embedder is no dictionary"),
+            ({"vector_store__config": None}, "vector_store.config is not a dictionary"),
+            ({"vector_store__config__collection_name": KEY}, "collection_name is not a name"),
+            ({"vector_store__config__collection_name": ["x"]}, "collection_name is not a name"),
+            (
+                {"vector_store__config__embedding_model_dims": "1536"},
+                "is not a number of dimensions",
+            ),
+            (
+                {"vector_store__config__embedding_model_dims": 70_000},
+                "is not a number of dimensions",
+            ),
+            ({"vector_store__config__connection_string": 5}, "connection_string is not a text"),
+            ({"embedder": "openai"}, "embedder is not a dictionary"),
             ({"embedder__provider": "vertexai"}, "embedder.provider is 'vertexai'"),
             ({"embedder__provider": {"a": PASSWORD}}, "embedder.provider is no known name"),
-            ({"embedder__config__embedding_dims": True}, "is no number of dimensions"),
-            ({"embedder__config__model": KEY}, "embedder.config.model is no name"),
+            ({"embedder__config__embedding_dims": True}, "is not a number of dimensions"),
+            ({"embedder__config__model": KEY}, "embedder.config.model is not a name"),
             ({"embedder__config__openai_base_url": f"http://u:{PASSWORD}@h"}, "holds a password"),
-            ({"history_db_path": 7}, "history_db_path is no path"),
+            ({"history_db_path": 7}, "history_db_path is not a path"),
         ],
     )
     def test_of_settings(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -242,7 +248,7 @@ class TestRefusals:
         self, tmp_path: Path, text: str
     ) -> None:
         data = changed(vector_store__config__connection_string=text)
-        assert "connection_string is no URL" in refusal(lambda: read(tmp_path, data))
+        assert "connection_string is not a URL" in refusal(lambda: read(tmp_path, data))
 
 
 class TestCheck:

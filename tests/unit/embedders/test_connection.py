@@ -276,7 +276,7 @@ def test_ollamas_address_with_the_path_of_an_api(tail: str) -> None:
 @pytest.mark.parametrize("host", ["http://h:port", "http://[::1"])
 def test_a_host_that_is_no_address_is_named(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
-    with pytest.raises(ProviderRefusedError, match="is no address"):
+    with pytest.raises(ProviderRefusedError, match="is not an address"):
         open_embedder(Model(provider="ollama", name="m"))
 
 

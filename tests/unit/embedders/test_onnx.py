@@ -140,7 +140,7 @@ def test_what_is_wrong_is_named(folder, tmp_path):
     with pytest.raises(ManifestError, match="onnxruntime cannot load it"):
         minilm(tmp_path, name="broken.onnx")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ManifestError, match=r"is no tokenizer.json"):
+    with pytest.raises(ManifestError, match=r"is not a tokenizer.json"):
         minilm(tmp_path, name="broken.onnx", options={})
     (tmp_path / "other.onnx").write_bytes(b"")
     with pytest.raises(ManifestError, match=r"it holds broken.onnx, other.onnx"):

@@ -367,7 +367,7 @@ def test_what_openai_itself_offers(monkeypatch):
     for options in ({"batch_items": 4096}, {"batch_api": "yes"}, {"encoding_format": "hex"}):
         with pytest.raises(ManifestError):
             open_embedder(Model(provider="openai", name="x", options=options))
-    with pytest.raises(ManifestError, match="is no http"):
+    with pytest.raises(ManifestError, match="is not an http"):
         open_embedder(Model(provider="openai", name="x", base_url="localhost:80"))
 
 

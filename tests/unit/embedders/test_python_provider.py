@@ -92,7 +92,7 @@ def test_calls_hold_64_texts_or_as_many_as_told(base_dir):
         ("my_modell:embed", "no module 'my_modell'"),
         ("my_model:embd", "has no 'embd'"),
         ("my_model:model.embd", "has no 'model.embd'"),
-        ("my_model:number", "is no function, it is int"),
+        ("my_model:number", "is not a function, it is int"),
         ("needy:embed", "needs the module 'not_installed_anywhere'"),
         ("failing:embed", "importing failing raised RuntimeError: no licence"),
     ],

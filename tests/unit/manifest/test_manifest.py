@@ -462,7 +462,7 @@ class TestUrls:
     def test_unknown_scheme_with_a_suggestion(self, load: Load, url: str, suggestion: str) -> None:
         for place in ("source__url", "target__url"):
             message = refusal(load, **{place: url})
-            assert f"{place.replace('__', '.')}: {url!r} is no store URL" in message
+            assert f"{place.replace('__', '.')}: {url!r} is not a store URL" in message
             assert f"Did you mean {suggestion}" in message
 
     @pytest.mark.parametrize("url", [":memory:", "chroma::memory:", "ephemeral"])
@@ -521,7 +521,7 @@ class TestPaths:
         assert (mem0.config, mem0.history) == (str(tmp_path / "app/mem0.yaml"), None)
 
     def test_no_path_at_all(self, load: Load) -> None:
-        assert "is no usable path" in refusal(load, source__url="chroma:~nobody-here/db")
+        assert "is not a usable path" in refusal(load, source__url="chroma:~nobody-here/db")
 
     def test_the_same_run_from_any_working_directory(
         self, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,22 +31,22 @@ def test_a_model_out_of_reach_hides_nothing(
     )  # fmt: skip
     outcome = command("plan", path)
     assert outcome.code == 5, "to ask again later is not all there is to do"
-    for told in ("3 things stand in the way", "'taken' exists", "{metadata.title}", "127.0.0.1:9"):
+    for told in ("3 problems", "'taken' exists", "{metadata.title}", "127.0.0.1:9"):
         assert told in outcome.err
     assert "(3)" in outcome.err
     path = write_manifest(tmp_path, f"chroma:{database}", model=NOBODY)
     alone = command("plan", path, "--json")
     assert (alone.code, alone.json["error"]["kind"]) == (7, "unreachable")
-    assert "things stand in the way" not in alone.err
+    assert "problems" not in alone.err
 
 
 def test_a_source_that_is_missing_hides_no_model(tmp_path: Path, database: Path) -> None:
     path = write_manifest(tmp_path, f"chroma:{database}", source__collection="doc", model=NOBODY)
     with pytest.raises(CollectionNotFoundError) as error:
         migration(path).plan()
-    assert "2 things stand in the way" in error.value.message
+    assert "2 problems" in error.value.message
     assert "127.0.0.1:9" in error.value.message
-    with pytest.raises(CollectionNotFoundError, match="things stand in the way"):
+    with pytest.raises(CollectionNotFoundError, match="problems"):
         migration(path).run()
 
 
@@ -54,14 +54,14 @@ def test_one_store_that_is_gone_is_told_once(tmp_path: Path) -> None:
     path = write_manifest(tmp_path, "chroma+http://127.0.0.1:9")
     with pytest.raises(UnreachableError) as error:
         migration(path).plan()
-    assert "things stand in the way" not in error.value.message
+    assert "problems" not in error.value.message
 
 
 def test_a_permanent_error_decides_what_several_are() -> None:
     gone, key = UnreachableError("gone", "Start it."), ProviderRefusedError("no key", "Set one.")
     both = told_together([gone, key])
     assert isinstance(both, ProviderRefusedError)
-    assert both.message == "2 things stand in the way: (1) no key; (2) gone"
+    assert both.message == "2 problems: (1) no key; (2) gone"
     assert both.hint == "(1) Set one. (2) Start it."
     assert (key.message, str(both)) == ("no key", both.message)
     alone: list[ReembedError] = [PreflightError("one")]

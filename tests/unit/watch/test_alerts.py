@@ -145,7 +145,7 @@ def test_a_setting_that_reaches_nobody_is_told_before_it_is_needed(
     assert done.code == 5 and "TOLD is not set" in done.json["findings"][0]["message"]
     monkeypatch.setenv("TOLD", "carrier-pigeon://coop/hunter2secret")
     done = scene.told()
-    assert done.code == 5 and "no URL that Apprise knows" in done.json["findings"][0]["message"]
+    assert done.code == 5 and "not a URL that Apprise knows" in done.json["findings"][0]["message"]
     assert "hunter2" not in done.out + done.err
     monkeypatch.setitem(__import__("sys").modules, "apprise", None)
     done = scene.told()

@@ -46,7 +46,7 @@ def _jsonb(column: pa.Array) -> pa.Array:
 
 def _uuid(column: pa.Array) -> pa.Array:
     if not pc.all(pc.match_substring_regex(column, f"^{FORMS['uuid']}$")).as_py():
-        raise ValueError("an id is no UUID as Postgres writes it")
+        raise ValueError("an id is not a UUID as Postgres writes it")
     digits = "".join(column.to_pylist()).replace("-", "")
     return _of_width(np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(-1, 16))
 

@@ -225,7 +225,7 @@ class Mover:
             raise SourceChangedError(
                 f"{exchange.live!r} has {len(outgoing)} tables by now and the new collection "
                 f"{len(incoming)}: the application has made one meanwhile",
-                "Run the same command again: it is carried then.",
+                "Run the same command again: it is copied then.",
             )
         by_name = self._by_name(outgoing, incoming)
         aside = outgoing[0] if by_name else incoming[0]  # whichever table gets the parked name

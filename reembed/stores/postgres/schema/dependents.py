@@ -156,5 +156,5 @@ def dependents(connection: Connection, table: Table, *, stays: bool = False) -> 
         [table.oid],
     )
     if owner and not owner[0][0]:
-        forbidden.append(f"belongs to the role {owner[0][1]}, which we are no member of")
+        forbidden.append(f"belongs to the role {owner[0][1]}, of which this role is not a member")
     return Dependents(sorted({*held_by}), sorted({*forbidden}))

@@ -91,11 +91,12 @@ def check_index(index: Mapping[str, Any]) -> None:
     method = index.get("type", "hnsw")
     if method not in (*SETTINGS, "none"):
         raise PreflightError(
-            f"target.index.type {method!r} is no index of pgvector", "Use hnsw, ivfflat or none."
+            f"target.index.type {method!r} is not an index of pgvector",
+            "Use hnsw, ivfflat or none.",
         )
     if index.get("column_type", "vector") not in MOST_DIMENSIONS:
         raise PreflightError(
-            f"target.index.column_type {index['column_type']!r} is no type of pgvector's",
+            f"target.index.column_type {index['column_type']!r} is not a type of pgvector's",
             "Use vector or halfvec.",
         )
     for key, (least, most) in SETTINGS.get(method, {}).items():

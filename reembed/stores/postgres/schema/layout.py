@@ -47,7 +47,7 @@ LANGCHAIN_V2 = {
 
 
 def vector_tables(connection: Connection) -> list[Found]:
-    """Oid, schema and name of every table with a vector column that is no system's."""
+    """Oid, schema and name of every table with a vector column that is not a system's."""
     return fetch_all(
         connection,
         "SELECT DISTINCT c.oid, nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "

@@ -98,7 +98,7 @@ def check_identifier(table: str) -> None:
     size = len(table.encode())
     if not table or "/" in table or table != table.strip() or "\x00" in table:
         raise PreflightError(
-            f"{table[:80]!r} is no usable table name",
+            f"{table[:80]!r} is not a usable table name",
             "Use letters, digits and underscores, as schema.table where need be.",
         )
     if size > IDENTIFIER_BYTES:

@@ -123,10 +123,10 @@ def require_own(
     if not found.trusted:
         raise PreflightError(
             f"{label} belongs to the role {found.owner!r}, and what reembed keeps there "
-            f"({shape.purpose}) must not be in another role's hands",
+            f"({shape.purpose}) must not be controlled by another role",
             "Run as that role or as the owner of the collection; or look at it, drop it if "
-            "no run of that role is at work, and take from the role the right to create in the "
-            f"schema {schema!r}.",
+            "no run of that role is at work, and revoke the role's right to create in the schema"
+            f" {schema!r}.",
         )
     if found.wrong:
         raise PreflightError(
