@@ -17,9 +17,7 @@ from rich.console import RenderableType
 import reembed
 from reembed.cli.output import say, say_json, show
 from reembed.disk import write_atomic, write_output
-from reembed.errors import (
-    UsageError,
-)
+from reembed.errors import UsageError
 from reembed.manifest import Manifest
 from reembed.manifest.urls import is_url
 from reembed.progress import TerminalProgress

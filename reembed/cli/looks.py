@@ -37,7 +37,7 @@ def compare(
 def doctor(
     subject: Annotated[
         str | None,
-        typer.Argument(metavar="[MANIFEST_OR_URL]", help="the store and the model to check"),
+        typer.Argument(metavar="[MANIFEST_OR_URL]", help="what to check"),
     ] = None,
     as_json: Json = False,
 ) -> None:

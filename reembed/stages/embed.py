@@ -22,9 +22,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.engines.engine import Engine
 from reembed.engines.local import LocalEngine
-from reembed.errors import (
-    BudgetError,
-)
+from reembed.errors import BudgetError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Counter, Progress
 from reembed.records import (
@@ -37,12 +35,7 @@ from reembed.records import (
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.quarantine import (
-    QUARANTINE_DIR,
-    lists_all,
-    write_part,
-    write_quarantine,
-)
+from reembed.run.quarantine import QUARANTINE_DIR, lists_all, write_part, write_quarantine
 from reembed.run.vector_cache import Known, VectorCache
 from reembed.session import Session
 from reembed.stages.batched import Batched

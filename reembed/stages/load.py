@@ -12,10 +12,7 @@ import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from reembed.errors import (
-    SourceChangedError,
-    TakenError,
-)
+from reembed.errors import SourceChangedError, TakenError
 from reembed.progress import Progress
 from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
@@ -25,13 +22,7 @@ from reembed.run.ledger import Ledger
 from reembed.session import Session
 from reembed.stages.refusals import existing, name_taken
 from reembed.stages.shadow_spec import shadow_spec, target_name
-from reembed.stages.shard_rows import (
-    ShardRows,
-    displace,
-    displacing,
-    load_shard,
-    read_rows,
-)
+from reembed.stages.shard_rows import ShardRows, displace, displacing, load_shard, read_rows
 from reembed.stores.collection import Collection
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo, CollectionSpec

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reembed.errors import (
-    CollectionNotFoundError,
-    LossError,
-    PreflightError,
-    SourceChangedError,
-)
+from reembed.errors import CollectionNotFoundError, LossError, PreflightError, SourceChangedError
 from reembed.manifest import Manifest
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store

@@ -27,13 +27,7 @@ from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
 from reembed.quality.fidelity import Anew, fidelity_gate
 from reembed.quality.findings import Findings
-from reembed.quality.integrity import (
-    KINDS,
-    check_served,
-    check_texts,
-    slice_bounds,
-    slice_rows,
-)
+from reembed.quality.integrity import KINDS, check_served, check_texts, slice_bounds, slice_rows
 from reembed.quality.sample import LEAST, Sample, choose, token_counts
 from reembed.quality.tail import probe_tail
 from reembed.quality.twins import TwinFinder, Twins
