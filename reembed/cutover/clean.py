@@ -14,7 +14,7 @@ from dataclasses import replace
 from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import outcome, swap_kind
-from reembed.cutover.recover import recover
+from reembed.cutover.recover import recover_for_clean
 from reembed.cutover.withdraw import give_up_swap, has_moved
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.results import MANIFEST_COPY, SwapResult
@@ -45,7 +45,7 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
         return _dry_run(s)
     tried = s.run.history.pending_move == "swap" or s.run.history.swap_tried
     given_up = give_up_swap(s) if tried else []
-    recover(s, "clean")
+    recover_for_clean(s)
     done, *told = _drop_old(s) if s.run.history.last_move == "swap" else _drop_shadow(s)
     s.old.stop_capture()
     if s.run.history.shadow_id is not None and s.new.describe() is not None:

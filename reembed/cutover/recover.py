@@ -1,8 +1,10 @@
-"""What a killed call or a damaged file left, made good: once a command, before it acts."""
+"""What a killed call or a damaged file left, made good: once a command, before it acts.
+
+Each of these lets writers go that a killed move still holds, and journals a move that the store has
+done and its call did not live to journal. What more a command needs is in its own function.
+"""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from reembed.cutover.move import finish_move, release_writes
 from reembed.session import Session
@@ -11,47 +13,55 @@ from reembed.sync.follow import load_rest
 from reembed.sync.mend import has_ledger, mend_shards, resync_shadow
 from reembed.verify.shadow import require_shadow
 
-Ahead = Literal["stages", "move", "way back", "clean"]
 
-
-def recover(s: Session, ahead: Ahead) -> list[str]:
-    """Let writers go that a killed move still holds; journal a move that the store has done and
-    its call did not live to journal; make shards again that are damaged or gone; make a shadow that
-    was live before a rollback what the shards say; load what is embedded.
-
-    Args:
-        ahead: what the command goes on with. The `stages` of a run make and load shards themselves.
-            A `move` of the name, or a sweep, needs everything embedded and loaded. The `way back`
-            asks the new model only if there is no other way: what is not embedded yet, the ledger
-            does not know, and the next comparison finds it again. Before a `clean` shards are made
-            again while the old collection, from which they are made, is still there.
+def recover(s: Session) -> list[str]:
+    """Before a move of the name, or a sweep: everything is embedded and loaded, and a shadow that
+    was live before a rollback is what the shards say.
 
     Returns the ids of rows left alone because a live shadow has newer ones.
     """
-    history = s.run.history
-    release_writes(s.store, s.run, s.manifest.live)
-    _journal_move(s)
-    if ahead == "stages":
-        if history.resync_due:
-            require_shadow(s)
-            mend_shards(s, embedding=False)
-            resync_shadow(s)
-        return []
-    if ahead == "move":
-        mend_shards(s)
-        if history.resync_due:
-            resync_shadow(s)
-        return load_rest(s)
-    if history.last_move != "swap" or history.dropping is not None:
-        return []  # the shadow is left as it is
-    if s.old.describe() is None or s.new.describe() is None:
-        return []  # the command says so
-    if ahead == "clean" or history.not_loaded(s.run.shards("embed")) or not has_ledger(s):
-        mend_shards(s, embedding=False)
+    _recover_move(s)
+    mend_shards(s)
+    if s.run.history.resync_due:
+        resync_shadow(s)
     return load_rest(s)
 
 
-def _journal_move(s: Session) -> None:
+def recover_for_stages(s: Session) -> None:
+    """Before the stages of a run, which make and load shards themselves."""
+    _recover_move(s)
+    if s.run.history.resync_due:
+        require_shadow(s)
+        mend_shards(s, embedding=False)
+        resync_shadow(s)
+
+
+def recover_for_way_back(s: Session) -> None:
+    """Before a rollback, or a sweep after one. The new model is asked only if there is no other
+    way: what is not embedded yet, the ledger does not know, and the next comparison finds it."""
+    _recover_move(s)
+    if _has_both(s):
+        if s.run.history.not_loaded(s.run.shards("embed")) or not has_ledger(s):
+            mend_shards(s, embedding=False)
+        load_rest(s)
+
+
+def recover_for_clean(s: Session) -> None:
+    """Before a collection is deleted: shards are made again while the old one is still there."""
+    _recover_move(s)
+    if _has_both(s) and s.run.history.dropping is None:
+        mend_shards(s, embedding=False)
+        load_rest(s)
+
+
+def _has_both(s: Session) -> bool:
+    """Whether the live name is at the shadow, and both collections are there to copy from."""
+    swapped = s.run.history.last_move == "swap"
+    return swapped and s.old.describe() is not None and s.new.describe() is not None
+
+
+def _recover_move(s: Session) -> None:
+    release_writes(s.store, s.run, s.manifest.live)
     action = s.run.history.pending_move
     if action is None:
         return

@@ -20,7 +20,7 @@ from reembed.cutover.move import (
     swap_kind,
     variables_of,
 )
-from reembed.cutover.recover import recover
+from reembed.cutover.recover import recover_for_way_back
 from reembed.cutover.withdraw import has_moved, swap_given_up
 from reembed.errors import LockedError, LossError, PreflightError, ReembedError
 from reembed.records import SHARD_ROWS, chunked
@@ -71,7 +71,7 @@ def ready_back(s: Session) -> ReadyBack | None:
         return None
     refuse_third(s)
     _refuse_gone(s)
-    recover(s, "way back")
+    recover_for_way_back(s)
     ready = ReadyBack(swap_kind(s))
     _look_at_old(s, ready)
     ready.before.add(way_back_of(s).carry())
@@ -141,7 +141,7 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
     variables = variables_of(s, "rollback")
     if s.new.describe() is None:
         return _back_without_new(s, kind, variables)
-    recover(s, "way back")
+    recover_for_way_back(s)
     way_back, ready = way_back_of(s), ready or ReadyBack(kind)
     before = ready.before
     if s.run.history.rollback_unfinished:
@@ -258,6 +258,7 @@ def sweep_back(s: Session) -> SwapResult:
         LossError: it lacks a mass of records that the live collection has. What was written to it
             was carried, and the live collection keeps them.
     """
+    recover_for_way_back(s)
     late = way_back_of(s).carry_late()
     if late.withheld is not None:
         raise LossError(

@@ -109,7 +109,7 @@ def get_ready(s: Session) -> Ready:
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
     _ = s.fingerprint  # the model must still be the one that embedded
     require_shadow(s)
-    recover(s, "move")
+    recover(s)
     caught_up = catch_up(s)
     refuse_held(manifest.state_dir)
     return Ready(kind, caught_up, check_shadow(s))
@@ -158,7 +158,7 @@ def resume_swap(s: Session) -> SwapResult:
     Neither a hold nor a budget stops it any more: half a move is worse than either.
     """
     s.spending.lift()
-    left = recover(s, "move")
+    left = recover(s)
     if s.run.history.pending_move == "swap":  # the name does not lead to the shadow yet
         told = check_shadow(s)
         if leads_to(s.source_store, s.manifest.live, s.source.id):
@@ -267,9 +267,9 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     if other.describe() is None:
         told = "the collection that is not live is gone, so there is nothing to copy"
         return replace(outcome(s, "sweep", True), messages=[told])
-    left = recover(s, "way back" if back else "move")
     if back:
         return sweep_back(s)
+    left = recover(s)
     swept = sweep(s)
     if swept.withheld is not None:
         raise LossError(

@@ -134,7 +134,7 @@ class CommonSwap(Moving):
         history = s.run.history
         if history.pending_move != "swap":
             return history.last_move != "swap"
-        recover(s, "move")
+        recover(s)
         if s.run.history.pending_move is None:
             return False
         if not leads_to(s.source_store, s.manifest.live, s.source.id):  # in a rename's gap
