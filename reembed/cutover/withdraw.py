@@ -24,8 +24,8 @@ from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 
-GIVEN_UP = "the swap is given up: {!r} leads to the old collection, as before"
-STAYS = "the way back is given up: {!r} leads to the new collection, as before"
+GIVEN_UP = "the swap is given up: {!r} serves the old collection, as before"
+STAYS = "the way back is given up: {!r} serves the new collection, as before"
 
 
 def has_moved(s: Session) -> bool:
@@ -97,7 +97,7 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     if not leads_to(s.store, live, s.new.id):
         path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
         raise PreflightError(
-            f"a rollback was begun, and {live!r} does not lead to the new collection any more",
+            f"a rollback was begun, and {live!r} no longer serves the new collection",
             f"`reembed rollback {path} --yes` finishes it; then swap again.",
         )
     result = outcome(s, "swap", not dry_run)
