@@ -154,7 +154,7 @@ def _of_folder(folder: Folder, directory: Path) -> tuple[list[str], list[str]]:
         problems.append(error.message)
     unfinished = folder.unfinished()
     if unfinished and _at_work(folder):
-        notes.append("a backup or prune is at work now")
+        notes.append("a backup or prune is running now")
     elif unfinished:
         problems += [
             f"{path}: half written or half removed by a call that was killed; it counts for "

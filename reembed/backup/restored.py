@@ -106,7 +106,7 @@ def refuse_mixing(job: Job, live: CollectionInfo | None, how: How) -> None:
     if other:
         raise PreflightError(
             f"{job.live!r} has vectors of another kind now: its {'; its '.join(other)}, so what "
-            "was written since the snapshot cannot be carried into it",
+            "was written since the snapshot cannot be copied into it",
             "--exact restores the snapshot alone. The collection of now is kept beside it, and the "
             "way back is open.",
         )

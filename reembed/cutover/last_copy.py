@@ -110,7 +110,7 @@ def refuse_last_copy(s: Session, name: str, found: Difference, before: int) -> N
     """
     had = max(found.records, before)
     lost = len(found.gone) + len(found.only_here)
-    loss = Loss("the live collection, beside the one to be deleted,", had, lost)
+    loss = Loss("the live collection, compared with the one to be deleted,", had, lost)
     if not found.only_here and not loss.is_mass:
         return
     if s.accept_loss:

@@ -222,7 +222,7 @@ def _move_back_held(
 
 OLD_LOST = (
     "Nothing is lost: the live name stays where it is. To have the old collection whole again, "
-    "restore what it lacks (the export shards of {} hold every record with its old vector); with "
+    "restore what is missing (the export shards of {} hold every record with its old vector); with "
     "--accept-loss the live name goes back to it as it is."
 )
 
@@ -247,7 +247,7 @@ def _refuse_fewer(s: Session, kind: SwapPlan) -> None:
     if kind.kind == "config":  # no name moves
         return
     old, new = s.old.count(), s.new.count()
-    loss = Loss("the old collection, beside the live one,", new, max(0, new - old))
+    loss = Loss("the old collection, compared with the live one,", new, max(0, new - old))
     s.loss_guard.refuse(loss, OLD_LOST.format(s.run.path))
 
 

@@ -120,7 +120,7 @@ def _words(event: Event) -> str:
             return f"shadow {event.name!r} made"
         case events.CaughtUp():
             carried = event.carried
-            return f"caught up with the source: {carried:,} records carried" if carried else ""
+            return f"caught up with the source: {carried:,} records copied" if carried else ""
         case events.VerdictGiven():
             return f"verdict: {'pass' if event.passed else 'the swap is refused'}"
         case events.SliceVerdict():

@@ -36,7 +36,8 @@ from reembed.stores.store import Cutover, Store
 from reembed.stores.values import CollectionInfo, Survey
 
 NO_EXCHANGE = (
-    "swap.kind: config builds the new collection beside it and leaves the change to the application"
+    "swap.kind: config builds the new collection next to it and leaves the change to the "
+    "application"
 )
 DISK_RESERVE = 0.10
 """Share of a disk's free space that a run must leave."""
@@ -99,8 +100,8 @@ class Plan:
 
 
 LEASE_IN_SOURCE = Problem(
-    "the lease is kept beside the live name, in the source's store; if that may not be written to, "
-    "the run goes on without one, with a warning",
+    "the lease is kept beside the live name, in the source's store; if reembed may not write "
+    "there, the run goes on without one, with a warning",
     "Then make sure that no other machine or state directory migrates the same collection.",
 )
 

@@ -110,7 +110,7 @@ def _check_live(store: Store, manifest: Manifest, source: CollectionInfo, kind: 
         ) from None
     if current.id != source.id:
         raise PreflightError(
-            f"swap.live {live!r} leads to {current.name!r}, not to the source {source.name!r}",
+            f"swap.live {live!r} serves {current.name!r}, not the source {source.name!r}",
             "The live name must be the source's own, or a pointer to it.",
         )
     if manifest.source.where is not None:

@@ -78,8 +78,8 @@ def _refuse_table_options(options: StoreOptions, scheme: str) -> None:
     if options.without_vector != "embed":
         raise ManifestError(
             f"source.without_vector: {options.without_vector} is for Postgres tables",
-            f"Leave it out: {scheme} takes no record without a vector, so one that lacks it has "
-            "lost it and gets a new one.",
+            f"Leave it out: {scheme} takes no record without a vector, so a record without one "
+            "has lost it and gets a new one.",
         )
     if options.schema is not None:
         raise ManifestError(

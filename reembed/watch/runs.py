@@ -48,7 +48,7 @@ def look(subject: Subject, now: float) -> tuple[RunSeen | None, list[Finding]]:
         t = run.history.read()[-1].t
     except ReembedError as error:
         return None, [of_error("run", "", error, subject=name)]
-    again = f"`reembed run` goes on with it, and says what is in the way (run {run.run_id})."
+    again = f"`reembed run` goes on with it, and says what blocks it (run {run.run_id})."
     finding = fine("run", "", f"run {run.run_id} is {state}", subject=name)
     if state == "failed":
         finding = alert(

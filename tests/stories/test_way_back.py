@@ -93,7 +93,7 @@ def test_the_live_name_may_not_change_once_it_has_moved(tmp_path: Path) -> None:
     path, url = begun(tmp_path)
     migration(path).run()
     other = write_manifest(tmp_path, url, swap__live="other")
-    with pytest.raises(PreflightError, match=r"swap\.live 'other' is no collection"):
+    with pytest.raises(PreflightError, match=r"swap\.live 'other' is not a collection"):
         migration(other).swap(dry_run=True)
     migration(write_manifest(tmp_path, url)).swap()
     other = write_manifest(tmp_path, url, swap__live="other")
@@ -101,5 +101,5 @@ def test_the_live_name_may_not_change_once_it_has_moved(tmp_path: Path) -> None:
         migration(other).rollback()
     assert migration(write_manifest(tmp_path, url)).rollback().done
     write_manifest(tmp_path, url, swap__live="other")
-    with pytest.raises(PreflightError, match=r"swap\.live 'other' is no collection"):
+    with pytest.raises(PreflightError, match=r"swap\.live 'other' is not a collection"):
         migration(other).swap(dry_run=True)

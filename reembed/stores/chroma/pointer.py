@@ -97,7 +97,7 @@ def flip(client: ClientAPI, move: Exchange, target: str) -> None:
         if pointer is None:
             plain = holder(client, move.live)
             if plain not in (None, move.incoming_id, move.outgoing_id):
-                raise SourceChangedError(f"{move.live} leads to a third collection now ({plain})")
+                raise SourceChangedError(f"{move.live} serves a third collection now ({plain})")
             if target.startswith(f"{move.live}__parked-"):  # a way back without its pointer
                 plain = move.incoming_id
             metadata = _metadata(move, target, 1, plain)

@@ -152,7 +152,7 @@ def _metadata_text(id: str, metadata: Mapping[str, Any] | None) -> str:
     except TypeError as error:  # Chroma Cloud keeps sparse vectors in metadata
         raise PreflightError(
             f"record {_short(id)}: its metadata holds what JSON cannot: {error}",
-            "Leave such records out with source.where; sparse vectors are not carried.",
+            "Leave such records out with source.where; sparse vectors are not copied.",
         ) from error
 
 

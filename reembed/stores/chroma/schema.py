@@ -67,8 +67,8 @@ def refuse_sparse(indexes: Mapping[str, bool]) -> None:
               if on and path.endswith(_SPARSE)]  # fmt: skip
     if sparse:
         raise PreflightError(
-            f"the source has a sparse index on the key {', '.join(sparse)}, which reembed does not "
-            "carry: what searches by it would find nothing in the new collection",
+            f"the source has a sparse index on the key {', '.join(sparse)}, which reembed does "
+            "not copy: what searches by it would find nothing in the new collection",
             "Move this collection by hand, or to a collection without it: leave the key out there.",
         )
 

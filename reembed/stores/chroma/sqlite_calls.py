@@ -321,7 +321,7 @@ def refuse_others(
             raise SourceChangedError(f"the {role} collection {id} is gone")
     if live_id is not None and live_id not in ours:
         raise SourceChangedError(
-            f"{move.live} leads to a third collection now ({live_id})",
+            f"{move.live} serves a third collection now ({live_id})",
             "Somebody made or renamed a collection since the run began; look at it first.",
         )
     if move.outgoing_id is None:

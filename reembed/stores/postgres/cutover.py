@@ -15,7 +15,7 @@ from reembed.stores.values import CollectionInfo, Exchange, Receipt
 
 GUARANTEE = (
     "one transaction: every statement sees the old table or the new one whole, never neither and "
-    "never an empty one; writers wait while their last writes are carried, readers for the instant "
+    "never an empty one; writers wait while their last writes are copied, readers for the instant "
     "of the move, and transactions on an older snapshot are waited for"
 )
 

@@ -317,7 +317,7 @@ def test_a_model_that_changed_is_not_swapped_in(
 
 
 @pytest.mark.parametrize(
-    ("target", "message"), [("r-docs", "not to the source"), ("no-such", "is no collection")]
+    ("target", "message"), [("r-docs", "not the source"), ("no-such", "is not a collection")]
 )
 def test_a_live_name_that_leads_elsewhere_is_refused(
     tmp_path: Path, database: Path, target: str, message: str

@@ -400,7 +400,7 @@ def test_a_server_that_cuts_in_silence_is_given_away_by_its_count():
         embedded = model.embed_documents([*TEXTS, LONG])
     assert list(embedded.rejected) == [100]
     assert embedded.rejected[100].reason == "too_long"
-    assert "in silence" in embedded.rejected[100].detail
+    assert "silently" in embedded.rejected[100].detail
 
 
 @pytest.mark.parametrize("count", [None, 1, 1000])

@@ -147,7 +147,7 @@ def check_unpublished(connection: Connection, schema: str) -> None:
     everything = any(name.endswith("(FOR ALL TABLES)") for name in found)
     raise PreflightError(
         f"the publication {', '.join(found)} sends every new table to its subscribers (slots "
-        f"{', '.join(slots(connection))}), and one that lacks the table stops for all tables",
+        f"{', '.join(slots(connection))}), and one without the table stops for all tables",
         "Publish a list of tables instead: CREATE PUBLICATION .. FOR TABLE .., and on the "
         "subscriber ALTER SUBSCRIPTION .. SET PUBLICATION ..."
         if everything
