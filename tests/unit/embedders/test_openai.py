@@ -93,7 +93,7 @@ def test_vectors_travel_as_base64_in_bounded_requests(serve):
 
 def test_input_too_long_is_refused_or_found_cut(serve):
     for behaviour, says in ((OPENAI, "refuses texts longer than 512"), (LLAMA_CPP, "refuses"),
-                            (LLAMA_CPP_PYTHON, "cuts texts longer than 512 tokens in silence"),
+                            (LLAMA_CPP_PYTHON, "cuts texts longer than 512 tokens silently"),
                             (INFINITY, "cuts texts longer than 512")):  # fmt: skip
         server = serve(replace(behaviour, max_tokens=512))
         with embedder(server) as model:
@@ -217,7 +217,7 @@ STAYING = [
     (Fault("status", 500, message="boom"), UnreachableError, "500: boom"),
     (Fault("status", 503), UnreachableError, "503"),
     (Fault("reset"), UnreachableError, "connection broke"),
-    (Fault("truncated"), UnreachableError, "no list of embeddings"),
+    (Fault("truncated"), UnreachableError, "not a list of embeddings"),
     (Fault("html"), UnreachableError, "<html>"),
     (Fault("wrong_dimension"), ModelChangedError, "255 dimensions"),
     (Fault("too_few"), BadVectorsError, "vectors came back for"),

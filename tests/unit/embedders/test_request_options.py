@@ -177,7 +177,7 @@ def test_headers_from_the_manifest_and_the_environment(
         ({"extra_body": {"model": "other"}}, "is set by model.name"),
         ({"query_extra_body": {"dimensions": 3}}, "is set by model.dimensions"),
         ({"auth": "basic"}, "is bearer, api-key, none"),
-        ({"headers": {"X Team": "a"}}, "no name of a header"),
+        ({"headers": {"X Team": "a"}}, "not the name of a header"),
         ({"headers": {"X-Team": "a\nb"}}, "no header may have"),
         ({"headers": ["X-Team"]}, "is a dict"),
         ({"query": {"version": [1]}}, "is a text"),
