@@ -15,7 +15,7 @@ from dataclasses import replace
 from reembed.backup.before import back_up, back_up_doomed, begin_run
 from reembed.cutover.clean import clean_run
 from reembed.cutover.losses import losses_now
-from reembed.cutover.recover import recover
+from reembed.cutover.recover import recover, recover_for_stages
 from reembed.cutover.restart import run_to_give_up, where_it_stands
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
@@ -106,7 +106,7 @@ class Migration:
             if s.begun and s.run.history.is_done:
                 if retry_quarantined and s.run.history.state == "swapped":
                     s.take_lease()
-                    return self._result(s.run, messages=retry(s, recover(s, "move")))
+                    return self._result(s.run, messages=retry(s, recover(s)))
                 s.remove_dead_lease()
                 refuse_astray(s)
                 told = ["already swapped; nothing to do", *told_astray(s)]
@@ -123,7 +123,7 @@ class Migration:
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
                 refuse_astray(s)
-                recover(s, "stages")
+                recover_for_stages(s)
                 verified = s.run.history.state == "verified"
                 since = s.run.history.compared_until
                 skipped = if_changed and verified and not retry_quarantined

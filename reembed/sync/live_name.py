@@ -184,8 +184,8 @@ def _start_over(s: Session, old: CollectionInfo | None, found: CollectionInfo | 
     path = _path(s)
     over = (
         f"`reembed clean {path} --yes` deletes this run's new collection (with --accept-loss where "
-        f"that is the last to hold a record), and `reembed run {path}` begins again and pays for "
-        "no text twice."
+        f"that is the last to hold a record), and `reembed run {path}` begins again and no text is "
+        "paid for twice."
     )
     if found is not None:
         return [f"To start over with the one that is there: {over}"]
