@@ -9,7 +9,6 @@ here, and journals how far it came.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 from reembed.backup.before import back_up, back_up_doomed, begin_run
@@ -29,8 +28,7 @@ from reembed.results import MANIFEST_COPY, RunResult, SwapResult, no_run, run_re
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
-from reembed.run.leftovers import remove_leftovers
-from reembed.run.lock import StateLock
+from reembed.run.lock import locked
 from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
@@ -298,11 +296,8 @@ class Migration:
     ) -> Session:
         return Session(self.manifest, run, self.progress, writes=writes, accept_loss=accept_loss)
 
-    @contextlib.contextmanager
-    def _lease(self) -> Iterator[None]:
-        with named_errors(), StateLock(self.manifest.state_dir / "lease"):
-            remove_leftovers(self.manifest.state_dir)
-            yield
+    def _lease(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self.manifest.state_dir)
 
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin.

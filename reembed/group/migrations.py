@@ -34,8 +34,7 @@ from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
-from reembed.run.leftovers import remove_leftovers
-from reembed.run.lock import StateLock
+from reembed.run.lock import locked
 from reembed.run.steps import next_steps
 from reembed.sync.build import Stage
 
@@ -192,10 +191,8 @@ class Migrations:
         manifest, run = self.manifest, RunDir.latest(self.manifest.state_dir)
         told = guard_messages(manifest.state_dir)
         if run is None:
-            return GroupResult(
-                manifest.name, "", str(manifest.state_dir), "created",
-                messages=["no run yet", *told],
-            )  # fmt: skip
+            told = ["no run yet", *told]
+            return GroupResult(manifest.name, "", str(manifest.state_dir), "created", messages=told)
         with GroupSession(manifest, run, self.progress, writes=False) as group:
             members = [self._stands(member) for member in Roster(group).members()]
             try:
@@ -301,10 +298,11 @@ class Migrations:
     @contextlib.contextmanager
     def _opened(self, run: RunDir | None) -> Iterator[GroupSession]:
         """The group's session, with the lock on its state directory."""
-        with named_errors(), StateLock(self.manifest.state_dir / "lease"):
-            remove_leftovers(self.manifest.state_dir)
-            with GroupSession(self.manifest, run, self.progress) as group:
-                yield group
+        with (
+            locked(self.manifest.state_dir),
+            GroupSession(self.manifest, run, self.progress) as group,
+        ):
+            yield group
 
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin."""

@@ -7,11 +7,21 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from reembed.disk import STATE, make_private_dir, open_private, write_errors
+from reembed.disk import STATE, make_private_dir, named_errors, open_private, write_errors
 from reembed.errors import LockedError
+from reembed.run.leftovers import remove_leftovers
+
+
+@contextlib.contextmanager
+def locked(state_dir: Path) -> Iterator[None]:
+    """The lock on a migration's state directory, cleared of what killed processes left there."""
+    with named_errors(), StateLock(state_dir / "lease"):
+        remove_leftovers(state_dir)
+        yield
 
 
 class StateLock:
