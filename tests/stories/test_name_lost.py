@@ -196,6 +196,7 @@ def test_made_anew_before_the_swap(scene: Scene) -> None:
         scene.serves("new", 5)
 
 
+@pytest.mark.long
 def test_deleted_or_renamed_before_the_swap(scene: Scene) -> None:
     scene.ok("run", scene.manifest)
     scene.rename("docs", "docs-elsewhere")
@@ -226,6 +227,7 @@ def test_made_anew_after_the_way_back(scene: Scene) -> None:
     scene.ok("run", scene.manifest, "--swap")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scene", ["pointer"], indirect=True)
 def test_made_anew_beside_its_pointer(scene: Scene) -> None:
     """As by an application that opens the name by `get_or_create_collection`."""
