@@ -220,11 +220,12 @@ def _live(manifest: Manifest, name: str, run: RunDir | None) -> Live:
             source.database,
         )  # fmt: skip
         return Live(name, True, expected, manifest)
+    # A table may keep its place and take the new vectors in: then it is the old object still.
     taken_of = history.last(events.FingerprintTaken)
     total, quarantined = count_records(run, [])
     same_store = manifest.target_url == manifest.source.url
     expected = Expected(
-        frozenset({history.shadow_id} if history.shadow_id else ()), total - quarantined,
+        frozenset({history.shadow_id or source.id, source.id}), total - quarantined,
         int(taken_of.fingerprint["dimensions"]) if taken_of else None, metric,
         source.database if same_store else {},
     )  # fmt: skip

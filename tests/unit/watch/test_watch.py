@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reembed import Manifest, Migrations
 from reembed.watch import Orders, subject_of
 from reembed.watch import watch as watch_once
 from reembed.watch.result import WatchResult
@@ -22,6 +23,7 @@ from tests.support.helpers import (
     run_dir,
     sentence,
     vector_of,
+    write_group_manifest,
     write_manifest,
 )
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
@@ -39,6 +41,10 @@ def alerts(result: WatchResult) -> set[str]:
 @pytest.fixture
 def manifest(tmp_path: Path, database: Path) -> Path:
     return write_manifest(tmp_path, f"chroma:{database}")
+
+
+def migrations(path: Path) -> Migrations:
+    return Migrations(Manifest.load(path))
 
 
 def memory_of(folder: Path) -> dict[str, Any]:
@@ -320,3 +326,21 @@ def run_is_free(manifest: Path) -> bool:
 def test_options_that_are_wrong_are_usage_errors(command: Command, manifest: Path) -> None:
     assert command("watch", manifest, "--collection", "docs").code == 2
     assert command("watch", "chroma:x", "--model", "nobody:x").code == 2
+
+
+def test_collections_that_move_together_are_watched_together(
+    command: Command, tmp_path: Path, database: Path
+) -> None:
+    with chroma(database) as client:
+        plain_collection(client, "more", count=30)
+    path = write_group_manifest(tmp_path, f"chroma:{database}")
+    assert command("watch", path).code == 0, "before there is a run"
+    assert migrations(path).run(swap=True).exit_code == 0
+    done = command("watch", path, "--json")
+    assert done.code == 0, done.out
+    assert [one["collection"] for one in done.json["collections"]] == ["docs", "more"]
+    with chroma(database) as client:
+        client.delete_collection("more")
+    done = command("watch", path, "--json")
+    (found,) = [one for one in done.json["findings"] if one["status"] == "alert"]
+    assert (done.code, found["check"], found["collection"]) == (4, "gone", "more")
