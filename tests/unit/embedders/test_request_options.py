@@ -280,3 +280,23 @@ def test_a_documented_manifest_sends_what_it_says(
         assert document.body[key] == value
     for key, value in options.get("query_extra_body", {}).items():
         assert query.body[key] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"), [("Voyage AI", 0.06), ("Google Gemini", 0.15), ("Mistral", 0.10),
+                      ("Cohere", None), ("Jina AI", None), ("LiteLLM", None)]
+)  # fmt: skip
+def test_a_price_is_known_where_the_page_lists_one_with_its_day(
+    name: str, usd: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DOCUMENTED[name]["model"]
+    monkeypatch.setenv(model["api_key_env"], KEY)
+    with open_embedder(Model.model_validate(model)) as embedder:
+        price = embedder.price
+    assert (price.usd_per_million_tokens if price else None) == usd
+    text = (ROOT / "docs" / "providers.md").read_text("utf-8")
+    (row,) = [line for line in text.splitlines() if f"| {model['name']}" in line] or [""]
+    if price is not None:
+        assert f"{usd:.2f}" in row and price.as_of in row
+    else:
+        assert not row or "not confirmed" in row
