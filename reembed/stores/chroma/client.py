@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import chromadb
 import httpx
 from chromadb.api import ClientAPI
-from chromadb.api.rust import RustBindingsAPI
 from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.auth import ClientAuthProvider
 from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings, System
@@ -34,11 +31,6 @@ the server compacts, hence minutes here, not seconds."""
 OLDEST = (1, 0)
 """The first server that speaks this client's API. Its successors all say 1.0.0, whatever they are:
 what else they offer is seen when it is asked for (`names.by_id`)."""
-
-
-OPEN_INDEXES = 64
-"""Chroma opens an index with the first search or write, and keeps it open, with 4 files and about 2
-MB, until there are a fifth as many as the process may have files: thousands, on many servers."""
 
 
 def connect(address: Address, url: str) -> ClientAPI:
@@ -86,29 +78,12 @@ def _open_path(address: Address) -> ClientAPI:
             with mapped(f"chroma:{path}"):
                 return chromadb.PersistentClient(settings.persist_directory, settings, **place)
     try:
-        with mapped(f"chroma:{path}"), _few_indexes_open():
+        with mapped(f"chroma:{path}"):
             return chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **place)
     except ReembedError:
         # A system that failed to start stays registered and would be handed out half-made.
         SharedSystemClient._identifier_to_system.pop(str(path), None)
         raise
-
-
-@contextmanager
-def _few_indexes_open() -> Iterator[None]:
-    """A client that is made in the block keeps OPEN_INDEXES of them open. No setting of Chroma's
-    says so, and another limit of files would be the whole process's."""
-    original = RustBindingsAPI.start
-
-    def start(self: RustBindingsAPI) -> None:
-        self.hnsw_cache_size = min(self.hnsw_cache_size, OPEN_INDEXES)
-        original(self)
-
-    RustBindingsAPI.start = start  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        RustBindingsAPI.start = original  # type: ignore[method-assign]
 
 
 def _settings(address: Address) -> Settings:

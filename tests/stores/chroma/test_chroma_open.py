@@ -8,7 +8,6 @@ import subprocess
 import time
 
 import pytest
-from chromadb.api.rust import RustBindingsAPI
 
 from reembed.errors import (
     CollectionNotFoundError,
@@ -309,15 +308,3 @@ def test_a_copy_of_the_servers_directory_is_not_relied_on_for_records(chroma_ser
     from_copy.close()
     store.to_write().drop(made.id)
     store.close()
-
-
-def test_a_database_of_thousands_of_collections_keeps_few_indexes_open(tmp_path):
-    """How many files that makes is measured by `tests.campaigns.soak.many`."""
-    folder = new_chroma_folder(tmp_path / "db")
-    start = RustBindingsAPI.start
-    store = open_store(f"chroma:{folder}")
-    assert database_of(store).client._server.hnsw_cache_size == chroma_client.OPEN_INDEXES
-    assert RustBindingsAPI.start is start
-    store.close()
-    with chroma(folder) as client:  # an application's own is left alone
-        assert client._server.hnsw_cache_size > chroma_client.OPEN_INDEXES  # type: ignore[attr-defined]
