@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -155,7 +156,7 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
             compared = run.history.last(events.StageDone) is not None
             found = compare(job, made, progress, carried=compared)
             if not yes or found.problems:
-                return _result(job, compared=found, steps=_steps(job, wanted))
+                return _result(job, compared=found, steps=[_command(job, "--yes")])
             if not compared:
                 run.history.write(events.StageDone(stage="load", seconds=0))
             return _moved(job, run, made, found, wanted.how)
@@ -248,10 +249,7 @@ def _moved(
 ) -> Restored:
     moved = swap(job, run, made, how)
     job.folder.note("restored", snapshot=job.snapshot.id, url=job.url, live=job.live)
-    steps = []
-    if moved.parked:
-        there = f" {job.folder.path} --yes"
-        steps.append(f"reembed restore --back{there}")
+    steps = [_command(job, "--back", "--yes")] if moved.parked else []
     return _result(job, compared=compared, moved=moved, steps=steps)
 
 
@@ -268,7 +266,12 @@ def _result(job: Job, **fields: Any) -> Restored:
     return Restored(**given | fields)
 
 
-def _steps(job: Job, wanted: Restore) -> list[str]:
-    if job.store.cutover is None:
-        return []
-    return [f"reembed restore {job.folder.path} {wanted.url or ''} --yes".replace("  ", " ")]
+def _command(job: Job, *options: str) -> str:
+    """What to type to go on with this restore."""
+    about = job.folder.about()
+    words = ["reembed", "restore", str(job.folder.path)]
+    if about is None or job.url != about.url:
+        words.append(job.url)
+    if about is None or job.live != about.collection:
+        words += ["--live", job.live]
+    return shlex.join([*words, "--snapshot", job.snapshot.id, *options])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -329,6 +330,10 @@ def test_a_collection_goes_to_another_kind_of_store_with_its_vectors(
     vectors = {id: json.loads(vector) for id, _, vector in rows}
     for id, vector in zip(got["ids"], got["embeddings"], strict=True):
         np.testing.assert_allclose(vectors[id], vector, rtol=1e-6)
+    command("backup", f"chroma:{database}", "-o", kept)
+    beside = command("restore", kept, postgres_url, "--live", "other", "--json")
+    (step,) = beside.json["steps"]
+    assert command(*shlex.split(step)[1:], "--json").json["swapped"], step
     again = command("restore", kept, f"chroma:{tmp_path / 'new'}", "--create", "--yes", "--json")
     assert again.code == 0 and names_in(f"chroma:{tmp_path / 'new'}").keys() == {"docs"}
 
