@@ -38,9 +38,15 @@ def create_like(
     of another model. Only keys and unique constraints are made now; `make_indexes` makes the rest.
     """
     shadow = sql.Identifier(*place)
+    storage = fetch_one(
+        connection,
+        "SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = relam WHERE c.oid = %s",
+        [table.oid],
+    )
+    assert storage is not None, "the table is there"
     connection.execute(
-        sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES)").format(
-            shadow, table.identifier
+        sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES) USING {}").format(
+            shadow, table.identifier, sql.Identifier(storage[0])
         )
     )
     connection.execute(  # of a move that was given up: no column of the application's

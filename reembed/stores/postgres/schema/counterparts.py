@@ -69,21 +69,26 @@ def statistics_pairs(connection: Connection, old: Table, new: Table) -> list[tup
 
 def copy_settings(connection: Connection, old: Table, new: Table) -> None:
     """Give the new table's indexes and statistics objects what their definitions leave out: which
-    index is the replica identity and which one rows are clustered by, tablespaces, targets."""
+    index is the replica identity and which one rows are clustered by, tablespaces, settings of
+    those that constraints have, targets."""
     indexes = [*index_pairs(connection, old, new), *constraint_pairs(connection, old, new)]
     for name, its_name in indexes:
-        for identity, clustered, space in fetch_all(connection, _OF_INDEX, [old.oid, name]):
+        for identity, clustered, space, options in fetch_all(
+            connection, _OF_INDEX, [old.oid, name]
+        ):
             index = sql.Identifier(new.schema, its_name)
             for wanted, statement in (
                 (identity, "ALTER TABLE {table} REPLICA IDENTITY USING INDEX {name}"),
                 (clustered, "ALTER TABLE {table} CLUSTER ON {name}"),
                 (space, "ALTER INDEX {index} SET TABLESPACE {space}"),
+                (options, "ALTER INDEX {index} SET ({options})"),
             ):
                 if wanted:
                     connection.execute(
                         sql.SQL(statement).format(
                             table=new.identifier, name=sql.Identifier(its_name), index=index,
                             space=sql.Identifier(space or ""),
+                            options=sql.SQL(", ".join(options or ())),
                         )
                     )  # fmt: skip
             for number, target in fetch_all(connection, _TARGETS, [old.oid, name]):
@@ -107,8 +112,9 @@ def copy_settings(connection: Connection, old: Table, new: Table) -> None:
 
 
 _OF_INDEX = """
-SELECT indisreplident, indisclustered, spcname FROM pg_index JOIN pg_class c ON c.oid = indexrelid
-LEFT JOIN pg_tablespace s ON s.oid = reltablespace WHERE indrelid = %s AND relname = %s
+SELECT indisreplident, indisclustered, spcname, reloptions FROM pg_index
+JOIN pg_class c ON c.oid = indexrelid LEFT JOIN pg_tablespace s ON s.oid = reltablespace
+WHERE indrelid = %s AND relname = %s
 """
 _TARGETS = """
 SELECT attnum, attstattarget FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_attribute
@@ -117,7 +123,16 @@ ON attrelid = indexrelid WHERE indrelid = %s AND relname = %s AND attstattarget 
 
 
 def copy_comments(connection: Connection, old: Table, new: Table) -> None:
-    """Give the new table's constraints and indexes the comments of the old one's."""
+    """Give the new table's constraints, indexes and row type the comments of the old one's."""
+    for (comment,) in fetch_all(
+        connection,
+        "SELECT obj_description(reltype, 'pg_type') FROM pg_class WHERE oid = %s",
+        [old.oid],
+    ):
+        if comment is not None:
+            connection.execute(
+                sql.SQL("COMMENT ON TYPE {} IS {}").format(new.identifier, sql.Literal(comment))
+            )
     constraints = constraint_pairs(connection, old, new)
     indexes = [*index_pairs(connection, old, new), *constraints]
     on_constraint = (
