@@ -251,7 +251,8 @@ class History:
             events.HookBegun, events.WritesHeld, events.SwapFinished, events.RollbackFinished
         )
         tried = isinstance(last, events.HookBegun | events.WritesHeld)
-        return tried and self.last_move != "swap" and self.state != "cleaned"
+        moved = self.last_move == "swap" or self.rollback_unfinished
+        return tried and not moved and self.state != "cleaned"
 
     @property
     def rollback_unfinished(self) -> bool:
