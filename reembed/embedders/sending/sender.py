@@ -44,6 +44,7 @@ from reembed.embedders.spending import Account
 from reembed.errors import (
     BadVectorsError,
     ModelChangedError,
+    PreflightError,
     ProviderRefusedError,
     QuotaError,
     UnreachableError,
@@ -304,7 +305,7 @@ class Sender:
         self, texts: Sequence[str], vector: Vectors, cancelled: threading.Event, manner: Manner
     ) -> bool:
         """Whether a model that tells texts apart gives `vector` for these, each sent alone. Raises
-        ProviderRefusedError if it gives it for a text of another kind too."""
+        PreflightError if it gives it for a text of another kind too."""
 
         def alone(text: str) -> bool:
             answer = self.request([text], cancelled, manner=Manner(query=manner.query))
@@ -313,7 +314,8 @@ class Sender:
         if not (alone(texts[0]) and alone(texts[-1])):
             return False
         if alone(CONTROL_TEXT):
-            raise ProviderRefusedError(
+            # No ProviderRefusedError: that one is looked into text by text, and each would pass.
+            raise PreflightError(
                 f"{self.where} gives the same vector for every text, a plain sentence too",
                 "What answers there is no embedding model: check model.name and model.base_url.",
             )

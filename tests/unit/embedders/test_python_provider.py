@@ -12,9 +12,9 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import (
-    BadVectorsError,
     ManifestError,
     ModelChangedError,
+    PreflightError,
     ProviderRefusedError,
     UnreachableError,
 )
@@ -155,7 +155,7 @@ def test_equal_vectors_are_believed_of_a_model_that_tells_texts_apart(base_dir):
         assert model.embed_documents(texts).vectors.tolist() == [[8, 1]] * 3
     with (
         opened("my_model:constant", base_dir) as model,
-        pytest.raises(BadVectorsError, match="same vector came back for all of 3"),
+        pytest.raises(PreflightError, match="same vector for every text, a plain sentence too"),
     ):
         model.embed_documents(texts)
 
