@@ -59,6 +59,8 @@ soak: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300 --columns
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 30 --watermark
+	$(BIN)/python -m tests.campaigns.soak.pg_hold --rows 100000
+	$(BIN)/python -m tests.campaigns.soak.pg_hold --rows 100000 --columns
 	$(BIN)/python -m tests.campaigns.soak.full_disk --trials 40 || test $$? -eq 2  # 2: no disk can be mounted here
 	REEMBED_STORIES=300 $(BIN)/python -m pytest tests/stories/test_stories.py --timeout 0
 	REEMBED_STORIES=2000 $(BIN)/python -m pytest tests/stories/test_attacked_stories.py --timeout 0

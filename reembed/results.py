@@ -206,6 +206,7 @@ class SwapResult:
         kind: swap kind; empty where no name moved.
         guarantee: what the kind claims.
         gap_seconds: measured time in which the live name did not exist; None without a gap.
+        held_seconds: measured time in which writers waited for the move; None where none did.
         caught_up: records carried before the move.
         swept: records carried after it.
         conflicts: ids that the live collection had changed itself, so they were left alone.
@@ -225,6 +226,7 @@ class SwapResult:
     kind: str = ""
     guarantee: str = ""
     gap_seconds: float | None = None
+    held_seconds: float | None = None
     caught_up: int = 0
     swept: int = 0
     conflicts: list[str] = field(default_factory=list)

@@ -131,6 +131,8 @@ def _moved_text(result: SwapResult) -> RenderableType:
         table.add_row("kind", f"{result.kind}: {result.guarantee}")
     if result.gap_seconds is not None:
         table.add_row("gap", f"{result.gap_seconds * 1000:.1f} ms measured")
+    if result.held_seconds is not None:
+        table.add_row("hold", f"writers waited {result.held_seconds:.2f} s, measured")
     if result.done and result.action == "sweep":
         table.add_row("writes", f"{result.swept:,} copied")
     elif result.done and result.action != "clean":

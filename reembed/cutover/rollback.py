@@ -165,6 +165,7 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
         outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
         swept=late.carried, conflicts=sorted({*before.conflicts, *late.conflicts}),
         gap_seconds=receipt.gap_seconds,
+        held_seconds=receipt.held_seconds,
         messages=messages,
     )  # fmt: skip
 

@@ -186,6 +186,7 @@ def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
     run.history.write(events.SwapFinished(swept=result.swept))
     return replace(
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
+        held_seconds=receipt.held_seconds,
         conflicts=conflicts, messages=[*result.messages, *messages, *_open_in_others(s)],
     )  # fmt: skip
 

@@ -129,7 +129,9 @@ def _words(event: Event) -> str:
             return f"{event.action} begun ({event.kind})"
         case events.MoveDone():
             gap = event.receipt.get("gap_seconds")
+            held = event.receipt.get("held_seconds")
             measured = f", gap of {gap * 1000:.1f} ms" if gap is not None else ""
+            measured += f", writers waited {human_seconds(held)}" if held is not None else ""
             return f"{event.action} done{measured}"
         case events.CleanBegun():
             return "cleaning begun"

@@ -217,12 +217,14 @@ class Receipt:
             aside so that its records can be merged; None without one.
         mark: for `Changes.since`, where the store logs writes to the incoming collection from the
             very moment of the move; None where it does not.
+        held_seconds: how long writers waited for the move, measured; None where none did.
     """
 
     kind: SwapKind
     gap_seconds: float | None = None
     intruder: str | None = None
     mark: str | None = None
+    held_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -51,7 +51,11 @@ class TableCutover:
         """See `Store.together`."""
         self._mover.exchange(exchanges)
         return [
-            Receipt("transaction", mark=self._changes.since(one.incoming_id, None).mark)
+            Receipt(
+                "transaction",
+                mark=self._changes.since(one.incoming_id, None).mark,
+                held_seconds=self._mover.held_seconds,
+            )
             for one in exchanges
         ]
 

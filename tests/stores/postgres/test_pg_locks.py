@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from reembed.report.timeline import human_seconds
 from reembed.stores.postgres.locks import hold as pg_hold
 from reembed.stores.postgres.move import ahead
 from reembed.stores.postgres.move.ahead import Ahead
@@ -337,7 +338,11 @@ def test_a_writer_that_comes_between_is_carried_in_another_try(
 
         monkeypatch.setattr(Ahead, "copy", copied)
         monkeypatch.setattr(pg_hold.Hold, "hand_over", slipped)
-        assert migration(path).swap().done
+        done = migration(path).swap()
+        assert done.done
+        assert done.held_seconds is not None
+        report = Path(migration(path).status().path, "report.html").read_text()
+        assert f"writers waited {human_seconds(done.held_seconds)}" in report
         assert tries == 2
         assert docs.run("SELECT content FROM docs WHERE id = 5") == [("slipped in",)]
         assert docs.wrong_vectors("new") == []

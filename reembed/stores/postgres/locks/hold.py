@@ -80,6 +80,7 @@ class Hold:
         self._url = url
         self._heir: Connection | None = None
         self._asked = ""
+        self.began: float | None = None
         self.connection = self._session(seconds)
 
     def _session(self, seconds: float) -> Connection:
@@ -103,6 +104,12 @@ class Hold:
             LockedError: transactions that write to the tables do not end.
         """
         self._lock(tables, WRITERS, LOCK_TRIES, heir)
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """For how long writers have waited by now; None where they do not."""
+        return None if self.began is None else time.monotonic() - self.began
 
     def everybody_of(self, tables: Sequence[Table]) -> None:
         """Let readers wait, too.

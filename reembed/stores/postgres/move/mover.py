@@ -62,6 +62,7 @@ class Mover:
         self._catalog = catalog
         self._hold: Hold | None = None
         self.ahead = Ahead(catalog)
+        self.held_seconds: float | None = None
 
     @property
     def holding(self) -> bool:
@@ -115,6 +116,7 @@ class Mover:
     def exchange(self, exchanges: Sequence[Exchange]) -> None:
         """Move live names that are not there yet, all in one transaction; see `Cutover.exchange`.
         A name that nothing has is given before it."""
+        self.held_seconds = None
         waiting = [(one, found) for one in exchanges if (found := self._incoming(one)) is not None]
         for one, incoming in waiting:
             if one.outgoing_id is None:  # a new live name
@@ -249,6 +251,7 @@ class Mover:
             for move in moves:
                 _exchange(hold.connection, move, self.ahead.copies)
             hold.commit()
+        self.held_seconds = hold.seconds
 
     def _copy_rest(
         self, hold: Hold, pairs: list[tuple[Table, Table]], live: Sequence[Table]
