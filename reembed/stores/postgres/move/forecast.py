@@ -10,8 +10,9 @@ from psycopg import sql
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.schema.table import Table
 
-FIXED_SECONDS = 0.1
-"""Of locks and changes of the catalog."""
+FIXED_SECONDS = 1.0
+"""Of the last comparison and its files, which are synced, of locks, and of changes of the catalog;
+measured on two cores, and several times as long where others keep them busy."""
 LAST_ROWS = 50
 """That are carried while writers wait, at most, where their writes are logged."""
 ROW_SECONDS = {"hnsw": 0.004, "ivfflat": 0.001}
