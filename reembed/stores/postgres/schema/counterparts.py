@@ -112,7 +112,8 @@ def copy_settings(connection: Connection, old: Table, new: Table) -> None:
 
 
 _OF_INDEX = """
-SELECT indisreplident, indisclustered, spcname, reloptions FROM pg_index
+SELECT indisreplident, indisclustered, spcname, CASE WHEN EXISTS (SELECT FROM pg_constraint
+  WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x')) THEN c.reloptions END FROM pg_index
 JOIN pg_class c ON c.oid = indexrelid LEFT JOIN pg_tablespace s ON s.oid = reltablespace
 WHERE indrelid = %s AND relname = %s
 """
