@@ -30,6 +30,8 @@ def astray(s: Session) -> ReembedError | None:
         return None
     if history.last_move is None:  # an own shadow is nothing that the name should lead to yet
         return _before(s)
+    if swap is not None and swap.exchange.get("live") not in (None, s.manifest.live):
+        return None  # another name was written into the manifest since, which `swap_kind` judges
     own = {s.new.id} if history.state == "cleaned" else {s.old.id, s.new.id}
     found = _found(s, s.manifest.live)
     if found is not None and found.id in own:
@@ -55,7 +57,7 @@ def look_up(s: Session) -> tuple[list[str], bool]:
     if s.run.history.state in ("cleaning", "cleaned"):
         return [], False
     lost = told_astray(s)
-    return [*lost, *_beside(s)], bool(lost)
+    return lost or _beside(s), bool(lost)
 
 
 def _beside(s: Session) -> list[str]:
