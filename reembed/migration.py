@@ -128,7 +128,7 @@ class Migration:
                 if skipped and not find_difference(s.old, s.ledger, since=since):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
-                refuse_blocked(s)
+                self._refuse_blocked(s)
                 if until == "plan":
                     return self.status()
                 begin_run(s)
@@ -298,6 +298,10 @@ class Migration:
 
     def _lease(self) -> contextlib.AbstractContextManager[None]:
         return locked(self.manifest.state_dir)
+
+    def _refuse_blocked(self, s: Session) -> None:
+        """Raise the blockers of a run that is about to begin; a member of a group has its own."""
+        refuse_blocked(s)
 
     def _current_run(self) -> RunDir | None:
         """The newest run if it is this manifest's, None where a new one is to begin.

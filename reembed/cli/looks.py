@@ -1,4 +1,4 @@
-"""The commands that look and write nothing: candidate models, this installation, the schema."""
+"""The commands that look: candidate models, this installation, runs on this disk, the schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reembed.cli.app import Json, app, show_result
+from reembed.cli.app import Json, Yes, app, show_result
 from reembed.cli.output import say_json
 from reembed.manifest import Manifest, json_schema
 from reembed.progress import TerminalProgress
@@ -54,3 +54,26 @@ def doctor(
 def schema(as_json: Json = False) -> None:
     """Print the manifest's JSON Schema."""
     say_json(json_schema())
+
+
+@app.command()
+def runs(
+    manifest: Annotated[
+        Path | None, typer.Argument(metavar="[MANIFEST]", help="default: all of ./.reembed")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="remove cleaned runs but the newest, and unused caches")
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs on this disk with their sizes; with --prune remove what nobody needs."""
+    from reembed.cli.stored import stored_text
+    from reembed.runs import prune as remove
+    from reembed.runs import stored
+
+    loaded = Manifest.load(manifest) if manifest is not None else None
+    state = Path(loaded.state) if loaded else Path(".reembed")
+    name = loaded.name if loaded else None
+    found = remove(state, name) if prune and yes else stored(state, name)
+    show_result(found, lambda found: stored_text(found, asked=prune), as_json)

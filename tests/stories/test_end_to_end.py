@@ -80,7 +80,7 @@ def test_every_awkward_record_moves_and_the_old_collection_stays_as_it_was(
     path = write_manifest(tmp_path, url, **settings)
     refused = command("run", path, "--swap", "--json")
     assert refused.code == 5, "a plan sees it first"
-    assert "3 of all" in refused.json["error"]["message"]
+    assert "sampled records will be quarantined" in refused.json["error"]["message"]
     path = write_manifest(tmp_path, url, **settings, verify__allow_quarantined=3)
     assert command("run", path, "--until", "export", "--json").code == 0
     path = write_manifest(tmp_path, url, **settings)

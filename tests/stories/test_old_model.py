@@ -70,7 +70,7 @@ WRONG_TEXTS: dict[str, Any] = {
         'source.layout: plain and text: "{document}"',
         {"source": {"layout": "plain"}, "text": "{document}"},
     ),
-    "the same with blanks": (
+    "the same with spaces for its line breaks": (
         [text.replace("\n", " ") for text in TEXTS], TITLES, {}, "line_breaks: space",
         {"line_breaks": "space"},
     ),

@@ -552,7 +552,7 @@ def test_a_collection_that_only_is_named_like_a_pointer_is_none(store):
     database_of(store).client.create_collection("docs__pointer", embedding_function=None)
     assert not is_pointer(store.cutover, "docs")
     assert store.resolve("docs").id == old
-    with pytest.raises(PreflightError, match="no pointer"):
+    with pytest.raises(PreflightError, match="is not a pointer"):
         store.to_move().exchange("pointer", there_and_back(store, old, new)[0])
 
 

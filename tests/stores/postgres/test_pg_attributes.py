@@ -9,7 +9,7 @@ import pytest
 from tests.support.pg_catalog import EXCUSED, TABLES
 
 CARRIED = {
-    "pg_attribute": "attrelid atttypid attlen atttypmod attndims attbyval attalign attstorage "
+    "pg_attribute": "attrelid atttypid attlen atttypmod attbyval attalign attstorage "
                     "attcompression attnotnull atthasdef attidentity attgenerated attisdropped "
                     "attislocal attinhcount attcollation attstattarget attacl attoptions "
                     "attfdwoptions attcacheoff",

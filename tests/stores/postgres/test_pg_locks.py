@@ -265,11 +265,12 @@ def test_an_older_snapshot_that_waits_for_us_is_let_go_before(
         name = "writers_of" if way == "rename" else "copy_all"
         step = getattr(owner, name)
 
-        def then(*arguments: object, **options: object) -> None:
-            step(*arguments, **options)
+        def then(*arguments: object, **options: object) -> object:
+            done = step(*arguments, **options)
             if worker.ident is None:
                 worker.start()
                 time.sleep(0.3)
+            return done
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, then)

@@ -27,7 +27,7 @@ from reembed.stores.store import Capture, Cutover, Store, Writer
 from tests.support.array_store import Arrays
 
 READS = {"default_target", "check", "kinds", "follow", "fit_name"}
-MOVES = {"create", "drop", "exchange"}
+MOVES = {"create", "drop", "exchange", "prepare"}
 """Before these the store itself is asked whose the lease is."""
 
 
