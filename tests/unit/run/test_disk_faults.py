@@ -62,6 +62,7 @@ SITES = {
     "state/move/RUN/manifest.yaml": "",
     "state/move/RUN/journal.jsonl": "",
     "state/move/RUN/spending.jsonl": "the books of what is paid",
+    "state/move/RUN/learnt.json": "what was learnt of the providers' limits",
     "state/move/RUN/ids.parquet": "the census",
     "state/move/RUN/export": "",
     "state/move/RUN/export/shard-N.parquet": "",
