@@ -80,7 +80,8 @@ class Stored:
     @property
     def freed(self) -> int:
         """Bytes of what goes."""
-        return sum(one.bytes for one in (*self.runs, *self.caches) if one.goes)
+        runs = sum(run.bytes for run in self.runs if run.goes)
+        return runs + sum(cache.bytes for cache in self.caches if cache.goes)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"freed": self.freed}

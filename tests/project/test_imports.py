@@ -34,7 +34,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("backup",),
     ("migration",),
     ("group",),
-    ("watch",),
+    ("watch", "runs"),
     ("cli",),
     ("__main__",),
 )
