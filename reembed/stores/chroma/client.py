@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +22,7 @@ from reembed.errors import PreflightError, ReembedError
 from reembed.redaction import read_variable
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.address import API_PATH, Address, parse
-from reembed.stores.chroma.failures import NO_CHROMA, mapped, of_status
+from reembed.stores.chroma.failures import ENOUGH_FILES, NO_CHROMA, mapped, of_status
 
 __all__ = ["Address", "close", "connect", "mapped", "parse"]
 
@@ -69,6 +71,7 @@ def make_database(url: str) -> None:
 
 def _open_path(address: Address) -> ClientAPI:
     path = cast(Path, address.path)
+    _allow_files()
     place: Any = {"tenant": address.tenant, "database": address.database}
     # One process must not hold two Chroma systems on one folder (each would write its own index
     # files), so a client that the application opened already is shared, with its own settings.
@@ -84,6 +87,20 @@ def _open_path(address: Address) -> ClientAPI:
         # A system that failed to start stays registered and would be handed out half-made.
         SharedSystemClient._identifier_to_system.pop(str(path), None)
         raise
+
+
+def _allow_files() -> None:
+    """Let this process open as many files as it may.
+
+    Chroma keeps a fifth of the soft limit of open files as indexes open, 204 of the usual 1,024. It
+    drops more than that, and then fails to open those again that it has not written out yet
+    ("Nothing found on disk").
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settings(address: Address) -> Settings:

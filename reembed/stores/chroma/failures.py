@@ -6,6 +6,7 @@ never do, however often it is asked, is refused (5), with what to do instead.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,8 @@ from reembed.errors import (
     UnreachableError,
 )
 
+ENOUGH_FILES = 65_536
+"""Open files that are enough for a folder of thousands of collections."""
 _AGAIN = "Run again to resume."
 _ON_DISK = ("compact", "purging logs", "apply logs", "disk I/O error")
 """Words of Chroma's errors in writing its own files; the cause is not among them."""
@@ -60,6 +63,18 @@ NO_CHROMA = (
     "Check host, port and path: behind a proxy the path goes into the URL, as in "
     "chroma+https://host/chroma. Chroma itself must be 1.0 or newer."
 )
+
+
+def _too_few_files(words: str) -> str:
+    """The way on where Chroma may have closed an index that it had not written out."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if "Nothing found on disk" not in words or not 0 <= limit < ENOUGH_FILES:
+        return ""
+    return (
+        f"Chroma keeps {limit // 5:,} indexes open here, a fifth of the files that this process "
+        "may open, and fails on more: with more collections than that, allow five times as many "
+        "files (`ulimit -n`, systemd's LimitNOFILE) and run the same command again. Otherwise: "
+    )
 
 
 def status_of(error: BaseException) -> int | None:
@@ -179,7 +194,8 @@ def _failure(where: str, error: BaseException) -> ReembedError:
     if "hnsw segment reader" in str(error):
         return DamagedStoreError(
             told,
-            "Chroma writes this index in place, and may have been killed while it did. If a run "
+            _too_few_files(str(error))
+            + "Chroma writes this index in place, and may have been killed while it did. If a run "
             "of reembed is building the collection, delete it with `reembed clean` and run again: "
             "what was paid for is kept. Of an old collection the run's export shards hold every "
             "record and vector; one that an application wrote needs a backup of its own.",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 
 import pytest
+from chromadb.errors import InternalError
 
 from reembed.errors import (
     CollectionNotFoundError,
+    DamagedStoreError,
     ManifestError,
     PreflightError,
     UnreachableError,
 )
 from reembed.stores.chroma import client as chroma_client
+from reembed.stores.chroma.failures import mapped
 from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL, simple, vectors
@@ -308,3 +313,31 @@ def test_a_copy_of_the_servers_directory_is_not_relied_on_for_records(chroma_ser
     from_copy.close()
     store.to_write().drop(made.id)
     store.close()
+
+
+AS_MANY_AS_IT_MAY = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, int(sys.argv[2])))
+from reembed.stores.registry import open_store
+open_store(sys.argv[1]).close()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+def test_a_folder_of_many_collections_may_have_many_files_open(database):
+    """Of more indexes than a fifth of the limit Chroma closes some that it cannot open again."""
+    done = subprocess.run(
+        [sys.executable, "-c", AS_MANY_AS_IT_MAY, f"chroma:{database}", "700"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "700"
+
+
+def test_an_index_that_chroma_cannot_open_again_names_the_limit_of_files(monkeypatch):
+    words = "Error creating hnsw segment reader: Nothing found on disk"
+    for limit, told in ((1_024, True), (100_000, False), (-1, False)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        with pytest.raises(DamagedStoreError) as error, mapped("docs"):
+            raise InternalError(words)
+        assert ("204 indexes" in error.value.hint and "ulimit -n" in error.value.hint) == told
+        assert "reembed clean" in error.value.hint
