@@ -22,7 +22,7 @@ chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
-	@echo "make test    run all tests (about a quarter of an hour on 2 cores)"
+	@echo "make test    run all tests (16 to 18 minutes on 2 cores)"
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
 	@echo "make bench   the stages' time and memory over the bare calls they are made of (half an hour)"
