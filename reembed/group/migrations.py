@@ -81,7 +81,9 @@ class Migrations:
             PreflightError: collections are blocked, all of them named, and nothing was begun.
         """
         if restart and (begun_with := run_to_give_up(self.manifest, where_it_stands)):
-            Migrations(begun_with, self.progress).clean(accept_loss=accept_loss)
+            given_up = Migrations(begun_with, self.progress).clean(accept_loss=accept_loss)
+            if given_up.error is not None:
+                raise given_up.error
         with self._opened(self._current_run()) as group:
             if group.begun and pending(group.run) == "rollback":
                 self._rolled_back(group, accept_loss)

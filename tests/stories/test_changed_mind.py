@@ -178,3 +178,21 @@ def test_several_collections_begin_anew_together(tmp_path: Path, command: Comman
     assert "was begun for several collections" in refused.err
     assert command(*printed(refused.err, "clean")).code == 0
     assert command("run", one, "--restart").code == 0
+
+
+def test_a_member_that_cannot_be_given_up_is_told(tmp_path: Path, command: Command) -> None:
+    with chroma(tmp_path / "db") as client:
+        for name in ("one", "two"):
+            plain_collection(client, name, count=20)
+    url = f"chroma:{tmp_path / 'db'}"
+    path = write_group_manifest(tmp_path, url)
+    assert command("run", path).code == 0
+    with chroma(tmp_path / "db") as client:
+        one = client.get_collection("one", embedding_function=None)
+        one.delete(ids=[f"r{number}" for number in range(15)])
+    path = write_group_manifest(tmp_path, url, text="{id} {document}")
+    refused = command("run", path, "--restart")
+    assert refused.code == 5
+    assert "one" in refused.err and "--accept-loss" in refused.err
+    assert "another manifest" not in refused.err
+    assert command("run", path, "--restart", "--accept-loss").code == 0
