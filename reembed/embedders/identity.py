@@ -44,7 +44,9 @@ def same_model(old: Fingerprint, new: Fingerprint, apart: frozenset[str] = froze
     """
     if old.vectors.shape != new.vectors.shape or _treatment(old, apart) != _treatment(new, apart):
         return False
-    same_settings = old.settings_sha256 == new.settings_sha256 or bool(apart)
+    same_settings = old.settings_sha256 == new.settings_sha256 or (
+        _without(old.settings, apart) == _without(new.settings, apart)
+    )
     named = (same_settings, old.digest, old.details.get("address")) == (
         True, new.digest, new.details.get("address"),
     )  # fmt: skip
@@ -58,13 +60,16 @@ def same_model(old: Fingerprint, new: Fingerprint, apart: frozenset[str] = froze
 
 
 def _treatment(fingerprint: Fingerprint, apart: frozenset[str]) -> dict[str, Any]:
-    hidden = LABELS | apart
-    settings = {key: value for key, value in fingerprint.settings.items() if key not in hidden}
+    settings = _without(fingerprint.settings, LABELS | apart)
     options = settings.get("options")
     if isinstance(options, dict):
         kept = {key: value for key, value in options.items() if key not in LABEL_OPTIONS}
         settings["options"] = kept
     return settings
+
+
+def _without(settings: dict[str, Any], apart: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in apart}
 
 
 FOR_LONG_TEXTS = frozenset({"on_too_long", "max_tokens"})

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from reembed.embedders.fingerprint import Fingerprint
-from reembed.embedders.identity import find_cache, same_model
+from reembed.embedders.identity import FOR_LONG_TEXTS, SAME_NAME, find_cache, same_model
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ModelChangedError
 from reembed.manifest import Model
-from reembed.records import fixed_array_to_vectors
+from reembed.records import cosine_rows, fixed_array_to_vectors
 from reembed.run import events
 from tests.support.helpers import (
     REEMBED,
@@ -201,3 +201,20 @@ def test_what_an_earlier_version_left_is_taken_where_its_runs_say_whose_it_is(tu
     assert find_cache(state / "cache", moved, state) is None
     shutil.rmtree(run_dir(path).path)
     assert find_cache(state / "cache", run, state) is None, "nobody tells whose it is"
+
+
+def test_a_coarser_model_of_another_name_lends_no_vector_of_short_texts() -> None:
+    """What differs for long texts alone may differ; who answers is still told by the probes."""
+    generator = np.random.default_rng(1)
+    exact = generator.standard_normal((9, 64)).astype(np.float32)
+    coarse = exact + 0.01 * generator.standard_normal((9, 64)).astype(np.float32)
+    kept = Model(provider="openai", name="exact", max_tokens=100)
+    for name, vectors, lends in (("exact", exact, True), ("coarse", coarse, False)):
+        model = Model(provider="openai", name=name, max_tokens=100, on_too_long="mean")
+        old, new = (
+            Fingerprint(one.settings(), one.settings_sha256(), 64, made)
+            for one, made in ((kept, exact), (model, vectors))
+        )
+        assert not same_model(old, new)
+        assert same_model(old, new, FOR_LONG_TEXTS) is lends
+    assert cosine_rows(exact, coarse).min() > SAME_NAME
