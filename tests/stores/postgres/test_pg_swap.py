@@ -19,6 +19,7 @@ from psycopg import sql
 from reembed.errors import LossError, PreflightError
 from reembed.run import events
 from reembed.stores.registry import open_store
+from tests.support.crash import outcome, work
 from tests.support.crossing import crossed
 from tests.support.helpers import Command, migration, run_dir, sentence
 from tests.support.pg_docs import App, app, catalog, pg_manifest, traces
@@ -488,6 +489,33 @@ def test_what_comes_after_the_plan_is_minded_at_the_swap(tmp_path: Path, docs_ur
 
 
 # The way back loses nothing
+
+
+@pytest.mark.parametrize("hanging", ["", VIEW])
+def test_a_way_back_killed_between_its_move_and_the_late_writes_is_finished_by_the_next(
+    tmp_path: Path, docs_url: str, hanging: str
+) -> None:
+    with app(docs_url) as docs:
+        if hanging:
+            docs.connection.execute(hanging)
+        path = pg_manifest(tmp_path, docs_url)
+        migration(path).run(swap=True)
+        docs.rewrite(6, "since the swap")
+        killed = work(path, "rollback()", "reembed.sync.carry_back:WayBack.carry_late", 1)
+        assert (killed, docs.model, docs.wrong_vectors("old")) == (-9, "old", [])
+        assert migration(path).status().state == "rolled back"
+        with app(docs_url, run_dir(path).history.shadow_name) as held:
+            held.insert("late", 900)
+            held.delete(7)
+        assert work(path, "rollback()") == 0, outcome(path)
+        assert (outcome(path)["swept"], outcome(path)["messages"]) == (2, [])
+        rows, content = docs.rows(), _column(docs, "content")
+        assert (rows[6][content], rows[900][content]) == ("since the swap", "late")
+        assert 7 not in rows and len(rows) == 40
+        assert docs.wrong_vectors("old") == []
+        assert migration(path).rollback().messages == ["already rolled back"]
+        assert migration(path).clean().done
+    assert traces(docs_url) == []
 
 
 @pytest.mark.parametrize(("hanging", "required"), crossed(["", VIEW], [False, True]))

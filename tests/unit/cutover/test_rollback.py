@@ -13,6 +13,7 @@ from reembed.errors import PreflightError, SourceChangedError
 from reembed.run.journal import Journal
 from reembed.stores.chroma import move as chroma_swap
 from reembed.sync.difference import find_difference
+from tests.support.crash import outcome, work
 from tests.support.helpers import (
     Calls,
     chroma,
@@ -233,6 +234,32 @@ def test_a_rollback_killed_after_the_move_is_finished(
         assert migration(path).sweep().swept == 0
     assert migration(path).clean().done
     assert names_in(f"chroma:{database}").keys() == {"docs"}
+
+
+def test_a_rollback_killed_between_its_move_and_the_late_writes_is_finished_by_the_next(
+    tmp_path: Path, database: Path
+) -> None:
+    path = swapped(tmp_path, database, swap__after="echo $REEMBED_ACTION >> told")
+    with chroma(database) as client:
+        write(docs(client))
+    assert work(path, "rollback()", "reembed.sync.carry_back:WayBack.carry_late", 1) == -9
+    assert migration(path).status().state == "rolled back"
+    with chroma(database) as client:
+        check_written(docs(client))  # the old one is live, with what was carried ahead of the move
+        held = docs(client, run_dir(path).history.shadow_name)
+        held.add(ids=["late"], documents=["late"], embeddings=[vector_of("new", "late")])
+        held.delete(ids=["r5"])
+    assert work(path, "rollback()") == 0, outcome(path)
+    assert (outcome(path)["swept"], outcome(path)["messages"]) == (2, [])
+    with chroma(database) as client:
+        records = records_of(docs(client))
+        assert records["late"][0] == "late" and "r5" not in records and len(records) == 40
+        np.testing.assert_allclose(
+            vectors_of(docs(client), ["late"])[0], vector_of("old", "late"), rtol=1e-5
+        )
+    assert (tmp_path / "told").read_text().split() == ["swap", "rollback"]
+    assert migration(path).rollback().messages == ["already rolled back"]
+    assert migration(path).clean().done
 
 
 def _killed(*_: object, **__: object) -> None:
