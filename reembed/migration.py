@@ -24,7 +24,7 @@ from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
-from reembed.results import MANIFEST_COPY, RunResult, SwapResult, no_run, run_result, wrong_state
+from reembed.results import RunResult, SwapResult, manifest_file, no_run, run_result, wrong_state
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
@@ -288,8 +288,8 @@ class Migration:
         return result
 
     def _with_steps(self, run: RunDir, result: SwapResult) -> SwapResult:
-        manifest = self.manifest.path or run.path / MANIFEST_COPY
-        return replace(result, steps=next_steps(run.history.state, manifest))
+        steps = next_steps(run.history.state, manifest_file(self.manifest, run))
+        return replace(result, steps=steps)
 
     def _session(
         self, run: RunDir | None, *, writes: bool = True, accept_loss: bool = False

@@ -177,6 +177,11 @@ def all_results(state: Path) -> list[RunResult]:
     ]
 
 
+def manifest_file(manifest: Manifest, run: RunDir) -> Path:
+    """The file that the commands for a run name: the manifest's own, else the run's copy of it."""
+    return manifest.path or run.path / MANIFEST_COPY
+
+
 def no_run(manifest: Manifest) -> UsageError:
     """The refusal of a command that needs a run where none was begun."""
     return UsageError(f"{manifest.name}: there is no run yet", "Begin one with `reembed run`.")
@@ -184,7 +189,7 @@ def no_run(manifest: Manifest) -> UsageError:
 
 def wrong_state(manifest: Manifest, run: RunDir, state: State, *wanted: State) -> UsageError:
     """The refusal of a command that a run in this state cannot take."""
-    steps = next_steps(state, manifest.path or run.path / MANIFEST_COPY)
+    steps = next_steps(state, manifest_file(manifest, run))
     instead = f", not {' or '.join(wanted)}" if wanted else ""
     return UsageError(
         f"{manifest.name}: run {run.run_id} is {state}{instead}",

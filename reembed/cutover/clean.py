@@ -17,7 +17,7 @@ from reembed.cutover.move import outcome, swap_kind
 from reembed.cutover.recover import recover_for_clean
 from reembed.cutover.withdraw import give_up_swap, has_moved
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
-from reembed.results import MANIFEST_COPY, SwapResult
+from reembed.results import SwapResult, manifest_file
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.loss import Loss, loss_in
@@ -63,7 +63,7 @@ def _refuse_unfinished(s: Session) -> None:
         return
     if pending == "swap" and not has_moved(s):
         return
-    path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+    path = shown_path(manifest_file(s.manifest, s.run))
     other = "`reembed {} {} --yes` gives it up".format(
         "swap" if pending == "rollback" else "rollback", path
     )

@@ -18,7 +18,7 @@ from reembed.cutover.move import (
     variables_of,
 )
 from reembed.errors import PreflightError, ReembedError
-from reembed.results import MANIFEST_COPY, SwapResult
+from reembed.results import SwapResult, manifest_file
 from reembed.run import events
 from reembed.run.steps import shown_path
 from reembed.session import Session
@@ -95,7 +95,7 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     """
     live = s.manifest.live
     if not leads_to(s.store, live, s.new.id):
-        path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+        path = shown_path(manifest_file(s.manifest, s.run))
         raise PreflightError(
             f"a rollback was begun, and {live!r} no longer serves the new collection",
             f"`reembed rollback {path} --yes` finishes it; then swap again.",
@@ -116,6 +116,6 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
 def tell_way_out(s: Session, error: ReembedError) -> None:
     """Add to the hint of a swap's error how it is given up, where the name has not moved."""
     if s.run.history.swap_tried:
-        path = shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+        path = shown_path(manifest_file(s.manifest, s.run))
         told = f"`reembed rollback {path} --yes` gives the swap up."
         error.hint = f"{error.hint} {told}" if error.hint else told

@@ -29,7 +29,7 @@ from reembed.group.session import GroupSession
 from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.write import REPORT_FILE, SUMMARY_FILE
-from reembed.results import MANIFEST_COPY, RunResult, SwapResult, no_run, wrong_state
+from reembed.results import RunResult, SwapResult, manifest_file, no_run, wrong_state
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
@@ -266,8 +266,8 @@ class Migrations:
         return self._with_steps(group.run, GroupSwap(action, group.run.run_id, False, found, how))
 
     def _with_steps(self, run: RunDir, result: GroupSwap) -> GroupSwap:
-        manifest = self.manifest.path or run.path / MANIFEST_COPY
-        return replace(result, steps=next_steps(group_state(run), manifest))
+        steps = next_steps(group_state(run), manifest_file(self.manifest, run))
+        return replace(result, steps=steps)
 
     # Runs
 
@@ -284,7 +284,7 @@ class Migrations:
         result = GroupResult(
             self.manifest.name, run.run_id, str(run.path), state,
             sorted(members, key=lambda member: member.collection), spent=group.spending.spent,
-            steps=next_steps(state, self.manifest.path or run.path / MANIFEST_COPY), **fields,
+            steps=next_steps(state, manifest_file(self.manifest, run)), **fields,
         )  # fmt: skip
         unchanged = bool(members) and all(member.result.unchanged for member in members)
         return replace(result, unchanged=result.unchanged or unchanged)

@@ -8,7 +8,7 @@ command looks the name up again, and says where it leads by now, and the ways on
 from __future__ import annotations
 
 from reembed.errors import CollectionNotFoundError, ReembedError, SourceChangedError
-from reembed.results import MANIFEST_COPY
+from reembed.results import manifest_file
 from reembed.run import events
 from reembed.run.steps import shown_path
 from reembed.session import Session
@@ -200,4 +200,4 @@ def _start_over(s: Session, old: CollectionInfo | None, found: CollectionInfo | 
 
 
 def _path(s: Session) -> str:
-    return shown_path(s.manifest.path or s.run.path / MANIFEST_COPY)
+    return shown_path(manifest_file(s.manifest, s.run))
