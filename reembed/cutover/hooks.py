@@ -157,13 +157,17 @@ def run_before(s: Session, variables: Mapping[str, str]) -> None:
 
 
 def run_after(s: Session, variables: Mapping[str, str]) -> list[str]:
-    """Run the `after` hook. A failure is told, with the way back: the name has moved."""
+    """Run the `after` hook. A failure is told, with the way back: the live name is where it stays,
+    after a move or after one that was given up."""
     failure = _run_once(s, "after", s.manifest.swap.after, variables)
     if not failure:
         return []
+    serves, way_back = "old", ""
+    if variables["ACTION"] == "swap":
+        serves, way_back = "new", ", or go back with `reembed rollback`"
     return [
-        f"the hook swap.after failed: {failure}. The live name has moved; run the command by hand, "
-        "or go back with `reembed rollback`."
+        f"the hook swap.after failed: {failure}. The live name serves the {serves} collection: run "
+        f"the command by hand{way_back}."
     ]
 
 

@@ -106,10 +106,10 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     stopped = has_begun(s.run, "before", "rollback")
     release_writes(s.store, s.run, s.manifest.live)
     _take_out_prepared(s)
-    s.run.history.write(events.RollbackWithdrawn())
     told = run_after(s, variables_of(s, "swap")) if stopped else []
     if stopped:
         s.run.history.write(events.SwapFinished())
+    s.run.history.write(events.RollbackWithdrawn())  # last: a call that is killed is given again
     return replace(result, messages=[STAYS.format(live), *told])
 
 

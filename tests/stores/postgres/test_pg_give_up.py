@@ -210,3 +210,27 @@ def test_a_way_back_that_cannot_be_done_is_given_up_by_swap(
         assert docs.wrong_vectors("new") == []
     assert command("clean", path, "--yes").code == 0
     assert traces(docs_url) == []
+
+
+def test_a_way_back_whose_giving_up_is_killed_starts_the_application_all_the_same(
+    docs_url: str, tmp_path: Path, command: Command
+) -> None:
+    path = stuck(docs_url, tmp_path, "columns", State(), command)
+    assert command("swap", path, "--yes").code == 0
+    assert work(path, "rollback()", BEGUN, 1) == -9
+    assert work(path, "swap()", "reembed.cutover.withdraw:run_after", 1) == -9
+    assert command("swap", path, "--yes").code == 0
+    assert told(tmp_path) == ["swap stop", "swap start", "rollback stop", "swap start"]
+    assert command("swap", path, "--yes", "--json").json["messages"] == ["already swapped"]
+    assert incoming(docs_url) == []
+
+
+def test_a_hook_that_fails_when_a_swap_is_given_up_says_which_collection_is_live(
+    docs_url: str, tmp_path: Path, command: Command
+) -> None:
+    path = pg_manifest(tmp_path, docs_url, swap__before="true", swap__after="false")
+    assert work(path, "run()") == 0, outcome(path)
+    assert work(path, "swap()", BEGUN, 1) == -9
+    (_, failed) = command("rollback", path, "--yes", "--json").json["messages"]
+    assert "the hook swap.after failed: exit code 1" in failed
+    assert "The live name serves the old collection: run the command by hand." in failed
