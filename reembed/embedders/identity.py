@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,16 @@ def find_cache(folder: Path, model: Fingerprint, state: Path) -> Path | None:
     Args:
         state: the state directory, whose runs tell what earlier versions left in `folder`.
     """
-    for side in sorted(folder.glob("*.model.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if same_model(Fingerprint.from_dict(json.loads(side.read_bytes())), model):
-                return _vectors_of(side)
+    for path, signed in _signed(folder):
+        if same_model(signed, model):
+            return path
     return _of_an_earlier_version(folder, model, state)
 
 
 def lenders(manifest: Manifest, model: Fingerprint, limit: int | None) -> list[Lender]:
     """Files of vectors of the same model, made under other settings for texts that are too long,
-    among those that the runs of a state directory share.
+    among those that the runs of a state directory share. A file of `mean` is none: nothing in it
+    tells a text that was sent whole from one that the server took only in pieces.
 
     Args:
         limit: tokens that a text may have now; None where that is unknown: then nobody can say
@@ -100,19 +101,20 @@ def lenders(manifest: Manifest, model: Fingerprint, limit: int | None) -> list[L
     found = list[Lender]()
     if limit is None or not manifest.embed.cache:
         return found
-    for side in sorted((Path(manifest.state) / SHARED).glob("*.model.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            other = Fingerprint.from_dict(json.loads(side.read_bytes()))
-            if same_model(other, model) or not same_model(other, model, FOR_LONG_TEXTS):
-                continue
-            # What did not fit was refused there: whatever is in the file was embedded whole.
-            whole = other.settings.get("on_too_long", "fail") == "fail"
-            limits = [one.settings.get("max_tokens") for one in (other, model)]
-            if whole or limits == [None, None]:
-                found.append(Lender(_vectors_of(side), limit))
-            elif limits[0] is not None:
-                found.append(Lender(_vectors_of(side), min(limit, limits[0])))
+    for path, other in _signed(Path(manifest.state) / SHARED):
+        if same_model(other, model) or not same_model(other, model, FOR_LONG_TEXTS):
+            continue
+        treated = other.settings.get("on_too_long", "fail")
+        # `fail` refused what did not fit: whatever is in the file was embedded whole.
+        if treated == "fail":
+            found.append(Lender(path, limit))
+        elif treated == "truncate" and _tokenizer(other) == _tokenizer(model):
+            found.append(Lender(path, limit, cuts=True))
     return found
+
+
+def _tokenizer(fingerprint: Fingerprint) -> Any:
+    return (fingerprint.settings.get("options") or {}).get("tokenizer")
 
 
 def shared_cache(state: str, model: Fingerprint) -> Path:
@@ -139,8 +141,14 @@ def sign_cache(path: Path, model: Fingerprint) -> None:
         write_atomic(side, json.dumps(model.to_dict()).encode())
 
 
-def _vectors_of(side: Path) -> Path:
-    return side.with_name(side.name.removesuffix(".model.json") + ".sqlite")
+def _signed(folder: Path) -> Iterator[tuple[Path, Fingerprint]]:
+    """The files of a folder, each with the model whose vectors it holds."""
+    for side in sorted(folder.glob("*.model.json")):
+        try:
+            model = Fingerprint.from_dict(json.loads(side.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        yield side.with_name(side.name.removesuffix(".model.json") + ".sqlite"), model
 
 
 def _of_an_earlier_version(folder: Path, model: Fingerprint, state: Path) -> Path | None:

@@ -143,8 +143,8 @@ class RunDir:
                 f"{self.path}: it was begun with another manifest: {', '.join(differing)} differ",
                 f"Put those keys back as they are in {kept}, or go on with that file itself. "
                 f"`reembed run {given} --restart` gives that run up, unless it is swapped, and "
-                "starts a new one; no text is paid for twice. To begin another migration beside "
-                "it, give the manifest a new `name`.",
+                "starts a new one; vectors that are known to be right for it are not paid for "
+                "again. To begin another migration beside it, give the manifest a new `name`.",
             )
 
     # Shards

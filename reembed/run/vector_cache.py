@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 import time
 import zlib
@@ -62,15 +63,23 @@ class Lender:
 
     Attributes:
         path: its SQLite file, which is only read.
-        limit: the tokens of a text up to which both give it the same vector.
+        limit: the tokens of a text up to which it is embedded whole now.
+        cuts: whether the file may hold vectors of texts that were cut, by us or after the server
+            had refused them whole: of these fewer tokens were sent than they have.
     """
 
     path: Path
     limit: int
+    cuts: bool = False
 
-    def lends(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> list[bytes]:
-        """Those of these texts that are short enough, whether they are in it or not."""
-        return [key for key, count in zip(hashes, tokens, strict=True) if count <= self.limit]
+    def short(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> dict[bytes, int]:
+        """Those of these texts that are short enough, with their tokens, in the file or not."""
+        pairs = zip(hashes, tokens, strict=True)
+        return {key: count for key, count in pairs if count <= self.limit}
+
+    def lends(self, sent: int, tokens: int) -> bool:
+        """Whether what is in the file, for which so many tokens were sent, is of the whole text."""
+        return not self.cuts or sent == tokens
 
 
 class VectorCache:
@@ -141,9 +150,11 @@ class VectorCache:
         """
         found: dict[bytes, tuple[Vectors, int]] = {}
         for lender in self.lenders:
-            wanted = [key for key in lender.lends(hashes, tokens) if key not in found]
+            short = lender.short(hashes, tokens)
+            wanted = [key for key in short if key not in found]
             with contextlib.suppress(sqlite3.Error), _only_read(lender.path) as db:
-                found |= _vectors_in(db, wanted, self._dimensions)
+                rows = _vectors_in(db, wanted, self._dimensions)
+                found |= {key: row for key, row in rows.items() if lender.lends(row[1], short[key])}
         if found:
             counts = np.array([count for _, count in found.values()], np.int32)
             self.put(list(found), np.stack([vector for vector, _ in found.values()]), counts)
@@ -273,14 +284,13 @@ def known_hashes(
         tokens: of each text, or more.
     """
     found: set[bytes] = set()
-    for file, wanted in [
-        (path, hashes),
-        *((one.path, one.lends(hashes, tokens)) for one in lenders),
-    ]:
-        with contextlib.suppress(sqlite3.Error), _only_read(file) as db:
-            for keys, marks in _parts(wanted):
-                query = f"SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({marks})"  # noqa: S608
-                found.update(key for (key,) in db.execute(query, keys))
+    for lender in (Lender(path, sys.maxsize), *lenders):
+        short = lender.short(hashes, tokens)
+        with contextlib.suppress(sqlite3.Error), _only_read(lender.path) as db:
+            for keys, marks in _parts([*short]):
+                query = f"SELECT text_sha256, tokens FROM vectors WHERE text_sha256 IN ({marks})"  # noqa: S608
+                rows = db.execute(query, keys)
+                found.update(key for key, sent in rows if lender.lends(sent, short[key]))
     return found
 
 
