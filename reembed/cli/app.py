@@ -2,6 +2,7 @@
 
 stdout carries the result, as tables or with `--json` as one JSON document; progress, logs and
 errors go to stderr. What a command did not manage is its exit code (see `reembed.errors`).
+A command imports what it works with when it is called, so that `--help` is there at once.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import reembed
 from reembed.cli.output import say, say_json, show
 from reembed.disk import write_atomic, write_output
 from reembed.errors import UsageError
-from reembed.manifest import Manifest
-from reembed.manifest.urls import is_url
 from reembed.progress import TerminalProgress
 
 app = typer.Typer(
@@ -206,6 +205,8 @@ def clean(
 ) -> None:
     """Delete the collection that is not live: the old one after a swap, else the shadow. With a
     database's URL: what runs had left in the database that this one is a copy of."""
+    from reembed.manifest.urls import is_url
+
     if not is_url(target):
         moving = _migration(Path(target))
         done = moving.clean(dry_run=not yes, accept_loss=accept_loss, backup=backup)
@@ -273,6 +274,8 @@ def report(
 
 def _migration(path: Path) -> Any:
     """What has a method for each command: of one collection, or of several that move together."""
+    from reembed.manifest import Manifest
+
     manifest = Manifest.load(path)
     if manifest.is_group:
         from reembed.group.migrations import Migrations

@@ -9,7 +9,6 @@ import typer
 
 from reembed.cli.app import Json, Yes, app, show_result
 from reembed.cli.output import say_json
-from reembed.manifest import Manifest, json_schema
 from reembed.progress import TerminalProgress
 
 
@@ -25,6 +24,7 @@ def compare(
     """Compare candidate models on a sample of the source. Writes nothing."""
     from reembed.cli.comparison import comparison_text
     from reembed.compare import compare as compare_models
+    from reembed.manifest import Manifest
 
     found = compare_models(
         [Manifest.load(path) for path in manifests],
@@ -53,6 +53,8 @@ def doctor(
 @app.command()
 def schema(as_json: Json = False) -> None:
     """Print the manifest's JSON Schema."""
+    from reembed.manifest import json_schema
+
     say_json(json_schema())
 
 
@@ -69,6 +71,7 @@ def runs(
 ) -> None:
     """List the runs on this disk with their sizes; with --prune remove what nobody needs."""
     from reembed.cli.stored import stored_text
+    from reembed.manifest import Manifest
     from reembed.runs import prune as remove
     from reembed.runs import stored
 

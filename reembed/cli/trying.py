@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.app import Json, app, show_result
-from reembed.cli.text import plan_text, steps_text
 from reembed.progress import TerminalProgress
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def try_(
 
 def trial_text(trial: Trial) -> RenderableType:
     """The questions with both models' answers, then the plan of the whole."""
+    from reembed.cli.text import plan_text, steps_text
+
     parts: list[RenderableType] = []
     for question in trial.questions:
         parts.append(Text(f"? {question.text}", "bold"))

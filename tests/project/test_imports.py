@@ -135,6 +135,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded("import reembed") & (CLIENTS | {"pyarrow", "numpy", "pydantic", "typer"})
 
 
+def test_help_waits_for_nothing_that_a_command_works_with() -> None:
+    assert not loaded("import reembed.cli") & (CLIENTS | {"pyarrow", "numpy", "pydantic", "yaml"})
+
+
 @pytest.mark.parametrize(
     "module", ["cli", "manifest", "migration", "stores.registry", "embedders.registry"]
 )
