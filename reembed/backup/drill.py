@@ -20,7 +20,7 @@ import pyarrow as pa
 from reembed.backup.check import refuse_damaged
 from reembed.backup.directory import folders
 from reembed.backup.folder import Folder
-from reembed.backup.restore import Compared, Job, compare, make, new_run, refuse_vectorless
+from reembed.backup.restore import Job, compare, make, new_run, refuse_vectorless
 from reembed.backup.shards import records_of
 from reembed.backup.snapshot import DRILL, Drill, Snapshot
 from reembed.disk import temporary_folder, write_atomic
@@ -114,7 +114,7 @@ def _practise(folder: Folder, snapshot: Snapshot, progress: Progress) -> Drill:
         made = make(job, new_run(job), progress)
         compared = compare(job, made, progress)
         asked, missed = _ask(job, made)
-    problems = [*compared.problems, *_counts(snapshot, compared)]
+    problems = [*compared.problems]
     if len(missed) > (1 - FOUND) * asked:
         problems.append(
             f"{len(missed):,} of {asked:,} known records do not find themselves, e.g. "
@@ -124,13 +124,6 @@ def _practise(folder: Folder, snapshot: Snapshot, progress: Progress) -> Drill:
         began, not problems, compared.records, asked, asked - len(missed),
         round(time.time() - began, 3), problems,
     )  # fmt: skip
-
-
-def _counts(snapshot: Snapshot, compared: Compared) -> list[str]:
-    """Whether it is as many records as the manifest says."""
-    if compared.records + snapshot.no_vector == snapshot.records:
-        return []
-    return [f"{compared.records:,} records, where the manifest says {snapshot.records:,}"]
 
 
 def _ask(job: Job, made: Collection) -> tuple[int, list[str]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reembed.backup.directory import snapshots
+from reembed.backup.directory import folder_of, snapshots
 from reembed.backup.drill import Drills, drill
+from reembed.backup.take import Subject, Wanted, take
 from reembed.errors import PreflightError
 from reembed.progress import Progress
 from tests.support.array_store import Row
@@ -18,6 +20,11 @@ from tests.unit.backup.test_take import Live, backup, flip_shard
 
 def drilled(directory: Path) -> Drills:
     return drill(directory, progress=Progress())
+
+
+def backup_of_postgres(live: Live, directory: Path) -> None:
+    subject = Subject(live.store(), "postgresql://db", "docs")
+    take(subject, folder_of(directory, "docs"), Wanted(), Progress())
 
 
 def spread(live: Live) -> Live:
@@ -38,13 +45,7 @@ def test_a_drill_restores_asks_notes_and_throws_away(
     live = spread(Live(80))
     live.rows["twin"] = Row.make("twin", None, "null", None, live.rows["r3"].vector)
     live.rows["zero"] = Row.make("zero", None, "null", None, np.zeros(8, np.float32))
-    taken = Live(0)
-    taken.held = live.held
-    from reembed.backup.directory import folder_of
-    from reembed.backup.take import Subject, Wanted, take
-
-    subject = Subject(live.store(), "postgresql://db", "docs")
-    take(subject, folder_of(tmp_path / "kept", "docs"), Wanted(), Progress())
+    backup_of_postgres(live, tmp_path / "kept")
     assert snapshots(tmp_path / "kept")[0].drill is None
     found = drilled(tmp_path / "kept")
     assert found.exit_code == 0, found.to_dict()
@@ -59,6 +60,14 @@ def test_a_drill_of_a_damaged_snapshot_fails_and_says_so(tmp_path: Path) -> None
     assert drilled(tmp_path).exit_code == 4
     one = snapshots(tmp_path)[0].drill
     assert one is not None and not one.passed and "damaged" in one.problems[0]
+
+
+def test_a_manifest_that_counts_otherwise_than_the_shards_hold_fails_once(tmp_path: Path) -> None:
+    backup_of_postgres(spread(Live(20)), tmp_path)
+    (one,) = snapshots(tmp_path)
+    replace(one, no_vector=1).write(one.alive())
+    (found,) = drilled(tmp_path).collections
+    assert found.drill.problems == ["20 records in the shards, where the manifest says 19"]
 
 
 def test_a_snapshot_without_vectors_cannot_be_drilled(tmp_path: Path) -> None:

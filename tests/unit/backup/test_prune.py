@@ -63,7 +63,7 @@ def test_what_nobody_needs_any_more_is_freed_and_all_else_is_whole(
 ) -> None:
     live = Live(60)
     nights(live, tmp_path, monkeypatch, [1e9] * 3)
-    good = nights(live, tmp_path, monkeypatch, [1e9] * 2)
+    nights(live, tmp_path, monkeypatch, [1e9] * 2)
     for n in range(3):
         live.rows[f"r{n}"] = row(f"r{n}", 9)
     backup(live, tmp_path)

@@ -356,9 +356,7 @@ def test_the_slices_of_a_check_are_all_of_it(tmp_path: Path) -> None:
             looked_at(tmp_path, slice=bad)
 
 
-def test_what_a_killed_backup_left_is_removed_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path) -> None:
     live = Live(20)
     backup(live, tmp_path)
     folder = only(tmp_path)
