@@ -274,22 +274,12 @@ def _compare(made: Collection, records: pa.RecordBatch, metric: Metric, findings
 
 
 def live_now(store: Store, live: str) -> CollectionInfo | None:
-    """The collection that the name leads to, None where it leads to none. Raises
-    SourceChangedError for a pointer to one that is gone."""
+    """The collection that the name leads to, None where it leads to none, or is a pointer to one
+    that is gone."""
     try:
         return store.resolve(live)
-    except CollectionNotFoundError:
+    except (CollectionNotFoundError, SourceChangedError):
         return None
-
-
-def stale_pointer(store: Store, live: str, snapshot: Snapshot) -> str | None:
-    """Object id of the collection that the pointer of this name leads to and that is gone; None
-    where there is no such pointer."""
-    try:
-        live_now(store, live)
-    except SourceChangedError:
-        return str(snapshot.settings["id"])
-    return None
 
 
 def without_vector(job: Job) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from reembed.backup.carry import Carried, Side, carry, meet, write
 from reembed.backup.index import Index, row_digests
-from reembed.backup.restore import Job, live_now, shape_of, stale_pointer
+from reembed.backup.restore import Job, live_now, shape_of
 from reembed.backup.shards import records_of
 from reembed.cutover.move import (
     MOVE_PAUSE,
@@ -70,12 +70,13 @@ def kind_of(job: Job, accept_window: bool) -> SwapKind:
     """How the live name moves here. Raises PreflightError where only with a gap, and none is
     accepted."""
     cutover = job.store.to_move()
-    pointer = bool(job.snapshot.names.get("pointer")) and "pointer" in cutover.kinds
     try:
-        live = live_now(job.store, job.live)
-        pointer = pointer if live is None else cutover.follow(job.live) is not None
-    except SourceChangedError:  # a pointer to one that is gone
+        pointer = cutover.follow(job.live) is not None
+    except SourceChangedError:  # to one that is gone
         return "pointer"
+    live = live_now(job.store, job.live)
+    if live is None:
+        pointer = bool(job.snapshot.names.get("pointer")) and "pointer" in cutover.kinds
     if pointer:
         return "pointer"
     if live is None:  # nothing makes way, so there is no gap
@@ -137,10 +138,7 @@ def _settle(job: Job, run: RunDir, made: Collection) -> None:
     """Finish a move that was begun and has happened; withdraw one that has not."""
     if run.history.pending_move != "swap":
         return
-    live = None
-    with contextlib.suppress(SourceChangedError):
-        live = live_now(job.store, job.live)
-    if live is not None and live.id == made.id:
+    if _leads_to(job, made):
         finish_move(job.store, run, "swap")
     else:
         run.history.write(events.SwapWithdrawn())
@@ -160,17 +158,15 @@ def _sides(job: Job, run: RunDir, made: Collection) -> Iterator[Side]:
 
 def _begin(job: Job, run: RunDir, after: Side, how: How) -> None:
     kind = kind_of(job, how.accept_window)
-    stale = stale_pointer(job.store, job.live, job.snapshot)
-    live = None if stale else live_now(job.store, job.live)
+    live = live_now(job.store, job.live)
     refuse_mixing(job, live, how)
     if live is not None and how.exact:
         refuse_loss(job.live, live.count, after.index.count(), how)
     model = job.snapshot.model
-    parked = parked_name(job.live, run.run_id)
-    parked = job.store.to_move().fit_name(parked)
+    parked = job.store.to_move().fit_name(parked_name(job.live, run.run_id))
     if live is None:
         shape = shape_of(job)
-        exchange = Exchange(job.live, after.collection.id, stale, parked, model, shape)
+        exchange = Exchange(job.live, after.collection.id, None, parked, model, shape)
         move_live_name(job.store, run, "swap", kind, exchange)
         return
     job.store.to_move().check(job.live, parked, live.id)

@@ -27,7 +27,7 @@ from reembed.backup.restore import (
 )
 from reembed.backup.restored import How, Moved, go_back, kind_of, refuse_mixing, swap
 from reembed.backup.snapshot import Snapshot
-from reembed.errors import GateError, PreflightError, SourceChangedError, UsageError
+from reembed.errors import GateError, PreflightError, UsageError
 from reembed.lease.guarded import leased
 from reembed.lease.lease import StoreLease
 from reembed.manifest.urls import resolve_url
@@ -39,7 +39,7 @@ from reembed.run.lock import StateLock
 from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
-from reembed.stores.values import CollectionInfo, StoreOptions
+from reembed.stores.values import StoreOptions
 
 QUARANTINED = 3
 """Exit code where records of the snapshot could not be restored."""
@@ -141,7 +141,7 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
             name = restored_name(run) if run else _free_name(store, live, snapshot)
             job = Job(folder, snapshot, store, url, live, name)
             if job.same_store:  # it takes the shape of the one that has the name now
-                job = replace(job, like=_live_or_none(store, live))
+                job = replace(job, like=live_now(store, live))
             if run is not None and run.history.last_move == "swap":
                 if not yes:
                     return _result(job, messages=["it is restored and live already"])
@@ -149,7 +149,7 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
                 return _moved(job, run, made, None, wanted.how)
             if yes:  # what stands in the way of the move is told before the work
                 kind_of(job, wanted.how.accept_window)
-                refuse_mixing(job, _live_or_none(store, live), wanted.how)
+                refuse_mixing(job, live_now(store, live), wanted.how)
             refuse_damaged(folder, snapshot, progress)
             run = run or new_run(job)
             made = make(job, run, progress)
@@ -218,16 +218,9 @@ def _going_on(
     if id is not None and store.catalog.describe_id(id) is None:
         return None  # somebody deleted it
     if run.history.last_move == "swap" and not run.history.swap_unfinished:
-        now = _live_or_none(store, live)
+        now = live_now(store, live)
         return run if now is not None and now.id == id else None
     return run
-
-
-def _live_or_none(store: Store, live: str) -> CollectionInfo | None:
-    try:
-        return live_now(store, live)
-    except SourceChangedError:
-        return None
 
 
 def _free_name(store: Store, live: str, snapshot: Snapshot) -> str:
@@ -255,7 +248,7 @@ def _moved(
 
 def _result(job: Job, **fields: Any) -> Restored:
     ids = list(without_vector(job)) if fields.get("compared") else []
-    info = _live_or_none(job.store, job.live) if fields.get("moved") else None
+    info = live_now(job.store, job.live) if fields.get("moved") else None
     told = [] if job.snapshot.good else [f"this snapshot was refused: {job.snapshot.reason}"]
     given: dict[str, Any] = {
         "messages": told, "action": "restore", "snapshot": job.snapshot.id, "live": job.live,

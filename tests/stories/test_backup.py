@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -349,6 +350,27 @@ def test_collections_that_move_together_are_backed_up_together(
     assert {one["collection"]: one["dimensions"] for one in found} == {"docs": 48, "more": 48}
     every = command("backup", path, "--json").json["collections"]
     assert [one["snapshot"]["dimensions"] for one in every] == [64, 64]
+
+
+def test_a_pointer_that_led_elsewhere_since_has_no_way_back(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(
+        tmp_path, f"chroma:{database}", swap__kind="pointer", swap__live="current"
+    )
+    assert command("run", path, "--swap").code == 0
+    assert command("backup", path).code == 0
+    with chroma(database) as client:
+        (pointer,) = [one for one in client.list_collections() if "pointer" in one.name]
+        metadata: Any = pointer.metadata
+        pointer.modify(metadata=metadata | {"target_id": str(uuid.uuid4())})  # gone since
+    done = command("restore", path, "--yes", "--json")
+    assert done.code == 0, done.out
+    assert not done.json["moved"]["parked"] and not done.json["steps"], "it never had the name"
+    with chroma(database) as client:
+        assert client.get_collection("docs__counting_model-new-64").count() == 40
+    assert command("restore", path, "--back", "--yes").code == 2
+    assert command("backup", path).code == 0
 
 
 @pytest.mark.long
