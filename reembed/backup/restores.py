@@ -247,7 +247,7 @@ def _moved(
 
 
 def _result(job: Job, **fields: Any) -> Restored:
-    ids = list(without_vector(job)) if fields.get("compared") else []
+    ids = list(without_vector(job)) if fields.get("action") != "back" else []
     info = live_now(job.store, job.live) if fields.get("moved") else None
     told = [] if job.snapshot.good else [f"this snapshot was refused: {job.snapshot.reason}"]
     given: dict[str, Any] = {

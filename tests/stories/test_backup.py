@@ -311,6 +311,8 @@ def test_a_record_that_lost_its_vector_is_listed_and_the_others_are_restored(
     ] == 1  # fmt: skip
     done = command("restore", kept, "--yes", "--exact", "--json")
     assert done.code == 3 and done.json["not_restored_ids"] == ["lost vector"]
+    again = command("restore", kept, "--yes", "--json")
+    assert again.code == 3 and again.json["not_restored_ids"] == ["lost vector"]
     with chroma(database) as client:
         assert client.get_collection("docs").count() == 40
 
