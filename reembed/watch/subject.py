@@ -220,12 +220,16 @@ def _live(manifest: Manifest, name: str, run: RunDir | None) -> Live:
             source.database,
         )  # fmt: skip
         return Live(name, True, expected, manifest)
-    # A table may keep its place and take the new vectors in: then it is the old object still.
+    ids = {history.require(events.ShadowCreated).id}
+    if history.state in ("cleaning", "cleaned"):
+        # A table that kept its place and took the new vectors in stands for the shadow until what is
+        # left of the old collection is dropped: from then on it is known by its own id again.
+        ids.add(source.id)
     taken_of = history.last(events.FingerprintTaken)
     total, quarantined = count_records(run, [])
     same_store = manifest.target_url == manifest.source.url
     expected = Expected(
-        frozenset({history.shadow_id or source.id, source.id}), total - quarantined,
+        frozenset(ids), total - quarantined,
         int(taken_of.fingerprint["dimensions"]) if taken_of else None, metric,
         source.database if same_store else {},
     )  # fmt: skip

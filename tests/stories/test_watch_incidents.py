@@ -61,6 +61,31 @@ def test_a_table_that_is_dropped_at_night_alerts(
     assert (done.code, done.json["findings"][0]["check"]) == (4, "gone")
 
 
+def test_a_table_that_keeps_its_place_is_well_before_and_after_the_old_vectors_are_dropped(
+    command: Command, tmp_path: Path, docs_url: str
+) -> None:
+    """It is known by the shadow's id after the swap, and by its own again after the clean."""
+    with psycopg.connect(docs_url) as connection:
+        connection.execute("CREATE VIEW shown AS SELECT id, content FROM docs")
+    path = write_manifest(
+        tmp_path, docs_url, source__layout="auto", verify={"margin": 0.5}, swap={"keep_old": "0d"}
+    )
+    ids = [seen_id(command, path)]
+    assert command("run", path, "--swap").code == 0
+    ids.append(seen_id(command, path))
+    assert command("clean", path, "--yes").code == 0
+    ids.append(seen_id(command, path))
+    assert ids[0] == ids[2] != ids[1]
+
+
+def seen_id(command: Command, path: Path) -> str:
+    """The object id that a watch finds, and finds well."""
+    done = command("watch", path, "--json")
+    assert done.code == 0, done.out
+    (seen,) = done.json["collections"]
+    return str(seen["id"])
+
+
 def as_role(url: str, role: str) -> str:
     """The same database, as another role."""
     scheme, _, place = url.partition("://")

@@ -101,6 +101,19 @@ def test_the_first_watch_of_a_manifest_knows_what_its_run_moved(
     assert {"drop", "identity", "dimension"} <= alerts(result)
 
 
+def test_a_database_from_before_the_swap_is_another_collection(
+    tmp_path: Path, database: Path, manifest: Path
+) -> None:
+    """Somebody put a copy of it back: the name leads to the old vectors again."""
+    copy = tmp_path / "copy"
+    shutil.copytree(database, copy)
+    assert migration(manifest).run(swap=True).exit_code == 0
+    assert watch(manifest, tmp_path).exit_code == 0
+    shutil.rmtree(database)
+    shutil.copytree(copy, database)
+    assert "identity" in alerts(watch(manifest, tmp_path, probe=False))
+
+
 def test_a_database_out_of_reach_is_an_alert(command: Command, tmp_path: Path) -> None:
     for url, code in (("chroma+http://127.0.0.1:1", 7), (f"chroma:{tmp_path / 'nowhere'}", 5)):
         path = write_manifest(tmp_path, url)
