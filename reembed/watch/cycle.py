@@ -6,9 +6,7 @@ of reembed's own are alerts, and what else can be looked at is looked at all the
 
 from __future__ import annotations
 
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,7 +19,7 @@ from reembed.stores.store import Store
 from reembed.watch import applications, backups, collections, runs
 from reembed.watch.backups import BackupSeen
 from reembed.watch.collections import ELSEWHERE, Reference
-from reembed.watch.findings import Check, Finding, alert, of_error, warning
+from reembed.watch.findings import Check, Finding, alert, of_bug, of_error, warning
 from reembed.watch.looking import Seen, look
 from reembed.watch.memory import Acceptance, Memory
 from reembed.watch.models import Answer, Asked, ask, models_of
@@ -83,14 +81,7 @@ class Cycle:
             check: Check = "reachable" if subject == "reachable" else "watch"
             self.findings.append(of_error(check, collection, error, subject=subject))
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            self.findings.append(
-                alert(
-                    "watch", collection, f"a look failed: {type(error).__name__}: {error}",
-                    "This is a bug in reembed. Please report it with the lines on stderr.",
-                    exit_code=1, subject=subject, sent=f"a look failed: {type(error).__name__}",
-                )
-            )  # fmt: skip
+            self.findings.append(of_bug("watch", collection, error, subject=subject))
         else:
             return True
         return False

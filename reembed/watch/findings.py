@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -74,6 +76,17 @@ def of_error(check: Check, collection: str, error: ReembedError, **more: Any) ->
     return alert(
         check, collection, error.message, error.hint, exit_code=error.exit_code, sent=sent, **more
     )
+
+
+def of_bug(check: Check, collection: str, error: Exception, **more: Any) -> Finding:
+    """The alert of an error that is a bug of reembed's, whose lines go to stderr."""
+    traceback.print_exception(error, file=sys.stderr)
+    told = f"a look failed: {type(error).__name__}"
+    return alert(
+        check, collection, f"{told}: {error}",
+        "This is a bug in reembed. Please report it with the lines on stderr.",
+        exit_code=ReembedError.exit_code, sent=told, **more,
+    )  # fmt: skip
 
 
 def exit_code(findings: list[Finding]) -> int:

@@ -16,7 +16,7 @@ from reembed.errors import CollectionNotFoundError, ReembedError
 from reembed.progress import Progress
 from reembed.redaction import without_secrets
 from reembed.watch import collections
-from reembed.watch.findings import Finding, alert, of_error, warning
+from reembed.watch.findings import Finding, alert, of_bug, of_error, warning
 from reembed.watch.looking import look
 from reembed.watch.memory import Memory
 from reembed.watch.result import WatchResult
@@ -51,6 +51,8 @@ def mend(subject: Subject, memory: Memory, result: WatchResult, yes: bool) -> li
             found.append(_mend(subject, memory, name, yes, result.t))
         except ReembedError as error:
             found.append(of_error("mend", name, error))
+        except Exception as error:  # what is lost has to be told whatever happens here
+            found.append(of_bug("mend", name, error))
     return found
 
 

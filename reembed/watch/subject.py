@@ -222,8 +222,8 @@ def _live(manifest: Manifest, name: str, run: RunDir | None) -> Live:
         return Live(name, True, expected, manifest)
     ids = {history.require(events.ShadowCreated).id}
     if history.state in ("cleaning", "cleaned"):
-        # A table that kept its place and took the new vectors in stands for the shadow until what is
-        # left of the old collection is dropped: from then on it is known by its own id again.
+        # A table that kept its place and took the new vectors in stands for the shadow until the
+        # old ones are dropped: from then on it is known by its own id again.
         ids.add(source.id)
     taken_of = history.last(events.FingerprintTaken)
     total, quarantined = count_records(run, [])

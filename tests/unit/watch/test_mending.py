@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reembed.watch import mending
 from tests.support.helpers import (
     Command,
     chroma,
@@ -16,6 +17,7 @@ from tests.support.helpers import (
     vector_of,
     write_manifest,
 )
+from tests.support.servers.webhook import Webhook
 
 
 class Night:
@@ -74,6 +76,24 @@ def test_the_manifest_says_yes_and_records_that_are_there_stay(
     code, found = night.watch()
     assert code == 4 and "was restored" in found["message"]
     assert len(night.records()) == 40
+
+
+def test_a_bug_that_ends_the_mending_keeps_nobody_from_being_told(
+    command: Command, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    with Webhook() as hook:
+        monkeypatch.setenv("TOLD", hook.url)
+        night = Night(command, tmp_path, database, unattended=True, notify_env=["TOLD"])
+        night.delete()
+        monkeypatch.setattr(mending, "restore", broken)
+        code, found = night.watch()
+    assert (code, found["status"], found["exit_code"]) == (4, "alert", 1)
+    message = hook.messages[-1]
+    assert "ALERT gone: [docs]" in message["message"] and "ALERT mend: [docs]" in message["message"]
+    assert "a bug" not in message["message"]
 
 
 @pytest.mark.parametrize("harm", ["damaged", "none", "elsewhere"])
