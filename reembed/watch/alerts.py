@@ -49,11 +49,24 @@ def _over(memory: Memory, result: WatchResult, wrong: Container[str]) -> list[st
     """Those that were looked at again and are no more."""
     if any(finding.check == "watch" for finding in result.findings):
         return []
+    unseen = _unseen(result)
     return [
         key for key in memory.standing
         if key not in wrong
-        and (result.reached or key.partition("/")[0] in ALWAYS_LOOKED_AT)
+        and (check := key.partition("/")[0]) not in unseen
+        and (result.reached or check in ALWAYS_LOOKED_AT)
     ]  # fmt: skip
+
+
+def _unseen(result: WatchResult) -> set[str]:
+    """Checks of which nothing is known, because what they look at could not be reached."""
+    found = set[str]()
+    for finding in result.findings:
+        if finding.check == "model_reachable":
+            found |= {"model", "dimension"}
+        elif finding.key == "backup":  # of the directory, not of a collection
+            found |= {"backup", "drill"}
+    return found
 
 
 def _letter(

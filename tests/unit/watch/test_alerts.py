@@ -13,7 +13,14 @@ import pytest
 from reembed.watch import memory as remembering
 from reembed.watch import notify
 from reembed.watch.alerts import body
-from tests.support.helpers import Command, Outcome, chroma, plain_collection, sentence
+from tests.support.helpers import (
+    Command,
+    Outcome,
+    chroma,
+    plain_collection,
+    sentence,
+    write_manifest,
+)
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer, Fault
 from tests.support.servers.webhook import Webhook
 
@@ -97,6 +104,39 @@ def test_a_store_out_of_reach_ends_no_other_alert(
         assert "OVER reachable" in hook.messages[-1]["message"]
 
 
+def test_what_could_not_be_looked_at_is_not_over(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A model that drifted and then does not answer; backups that are old and then out of reach."""
+    with Webhook() as hook, EmbeddingServer(OLLAMA) as server:
+        monkeypatch.setenv("TOLD", hook.url)
+        path = write_manifest(
+            tmp_path, f"chroma:{scene.database}",
+            model={"provider": "ollama", "name": "nomic-embed-text", "base_url": server.url},
+            watch={"notify_env": ["TOLD"], "backups": "backups"},
+        )  # fmt: skip
+        backups = tmp_path / "backups"
+        assert scene.command("backup", path, "-o", backups).code == 0
+        assert scene.command("watch", path).code == 0
+        server.shift = 0.4
+        scene.later(30 * 3600)
+        assert scene.command("watch", path).code == 4
+        assert "ALERT model:" in hook.messages[-1]["message"]
+        assert "ALERT backup: [docs]" in hook.messages[-1]["message"]
+        server.faults = lambda number, texts: Fault("status", 500)
+        backups.rename(tmp_path / "away")
+        assert scene.command("watch", path).code == 4
+        message = hook.messages[-1]["message"]
+        assert "ALERT model_reachable:" in message and "ALERT backup:" in message
+        assert "OVER" not in message
+        server.faults, server.shift = (), 0.0
+        (tmp_path / "away").rename(backups)
+        assert scene.command("watch", path).code == 4
+        assert "OVER model:" in hook.messages[-1]["message"]
+        assert "OVER model_reachable:" in hook.messages[-1]["message"]
+        assert "OVER backup: [docs]" not in hook.messages[-1]["message"], "it is old still"
+
+
 def test_what_nobody_took_is_told_here_kept_and_sent_later(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +205,6 @@ def test_words_of_others_are_not_sent(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A provider may repeat what it was sent, and that is a document."""
-    from tests.support.helpers import write_manifest
 
     def echo(number: int, texts: list[str]) -> Fault:
         return Fault("body", 400, body={"error": f"cannot embed {texts[0]!r} {sentence(0)}"})
