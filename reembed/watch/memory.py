@@ -78,7 +78,7 @@ class Letter:
     """A message that waits for those who have not got it yet.
 
     Attributes:
-        pending: which targets, by the hash of their place in the settings; never an address.
+        pending: which targets, by `VARIABLE#place`; never an address.
         tries: how often it was tried.
     """
 

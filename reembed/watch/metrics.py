@@ -71,9 +71,12 @@ def samples(result: WatchResult) -> Iterator[tuple[str, dict[str, str], float]]:
     for name, most in result.good.items():
         yield "collection_records_week_max", {"collection": name}, most
     for answer in result.models:
+        if answer.doubted:  # it is not the model of anything here
+            continue
         model = {"model": answer.model, "role": answer.role}
         yield "model_up", model, float(answer.answers)
-        yield "model_drifted", model, float(answer.drifted)
+        if answer.answers:
+            yield "model_drifted", model, float(answer.drifted)
         if answer.cosine is not None:
             yield "model_probe_cosine_min", model, answer.cosine
     for one in result.backups:

@@ -74,6 +74,7 @@ class Answer:
         fingerprint: of now; None where the model did not answer.
         cosine: the least of a probe's with its reference; None without one.
         drifted: whether it is another model by now.
+        doubted: a store has it on record, and it is not what made the vectors there.
     """
 
     role: str
@@ -81,6 +82,7 @@ class Answer:
     fingerprint: Fingerprint | None = None
     cosine: float | None = None
     drifted: bool = False
+    doubted: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -90,7 +92,7 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         return {
             "role": self.role, "model": self.model, "cosine": self.cosine,
-            "drifted": self.drifted, "answers": self.fingerprint is not None,
+            "drifted": self.drifted, "answers": self.answers,
             "digest": self.fingerprint.digest if self.fingerprint else "",
         }  # fmt: skip
 
@@ -191,7 +193,7 @@ def _doubted(answer: Answer) -> Answer:
         "model", "", f"the store has {answer.model} on record, and it is not asked: {why}",
         "If it is the model that made the vectors, say so with --model.", subject=answer.model,
     )  # fmt: skip
-    return replace(answer, fingerprint=None, drifted=False, findings=[told])
+    return replace(answer, fingerprint=None, drifted=False, doubted=True, findings=[told])
 
 
 def _base(manifest: Manifest | None) -> Path | None:

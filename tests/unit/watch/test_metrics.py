@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from reembed.stores.chroma import keeping
 from reembed.watch.metrics import HELP
-from tests.support.helpers import Command, chroma, plain_collection, sentence
+from tests.support.helpers import Command, chroma, plain_collection, sentence, write_manifest
+from tests.support.servers.embedding_server import NATIVE, OLLAMA, EmbeddingServer
 
 Samples = dict[str, dict[str, float]]
 
@@ -59,6 +62,34 @@ def test_a_file_for_the_textfile_collector(command: Command, database: Path) -> 
     assert "reembed_collection_records" not in found, "what was not seen is not 0"
     assert found["reembed_store_up"] == {"": 0}
     assert {name.removeprefix("reembed_") for name in found} <= HELP.keys()
+
+
+def test_what_is_not_known_of_a_model_has_no_sample(
+    command: Command, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that does not answer, whether it drifted; of one that is only on record, anything."""
+    with chroma(database) as client, keeping.recording():
+        function = keeping._Record.of("reembed", {"provider": "ollama", "name": "wordllama"})
+        made = client.create_collection("recorded", embedding_function=function)
+        vectors = np.eye(9, NATIVE, dtype=np.float32)
+        made.add(ids=[str(n) for n in range(9)], documents=[sentence(n) for n in range(9)],
+                 embeddings=vectors)  # fmt: skip
+    with EmbeddingServer(OLLAMA) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        done = command("watch", f"chroma:{database}", "--metrics", "reembed.prom", "--json")
+        assert done.code == 0 and server.requests, done.out
+        assert "has ollama wordllama on record, and it is not asked" in done.out
+        assert not [name for name in samples(Path("reembed.prom").read_text()) if "model" in name]
+        model = {"provider": "ollama", "name": "nomic-embed-text", "base_url": server.url}
+        path = write_manifest(tmp_path, f"chroma:{database}", model=model)
+        assert command("watch", path, "--metrics", "reembed.prom").code == 0
+        found = samples(Path("reembed.prom").read_text())
+        assert found["reembed_model_up"]["ollama nomic-embed-text,new"] == 1
+        assert found["reembed_model_drifted"]["ollama nomic-embed-text,new"] == 0
+    assert command("watch", path, "--metrics", "reembed.prom").code == 7
+    found = samples(Path("reembed.prom").read_text())
+    assert found["reembed_model_up"]["ollama nomic-embed-text,new"] == 0
+    assert "ollama nomic-embed-text,new" not in found["reembed_model_drifted"]
 
 
 def test_a_file_that_cannot_be_written_is_told(command: Command, database: Path) -> None:
