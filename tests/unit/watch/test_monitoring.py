@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from reembed.watch import subject_of, watch
 from reembed.watch.metrics import HELP
+from tests.support.helpers import chroma, plain_collection, sentence, vector_of
 from tests.support.watched import Looks
 
 FOLDER = Path(__file__).resolve().parents[3] / "manifests" / "monitoring"
@@ -120,6 +123,36 @@ def test_each_rule_fires_on_what_a_watch_wrote_and_on_nothing_else(
         firing("nobody looks, and nothing is backed up", 30,
                {"ReembedBackupTooOld": 1, "ReembedWatchSilent": 1}, (at["well"], 40)),
     )  # fmt: skip
+
+
+def test_what_an_own_rule_does_not_see_fires_all_the_same(tmp_path: Path) -> None:
+    """A store without any collection, and records that were replaced by others: nothing is 0."""
+    with chroma(tmp_path / "fresh"):
+        pass
+    with chroma(tmp_path / "db") as client:
+        plain_collection(client)
+    begin = time.time()
+    fresh, well = look(tmp_path, "fresh", begin), look(tmp_path, "db", begin)
+    with chroma(tmp_path / "db") as client:
+        docs = client.get_collection("docs", embedding_function=None)
+        docs.delete(ids=docs.get()["ids"])
+        texts = [sentence(900 + number) for number in range(40)]
+        docs.add(ids=texts, documents=texts, embeddings=[vector_of("old", one) for one in texts])
+    replaced = look(tmp_path, "db", begin)
+    assert [sum(value for name, value in one.items() if name.startswith("reembed_alert{"))
+            for one in (fresh, well, replaced)] == [1, 0, 1]  # fmt: skip
+    promtool(
+        tmp_path,
+        firing("no collection", 2, {"ReembedCheckAlerts": 1}, (fresh, 3)),
+        firing("others", 2, {"ReembedCheckAlerts": 1}, (well, 1), (replaced, 2)),
+    )
+
+
+def look(folder: Path, name: str, begin: float) -> Series:
+    """What a watch of a store by its URL writes now."""
+    file = folder / "look.prom"
+    watch(subject_of(f"chroma:{folder / name}", folder).with_options(metrics=str(file)))
+    return series(file.read_text(), begin)
 
 
 def _later(look: Series) -> Series:
