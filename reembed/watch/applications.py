@@ -14,7 +14,7 @@ from reembed.redaction import shown_url
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
-from reembed.watch.findings import Finding, alert, fine
+from reembed.watch.findings import Finding, alert, fine, warning
 
 DEPLOY = (
     "Give the application the configuration that its collection was moved with. If the new one is "
@@ -67,7 +67,10 @@ def look(
             found.append(_wrong(manifest, error, "configuration"))
     if info is not None:
         try:
-            compare_history(manifest, info, store)
+            found += [
+                warning("application", manifest.live, told, subject="history")
+                for told in compare_history(manifest, info, store)
+            ]
         except ReembedError as error:
             found.append(_wrong(manifest, error, "history"))
     return now, found or [fine("application", manifest.live, "mem0's configuration is as it was")]

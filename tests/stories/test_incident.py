@@ -417,6 +417,12 @@ def test_a_watch_tells_of_it_in_the_first_night(scene: Scene) -> None:
     told = alerts()
     assert set(told) == {"application"}
     scene.write_config(deployed)
+    with psycopg.connect(scene.url) as connection:  # three memories go, and not by mem0
+        few = f"SELECT id FROM {COLLECTION} LIMIT 3"
+        connection.execute(f"DELETE FROM {COLLECTION} WHERE id IN ({few})")
+    found = watch(subject_of(str(scene.path)))
+    (told_of,) = [one for one in found.findings if one.check == "application"]
+    assert told_of.status == "warning" and "knows 3 living memories" in told_of.message
     (scene.folder / ".reembed" / "incident" / "watch.json").unlink()  # nobody has watched so far
     make_anew(scene)
     told = alerts()
