@@ -8,6 +8,7 @@ had prepared is taken out again, and the application is started again as it was.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from reembed.cutover.hooks import has_begun, run_after
 from reembed.cutover.move import (
@@ -93,13 +94,7 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     Raises:
         PreflightError: the name has moved back, so only the way back is left.
     """
-    live = s.manifest.live
-    if not leads_to(s.store, live, s.new.id):
-        path = shown_path(manifest_file(s.manifest, s.run))
-        raise PreflightError(
-            f"a rollback was begun, and {live!r} no longer serves the new collection",
-            f"`reembed rollback {path} --yes` finishes it; then swap again.",
-        )
+    refuse_gone_back(s)
     result = outcome(s, "swap", not dry_run)
     if dry_run:
         return replace(result, messages=["the rollback that was begun would be given up"])
@@ -110,7 +105,21 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     if stopped:
         s.run.history.write(events.SwapFinished())
     s.run.history.write(events.RollbackWithdrawn())  # last: a call that is killed is given again
-    return replace(result, messages=[STAYS.format(live), *told])
+    return replace(result, messages=[STAYS.format(s.manifest.live), *told])
+
+
+def refuse_gone_back(s: Session, told_as: Path | None = None) -> None:
+    """Raise PreflightError unless the live name still serves the new collection.
+
+    Args:
+        told_as: the manifest that the commands name, where that is a group's.
+    """
+    live, path = s.manifest.live, shown_path(told_as or manifest_file(s.manifest, s.run))
+    if s.run.history.last_move != "swap" or not leads_to(s.store, live, s.new.id):
+        raise PreflightError(
+            f"a rollback was begun, and {live!r} no longer serves the new collection",
+            f"`reembed rollback {path} --yes` finishes it; then swap again.",
+        )
 
 
 def tell_way_out(s: Session, error: ReembedError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.hooks import has_begun, run_after, run_before
 from reembed.cutover.move import outcome
 from reembed.cutover.rollback import (
     ReadyBack,
@@ -17,13 +17,16 @@ from reembed.cutover.rollback import (
     ready_back,
     rollback_run,
 )
-from reembed.cutover.withdraw import withdraw
+from reembed.cutover.withdraw import refuse_gone_back, rollback_given_up, withdraw
 from reembed.errors import ReembedError
 from reembed.group.members import pending
-from reembed.group.moving import Moving, Waiting, is_of_one
-from reembed.group.results import MemberSwap
+from reembed.group.moving import Moving, Waiting, is_of_one, noted
+from reembed.group.results import MemberSwap, together
 from reembed.group.session import MemberSession
+from reembed.results import manifest_file
 from reembed.run import events
+
+GIVEN_UP = "a swap was asked for before any name had moved back"
 
 
 class CommonWayBack(Moving):
@@ -46,6 +49,32 @@ class CommonWayBack(Moving):
             group.run.history.write(events.RollbackFinished())
             group.run.history.write(events.TogetherDone(action="rollback"))
         return sorted(done, key=lambda member: member.collection), messages
+
+    def give_up(self) -> tuple[list[MemberSwap], list[str]]:
+        """`swap` after a rollback that was begun and has moved no name: the new collections stay
+        live. Returns what was done to each, and what is to be told of all.
+
+        Raises:
+            PreflightError: names have moved back, so only the way back is left.
+        """
+        group, errors = self._group, dict[str, ReembedError]()
+        path = manifest_file(group.manifest, group.run)
+        for member in self._members:
+            with noted(errors, member.collection), member.session(writes=False) as s:
+                refuse_gone_back(s, path)
+        refusal = together(errors, len(self._members))
+        if refusal is not None:
+            raise refusal
+        done = self._each(
+            lambda s: MemberSwap(s.manifest.live, rollback_given_up(s, dry_run=False))
+        )
+        messages = ["the way back is given up: every name serves the new collection, as before"]
+        if not any(member.error for member in done):
+            if has_begun(group.run, "before", "rollback"):
+                messages += run_after(group, self._variables("swap"))
+                group.run.history.write(events.SwapFinished())
+            group.run.history.write(events.TogetherGivenUp(action="rollback", why=GIVEN_UP))
+        return done, messages
 
     def _move_back(self) -> tuple[list[MemberSwap], list[str]]:
         ready, errors, messages = self._move_back_at_once()
@@ -70,7 +99,7 @@ class CommonWayBack(Moving):
         with contextlib.ExitStack() as stack:
             waiting: list[Waiting] = []
             for member in reversed(self._members):
-                try:
+                with noted(errors, member.collection):
                     s = stack.enter_context(self._session(member))
                     if s.run.history.pending_move == "swap" or s.run.history.swap_tried:
                         withdraw(s)
@@ -79,10 +108,6 @@ class CommonWayBack(Moving):
                         ready[member.collection] = found
                         waiting.append(Waiting(s, found.kind, s.old.id))
                     s.close_ledger()
-                except ReembedError as error:
-                    if not is_of_one(error):
-                        raise
-                    errors[member.collection] = error
             if not self._at_once(waiting):
                 return ready, errors, []
             try:
@@ -108,13 +133,9 @@ class CommonWayBack(Moving):
             may = []
             for one in going:
                 live = one.s.manifest.live
-                try:
+                with noted(errors, live):
                     last_look_back(one.s, ready[live])
                     may.append(one)
-                except ReembedError as error:
-                    if not is_of_one(error):
-                        raise
-                    errors[live] = error
                 one.s.close_ledger()
             if may:
                 self._together("rollback", may)

@@ -145,6 +145,9 @@ class Migrations:
             if state == "swapped" and pending(group.run) is None:
                 done = self._of_each(group, "swap", lambda m: m.swap())
                 return replace(done, done=True, messages=["already swapped"])
+            if pending(group.run) == "rollback":
+                way_back = CommonWayBack(group, Roster(group).members(), accept_loss)
+                return self._moved(group, "swap", *way_back.give_up())
             back_up(group)
             return self._swapped(group, accept_loss)
 

@@ -20,7 +20,7 @@ from reembed.cutover.swap import Ready, get_ready, last_look, prepared, resume_s
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
 from reembed.group.members import Member, pending
-from reembed.group.moving import Moving, Waiting, is_of_one
+from reembed.group.moving import Moving, Waiting, is_of_one, noted
 from reembed.group.results import MemberSwap, together
 from reembed.group.session import GroupSession, MemberSession
 from reembed.run import events
@@ -71,16 +71,11 @@ class CommonSwap(Moving):
         all of them named."""
         errors: dict[str, ReembedError] = {}
         for member in self._members:
-            try:
-                with self._session(member) as s:
-                    ready: Ready = get_ready(s)
-                    self._caught_up[member.collection] = ready.caught_up
-                    for told in ready.told:
-                        s.progress.note(told)
-            except ReembedError as error:
-                if not is_of_one(error):
-                    raise
-                errors[member.collection] = error
+            with noted(errors, member.collection), self._session(member) as s:
+                ready: Ready = get_ready(s)
+                self._caught_up[member.collection] = ready.caught_up
+                for told in ready.told:
+                    s.progress.note(told)
         refusal = together(errors, len(self._members))
         if refusal is not None:
             raise refusal

@@ -47,6 +47,17 @@ def is_of_one(error: ReembedError) -> bool:
     return isinstance(error, OF_ONE) and not isinstance(error, OF_ALL)
 
 
+@contextlib.contextmanager
+def noted(errors: dict[str, ReembedError], name: str) -> Iterator[None]:
+    """Note what is the matter with this member alone, so that the others go on."""
+    try:
+        yield
+    except ReembedError as error:
+        if not is_of_one(error):
+            raise
+        errors[name] = error
+
+
 @dataclass(frozen=True)
 class Waiting:
     """A member that is about to move.

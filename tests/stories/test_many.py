@@ -18,6 +18,7 @@ from reembed.run.events import Action
 from reembed.stores.store import Store
 from reembed.stores.values import Receipt
 from tests.campaigns.soak.many import Campaign
+from tests.support.crash import outcome, work
 from tests.support.helpers import (
     Calls,
     Command,
@@ -284,6 +285,45 @@ def test_names_that_have_moved_go_back_where_one_cannot(
             assert records_of(found) == before[name]
             assert vectors_of(found, ["r1"]).shape == (1, 64)
             client.delete_collection(name)
+
+
+def test_a_way_back_that_has_moved_no_name_is_given_up_by_swap(
+    tmp_path: Path, folder: Path, command: Command
+) -> None:
+    path = write_group_manifest(
+        tmp_path, f"chroma:{folder}", source__except="scra*", swap__keep_old="0h",
+        swap__before="echo $REEMBED_ACTION stop >> told",
+        swap__after="echo $REEMBED_ACTION start >> told",
+    )  # fmt: skip
+    told, url = tmp_path / "told", f"chroma:{folder}"
+    assert work(path, "run(swap=True)") == 0, outcome(path)
+    swapped = names_in(url)
+    assert work(path, "rollback()", "reembed.group.back:last_look_back", 2) == -9
+    assert command("status", path, "--json").json["state"] == "rolling back"
+    given_up = command("swap", path, "--yes", "--json")
+    assert given_up.code == 0, given_up.out
+    assert given_up.json["messages"] == [
+        "the way back is given up: every name serves the new collection, as before"
+    ]
+    assert command("status", path, "--json").json["state"] == "swapped"
+    assert names_in(url) == swapped  # nobody waits any more, either
+    stopped_and_started = ["swap stop", "swap start", "rollback stop", "swap start"]
+    assert told.read_text().splitlines() == stopped_and_started
+
+    # One that has moved the names is only finished.
+    assert work(path, "rollback()", "reembed.group.moving:end_move", 1) == -9
+    refused = command("swap", path, "--yes", "--json")
+    assert refused.code == 5
+    assert "'alpha' no longer serves the new collection" in refused.json["error"]["message"]
+    assert f"`reembed rollback {path} --yes` finishes it" in refused.json["error"]["hint"]
+    assert command("rollback", path, "--yes").code == 0
+    assert told.read_text().splitlines() == [
+        *stopped_and_started,
+        "rollback stop",
+        "rollback start",
+    ]
+    assert command("swap", path, "--yes").code == 0
+    assert command("clean", path, "--yes").code == 0
 
 
 def test_names_that_are_pointers_move_there_and_back(tmp_path: Path, command: Command) -> None:

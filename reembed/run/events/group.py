@@ -35,7 +35,8 @@ class TogetherDone(Event):
 
 
 class TogetherGivenUp(Event):
-    """The move could not be done, and those that had moved were moved back."""
+    """The move could not be done, and those that had moved were moved back; or a way back that had
+    moved none was not wanted any more."""
 
     event = "together-given-up"
     action: Action
