@@ -7,6 +7,7 @@ takes what is here instead, so that a later check of it asks the model anew.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -20,13 +21,14 @@ from reembed.embedders.sending.outcome import Rejection
 from reembed.records import Vectors
 
 MOST_BYTES = 1 << 26
-"""Of vectors that are kept; texts that come after that are sent whenever they come."""
+"""Of vectors that are kept at a time; a text that comes while so many are is not remembered."""
 
 Send = Callable[[Sequence[str], str, Manner, OnBatch | None], Embedded]
 Known = tuple[Vectors, int] | Rejection
 """The vector `(d,) float32` of a text with its tokens, or why it has none."""
-Key = tuple[bool, str]
-"""Whether it is a query that the provider embeds another way than a document, and what is sent."""
+Key = tuple[bool, bytes]
+"""Whether it is a query that the provider embeds another way than a document, and the SHA-256 of
+what is sent: texts may be long, and nothing bounds their size."""
 
 
 class Recall:
@@ -42,7 +44,6 @@ class Recall:
         self._send, self.keeps, self._alike = send, keeps, alike
         self._documents: dict[Key, Known] = {}
         self._queries: dict[Key, Known] = {}  # no control sentence went with them
-        self._left = MOST_BYTES
         self._width = 0
         self._lock = threading.Lock()
 
@@ -61,7 +62,6 @@ class Recall:
         with self._lock:
             self._documents.clear()
             self._queries.clear()
-            self._left = MOST_BYTES
 
     def _embed(
         self, texts: Sequence[str], prefix: str, manner: Manner, on_batch: OnBatch | None
@@ -104,7 +104,7 @@ class Recall:
         found: dict[int, Known] = {}
         with self._lock:
             for row, text in enumerate(texts):
-                key = (manner.query and not self._alike, prefix + text)
+                key = self._key(manner, prefix + text)
                 one = self._documents.pop(key, None) if take else (
                     self._documents.get(key) or self._queries.get(key)
                 )  # fmt: skip
@@ -117,12 +117,16 @@ class Recall:
             self._width = sent.vectors.shape[1]
             place = self._queries if manner.query else self._documents
             for row, text in enumerate(texts):
-                key = (manner.query and not self._alike, prefix + text)
                 vector = sent.vectors[row]
-                if self._left < vector.nbytes:
+                kept = len(self._documents) + len(self._queries)
+                if (kept + 1) * vector.nbytes > MOST_BYTES:
                     return
-                self._left -= vector.nbytes
+                key = self._key(manner, prefix + text)
                 place[key] = sent.rejected.get(row) or (vector.copy(), int(sent.tokens[row]))
+
+    def _key(self, manner: Manner, sent: str) -> Key:
+        digest = hashlib.sha256(sent.encode("utf-8", "surrogatepass")).digest()
+        return manner.query and not self._alike, digest
 
 
 def _of_rows(told: OnBatch, rows: Sequence[int]) -> OnBatch:

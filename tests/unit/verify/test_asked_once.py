@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from reembed.embedders.registry import open_embedder
+from reembed.embedders.sending import recall
 from reembed.embedders.shared import Shared
 from reembed.errors import ModelChangedError
 from reembed.manifest import Model
 from tests.support.helpers import chroma, migration, sentence, write_manifest
-from tests.support.servers.embedding_server import EmbeddingServer, Fault
+from tests.support.servers.embedding_server import NATIVE, EmbeddingServer, Fault
 
 COUNT = 60
 TWIN = "one text of two records"
@@ -122,3 +123,18 @@ def test_a_query_with_an_input_type_is_another_text(server: EmbeddingServer) -> 
             embedder.embed_documents(["a text"])
             embedder.embed_queries(["a text"])
     assert server.served["a text"] == 2
+
+
+def test_what_was_taken_makes_room_for_others(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall, "MOST_BYTES", 10 * 4 * NATIVE)
+    model = Model(provider="openai", name="wordllama", base_url=server.openai_url)
+    texts = [sentence(number) for number in range(21)]
+    with open_embedder(model, shared=Shared(recalls=True)) as embedder:
+        embedder.embed_documents(texts[:10])
+        embedder.embed_documents(texts[:10], lambda *_: None)
+        for _ in range(2):
+            embedder.embed_documents(texts[10:])
+    assert {server.served[text] for text in texts[:20]} == {1}
+    assert server.served[texts[20]] == 2, "there is no room for an eleventh"
