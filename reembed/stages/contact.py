@@ -119,4 +119,5 @@ def told_together(errors: Sequence[ReembedError]) -> ReembedError:
     )
     together.hint = " ".join(f"({number}) {error.hint}" for number, error in numbered if error.hint)
     together.args = (together.message,)
+    together.__cause__ = first  # a copy has no traceback and no cause of its own
     return together

@@ -64,5 +64,6 @@ def test_a_permanent_error_decides_what_several_are() -> None:
     assert both.message == "2 problems: (1) no key; (2) gone"
     assert both.hint == "(1) Set one. (2) Start it."
     assert (key.message, str(both)) == ("no key", both.message)
+    assert both.__cause__ is key, "where it arose is not lost"
     alone: list[ReembedError] = [PreflightError("one")]
     assert told_together(alone) is alone[0]
