@@ -183,9 +183,9 @@ class Sender:
             answer = self._asked(batch, call, attempts, guard)
         except (RejectedInputError, StillFailing, ProviderRefusedError, BadRowsError) as error:
             alone = guard and len(batch) == 1 and not self._takes_two
-            if not alone or isinstance(error, QuotaError | ModelChangedError):
+            if not alone or isinstance(error, QuotaError):
                 raise
-            answer = self._asked(batch, call, attempts, False)  # or there is one text too many
+            answer = self._asked(batch, call, attempts, False)  # the server may take one text alone
             self._sizes.takes_one()
             guard = False
         self._takes_two = self._takes_two or len(answer.vectors) > 1

@@ -31,13 +31,7 @@ from reembed.embedders.sending.sender import (
 from reembed.embedders.sending.shorten import Shortener
 from reembed.embedders.sending.sizes import Sizes
 from reembed.embedders.sending.throttle import TICK, Cancelled
-from reembed.errors import (
-    BadVectorsError,
-    ModelChangedError,
-    ProviderRefusedError,
-    QuotaError,
-    UnreachableError,
-)
+from reembed.errors import BadVectorsError, ProviderRefusedError, QuotaError, UnreachableError
 
 HURRIED = 2
 """Tries of a batch before a plain sentence shows whether the provider or the batch is to blame."""
@@ -134,7 +128,7 @@ class Settler:
         if doubt is Doubt.SPLIT:  # its other half may have taught something
             batch = self._without_long(batch, queue, call)
             if not batch:
-                return True
+                return False
             if len(batch) > self._sender.limits().batch_items:
                 queue.put_back(batch)
                 return False
@@ -208,7 +202,7 @@ class Settler:
         """Whether a batch that failed is taken now: then it was chance."""
         try:
             answer = self._sender.ask(batch, call, 1)
-        except (QuotaError, ModelChangedError):
+        except QuotaError:
             raise
         except (RejectedInputError, StillFailing, ProviderRefusedError, BadRowsError):
             return False
