@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class Ended:
     Attributes:
         codes: exit codes, of the commands that were given; one that is refused is the last.
         said: all that they printed.
-        requests: of all, and of the longest command in seconds.
+        requests: of all commands.
+        seconds: of the longest one.
     """
 
     codes: tuple[int, ...]
@@ -58,8 +60,6 @@ def manifest(folder: Path, url: str, manner: Manner, **known: Any) -> Path:
 
 
 def run_whole(path: Path, server: EmbeddingServer, command: Command) -> Ended:
-    import time
-
     codes, said, longest = [], "", 0.0
     for step in STEPS:
         began = time.monotonic()

@@ -72,8 +72,8 @@ def shaped(shape: Any) -> Answer:
     return answer
 
 
-def entries(rows: list[Any], **more: Any) -> dict[str, Any]:
-    data = [{"embedding": row, "index": place} | more for place, row in enumerate(rows)]
+def entries(rows: list[Any]) -> dict[str, Any]:
+    data = [{"embedding": row, "index": place} for place, row in enumerate(rows)]
     return {"object": "list", "data": data}
 
 

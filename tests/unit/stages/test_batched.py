@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from reembed.embedders.providers.openai_batches import OpenAIBatches
 from reembed.errors import PreflightError, UnreachableError
 from reembed.migration import Migration
 from reembed.run.directory import RunDir
@@ -48,7 +49,10 @@ def manifest(folder: Path, server: BatchServer, **changes: Any) -> Path:
     )
 
 
-def complete(path: Path, server: BatchServer, *, batches: int | None = None) -> None:
+def complete(
+    path: Path, server: BatchServer, *, batches: int | None = None,
+    texts: Mapping[str, str] = TEXTS,
+) -> None:  # fmt: skip
     """Every record has its text's vector, and no text was paid for twice."""
     result = migration(path).run(until="embed")
     assert result.quarantined == 0
@@ -61,11 +65,11 @@ def complete(path: Path, server: BatchServer, *, batches: int | None = None) -> 
         found |= dict(
             zip(table.column("id").to_pylist(), rows.reshape(-1, DIMENSIONS), strict=True)
         )
-    assert found.keys() == TEXTS.keys()
+    assert found.keys() == texts.keys()
     for id, vector in found.items():
-        np.testing.assert_allclose(vector, vector_of(TEXTS[id]), atol=1e-6)
+        np.testing.assert_allclose(vector, vector_of(texts[id]), atol=1e-6)
     paid = server.by_batch + server.singly
-    assert {text: paid[text] for text in TEXTS.values()} == dict.fromkeys(TEXTS.values(), 1)
+    assert {text: paid[text] for text in texts.values()} == dict.fromkeys(texts.values(), 1)
     if batches is not None:
         assert len(server.batches) == batches
 
@@ -138,13 +142,8 @@ class Killed(BaseException):
 STEPS = ["_files", "_submit", "_collect", "_keep", "_close", "made, not journalled"]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_each_step(
-    folder: Path, server: BatchServer, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
-) -> None:
-    from reembed.embedders.providers.openai_batches import OpenAIBatches
-
+def killed(path: Path, monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool) -> bool:
+    """Run until this step, and die there. False if it was not reached any more."""
     owner: Any = batched.Batched
     if step == "made, not journalled":
         owner, step, after = OpenAIBatches, "submit", True
@@ -155,11 +154,22 @@ def test_killed_at_each_step(
             original(*arguments)
         raise Killed
 
-    path = manifest(folder, server)
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, dies)
-        with pytest.raises(Killed):
+        try:
             migration(path).run(until="embed")
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step(
+    folder: Path, server: BatchServer, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
+) -> None:
+    path = manifest(folder, server)
+    assert killed(path, monkeypatch, step, after=after)
     complete(path, server, batches=1)
 
 
