@@ -59,11 +59,14 @@ def _over(memory: Memory, result: WatchResult, wrong: Container[str]) -> list[st
 
 
 def _unseen(result: WatchResult) -> set[str]:
-    """Checks of which nothing is known, because what they look at could not be reached."""
+    """Checks of which nothing is known: what they look at could not be reached, or their turn is
+    after this message."""
     found = set[str]()
     for finding in result.findings:
         if finding.check == "model_reachable":
             found |= {"model", "dimension"}
+        elif finding.check in ("gone", "empty"):
+            found.add("mend")
         elif finding.key == "backup":  # of the directory, not of a collection
             found |= {"backup", "drill"}
     return found

@@ -7,6 +7,7 @@ Only in the database that the backup is of, only where no record is, and only wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from reembed.backup.directory import snapshots
@@ -25,12 +26,15 @@ from reembed.watch.subject import Subject
 LOSSES = ("gone", "empty")
 
 
-def mend(subject: Subject, memory: Memory, result: WatchResult, yes: bool) -> list[Finding]:
+def mend(
+    subject: Subject, memory: Memory, result: WatchResult, yes: bool, tell: Callable[[], None]
+) -> list[Finding]:
     """Restore what is gone or empty, if the settings say so. Returns what was done, or why not.
 
     Args:
         memory: gets the restored collections as what is right.
         yes: a person's word.
+        tell: called before anything is restored, which may take hours, or end this process.
     """
     settings = subject.settings
     lost = sorted({one.collection for one in result.alerts if one.check in LOSSES} - {""})
@@ -48,7 +52,7 @@ def mend(subject: Subject, memory: Memory, result: WatchResult, yes: bool) -> li
             )  # fmt: skip
             continue
         try:
-            found.append(_mend(subject, memory, name, yes, result.t))
+            found.append(_mend(subject, memory, name, yes, result.t, tell))
         except ReembedError as error:
             found.append(of_error("mend", name, error))
         except Exception as error:  # what is lost has to be told whatever happens here
@@ -56,7 +60,9 @@ def mend(subject: Subject, memory: Memory, result: WatchResult, yes: bool) -> li
     return found
 
 
-def _mend(subject: Subject, memory: Memory, name: str, yes: bool, now: float) -> Finding:
+def _mend(
+    subject: Subject, memory: Memory, name: str, yes: bool, now: float, tell: Callable[[], None]
+) -> Finding:
     settings = subject.settings
     if settings.backups is None:
         return alert(
@@ -80,6 +86,7 @@ def _mend(subject: Subject, memory: Memory, name: str, yes: bool, now: float) ->
             "mend", name, f"{name!r} can be restored from {last.id}: {last.records:,} records",
             "`reembed watch ... --yes` does it, or watch.unattended: true without a person.",
         )  # fmt: skip
+    tell()
     manifest = subject.manifest
     how = How(accept_window=bool(manifest and manifest.swap.accept_window))
     done = restore(

@@ -89,6 +89,8 @@ def samples(result: WatchResult) -> Iterator[tuple[str, dict[str, str], float]]:
         yield "run_failed", {}, float(result.run.failed)
         yield "run_last_event_timestamp_seconds", {}, result.run.t
     alerts = {finding.check for finding in result.alerts}
+    if result.undelivered:  # before they are sent, too: a file is written before and after it
+        alerts.add("notify")
     for check in CHECKS:
         yield "alert", {"check": check}, float(check in alerts)
     yield "undelivered_messages", {}, result.undelivered

@@ -48,36 +48,53 @@ def watch(subject: Subject, orders: Orders | None = None) -> WatchResult:
     orders = orders or Orders()
     with StateLock(subject.folder / LOCK):
         memory, damaged = _load(subject)
-        result = Cycle(subject, memory, orders.accept).run()
-        if damaged is not None:
-            result = replace(result, findings=[damaged, *result.findings])
-        mended = mend(subject, memory, result, orders.yes)
-        result = replace(result, findings=[*mended, *result.findings])
+        result = _with(Cycle(subject, memory, orders.accept).run(), damaged)
+        result = replace(result, undelivered=len(memory.outbox))
+        # Both are tried before anybody is told, so that it is told where they fail.
+        unwritten = _measure(subject, result)
+        result = _with(result, [*_save(subject, memory), *unwritten])
+
+        def tell() -> None:
+            _told(subject, memory, result, asked=False)
+
+        result = _with(result, mend(subject, memory, result, orders.yes, tell))
         result = _told(subject, memory, result, orders.report)
-        return _measured(subject, result)
+        return result if unwritten else _with(result, _measure(subject, result))
 
 
-def _load(subject: Subject) -> tuple[Memory, Finding | None]:
+def _with(result: WatchResult, found: list[Finding]) -> WatchResult:
+    return replace(result, findings=[*found, *result.findings])
+
+
+def _load(subject: Subject) -> tuple[Memory, list[Finding]]:
     """What is remembered. A damaged file is set aside, and told."""
     try:
-        return remembering.load(subject.memory), None
+        return remembering.load(subject.memory), []
     except DamagedError as error:
         aside = remembering.set_aside(subject.memory)
         told = of_error("memory", "", error)
-        return Memory(), replace(told, hint=f"It lies in {aside} now. {error.hint}")
+        return Memory(), [replace(told, hint=f"It lies in {aside} now. {error.hint}")]
+
+
+def _save(subject: Subject, memory: Memory) -> list[Finding]:
+    """Write down what is remembered. That it cannot be is an alert like any other."""
+    try:
+        remembering.save(subject.memory, memory)
+    except ReembedError as error:
+        return [of_error("memory", "", error)]
+    return []
 
 
 def _told(subject: Subject, memory: Memory, result: WatchResult, asked: bool) -> WatchResult:
     """Write down what is to be told, then tell it. A disk that is full keeps nobody from being
     told."""
     settings, wrong = subject.settings, list[Finding]()
+    known = any(finding.check == "memory" for finding in result.findings)
 
     def save() -> None:
-        try:
-            remembering.save(subject.memory, memory)
-        except ReembedError as error:
-            if not wrong:
-                wrong.append(of_error("memory", "", error))
+        found = _save(subject, memory)
+        if not (known or wrong):
+            wrong.extend(found)
 
     letters = [note_alerts(memory, result, settings)]
     targets, found = targets_of(settings.notify_env)
@@ -102,15 +119,15 @@ def _to(letter: Letter, everybody: list[str]) -> Letter:
     return letter
 
 
-def _measured(subject: Subject, result: WatchResult) -> WatchResult:
+def _measure(subject: Subject, result: WatchResult) -> list[Finding]:
     """Write the metrics. That they cannot be written is an alert like any other."""
     if subject.settings.metrics is None:
-        return result
+        return []
     try:
         metrics.write(Path(subject.settings.metrics), result)
     except ReembedError as error:
-        return replace(result, findings=[of_error("metrics", "", error), *result.findings])
-    return result
+        return [of_error("metrics", "", error)]
+    return []
 
 
 def failed(name: str, error: ReembedError) -> WatchResult:

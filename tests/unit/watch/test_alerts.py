@@ -236,7 +236,21 @@ def test_a_full_disk_keeps_nobody_from_being_told(
         monkeypatch.setattr(remembering, "save", no_space)
         done = scene.told()
         assert done.code == 4 and len(hook.messages) == 1
-        assert "memory" in {one["check"] for one in done.json["findings"]}
+        assert [one["check"] for one in done.json["findings"]].count("memory") == 1
+        assert "ALERT empty" in hook.text and "ALERT memory" in hook.text
+
+
+def test_metrics_that_cannot_be_written_are_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Webhook() as hook:
+        monkeypatch.setenv("TOLD", hook.url)
+        assert scene.told("--metrics", "no/such/folder/x.prom").code == 5
+        assert "ALERT metrics" in hook.messages[-1]["message"]
+        assert scene.told("--metrics", "no/such/folder/x.prom").code == 5
+        assert len(hook.messages) == 1
+        assert scene.told("--metrics", "x.prom").code == 0
+        assert "OVER metrics" in hook.messages[-1]["message"]
 
 
 def test_a_long_message_fits_every_messenger() -> None:

@@ -91,9 +91,32 @@ def test_a_bug_that_ends_the_mending_keeps_nobody_from_being_told(
         monkeypatch.setattr(mending, "restore", broken)
         code, found = night.watch()
     assert (code, found["status"], found["exit_code"]) == (4, "alert", 1)
-    message = hook.messages[-1]
-    assert "ALERT gone: [docs]" in message["message"] and "ALERT mend: [docs]" in message["message"]
-    assert "a bug" not in message["message"]
+    gone, mend = (one["message"] for one in hook.messages[-2:])
+    assert "ALERT gone: [docs]" in gone and "ALERT mend: [docs]" in mend
+    assert "a bug" not in hook.text
+
+
+def test_a_mending_that_takes_hours_or_is_killed_begins_with_a_message(
+    command: Command, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with Webhook() as hook:
+        monkeypatch.setenv("TOLD", hook.url)
+        night = Night(command, tmp_path, database, unattended=True, notify_env=["TOLD"])
+        night.delete()
+        with monkeypatch.context() as patched:
+            patched.setattr(mending, "restore", killed)
+            assert command("watch", night.path).code == 130
+        assert "ALERT gone: [docs]" in hook.messages[-1]["message"]
+        told = len(hook.messages)
+        assert night.watch()[0] == 4
+        assert len(hook.messages) == told + 1, "what is known is not told again"
+        assert "was restored" in hook.messages[-1]["message"]
+        assert command("watch", night.path).code == 0
+        assert "OVER gone" in hook.messages[-1]["message"]
+        assert "OVER mend" in hook.messages[-1]["message"]
 
 
 @pytest.mark.parametrize("harm", ["damaged", "none", "elsewhere"])
