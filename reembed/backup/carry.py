@@ -7,7 +7,7 @@ written to as well: nobody's newer record is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,12 +57,12 @@ def meet(outgoing: Side, incoming: Side, *, exact: bool) -> Carried:
     outgoing.index.begin()
     outgoing.mark = outgoing.collection.changes_since(None).mark
     for page in outgoing.collection.list_ids():
-        ids = page.to_pylist()
-        rows = outgoing.collection.fetch(ids, vectors=True)
+        rows = outgoing.collection.fetch(page.to_pylist(), vectors=False)
+        ids = rows.column("id").to_pylist()
         there = incoming.index.lookup(ids)
-        new = [id not in there for id in rows.column("id").to_pylist()]
-        if any(new) and not exact:
-            carried.add(write(rows.filter(pa.array(new)), incoming))
+        new = [id for id in ids if id not in there]
+        if new and not exact:
+            carried.add(write(outgoing.collection.fetch(new, vectors=True), incoming))
         outgoing.index.add(rows)
     outgoing.index.finish()
     return carried
@@ -87,7 +87,7 @@ def carry(giver: Side, receiver: Side) -> Carried:
         carried.withheld = len(gone)  # it was wiped: that is no way to carry deletions
         return carried
     for ids in chunked(gone, SHARD_ROWS):
-        mine = _untouched(receiver, ids)
+        mine = _untouched(receiver, ids, _digests_of(receiver, ids))
         receiver.collection.delete(mine)
         for side in (receiver, giver):
             side.index.delete(mine)
@@ -109,22 +109,19 @@ def _absent(side: Side, ids: Sequence[str]) -> list[str]:
 
 def _carry_page(giver: Side, receiver: Side, ids: Sequence[str], carried: Carried) -> int:
     """Carry those of the ids that were written to. Returns how many of them were known."""
-    rows = giver.collection.fetch(ids, vectors=True)
     known = giver.index.lookup(ids)
     changed = [
-        id not in known or known[id][0] != digest
-        for id, digest in zip(rows.column("id").to_pylist(), row_digests(rows), strict=True)
-    ]
-    if any(changed):
-        rows = rows.filter(pa.array(changed))
-        theirs = _digests_of(receiver, rows.column("id").to_pylist())
-        same = [
-            theirs.get(id) == digest
-            for id, digest in zip(rows.column("id").to_pylist(), row_digests(rows), strict=True)
-        ]
-        mine = {*_untouched(receiver, rows.column("id").to_pylist())}
-        free = np.asarray([id in mine for id in rows.column("id").to_pylist()])
-        done = np.asarray(same)
+        id for id, digest in _digests_of(giver, ids).items()
+        if id not in known or known[id][0] != digest
+    ]  # fmt: skip
+    if changed:
+        rows = giver.collection.fetch(changed, vectors=True)
+        ids = rows.column("id").to_pylist()
+        theirs = _digests_of(receiver, ids)
+        mine = {*_untouched(receiver, ids, theirs)}
+        free = np.asarray([id in mine for id in ids], np.bool_)
+        now = zip(ids, row_digests(rows), strict=True)
+        done = np.asarray([theirs.get(id) == digest for id, digest in now], np.bool_)
         carried.add(write(rows.filter(pa.array(free & ~done)), receiver))
         # Written by a call that was killed before it could note so.
         receiver.index.add(rows.filter(pa.array(done)))
@@ -147,12 +144,15 @@ def write(rows: pa.RecordBatch, receiver: Side) -> Carried:
 
 
 def _digests_of(side: Side, ids: Sequence[str]) -> dict[str, bytes]:
-    rows = side.collection.fetch(ids, vectors=True)
+    rows = side.collection.fetch(ids, vectors=False)
     return dict(zip(rows.column("id").to_pylist(), row_digests(rows), strict=True))
 
 
-def _untouched(side: Side, ids: Sequence[str]) -> list[str]:
-    """Those of the ids whose record is what the index says, there or not there."""
-    now = _digests_of(side, ids)
+def _untouched(side: Side, ids: Sequence[str], now: Mapping[str, bytes]) -> list[str]:
+    """Those of the ids whose record is what the index says, there or not there.
+
+    Args:
+        now: digests of what is there.
+    """
     known = side.index.lookup(ids)
     return [id for id in ids if now.get(id) == (known[id][0] if id in known else None)]
