@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reembed.backup.commands import model_of
 from reembed.backup.directory import default_directory, folder_of
 from reembed.backup.take import Subject, Taken, Wanted, take
@@ -30,10 +28,9 @@ def back_up(s: Session) -> None:
         return
     source = s.manifest.source
     names = named(s.open_source, source).names if s.manifest.is_group else [source.collection]
+    url = without_secrets(source.url)[0]
     for name in names:
-        known = {} if s.manifest.is_group else model_of(s.manifest, name)
-        url = without_secrets(source.url)[0]
-        _keep(s, Subject(s.open_source, url, name, **known), _directory(s))
+        _keep(s, Subject(s.open_source, url, name, **model_of(s.manifest, name)))
 
 
 def back_up_doomed(s: Session) -> list[str]:
@@ -50,16 +47,13 @@ def back_up_doomed(s: Session) -> list[str]:
     if info is None or not info.count:
         return []
     url = s.manifest.source.url if doomed.store.url == s.open_source.url else s.manifest.target_url
-    kept = _keep(s, Subject(doomed.store, without_secrets(url)[0], info.name), _directory(s))
+    kept = _keep(s, Subject(doomed.store, without_secrets(url)[0], info.name))
     return [f"what it held is kept in {kept.folder}"]
 
 
-def _directory(s: Session) -> Path:
-    return default_directory(s.manifest.state)
-
-
-def _keep(s: Session, subject: Subject, directory: Path) -> Taken:
-    taken = take(subject, folder_of(directory, subject.collection), Wanted(), s.progress)
+def _keep(s: Session, subject: Subject) -> Taken:
+    folder = folder_of(default_directory(s.manifest.state), subject.collection)
+    taken = take(subject, folder, Wanted(), s.progress)
     refused = taken.refused()
     if refused is not None:
         raise refused

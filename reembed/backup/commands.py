@@ -96,25 +96,18 @@ def opened(
         raise UsageError("--collection and --all cannot be used together", "Choose one.")
     if not is_url(target):
         manifest = Manifest.load(Path(target))
-        store = open_source(manifest)
-        with contextlib.closing(_Closing(store)):
-            named = (collection,) if collection else None if every else _names_of(manifest, store)
+        with contextlib.closing(open_source(manifest)) as store:
+            names = (collection,) if collection else None if every else _names_of(manifest, store)
             where = directory or default_directory(manifest.state)
-            yield store, Place(_shown(manifest.source.url), named, where, manifest)
+            yield store, Place(_shown(manifest.source.url), names, where, manifest)
         return
     if directory is None:
         raise UsageError("where should the snapshots go?", "Say so with -o DIR.")
     remember_url(target)
     url = resolve_url(target, Path.cwd())
-    store = open_store(url)
-    with contextlib.closing(_Closing(store)):
-        named = (collection,) if collection else None if every else _only(store, target)
-        yield store, Place(_shown(url), named, directory)
-
-
-class _Closing:
-    def __init__(self, store: Store) -> None:
-        self.close = store.close
+    with contextlib.closing(open_store(url)) as store:
+        names = (collection,) if collection else None if every else _only(store, target)
+        yield store, Place(_shown(url), names, directory)
 
 
 def _shown(url: str) -> str:
@@ -123,16 +116,13 @@ def _shown(url: str) -> str:
 
 def _names_of(manifest: Manifest, store: Store) -> tuple[str, ...]:
     """The live names of a manifest."""
-    return tuple(_named(store, manifest.source)) if manifest.is_group else (manifest.live,)
-
-
-def _named(store: Store, source: Source) -> list[str]:
-    """The collections that a source names, but for what runs keep beside them."""
-    found = named(store, source)
+    if not manifest.is_group:
+        return (manifest.live,)
+    found = named(store, manifest.source)
     refusal = found.refusal()
     if refusal is not None:
         raise refusal
-    return found.names
+    return tuple(found.names)
 
 
 def _only(store: Store, target: str) -> tuple[str, ...]:

@@ -210,17 +210,17 @@ class Folder:
         for path, error in bad.items():
             if path.name == id:
                 raise error
-        for one in found:
-            if one.id == id:
-                return one
-        good = [one.id for one in found if one.good]
-        if id is None and good:
-            return found[[one.id for one in found].index(good[-1])]
+        good = [one for one in found if one.good]
+        chosen = [one for one in found if one.id == id] if id is not None else good[-1:]
+        if chosen:
+            return chosen[0]
         raise UsageError(
             f"{self.path}: there is no snapshot {id!r}"
             if id
             else f"{self.path}: there is no good snapshot",
-            f"Good ones: {', '.join(good)}." if good else "Take one with `reembed backup`.",
+            f"Good ones: {', '.join(one.id for one in good)}."
+            if good
+            else "Take one with `reembed backup`.",
         )
 
     def next_id(self) -> str:

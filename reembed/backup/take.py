@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -138,7 +137,7 @@ def take(subject: Subject, folder: Folder, wanted: Wanted, progress: Progress) -
                 raise
             return _gone(subject, folder, last)
         try:
-            return _take(subject, info, folder, wanted, progress)
+            return _take(subject, info, folder, last, wanted, progress)
         except BaseException:
             with contextlib.suppress(Exception):  # the first error tells more
                 folder.sweep()
@@ -169,9 +168,9 @@ class _Read:
 
 
 def _take(
-    subject: Subject, info: CollectionInfo, folder: Folder, wanted: Wanted, progress: Progress
-) -> Taken:
-    last = folder.last_good()
+    subject: Subject, info: CollectionInfo, folder: Folder, last: Snapshot | None, wanted: Wanted,
+    progress: Progress,
+) -> Taken:  # fmt: skip
     about = folder.about()
     assert about is not None, "it has begun"
     id, began = folder.next_id(), time.time()
@@ -179,7 +178,10 @@ def _take(
     make_private_dir(folder.shards, ANOTHER_DISK)
     source = Collection(subject.store, info.id)
     writer = ShardWriter(folder.shards)
-    with Index(folder.work_file) as index, _one_moment(subject.store):
+    with (
+        Index(folder.work_file) as index,
+        subject.store.snapshot() if subject.store.snapshot else contextlib.nullcontext(),
+    ):
         base = Base(index, last, folder.shards)
         with progress.stage("backup", info.count) as counter:
             for page in source.list_ids():
@@ -225,12 +227,6 @@ def _take(
         written=sum(shard.bytes for shard in writer.written), changed=read.changed,
         last_good=last.id if last else "", reason=reason, messages=told,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _one_moment(store: Store) -> Iterator[None]:
-    with store.snapshot() if store.snapshot else contextlib.nullcontext():
-        yield
 
 
 def _look_again(subject: Subject, before: CollectionInfo) -> int:
