@@ -30,6 +30,7 @@ from reembed.records import Metric, Vectors, bad_rows, list_array_to_vectors, te
 from reembed.run.steps import Step, shown_path
 from reembed.run.vector_cache import VectorCache
 from reembed.session import Session
+from reembed.stages.keeping import embed_keeping
 from reembed.stages.plan import Plan, make_plan
 from reembed.stores.collection import Collection
 
@@ -229,19 +230,9 @@ def _embedded(s: Session, sample: _Sample) -> tuple[Vectors, np.ndarray[Any, Any
     make_private_dir(path.parent)
     sign_cache(path, s.taken)
     with VectorCache(path, s.embedder.dimensions, note=s.progress.note) as cache:
-        known = cache.get(sample.keys)
-        todo = [row for row, key in enumerate(sample.keys) if key not in known]
-
-        def keep(rows: Sequence[int], vectors: Vectors, tokens: np.ndarray[Any, Any]) -> None:
-            cache.put([sample.keys[todo[row]] for row in rows], vectors, tokens)
-
-        s.embedder.embed_documents([sample.texts[row] for row in todo], on_batch=keep)
-        known = cache.get(sample.keys)
-    fine = np.array([row for row, key in enumerate(sample.keys) if key in known], np.int64)
-    vectors = [known[sample.keys[row]][0] for row in fine]
-    stacked = np.stack(vectors) if vectors else np.zeros((0, s.embedder.dimensions), np.float32)
-    whole = ~bad_rows(stacked)
-    return stacked[whole], fine[whole]
+        vectors, there = embed_keeping(s.embedder, cache, sample.texts)
+    fine = np.flatnonzero(there & ~bad_rows(vectors))
+    return vectors[fine], fine
 
 
 def _search(

@@ -10,12 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reembed.embedders.embedder import Embedder
 from reembed.embedders.evidence import DOCUMENT, SAME, SAMPLE, cosine_of
 from reembed.manifest.template import TextTemplate
-from reembed.records import Vectors, list_array_to_vectors, text_hash
-from reembed.run.vector_cache import VectorCache
+from reembed.records import Vectors, list_array_to_vectors
 from reembed.session import Session
+from reembed.stages.keeping import embed_keeping
 
 Key = tuple[str, str, str]
 """Id and texts of a record."""
@@ -57,7 +56,7 @@ class OldVectors:
             embedder = self._session.old_embedder
             assert embedder is not None, "there is no text for it without a model"
             texts = _texts(rows, self.old_template)
-            vectors[todo], usable[todo] = _embed(
+            vectors[todo], usable[todo] = embed_keeping(
                 embedder, self._session.old_cache, [texts[row] for row in todo]
             )
         return vectors, usable
@@ -118,30 +117,6 @@ class OldVectors:
             f"collection, whose texts it gives other vectors (cosine {best:.3f})"
         )
         return None
-
-
-def _embed(
-    embedder: Embedder, cache: VectorCache, texts: Sequence[str]
-) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-    """Vectors `(n, d) float32`, and which there are, `(n,) bool`. Every batch is kept in the cache,
-    so that a rollback killed half-way does not pay for it again."""
-    keys = [text_hash(text) for text in texts]
-    known = cache.get(keys)
-    new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-    if new:
-        wanted = list(new)
-        embedder.embed_documents(
-            list(new.values()),
-            on_batch=lambda indices, vectors, tokens: cache.put(
-                [wanted[index] for index in indices], vectors, tokens
-            ),
-        )
-        known = cache.get(keys)
-    found = np.zeros((len(texts), embedder.dimensions), np.float32)
-    for row, key in enumerate(keys):
-        if key in known:
-            found[row] = known[key][0]
-    return found, np.array([key in known for key in keys], bool)
 
 
 def _texts(rows: pa.RecordBatch, template: TextTemplate) -> list[str]:
