@@ -121,6 +121,8 @@ class Migration:
                     done = swap_run(s, dry_run=False)
                     return self._result(s.run, swap=done, messages=["finished the swap"])
                 refuse_astray(s)
+                if until == "plan":
+                    return self.status()
                 recover_for_stages(s)
                 verified = s.run.history.state == "verified"
                 since = s.run.history.compared_until
@@ -136,7 +138,7 @@ class Migration:
             failed = s.run.history.state == "failed"
             with s.pause.obeyed():
                 run_stages(s, until)
-                if retry_quarantined and resumed and until not in ("plan", "export", "embed"):
+                if retry_quarantined and resumed and until not in ("export", "embed"):
                     for message in retry(s):
                         s.progress.note(message)
                 if until not in ("verify", "swap"):

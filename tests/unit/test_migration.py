@@ -326,6 +326,16 @@ def test_what_can_be_made_again_is(tmp_path: Path, database: Path, name: str, ha
         assert records_of(docs) == expected
 
 
+def test_until_plan_embeds_nothing_of_a_run_that_was_begun(
+    tmp_path: Path, database: Path, calls: Calls
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    migration(path).run(until="export")
+    calls.clear()
+    assert migration(path).run(until="plan").state == "exported"
+    assert calls.texts("new") == []
+
+
 def test_an_early_stage_run_again_undoes_no_later_one(tmp_path: Path, database: Path) -> None:
     path = write_manifest(tmp_path, f"chroma:{database}")
     moving = migration(path)

@@ -230,7 +230,7 @@ def story(url: str, work: Path, given: argparse.Namespace) -> tuple[list[str], f
         print(
             f"{step}: {ended - began:.0f} s, {len(mine)} writes meanwhile: median "
             f"{statistics.median(mine) * 1000:.1f} ms, longest {max(mine):.2f} s; caught up "
-            f"{result.caught_up}, held {getattr(result, 'held_seconds', None)}"
+            f"{result.caught_up}, held {result.held_seconds}"
         )  # fmt: skip
     return wrong(url, given.rows, given.dimensions, 1, wrote), max(one for _, one in took)
 
