@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reembed.cutover.hooks import has_begun, run_after
 from reembed.cutover.move import (
+    begun_exchange,
     finish_move,
     outcome,
     release_writes,
@@ -25,7 +26,7 @@ from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.refusals import leads_to
 
-GIVEN_UP = "the swap is given up: {!r} serves the old collection, as before"
+GIVEN_UP = "the swap is given up: {!r} has not moved"
 STAYS = "the way back is given up: {!r} serves the new collection, as before"
 
 
@@ -46,7 +47,10 @@ def has_moved(s: Session) -> bool:
         if s.new.describe() is None:
             raise
         return False
-    return swap_kind(s).kind == "rename"  # its gap; else the name is gone, or somebody else's
+    if swap_kind(s).kind != "rename":  # the name is gone, or somebody else's
+        return False
+    old = s.old.describe()  # has its other name in a rename's gap, whoever has taken this one
+    return old is not None and old.name == begun_exchange(s.run, "swap").parked
 
 
 def withdraw(s: Session) -> bool:

@@ -262,6 +262,48 @@ def test_a_rollback_killed_between_its_move_and_the_late_writes_is_finished_by_t
     assert migration(path).clean().done
 
 
+@pytest.mark.parametrize("step", ["rollback", "clean"])
+def test_a_swap_by_renames_killed_before_the_first_is_given_up_whoever_has_the_name(
+    tmp_path: Path, chroma_server: ChromaServer, step: str
+) -> None:
+    url, name = chroma_server.url, f"given-up-{step}"
+    with chroma_at(url) as client:
+        plain_collection(client, name)
+    path = write_manifest(
+        tmp_path, url, source__collection=name, swap__kind="rename", swap__accept_window=True
+    )
+    assert work(path, "run(swap=True)", "reembed.stores.chroma.move:_rename", 1) == -9
+    before = names_in(url)
+    with chroma_at(url) as client:
+        docs(client, name).modify(name=f"{name}-mine")
+        plain_collection(client, name, 3)
+    with pytest.raises(SourceChangedError, match="serves a third collection"):
+        migration(path).swap()
+    given_up = getattr(migration(path), step)(accept_loss=True)
+    assert f"the swap is given up: {name!r} has not moved" in given_up.messages
+    assert migration(path).clean(accept_loss=True).done
+    with chroma_at(url) as client:
+        assert docs(client, name).count() == 3
+        assert str(docs(client, f"{name}-mine").id) == before[name]
+
+
+def test_a_swap_killed_in_the_gap_of_its_renames_goes_back(
+    tmp_path: Path, chroma_server: ChromaServer
+) -> None:
+    url, name = chroma_server.url, "in-the-gap"
+    with chroma_at(url) as client:
+        plain_collection(client, name)
+    old = names_in(url)[name]
+    path = write_manifest(
+        tmp_path, url, source__collection=name, swap__kind="rename", swap__accept_window=True
+    )
+    assert work(path, "run(swap=True)", "reembed.stores.chroma.move:_take_name", 1) == -9
+    assert name not in names_in(url)
+    back = migration(path).rollback()
+    assert back.done and back.messages == []
+    assert names_in(url)[name] == old
+
+
 def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
