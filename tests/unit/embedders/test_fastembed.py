@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fastembed
 import numpy as np
+import onnxruntime
 import pytest
 
 from reembed.embedders.embedder import Embedder
@@ -110,6 +112,25 @@ def test_what_is_not_there_is_named_with_a_way_that_works(
 def test_a_gpu_that_is_not_there_is_no_silent_cpu(folder: Path) -> None:
     with pytest.raises(ProviderRefusedError, match=r"cuda|CUDA"):
         opened(folder, device="cuda")
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_auto_is_the_gpu_that_onnxruntime_has(
+    folder: Path, has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    library = fastembed.TextEmbedding
+
+    def opens(*names: Any, cuda: bool, **settings: Any) -> Any:
+        asked.append(cuda)
+        return library(*names, cuda=False, **settings)
+
+    opens.list_supported_models = library.list_supported_models  # type: ignore[attr-defined]
+    found = ["CUDAExecutionProvider"] * has_gpu + ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: found)
+    monkeypatch.setattr(fastembed, "TextEmbedding", opens)
+    opened(folder).close()
+    assert asked == [has_gpu]
 
 
 def test_a_model_without_a_tokenizer_is_estimated(
