@@ -264,9 +264,7 @@ def _needed(s: Session) -> int:
     """About how many tokens the rest of the run takes."""
     exports = s.run.shards("export")
     todo = not_embedded(s.run, exports)
-    left, each = tokens_left(
-        todo, s.run, s.template, s.embedder, lambda hashes, _: set(s.cache.get(hashes))
-    )
+    left, each = tokens_left(todo, s.run, s.template, s.embedder, s.paid_for)
     records = sum(shard.rows for shard in exports.values())
     return left + verify_tokens(each, records, s.manifest.verify.sample)
 
