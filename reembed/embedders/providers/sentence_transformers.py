@@ -126,7 +126,7 @@ class SentenceTransformersProvider:
 
     def _placed(self) -> str:
         """Device and number format, such as `cuda:0, float16`."""
-        parts = [str(getattr(self._model, "device", "")).removeprefix("device ")]
+        parts = [str(getattr(self._model, "device", ""))]
         parameters = getattr(self._model, "parameters", None)
         first = next(iter(parameters()), None) if callable(parameters) else None
         if first is not None:
