@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.servers.serving import Serving
+
 DIMENSIONS = 16
 Answered = tuple[int, bytes]
 
@@ -29,7 +31,7 @@ def vector_of(text: str) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-class BatchServer:
+class BatchServer(Serving):
     """See the module.
 
     Attributes:
@@ -50,16 +52,8 @@ class BatchServer:
         self._files: dict[str, bytes] = {}
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def __enter__(self) -> BatchServer:
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def answer(self, method: str, path: str, body: bytes, kind: str) -> Answered:
         status = self.broken(method, path)

@@ -13,6 +13,8 @@ import threading
 from typing import Any
 from urllib.parse import quote
 
+from tests.support.servers.serving import Serving, TcpServer
+
 STATUSES = (
     200, 200, 200, 200, 201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405,
     408, 409, 410, 413, 415, 418, 422, 425, 429, 431, 451, 499, 500, 501, 502, 503, 504, 520, 524,
@@ -35,7 +37,7 @@ LEAVES: tuple[Any, ...] = (
 WIDTH = 8
 
 
-class MutatingServer:
+class MutatingServer(Serving):
     """Answers from a seed, so that a trial can be made again."""
 
     def __init__(self) -> None:
@@ -47,27 +49,11 @@ class MutatingServer:
             def handle(self) -> None:
                 owner._handle(self.request)
 
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-            request_queue_size = 64
-
-            def handle_error(self, *_: object) -> None:
-                """Clients that hang up are part of the tests."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = TcpServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         self._lock = threading.Lock()
         self.good_first = 0
         """Requests that are answered well before the mutations begin."""
-
-    def __enter__(self) -> MutatingServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def seed(self, number: int) -> None:
         self.chance = random.Random(number)

@@ -7,8 +7,10 @@ import socketserver
 import struct
 import threading
 
+from tests.support.servers.serving import Serving, TcpServer
 
-class SocksServer:
+
+class SocksServer(Serving):
     """Use as a context manager.
 
     Attributes:
@@ -26,23 +28,8 @@ class SocksServer:
             def handle(self) -> None:
                 owner._handle(self.request)
 
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-
-            def handle_error(self, *_: object) -> None:
-                """Clients that hang up are part of the tests."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = TcpServer(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> SocksServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def _handle(self, client: socket.socket) -> None:
         client.settimeout(20)

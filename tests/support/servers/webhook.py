@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from tests.support.servers.serving import Serving
 
 
-class Webhook:
+class Webhook(Serving):
     """Takes Apprise's `json://` messages.
 
     Attributes:
@@ -42,14 +43,6 @@ class Webhook:
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port = self._server.server_port
         self.url = f"json://robot:hunter2secret@127.0.0.1:{self.port}/hook"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     @property
     def text(self) -> str:
