@@ -297,6 +297,16 @@ def test_the_image_installs_extras_that_there_are() -> None:
         assert set(one.split(",")) <= set(known)
 
 
+def test_the_image_may_write_to_the_volumes_that_compose_gives_it() -> None:
+    (made,) = re.findall(r"^RUN install .*--owner=reembed .*", text("Dockerfile"), re.MULTILINE)
+    (user,) = re.findall(r"^USER (\d+)$", text("Dockerfile"), re.MULTILINE)
+    assert f"useradd --uid {user} --create-home reembed" in text("Dockerfile")
+    services = parsed("compose.yaml")["services"].values()
+    volumes = {volume for one in services if one["image"] == "reembed" for volume in one["volumes"]}
+    written = {volume.split(":")[1] for volume in volumes if not volume.endswith(":ro")}
+    assert written == {"/srv/app/.reembed"} and written <= set(made.split())
+
+
 def test_ci_runs_one_at_a_time_and_keeps_the_run_directory() -> None:
     github, gitlab = parsed("github-actions.yml"), parsed("gitlab-ci.yml")["reembed-nightly"]
     assert github["concurrency"] == {"group": "reembed-nightly", "cancel-in-progress": False}
