@@ -46,14 +46,18 @@ def note_alerts(memory: Memory, result: WatchResult, settings: Watch) -> Letter 
 
 
 def _over(memory: Memory, result: WatchResult, wrong: Container[str]) -> list[str]:
-    """Those that were looked at again and are no more."""
+    """Those that were looked at again and are no more: a watch by URL may look at some collections
+    alone."""
     if any(finding.check == "watch" for finding in result.findings):
         return []
     unseen = _unseen(result)
+    looked = {*(one.name for one in result.collections), *result.gone}
+    others = memory.collections.keys() - looked if result.reached else set()
     return [
         key for key in memory.standing
         if key not in wrong
         and (check := key.partition("/")[0]) not in unseen
+        and not any(f"{key}/".startswith(f"{check}/{name}/") for name in others)
         and (result.reached or check in ALWAYS_LOOKED_AT)
     ]  # fmt: skip
 

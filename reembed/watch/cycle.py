@@ -197,8 +197,9 @@ class Cycle:
                     seen, reference, self.now, settings
                 )
         if meant and self.reached:
-            there = {seen.name for seen in self.seen}
-            memory.collections = {k: v for k, v in memory.collections.items() if k in there}
+            for finding in self.findings:
+                if finding.check == "gone":
+                    memory.collections.pop(finding.collection, None)
         if self.reached and (meant or not wrong):
             memory.url = url
             memory.database = next((one.info.database for one in self.seen), memory.database)

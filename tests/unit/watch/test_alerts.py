@@ -137,6 +137,27 @@ def test_what_could_not_be_looked_at_is_not_over(
         assert "OVER backup: [docs]" not in hook.messages[-1]["message"], "it is old still"
 
 
+def test_a_look_at_one_collection_ends_and_forgets_nothing_of_another(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs may look at a collection of the same store each."""
+    with Webhook() as hook:
+        monkeypatch.setenv("TOLD", hook.url)
+        with chroma(scene.database) as client:
+            plain_collection(client, "more", count=12)
+        assert scene.told().code == 0
+        with chroma(scene.database) as client:
+            client.delete_collection("more")
+        assert scene.told().code == 4
+        assert "ALERT gone: [more]" in hook.messages[-1]["message"]
+        assert scene.told("--collection", "docs").code == 0
+        assert scene.told("--collection", "docs", "--accept", "of docs alone").code == 0
+        assert scene.told().code == 4, "what another one lost is not forgotten"
+        assert len(hook.messages) == 1, "neither over nor new"
+        assert scene.told("--accept", "of all").code == 0
+        assert "OVER gone: [more]" in hook.messages[-1]["message"]
+
+
 def test_what_nobody_took_is_told_here_kept_and_sent_later(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
