@@ -14,7 +14,7 @@ from reembed.watch import memory as remembering
 from reembed.watch import metrics
 from reembed.watch.alerts import is_due, note_alerts, report
 from reembed.watch.cycle import Cycle
-from reembed.watch.findings import Finding, of_error
+from reembed.watch.findings import Finding, of_bug, of_error
 from reembed.watch.memory import Letter, Memory
 from reembed.watch.mending import mend
 from reembed.watch.notify import deliver, targets_of
@@ -130,9 +130,9 @@ def _measure(subject: Subject, result: WatchResult) -> list[Finding]:
     return []
 
 
-def failed(name: str, error: ReembedError) -> WatchResult:
-    """The result of a cycle that could not begin, for a loop that goes on."""
-    return WatchResult(name, "", time.time(), findings=[of_error("watch", "", error)])
+def _failed(name: str, finding: Finding) -> WatchResult:
+    """The result of a cycle that could not begin or end, for a loop that goes on."""
+    return WatchResult(name, "", time.time(), findings=[finding])
 
 
 def watch_every(
@@ -157,6 +157,8 @@ def watch_every(
             name = one.name
             result = watch(one)
         except ReembedError as error:
-            result = failed(name, error)
+            result = _failed(name, of_error("watch", "", error))
+        except Exception as error:
+            result = _failed(name, of_bug("watch", "", error))
         told(result)
         stop.wait(max(0.0, seconds - (time.monotonic() - begun)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from reembed import Manifest, Migrations
-from reembed.watch import Orders, subject_of
+from reembed.watch import Orders, subject_of, watch_every, watcher
 from reembed.watch import watch as watch_once
+from reembed.watch.alerts import note_alerts
 from reembed.watch.result import WatchResult
 from tests.support.helpers import (
     Command,
@@ -334,6 +336,25 @@ def test_two_at_once_are_one_too_many(command: Command, manifest: Path) -> None:
 def run_is_free(manifest: Path) -> bool:
     """A watch does not keep a run from working, nor a run a watch."""
     return migration(manifest).run(until="export").state == "exported" and bool(run_dir(manifest))
+
+
+def test_no_bug_ends_a_watch_that_goes_on(
+    tmp_path: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, told = threading.Event(), list[WatchResult]()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    def tell(result: WatchResult) -> None:
+        told.append(result)
+        monkeypatch.setattr(watcher, "note_alerts", note_alerts)
+        if len(told) == 2:
+            stop.set()
+
+    monkeypatch.setattr(watcher, "note_alerts", broken)
+    watch_every(0.01, lambda: subject_of(str(manifest)), tell, stop)
+    assert [one.exit_code for one in told] == [1, 0]
 
 
 def test_options_that_are_wrong_are_usage_errors(command: Command, manifest: Path) -> None:
