@@ -164,6 +164,11 @@ class Provider(Protocol):
 
     `embed` raises TransientError, RejectedInputError, ProviderRefusedError (wrong key, unknown
     model: it will never work) or UnreachableError (nobody answers at all).
+
+    It may have more: `address` (where a server was found that the manifest does not name),
+    `batches` (its batch API), `queries_alike` (whether it embeds queries as it does documents, so
+    that one vector is both; else False is assumed), `runs_on` (the device of a model in this
+    process).
     """
 
     @property

@@ -265,7 +265,7 @@ def quarantine_problem(manifest: Manifest, estimate: Estimate, records: int) -> 
     """What a verdict would say of the records that a run leaves out, where these are too many."""
     allowed, bad = manifest.verify.allow_quarantined, estimate.left_out
     expected = math.ceil(bad / max(1, estimate.sampled) * records)
-    if expected <= allowed or estimate.without_text == 1:  # without a text at all: see below
+    if expected <= allowed or estimate.without_text == 1:  # that none has a text is told by itself
         return None
     about = "" if estimate.sampled >= records else "about "
     found = f"{bad:,} of {estimate.sampled:,} sampled records"
