@@ -40,6 +40,10 @@ AcceptLoss = Annotated[
 ]
 
 
+OneCollection = Annotated[str | None, typer.Option("--collection", help="which one")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")]
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
@@ -52,7 +56,7 @@ def _version(
 @app.command()
 def init(
     url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
-    collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    collection: OneCollection = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="the new model")
     ] = None,
@@ -246,9 +250,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="default: report.html in the run")
     ] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")
-    ] = False,
+    markdown: Markdown = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of the newest run as one HTML file that opens offline."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -16,7 +15,7 @@ from reembed.backup.prune import Prune
 from reembed.backup.restores import Restored
 from reembed.backup.snapshot import Drill, Snapshot
 from reembed.backup.take import Taken
-from reembed.cli.text import pairs
+from reembed.cli.text import pairs, when
 from reembed.errors import ReembedError
 from reembed.progress import human_bytes
 
@@ -104,11 +103,6 @@ def check_text(found: Check) -> RenderableType:
         Text(f"{wrong:,} things are wrong", "bold red") if wrong else Text("whole", "bold green")
     )
     return Group(*parts, verdict)
-
-
-def when(seconds: float) -> str:
-    """A moment in this machine's time zone."""
-    return time.strftime("%F %T", time.localtime(seconds))
 
 
 def restored_text(found: Restored) -> RenderableType:

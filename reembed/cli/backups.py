@@ -7,15 +7,21 @@ from typing import Annotated
 
 import typer
 
-from reembed.cli.app import AcceptLoss, Json, Yes, app, show_result
+from reembed.cli.app import AcceptLoss, Json, OneCollection, Yes, app, show_result
 from reembed.cli.output import say_json, show
 from reembed.errors import UsageError
 from reembed.progress import TerminalProgress
 
 Directory = Annotated[
-    Path, typer.Argument(metavar="DIR", help="where `reembed backup -o` keeps the snapshots")
+    Path,
+    typer.Argument(
+        metavar="DIR|MANIFEST", help="where `reembed backup` keeps the snapshots, or a manifest"
+    ),
 ]
-OneCollection = Annotated[str | None, typer.Option("--collection", help="only this one's")]
+ItsCollection = Annotated[str | None, typer.Option("--collection", help="only this one's")]
+OneSnapshot = Annotated[
+    str | None, typer.Option("--snapshot", metavar="ID", help="default: the newest good one")
+]
 
 
 @app.command()
@@ -23,7 +29,7 @@ def backup(
     target: Annotated[
         str, typer.Argument(metavar="MANIFEST|URL", help="a migration's YAML file, or a database")
     ],
-    collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    collection: OneCollection = None,
     every: Annotated[
         bool, typer.Option("--all", help="every collection, and those that were there before")
     ] = False,
@@ -64,7 +70,7 @@ def backup(
 
 @app.command()
 def snapshots(
-    directory: Directory, collection: OneCollection = None, as_json: Json = False
+    directory: Directory, collection: ItsCollection = None, as_json: Json = False
 ) -> None:
     """List the snapshots of a backup directory, good and refused."""
     from reembed.backup.directory import snapshots as find
@@ -80,7 +86,7 @@ def snapshots(
 @app.command()
 def check(
     directory: Directory,
-    collection: OneCollection = None,
+    collection: ItsCollection = None,
     snapshot: Annotated[
         str | None, typer.Option("--snapshot", metavar="ID", help="only what this one needs")
     ] = None,
@@ -109,10 +115,8 @@ def restore(
     url: Annotated[
         str | None, typer.Argument(metavar="[URL]", help="default: the store that was backed up")
     ] = None,
-    collection: OneCollection = None,
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="default: the newest good one")
-    ] = None,
+    collection: ItsCollection = None,
+    snapshot: OneSnapshot = None,
     live: Annotated[
         str | None, typer.Option("--live", metavar="NAME", help="default: the name that it had")
     ] = None,
@@ -150,10 +154,8 @@ def restore(
 @app.command()
 def drill(
     directory: Directory,
-    collection: OneCollection = None,
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="default: the newest good one")
-    ] = None,
+    collection: ItsCollection = None,
+    snapshot: OneSnapshot = None,
     as_json: Json = False,
 ) -> None:
     """Restore into a scratch store, ask it for known records, report, and throw it away."""
@@ -168,7 +170,7 @@ def drill(
 @app.command()
 def prune(
     directory: Directory,
-    collection: OneCollection = None,
+    collection: ItsCollection = None,
     keep: Annotated[int, typer.Option("--keep", help="so many of the newest good ones")] = 7,
     daily: Annotated[int, typer.Option("--keep-daily", help="one of each of so many days")] = 0,
     weekly: Annotated[int, typer.Option("--keep-weekly", help="and of so many weeks")] = 0,

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.backup_text import when
+from reembed.cli.text import when
 from reembed.progress import human_bytes
 from reembed.runs import Stored
 

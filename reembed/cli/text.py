@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -177,6 +178,11 @@ def _names_text(result: SwapResult) -> str:
 def _add_losses(table: Table, losses: list[Loss]) -> None:
     for loss in losses:
         table.add_row("lost", Text(f"{loss}: {NEEDS_WORD}", "bold red"))
+
+
+def when(seconds: float) -> str:
+    """A moment in this machine's time zone."""
+    return time.strftime("%F %T", time.localtime(seconds))
 
 
 def human_time(seconds: float) -> str:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.app import Json, app, show_result
+from reembed.cli.app import Json, OneCollection, app, show_result
 from reembed.progress import TerminalProgress
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def try_(
     model: Annotated[
         str, typer.Option("--model", metavar="PROVIDER:NAME", help="the model to try")
     ],
-    collection: Annotated[str | None, typer.Option("--collection", help="which one")] = None,
+    collection: OneCollection = None,
     old_model: Annotated[
         str | None,
         typer.Option(

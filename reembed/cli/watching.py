@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.app import Json, app, show_result
+from reembed.cli.app import Json, Markdown, app, show_result
 from reembed.cli.output import say, say_json_line, show
 from reembed.errors import UsageError
 
@@ -64,9 +64,7 @@ def watch(
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="with --every: /metrics")
     ] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")
-    ] = False,
+    markdown: Markdown = False,
     as_json: Json = False,
 ) -> None:
     """Look whether a live collection is what it should be; end with 4 if it is not."""
