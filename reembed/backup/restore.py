@@ -23,6 +23,7 @@ from reembed.backup.shards import read_shard, records_of
 from reembed.backup.snapshot import Snapshot
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.manifest import Model
+from reembed.manifest.adapters import store_entry
 from reembed.progress import Progress
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import KINDS, check_served
@@ -89,8 +90,9 @@ class Job:
     def fitted(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Records as they are to be in the store: a scratch store of another kind takes metadata
         as one text."""
-        same = self.url.partition(":")[0][:6] == self.snapshot.url.partition(":")[0][:6]
-        return records if same or self.scratch is None else _with_text(records)
+        if self.scratch is None or _adapter(self.url) == _adapter(self.snapshot.url):
+            return records
+        return _with_text(records)
 
 
 def new_run(job: Job) -> RunDir:
@@ -190,6 +192,11 @@ def _spec(job: Job) -> CollectionSpec:
         function="auto" if model else "none", function_before=info.function,
         key_indexes=info.key_indexes if job.same_store else {},
     )  # fmt: skip
+
+
+def _adapter(url: str) -> str | None:
+    entry = store_entry(url.partition(":")[0])
+    return entry.module if entry is not None else None
 
 
 def _with_text(records: pa.RecordBatch) -> pa.RecordBatch:
