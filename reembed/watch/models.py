@@ -188,10 +188,12 @@ def ask(asked: Asked, subject: Subject, store: Store, seen: list[Seen]) -> Answe
 
 def _doubted(answer: Answer) -> Answer:
     """What a store has on record, and is not so: worth a line."""
-    why = "; ".join(finding.message for finding in answer.findings if finding.status == "alert")
+    alerts = [finding for finding in answer.findings if finding.status == "alert"]
+    begin = f"the store has {answer.model} on record, and it is not asked: "
     told = warning(
-        "model", "", f"the store has {answer.model} on record, and it is not asked: {why}",
+        "model", "", begin + "; ".join(one.message for one in alerts),
         "If it is the model that made the vectors, say so with --model.", subject=answer.model,
+        sent=begin + "; ".join(one.sent or one.message for one in alerts),
     )  # fmt: skip
     return replace(answer, fingerprint=None, drifted=False, doubted=True, findings=[told])
 

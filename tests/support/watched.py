@@ -10,15 +10,31 @@ from pathlib import Path
 from typing import Self
 from unittest import mock
 
+import numpy as np
+from chromadb.api import ClientAPI
+
 from reembed.backup.commands import backup
 from reembed.backup.directory import snapshots
 from reembed.backup.snapshot import DRILL, Drill
 from reembed.backup.take import Wanted
 from reembed.disk import write_atomic
 from reembed.progress import Progress
+from reembed.stores.chroma import keeping
 from reembed.watch import subject_of, watch
-from tests.support.helpers import chroma, migration, plain_collection, write_manifest
-from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
+from tests.support.helpers import chroma, migration, plain_collection, sentence, write_manifest
+from tests.support.servers.embedding_server import NATIVE, OLLAMA, EmbeddingServer
+
+
+def recorded_collection(client: ClientAPI, provider: str, model: str) -> None:
+    """The collection `recorded`: a model is on record that did not make its vectors."""
+    with keeping.recording():
+        function = keeping._Record.of("reembed", {"provider": provider, "name": model})
+        made = client.create_collection("recorded", embedding_function=function)
+    made.add(
+        ids=[str(number) for number in range(9)],
+        documents=[sentence(number) for number in range(9)],
+        embeddings=np.eye(9, NATIVE, dtype=np.float32),
+    )  # fmt: skip
 
 
 class Looks:

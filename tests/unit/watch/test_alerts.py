@@ -23,6 +23,7 @@ from tests.support.helpers import (
 )
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer, Fault
 from tests.support.servers.webhook import Webhook
+from tests.support.watched import recorded_collection
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +241,12 @@ def test_words_of_others_are_not_sent(
         done = scene.command("watch", path, "--json")
         assert done.code == 5 and "cannot embed" in done.out
         assert hook.messages and "cannot embed" not in hook.text
+        with chroma(scene.database) as client:  # and of a model that a store has on record alone
+            recorded_collection(client, "ollama", "nomic-embed-text")
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        done = scene.told()
+        assert done.code == 0 and "cannot embed" in done.out
+        assert "on record" in hook.messages[-1]["message"] and "cannot embed" not in hook.text
         assert sentence(0)[:20] not in hook.text
 
 

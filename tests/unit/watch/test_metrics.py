@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from reembed.stores.chroma import keeping
 from reembed.watch.metrics import HELP
 from tests.support.helpers import Command, chroma, plain_collection, sentence, write_manifest
-from tests.support.servers.embedding_server import NATIVE, OLLAMA, EmbeddingServer
+from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
+from tests.support.watched import recorded_collection
 
 Samples = dict[str, dict[str, float]]
 
@@ -68,12 +67,8 @@ def test_what_is_not_known_of_a_model_has_no_sample(
     command: Command, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one that does not answer, whether it drifted; of one that is only on record, anything."""
-    with chroma(database) as client, keeping.recording():
-        function = keeping._Record.of("reembed", {"provider": "ollama", "name": "wordllama"})
-        made = client.create_collection("recorded", embedding_function=function)
-        vectors = np.eye(9, NATIVE, dtype=np.float32)
-        made.add(ids=[str(n) for n in range(9)], documents=[sentence(n) for n in range(9)],
-                 embeddings=vectors)  # fmt: skip
+    with chroma(database) as client:
+        recorded_collection(client, "ollama", "wordllama")
     with EmbeddingServer(OLLAMA) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         done = command("watch", f"chroma:{database}", "--metrics", "reembed.prom", "--json")

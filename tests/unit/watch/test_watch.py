@@ -182,11 +182,14 @@ def test_one_user_who_loses_everything_is_seen_among_all(
         client.get_collection("docs", embedding_function=None).delete(
             where={"user_id": "ben@example.org"}
         )
-    done = command("watch", manifest, "--by", "user_id", "--json")
+    done = command("watch", manifest, "--by", "user_id", "--metrics", tmp_path / "x.prom", "--json")
     (found,) = [one for one in done.json["findings"] if one["status"] == "alert"]
     assert (done.code, found["check"]) == (4, "drop_by")
     assert "ben@example.org: 12 -> 0" in found["detail"]
     assert "example.org" not in found["message"], "what is sent away names nobody"
+    metrics = (tmp_path / "x.prom").read_text()
+    assert "reembed_collection_values" in metrics and "example.org" not in metrics
+    assert "example.org" not in command("watch", manifest, "--by", "user_id", "--markdown").out
 
 
 def test_records_that_were_replaced_by_others_are_told_by_the_canaries(
