@@ -1,4 +1,4 @@
-"""What a killed call or a damaged file left, made good: once a command, before it acts.
+"""What a killed call or a damaged file left, made good before a command acts.
 
 Each of these lets writers go that a killed move still holds, and journals a move that the store has
 done and its call did not live to journal. What more a command needs is in its own function.
