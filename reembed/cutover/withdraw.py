@@ -85,11 +85,15 @@ def give_up_swap(s: Session) -> list[str]:
 
 def swap_given_up(s: Session, dry_run: bool) -> SwapResult:
     """`rollback` of a swap that has not moved."""
-    result = outcome(s, "rollback", not dry_run)
     if dry_run:
         told = "the live name has not moved: what the swap prepared would be taken out again"
-        return replace(result, messages=[told])
-    return replace(result, messages=give_up_swap(s))
+        return stayed(s, [told], done=False)
+    return stayed(s, give_up_swap(s))
+
+
+def stayed(s: Session, told: list[str], *, done: bool = True) -> SwapResult:
+    """The outcome of a way back where no swap has moved the name: it serves what it did."""
+    return replace(outcome(s, "rollback", done), collection=s.source.name, messages=told)
 
 
 def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 
 from reembed.cutover.hooks import has_begun, run_after, run_before
-from reembed.cutover.move import outcome
 from reembed.cutover.rollback import (
     ReadyBack,
     last_look_back,
@@ -17,7 +16,8 @@ from reembed.cutover.rollback import (
     ready_back,
     rollback_run,
 )
-from reembed.cutover.withdraw import refuse_gone_back, rollback_given_up, withdraw
+from reembed.cutover.withdraw import GIVEN_UP as SWAP_GIVEN_UP
+from reembed.cutover.withdraw import refuse_gone_back, rollback_given_up, stayed, withdraw
 from reembed.errors import ReembedError
 from reembed.group.members import pending
 from reembed.group.moving import Moving, Waiting, is_of_one, noted
@@ -82,7 +82,7 @@ class CommonWayBack(Moving):
         def back(s: MemberSession) -> MemberSwap:
             live = s.manifest.live
             if s.run.history.last_move is None:
-                return MemberSwap(live, outcome(s, "clean", True))
+                return MemberSwap(live, stayed(s, [SWAP_GIVEN_UP.format(live)]))
             done = rollback_run(s, dry_run=False, ready=ready.get(live))
             return MemberSwap(live, done)
 

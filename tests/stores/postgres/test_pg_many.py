@@ -172,6 +172,13 @@ def test_a_common_swap_that_cannot_be_done_is_given_up(three: Three, command: Co
     assert three.are_all(OLD)
     given_up = command("rollback", path, "--yes", "--json")
     assert given_up.code == 0, given_up.out
+    for member in given_up.json["members"]:
+        found, name = member["result"], member["collection"]
+        assert (found["action"], found["messages"]) == (
+            "rollback",
+            [f"the swap is given up: {name!r} has not moved"],
+        )
+        assert found["collection"] == name
     assert (folder / "told").read_text().split("\n")[0] == "swap stop"
     assert (folder / "told").read_text().split("\n")[-2] == "rollback start"
     (folder / "made.sql").write_text("DROP VIEW IF EXISTS seen")
