@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reembed.embedders.fingerprint import Fingerprint
-from reembed.embedders.identity import FOR_LONG_TEXTS, same_model
-from reembed.manifest import Model
 from tests.support.helpers import chroma, migration, plain_collection, run_dir, write_manifest
 from tests.support.servers.embedding_server import INFINITY, OPENAI, Behaviour, EmbeddingServer
 
@@ -78,19 +75,3 @@ def test_what_an_estimate_cut_is_not_lent_to_who_counts_exactly(
         assert LONG not in server.served, "it was cut by estimate"
         embedded("two", tmp_path, collection, server, max_tokens=330, options=TOKENIZER)
         assert server.served[LONG] == 1
-
-
-def test_another_name_lends_only_vectors_that_are_the_same_in_every_digit() -> None:
-    rng = np.random.default_rng(7)
-    vectors = rng.standard_normal((9, 64)).astype(np.float32)
-    coarser = vectors + 0.008 * rng.standard_normal((9, 64)).astype(np.float32)
-
-    def fingerprint(vectors: np.ndarray, **settings: Any) -> Fingerprint:
-        model = Model(provider="openai", base_url="http://localhost:1/v1", **settings)
-        return Fingerprint(model.settings(), model.settings_sha256(), 64, vectors)
-
-    fine = fingerprint(vectors, name="fine")
-    assert same_model(fine, fingerprint(coarser, name="fine", max_tokens=9), FOR_LONG_TEXTS)
-    other = fingerprint(coarser, name="coarse", max_tokens=9)
-    assert not same_model(fine, fingerprint(coarser, name="coarse"))
-    assert not same_model(fine, other, FOR_LONG_TEXTS)
