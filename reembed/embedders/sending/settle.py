@@ -125,6 +125,7 @@ class Settler:
         self, batch: Sequence[Piece], queue: Queue, call: Receiver, doubt: Doubt = Doubt.NONE
     ) -> bool:
         """Deliver, reject or put back every piece. True if all were delivered at once."""
+        whole = len(batch)
         if doubt is Doubt.SPLIT:  # its other half may have taught something
             batch = self._without_long(batch, queue, call)
             if not batch:
@@ -143,7 +144,7 @@ class Settler:
             return self._failed(batch, error, queue, call, doubt)
         self._sizes.passed(batch)
         call.deliver(batch, answer.vectors)
-        return True
+        return len(batch) == whole
 
     def _without_long(
         self, batch: Sequence[Piece], queue: Queue, call: Receiver

@@ -427,6 +427,22 @@ def test_two_threads_share_an_embedder():
         assert np.array_equal(results[number], vectors_of(texts))
 
 
+def test_a_batch_that_failed_for_a_long_text_is_not_too_large():
+    """Learnt while the first half is sent: then its second half passes without that text."""
+    texts = [f"a short text {number}" for number in range(7)] + ["word " * 100]
+
+    def script(number: int, sent: list[str]) -> RejectedInputError | None:
+        if sent == texts[:4]:
+            model._sizes.learn_text(50, cuts=False, refused=60)
+        long = any(len(text.split()) > 50 for text in sent)
+        return RejectedInputError("no") if long else None
+
+    provider = Scripted(script)
+    with embedder(provider, Embed(concurrency=1), on_too_long="truncate") as model:
+        assert not model.embed_documents(texts).rejected
+        assert model.limits.batch_items == provider.limits.batch_items
+
+
 def test_an_error_in_on_batch_stops_the_call_and_is_raised():
     calls = []
 
