@@ -25,6 +25,8 @@ from reembed.run import events
 from reembed.run.directory import RUN_ID, RunDir
 from reembed.run.lock import locked
 
+NEVER_BEGAN = "never began"
+
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -99,9 +101,11 @@ def stored(state: Path, name: str | None = None) -> Stored:
         sorted(path for path in state.iterdir() if path.is_dir()) if state.is_dir() else ()
     ):
         found = [RunDir(path) for path in sorted(folder.iterdir(), reverse=True) if _is_run(path)]
-        for place, run in enumerate(found):
-            one = _stored_run(folder.name, run, newest=place == 0)
+        newest = True
+        for run in found:
+            one = _stored_run(folder.name, run, newest)
             runs.append(one)
+            newest = newest and one.state == NEVER_BEGAN
             if not one.goes:
                 models.setdefault(folder.name, []).extend(_models(run))
     caches = [_stored_cache(path, models) for path in sorted((state / SHARED).glob("*.sqlite"))]
@@ -145,8 +149,10 @@ def _stored_run(name: str, run: RunDir, newest: bool) -> StoredRun:
             grouped = (run.path / FOLDER).is_dir()
             state = group_state(run) if grouped else run.history.state
             cleaned = state == "cleaned"
+        elif run.never_began():
+            state = NEVER_BEGAN
         else:
-            state = "never began"
+            raise run.journal.lost()
     except ReembedError as error:
         state = f"damaged: {error.message}"
     goes = cleaned and not newest

@@ -49,6 +49,23 @@ def test_cleaned_runs_go_but_the_newest_and_every_one_with_a_way_on(
     assert "There is nothing to remove" in command("runs", "--prune").out
 
 
+def test_a_run_that_never_began_is_not_the_newest(
+    here: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(here, f"chroma:{database}")
+    assert command("run", path).code == 0
+    assert command("clean", path, "--yes").code == 0
+    only = run_dir(path)
+    only.path.with_name("20990101t000000-0000").mkdir()  # killed before its first line
+    listed = command("runs", path, "--json").json
+    assert [one["state"] for one in listed["runs"]] == ["never began", "cleaned"]
+    assert goes(listed) == [False, False]
+    assert "There is nothing to remove" in command("runs", path, "--prune").out
+    only.journal.path.unlink()
+    (_, lost) = command("runs", path, "--json").json["runs"]
+    assert lost["state"].startswith("damaged") and not lost["goes"]
+
+
 def test_a_cache_that_no_run_uses_goes(here: Path, database: Path, command: Command) -> None:
     path = write_manifest(here, f"chroma:{database}")
     assert command("run", path).code == 0
