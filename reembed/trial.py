@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from reembed.discover import discover, draft_model, legal_name
-from reembed.disk import make_private_dir, write_output
+from reembed.disk import make_private_dir, read_errors, write_output
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.identity import shared_cache, sign_cache
 from reembed.errors import UsageError
@@ -131,12 +131,14 @@ def try_model(
 
     Raises:
         UsageError: several collections and none chosen, a model that is no `PROVIDER:NAME`, an
-            impossible sample, or another file where the manifest would go.
+            impossible sample, another file where the manifest would go, or no folder for it.
         RefusedError, UnreachableError: the store or the model refuses or is out of reach.
     """
     if sample < ANSWERS:
         raise UsageError(f"--sample {sample}: too few to search in", f"At least {ANSWERS}.")
     folder = output.parent if output else Path()
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder", "Make it first.")
     found = discover(subject.url, subject.collection, folder, subject.model)
     # Of its own name, so that several models can be tried, and compared.
     found.manifest["name"] = f"{found.manifest['name']}-to-{legal_name(subject.model)}"[:100]
@@ -144,7 +146,9 @@ def try_model(
     if subject.old_model is not None:
         found.manifest["source"]["model"] = draft_model(subject.old_model)
     text = found.to_yaml()
-    if path.exists() and path.read_text(errors="replace") != text:
+    with read_errors(path):
+        there = path.exists() and path.read_text(errors="replace") != text
+    if there:
         raise UsageError(
             f"{path}: there is another file where the manifest would go",
             "Choose another name with -o.",

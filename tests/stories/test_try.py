@@ -99,6 +99,8 @@ def test_what_stands_in_the_way_is_told_with_the_answers(here: Path, command: Co
         (("chroma:db", "--model", NEW, "--sample", "1"), 2, "too few"),
         (("chroma:db", "--model", NEW, "--collection", "doc"), 5, "docs"),
         (("chroma:db",), 2, "--model"),
+        (("chroma:db", "--model", NEW, "-o", "nowhere/m.yaml"), 2, "there is no such folder"),
+        (("chroma:db", "--model", NEW, "-o", "db"), 5, "Move away what is in its place"),
     ],
 )
 def test_what_cannot_be_tried_is_refused_and_nothing_written(
