@@ -16,7 +16,7 @@ from tests.support.helpers import Command
 from tests.support.pg_docs import app, pg_manifest, traces
 
 WAYS = {"rename": "", "columns": "CREATE VIEW stays AS SELECT id FROM docs"}
-COPYING = "reembed.stores.postgres.move.columns:copy_vectors"
+COPYING = "reembed.stores.postgres.move.copying:write"
 BEGUN = "reembed.stores.postgres.move.mover:_exchange"
 
 
