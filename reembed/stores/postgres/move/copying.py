@@ -83,8 +83,7 @@ def copy_all(connection: Connection, copying: Copying) -> int:
     Raises:
         LockedError: transactions that write to the live table do not end.
     """
-    copying.whole, rows = True, 0
-    live, other = copying.live, copying.other
+    rows, live, other = 0, copying.live, copying.other
     for table, giver in ((live, other), (other, live)):
         group = Group(connection, table, giver, table is live, copying.unique)
         empty = copying.empty[table.oid] = set()
@@ -92,6 +91,7 @@ def copy_all(connection: Connection, copying: Copying) -> int:
             group.copy([id for id, differs, _ in page if differs])
             empty.update(id for id, _, without in page if without)
             rows += len(page)
+        copying.touched.update(group.refused)
     return rows
 
 
