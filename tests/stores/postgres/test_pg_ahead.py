@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
+import pytest
 
+from reembed.errors import LockedError
+from reembed.stores.postgres.move import ahead
+from reembed.stores.registry import open_store
+from reembed.stores.values import Exchange
 from tests.support.crash import outcome, work
-from tests.support.helpers import sentence
+from tests.support.helpers import migration, run_dir, sentence
 from tests.support.pg_docs import app, pg_manifest
 
 HELD = "reembed.cutover.move:writes_held"
@@ -35,3 +41,26 @@ def test_unique_vectors_that_change_rows_between_two_calls_are_copied(
         assert docs.model == "new" and docs.wrong_vectors("new") == []
         assert work(path, "rollback()") == 0, outcome(path)
         assert docs.wrong_vectors("old") == []
+
+
+def test_a_copy_that_failed_midway_is_made_whole(
+    tmp_path: Path, docs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No index of the vectors tells that rows are missing."""
+
+    def others_are_in_the_way(*arguments: object) -> int:
+        raise LockedError("docs: other sessions hold locks on it")
+
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute("DROP INDEX docs_by_vector; CREATE VIEW titles AS SELECT id FROM docs")
+    path = pg_manifest(tmp_path, docs_url)
+    migration(path).run()
+    shadow = run_dir(path).history.shadow_name
+    with closing(open_store(docs_url)) as store, app(docs_url) as docs:
+        old, new = (store.catalog.describe(name).id for name in ("docs", shadow))
+        with monkeypatch.context() as patched, pytest.raises(LockedError):
+            patched.setattr(ahead, "copy_all", others_are_in_the_way)
+            store.to_move().prepare("docs", new)
+        store.to_move().prepare("docs", new)
+        store.to_move().exchange("transaction", Exchange("docs", new, old, "parked"))
+        assert docs.model == "new" and docs.wrong_vectors("new") == []

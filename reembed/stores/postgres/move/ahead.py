@@ -47,15 +47,16 @@ class Ahead:
             LockedError: transactions of others do not end.
         """
         main, copying = self._catalog.main, self.copies.get(old.oid)
-        if copying is not None and copying.other.oid == new.oid and copying.whole:
-            return copy_touched(main, copying)
         again = copying is not None and copying.other.oid == new.oid
+        if copying is not None and again and copying.whole:
+            return copy_touched(main, copying)
+        self.copies.pop(old.oid, None)  # if it fails midway, nothing is known
         wanted = pg_indexing.note_indexes(main, old, new)
         pg_columns.add_columns(main, [(old, new)])
-        copying = self.copies[old.oid] = Copying(old, new)
-        copying.unique = any(one.unique for one in wanted)
+        copying = Copying(old, new, unique=any(one.unique for one in wanted))
         rows = copy_all(main, copying)
         pg_indexing.build_indexes(self._catalog.url, old, wanted)
+        self.copies[old.oid] = copying
         if pg_capture.mark(main, old) is None:  # nobody tells us what is written
             copying.saw(None)
             return 0 if again else rows
