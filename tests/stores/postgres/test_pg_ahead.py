@@ -64,3 +64,20 @@ def test_a_copy_that_failed_midway_is_made_whole(
         store.to_move().prepare("docs", new)
         store.to_move().exchange("transaction", Exchange("docs", new, old, "parked"))
         assert docs.model == "new" and docs.wrong_vectors("new") == []
+
+
+def test_what_is_written_before_an_exchange_that_nobody_held_keeps_its_vector(
+    tmp_path: Path, docs_url: str
+) -> None:
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute("CREATE VIEW titles AS SELECT id FROM docs")
+    path = pg_manifest(tmp_path, docs_url)
+    migration(path).run()
+    shadow = run_dir(path).history.shadow_name
+    with closing(open_store(docs_url)) as store, app(docs_url) as docs:
+        old, new = (store.catalog.describe(name).id for name in ("docs", shadow))
+        store.to_move().prepare("docs", new)
+        late = docs.insert("written late")
+        store.to_move().exchange("transaction", Exchange("docs", new, old, "parked"))
+        with app(docs_url, "parked") as parked:
+            assert late in parked.rows() and parked.wrong_vectors("old") == []

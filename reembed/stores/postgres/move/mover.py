@@ -129,6 +129,8 @@ class Mover:
         alone = self._hold is None
         if alone:
             self.hold({one.live: one.incoming_id for one, _ in waiting}, ALONE_SECONDS)
+            for copying in self.ahead.copies.values():
+                copying.saw(None)  # nobody has looked since writers wait
         assert self._hold is not None, "it is held"
         try:
             self._move(self._hold, [self._move_of(*one) for one in waiting])
