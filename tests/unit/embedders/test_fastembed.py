@@ -121,9 +121,9 @@ def test_auto_is_the_gpu_that_onnxruntime_has(
     asked: list[bool] = []
     library = fastembed.TextEmbedding
 
-    def opens(*names: Any, cuda: bool, **settings: Any) -> Any:
+    def opens(name: str, cuda: bool, **settings: Any) -> Any:
         asked.append(cuda)
-        return library(*names, cuda=False, **settings)
+        return library(name, cuda=False, **settings)
 
     opens.list_supported_models = library.list_supported_models  # type: ignore[attr-defined]
     found = ["CUDAExecutionProvider"] * has_gpu + ["CPUExecutionProvider"]
