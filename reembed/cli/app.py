@@ -66,7 +66,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Look into a store and write a manifest for one of its collections."""
-    from reembed.discover import discover
+    from reembed.commands.discover import discover
 
     if output is not None and output.exists():
         raise UsageError(f"{output}: exists already", "Choose another name with -o.")

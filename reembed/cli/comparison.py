@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.text import human_time
-from reembed.compare import Candidate, ModelComparison
+from reembed.commands.compare import Candidate, ModelComparison
 from reembed.progress import human_bytes
 from reembed.quality.statistics import Interval
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.doctor import Diagnosis
+from reembed.commands.doctor import Diagnosis
 
 STYLE = {"ok": "green", "absent": "dim", "warning": "yellow", "failed": "bold red"}
 

@@ -23,7 +23,7 @@ def compare(
 ) -> None:
     """Compare candidate models on a sample of the source. Writes nothing."""
     from reembed.cli.comparison import comparison_text
-    from reembed.compare import compare as compare_models
+    from reembed.commands.compare import compare as compare_models
     from reembed.manifest import Manifest
 
     found = compare_models(
@@ -43,7 +43,7 @@ def doctor(
 ) -> None:
     """Check whether this installation can work, and which stores and models it reaches."""
     from reembed.cli.diagnosis import diagnosis_text
-    from reembed.doctor import diagnose
+    from reembed.commands.doctor import diagnose
 
     found = diagnose(subject)
     show_result(found, diagnosis_text, as_json)
@@ -71,9 +71,9 @@ def runs(
 ) -> None:
     """List the runs on this disk with their sizes; with --prune remove what nobody needs."""
     from reembed.cli.stored import stored_text
+    from reembed.commands.runs import prune as remove
+    from reembed.commands.runs import stored
     from reembed.manifest import Manifest
-    from reembed.runs import prune as remove
-    from reembed.runs import stored
 
     loaded = Manifest.load(manifest) if manifest is not None else None
     state = Path(loaded.state) if loaded else Path(".reembed")

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.text import when
+from reembed.commands.runs import Stored
 from reembed.progress import human_bytes
-from reembed.runs import Stored
 
 
 def stored_text(found: Stored, asked: bool) -> RenderableType:

@@ -15,7 +15,7 @@ from reembed.cli.app import Json, OneCollection, app, show_result
 from reembed.progress import TerminalProgress
 
 if TYPE_CHECKING:
-    from reembed.trial import Answer, Question, Trial
+    from reembed.commands.trial import Answer, Question, Trial
 
 
 @app.command("try")
@@ -47,7 +47,7 @@ def try_(
     as_json: Json = False,
 ) -> None:
     """Ask the old and another model the same questions about some records; write the manifest."""
-    from reembed.trial import Subject, try_model
+    from reembed.commands.trial import Subject, try_model
 
     found = try_model(
         Subject(url, collection, model, old_model), ask=ask or (), sample=sample, output=output,

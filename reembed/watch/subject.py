@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reembed.discover import draft_model
+from reembed.commands.discover import draft_model
 from reembed.errors import UsageError
 from reembed.group.members import FOLDER, taken
 from reembed.manifest import Manifest, Model, Source, Watch

@@ -25,23 +25,24 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("run", "quality"),
     ("embedders",),
     ("stores", "results"),
-    ("lease", "applications", "report", "discover", "doctor"),
+    ("lease", "applications", "report"),
     ("session",),
     ("stages",),
-    ("sync", "compare", "trial"),
+    ("sync",),
     ("verify",),
     ("cutover",),
     ("backup",),
     ("migration",),
     ("group",),
-    ("watch", "runs"),
+    ("commands",),
+    ("watch",),
     ("cli",),
     ("__main__",),
 )
 
 STORE_ADAPTERS = {entry.module.split(".")[2] for entry in STORES if entry.module}
-PUBLIC_FACES = {"live", "rundir", "stores.chroma_function"}
-"""What applications import, and the old places of what they imported; nothing here imports them."""
+PUBLIC_FACES = {"live", "stores.chroma_function"}
+"""What applications import; nothing here imports them."""
 
 
 def modules() -> dict[str, ast.Module]:

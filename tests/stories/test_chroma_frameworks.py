@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from reembed.discover import discover
+from reembed.commands.discover import discover
 from reembed.migration import Migration
 from tests.clients.driver import application, needs_clients
 from tests.clients.incident import mem0_config

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reembed.discover import discover
+from reembed.commands.discover import discover
 from reembed.manifest import Manifest
 from tests.support.helpers import (
     Command,

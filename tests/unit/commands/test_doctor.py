@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from reembed import doctor
-from reembed.doctor import Check, Diagnosis, diagnose
+from reembed.commands import doctor
+from reembed.commands.doctor import Check, Diagnosis, diagnose
 from tests.support.helpers import Command, write_manifest
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reembed.discover import discover, draft_model, legal_name
+from reembed.commands.discover import discover, draft_model, legal_name
 from reembed.disk import make_private_dir, read_errors, write_output
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.identity import shared_cache, sign_cache

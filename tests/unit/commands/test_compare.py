@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from reembed.compare import compare
+from reembed.commands.compare import compare
 from reembed.errors import ManifestError, PreflightError, UsageError
 from reembed.manifest import Manifest
 from tests.campaigns.sabotage.run import WORDS, records

@@ -1,0 +1,1 @@
+"""Commands beside a migration: `init`, `try`, `compare`, `doctor` and `runs`."""
