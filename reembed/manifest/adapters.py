@@ -22,6 +22,7 @@ class StoreEntry:
             is needed.
         tables: whether `source.layout` and `source.columns` say how its tables are laid out.
         anywhere: whether the host may be left out.
+        columns: whether `source.columns` says what its files hold where.
     """
 
     scheme: str
@@ -30,6 +31,7 @@ class StoreEntry:
     extra: str | None = None
     tables: bool = False
     anywhere: bool = False
+    columns: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ProviderEntry:
 
 _CHROMA = "reembed.stores.chroma.store"
 _POSTGRES = "reembed.stores.postgres.store"
+_CORPUS = "reembed.stores.corpus.store"
 STORES = (
     StoreEntry("chroma", "path", _CHROMA),
     StoreEntry("chroma+http", "host", _CHROMA),
@@ -56,6 +59,8 @@ STORES = (
     StoreEntry("chroma+cloud", "host", _CHROMA),
     StoreEntry("postgresql", "host", _POSTGRES, "pgvector", tables=True, anywhere=True),
     StoreEntry("postgres", "host", _POSTGRES, "pgvector", tables=True, anywhere=True),
+    StoreEntry("parquet", "path", _CORPUS, columns=True),
+    StoreEntry("jsonl", "path", _CORPUS, columns=True),
     StoreEntry("qdrant", "path"),
     StoreEntry("qdrant+http", "host"),
     StoreEntry("qdrant+https", "host"),

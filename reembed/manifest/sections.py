@@ -159,7 +159,8 @@ class Source(Section):
     """whose records these are, so what is embedded of them: auto: as each tells; plain: `document`
     alone; table: pgvector only, a table of no framework's"""
     columns: Columns = Field(default_factory=dict)
-    """pgvector only: the columns that hold id, text, metadata and embedding; default: found"""
+    """pgvector, Parquet and JSON lines: the columns (or keys) that hold id, text, metadata and
+    embedding; default: found"""
     mem0: Mem0Files | None = None
     """layout mem0 only: files of the application, to tell whether they fit the tables"""
     data_dir: str | None = None

@@ -43,6 +43,11 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
             f"{shown_url(url)}: {scheme} is not supported yet",
             f"Supported: {', '.join(supported)}.",
         )
+    if options.columns and not (entry.tables or entry.columns):
+        raise ManifestError(
+            "source.columns is for Postgres tables, Parquet and JSON lines",
+            f"Leave it out: {scheme} keeps records, which have no columns.",
+        )
     if not entry.tables:
         _refuse_table_options(options, scheme)
     if options.headers_env and not scheme.startswith("chroma"):
@@ -64,9 +69,9 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
 
 def _refuse_table_options(options: StoreOptions, scheme: str) -> None:
     """Raise ManifestError for what only a store of tables can do."""
-    if options.layout == "table" or options.columns:
+    if options.layout == "table":
         raise ManifestError(
-            "source.columns and layout: table are for Postgres tables",
+            "source.layout: table is for Postgres tables",
             f"Leave them out: {scheme} has no tables.",
         )
     if options.text_query is not None:

@@ -83,7 +83,7 @@ def test_the_page_names_every_part_of_a_store() -> None:
 
 
 def test_the_new_store_passes_the_contract_suite_and_the_import_levels(copy: Path) -> None:
-    suite = ("tests/stores/contract", "tests/project/test_imports.py", "-k", "jsonl or hashing")
+    suite = ("tests/stores/contract", "tests/project/test_imports.py", "-k", "lines or hashing")
     done = python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *suite)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     passed = re.search(r"^(\d+) passed", done.stdout, re.M)
@@ -103,14 +103,14 @@ def test_a_collection_of_the_new_store_moves_to_the_new_provider(
     (tmp_path / "data" / "animals.jsonl").write_text(lines, "utf-8")
     (tmp_path / "new").mkdir()
     manifest = {
-        "name": "animals", "source": {"url": "jsonl:./data", "collection": "animals"},
+        "name": "animals", "source": {"url": "lines:./data", "collection": "animals"},
         "target": {"url": "chroma:./new", "collection": "animals"},
         "model": {"provider": "hashing", "name": "words"}, "verify": {"margin": 0.9},
     }  # fmt: skip
     (tmp_path / "m.yaml").write_text(json.dumps(manifest), "utf-8")
     code = f"import chromadb; chromadb.PersistentClient({str(tmp_path / 'new')!r})"
     assert python(copy, "-c", code).returncode == 0
-    found = python(copy, "-c", RUN, "init", "jsonl:./data", "--json", cwd=tmp_path)
+    found = python(copy, "-c", RUN, "init", "lines:./data", "--json", cwd=tmp_path)
     assert json.loads(found.stdout)["collections"][0]["name"] == "animals", found.stderr
     done = python(copy, "-c", RUN, "run", "m.yaml", "--json", cwd=tmp_path)
     result = json.loads(done.stdout)
@@ -132,12 +132,12 @@ def test_a_store_that_can_only_be_read_is_refused_as_a_target(copy: Path, tmp_pa
     record = {"id": "r", "document": "text", "embedding": [1.0]}
     (tmp_path / "data" / "docs.jsonl").write_text(json.dumps(record), "utf-8")
     manifest = {
-        "name": "docs", "source": {"url": "jsonl:./data", "collection": "docs"},
+        "name": "docs", "source": {"url": "lines:./data", "collection": "docs"},
         "model": {"provider": "hashing", "name": "words"},
     }  # fmt: skip
     (tmp_path / "m.yaml").write_text(json.dumps(manifest), "utf-8")
     done = python(copy, "-c", RUN, "plan", "m.yaml", "--json", cwd=tmp_path)
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["exit_code"]) == (5, 5)
-    assert "(1) jsonl:" in error["message"] and "it can only be read" in error["message"]
+    assert "(1) lines:" in error["message"] and "it can only be read" in error["message"]
     assert "Give another store as target.url." in error["hint"]

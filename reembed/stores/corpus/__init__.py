@@ -1,0 +1,1 @@
+"""Files of records as a source: Parquet and JSON lines."""
