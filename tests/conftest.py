@@ -12,6 +12,7 @@ from reembed.redaction import known
 from reembed.stores.chroma import hold
 from reembed.verify import search_gates
 from tests.clients.incident import Incident, write_incident
+from tests.support import following
 from tests.support.helpers import Calls, Command, chroma, plain_collection
 from tests.support.pg_docs import make_docs
 from tests.support.servers.chroma_server import ChromaServer
@@ -39,6 +40,15 @@ def nothing_waited_for() -> Iterator[None]:
         patch.setattr(search_gates, "TIMED_QUERIES", 5)
         patch.setattr(hold, "GRACE_SECONDS", 0.001)
         yield
+
+
+@pytest.fixture(autouse=True)
+def hints_are_made(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A test that is marked with the words of a hint brings it up."""
+    marks = list(request.node.iter_markers("follows_hint"))
+    yield from following.hold(marks, monkeypatch) if marks else iter([None])
 
 
 @pytest.fixture(scope="session")

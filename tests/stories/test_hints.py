@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma,
@@ -19,39 +20,50 @@ from tests.support.helpers import (
 PART = {"swap__kind": "config"}
 SPANN = {"spann": {"search_nprobe": 8}}
 POINTER = {"swap__kind": "pointer"}
-REFUSALS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+REFUSALS: list[tuple[str, dict[str, Any], pytest.MarkDecorator, dict[str, Any]]] = [
     ("where finds nothing", PART | {"source__where": {"n": {"$gt": 900}}},
-     "Check the filter against the records' metadata",
+     follows_hint("Check the filter against the records' metadata"),
      PART | {"source__where": {"n": {"$gt": 30}}}),
     ("where is SQL", PART | {"source__where": "n > 9"},
-     'For example {"kind": {"$eq": "function"}}', PART | {"source__where": {"n": {"$eq": 9}}}),
+     follows_hint('For example {"kind": {"$eq": "function"}}'),
+     PART | {"source__where": {"n": {"$eq": 9}}}),
     ("a part swapped", {"source__where": {"n": 9}},
-     "set swap.kind: config to only build", PART | {"source__where": {"n": 9}}),
+     follows_hint("set swap.kind: config to only build"), PART | {"source__where": {"n": 9}}),
     ("cap", {"embed__max_tokens_total": 300},
-     "Raise the cap, or move less (source.where)", {"embed__max_tokens_total": 300_000}),
+     follows_hint("Raise the cap, or move less (source.where)"),
+     {"embed__max_tokens_total": 300_000}),
     ("cap, moving less", {"embed__max_tokens_total": 300},
-     "Raise the cap, or move less (source.where)",
+     follows_hint("Raise the cap, or move less (source.where)"),
      PART | {"embed__max_tokens_total": 300, "source__where": {"n": 3}}),
     ("index setting", {"target__index": {"ef": 100}},
-     "Known: ", {"target__index": {"ef_search": 100}}),
+     follows_hint("Known: ", where="stores/chroma/metric.py"),
+     {"target__index": {"ef_search": 100}}),
     ("index of the cloud", {"target__index": SPANN},
-     "Set target.index to HNSW settings", {"target__index": {"ef_search": 100}}),
-    ("columns", {"source__columns": {"text": "body"}}, "Leave them out: chroma has no tables", {}),
-    ("text_query", {"source__text_query": "SELECT 1, 'x'"}, "Leave it out: chroma keeps", {}),
-    ("the source itself", {"target__collection": "docs"}, "leave target.collection out", {}),
-    ("live name", {"swap__live": "docs-live"}, "Leave swap.live out", {}),
+     follows_hint("Set target.index to HNSW settings"), {"target__index": {"ef_search": 100}}),
+    ("columns", {"source__columns": {"text": "body"}}, follows_hint("Leave them out: "), {}),
+    ("text_query", {"source__text_query": "SELECT 1, 'x'"},
+     follows_hint("keeps documents, and `text` makes the text"), {}),
+    ("the source itself", {"target__collection": "docs"},
+     follows_hint("leave target.collection out"), {}),
+    ("live name", {"swap__live": "docs-live"}, follows_hint("Leave swap.live out"), {}),
     ("new live name", {"swap__live": "docs-live"},
-     "use swap.kind: pointer to make a new live name", POINTER | {"swap__live": "docs-live"}),
+     follows_hint("use swap.kind: pointer to make a new live name"),
+     POINTER | {"swap__live": "docs-live"}),
     ("live name of one letter", POINTER | {"swap__live": "a"},
-     "Choose another live name", POINTER | {"swap__live": "docs-live"}),
+     follows_hint("Choose another live name"), POINTER | {"swap__live": "docs-live"}),
     ("query of the URL", {"source__url": "{url}?timeout=3"},
-     "After the ? may stand tenant and database",
+     follows_hint("After the ? may stand tenant and database"),
      {"source__url": "{url}?tenant=default_tenant&database=default_database"}),
     ("twice in the URL", {"source__url": "{url}?database=a&database=b"},
-     "Write database=NAME once", {"source__url": "{url}?database=default_database"}),
-    ("a folder that is not there", {"source__url": "{url}-old"}, "Check the path", {}),
-    ("collection", {"source__collection": "doc"}, "Did you mean 'docs'?", {}),
-    ("no text", {"text": "{uri}"}, "{metadata.KEY}", {"text": "{metadata.title}"}),
+     follows_hint("=NAME once, or leave it out."),
+     {"source__url": "{url}?database=default_database"}),
+    ("a folder that is not there", {"source__url": "{url}-old"},
+     follows_hint("Check the path; relative paths"), {}),
+    ("collection", {"source__collection": "doc"},
+     follows_hint("Did you mean ", where="stores/chroma/catalog.py"), {}),
+    ("no text", {"text": "{uri}"},
+     follows_hint('Name what holds it in the template, e.g. text: "{metadata.KEY}".'),
+     {"text": "{metadata.title}"}),
 ]  # fmt: skip
 
 
@@ -71,7 +83,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "hint", "right"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS]
+    ("wrong", "hint", "right"),
+    [
+        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
+        for name, wrong, hint, right in REFUSALS
+    ],
 )
 def test_a_refusal_says_what_to_write_and_that_is_planned(
     wrong: dict[str, Any], hint: str, right: dict[str, Any], shop: Path, command: Command

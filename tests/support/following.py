@@ -1,0 +1,99 @@
+"""Tests that do what a hint says, marked with the hint's words.
+
+    @follows_hint("Check the filter against the records' metadata")
+    def test_...
+
+says that the test brings the command line, or the library, to print this hint, does what it says,
+and goes on. `where` names the file, for words that several files have. The mark is held against
+what was said: the test fails if no hint with these words was made in it (`elsewhere`: it is made
+in another process, where the test looks for itself). `tests/project/test_hints_followed.py` holds
+the marks against the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reembed import errors
+from reembed.commands import doctor
+from reembed.stages import plan
+from reembed.watch import findings
+from tests.support.hint_sites import Hint
+
+TESTS = Path(__file__).resolve().parents[1]
+
+follows_hint = pytest.mark.follows_hint
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A mark in a test file.
+
+    Attributes:
+        words: of the hint.
+        where: the file of the hint in the package, or "" for the only one that has it.
+        test: the file of the test.
+    """
+
+    words: str
+    where: str
+    test: str
+
+    def is_of(self, hint: Hint, files: int) -> bool:
+        """Args: files: how many files have a hint of the same text."""
+        return self.words in hint.text and (self.where == hint.where if self.where else files == 1)
+
+
+@cache
+def followers() -> list[Follower]:
+    """Every mark in the tests."""
+    return [
+        Follower(words, where, str(path.relative_to(TESTS)))
+        for path in sorted(TESTS.rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "follows_hint"
+        for where in ["".join(_constant(one.value) for one in node.keywords if one.arg == "where")]
+        for words in map(_constant, node.args)
+    ]
+
+
+def _constant(node: ast.expr) -> str:
+    assert isinstance(node, ast.Constant) and isinstance(node.value, str), ast.unparse(node)
+    return node.value
+
+
+def hold(marks: list[pytest.Mark], patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Note every hint that is made, and fail if one that is marked was not."""
+    made: set[tuple[str, str]] = set()
+    for kind in (errors.ReembedError, plan.Problem, findings.Finding, doctor.Check):
+        patch.setattr(kind, "__init__", _noting(kind.__init__, made))
+    yield
+    for mark in marks:
+        where = mark.kwargs.get("where", "")
+        for words in () if mark.kwargs.get("elsewhere") else mark.args:
+            assert any(words in hint and where in files for hint, files in made), (
+                f"no hint with the words {words!r} was made in this test"
+            )
+
+
+def _noting(init: Any, made: set[tuple[str, str]]) -> Any:
+    @wraps(init)
+    def noting(self: Any, *given: Any, **more: Any) -> None:
+        init(self, *given, **more)
+        if self.hint:
+            made.add((self.hint, _files()))
+
+    return noting
+
+
+def _files() -> str:
+    """The files that are at work, innermost first."""
+    return " ".join(frame.filename for frame in traceback.extract_stack(limit=12))
