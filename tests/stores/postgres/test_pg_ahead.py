@@ -9,9 +9,12 @@ import psycopg
 import pytest
 
 from reembed.errors import LockedError
+from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.move import ahead
+from reembed.stores.postgres.move.columns import add_columns
+from reembed.stores.postgres.move.copying import Copying, copy_all
 from reembed.stores.registry import open_store
-from reembed.stores.values import Exchange
+from reembed.stores.values import Exchange, StoreOptions
 from tests.support.crash import outcome, work
 from tests.support.helpers import migration, run_dir, sentence
 from tests.support.pg_docs import app, pg_manifest
@@ -81,3 +84,34 @@ def test_what_is_written_before_an_exchange_that_nobody_held_keeps_its_vector(
         store.to_move().exchange("transaction", Exchange("docs", new, old, "parked"))
         with app(docs_url, "parked") as parked:
             assert late in parked.rows() and parked.wrong_vectors("old") == []
+
+
+def test_most_rows_stay_in_their_block_so_that_no_index_gets_entries_for_them(
+    docs_url: str,
+) -> None:
+    """Rows that lie in the order of their ids, in blocks that are full."""
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        for table, one in (("large", 1), ("larger", 2)):
+            connection.execute(
+                f"CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector); "
+                f"INSERT INTO {table} SELECT n, repeat('text', 60), array_fill(n * {one}, "
+                "ARRAY[700]) FROM generate_series(1, 3000) n"
+            )
+        with closing(Catalog(docs_url, StoreOptions())) as found:
+            large, larger = (found.tables_of_name(name)[0] for name in ("large", "larger"))
+            add_columns(found.main, [(large, larger)])
+            before = blocks(connection)
+            assert copy_all(found.main, Copying(large, larger)) == 6000
+        now = blocks(connection)
+        assert sum(now[id] == before[id] for id in before) > 1800, "of 3000"
+        (right,) = connection.execute(
+            "SELECT count(*) FROM large JOIN larger o USING (id) WHERE large.reembed_incoming = "
+            "o.embedding AND o.reembed_incoming = large.embedding"
+        ).fetchone() or (0,)
+        assert right == 3000
+
+
+def blocks(connection: psycopg.Connection) -> dict[int, int]:
+    """In which block of its file each row of `large` lies."""
+    rows = connection.execute("SELECT id, (ctid::text::point)[0]::int FROM large").fetchall()
+    return dict(rows)

@@ -398,7 +398,7 @@ KILLS = {
     "writers held": 'after(pg_hold.Hold, "writers_of", die)',
     "columns added": 'after(pg_columns, "add_columns", die)',
     "columns copied in part": 'after(pg_copying.Group, "_write", die)',
-    "columns copied, not committed": 'after(pg_copying, "_switch_on", die)',
+    "columns copied, not committed": 'after(pg_copying, "switch_on", die)',
     "columns copied, not indexed": 'after(pg_ahead, "copy_all", die)',
     "columns indexed in part": 'after(pg_indexing, "_create", die)',
     "columns copied ahead": 'after(pg_ahead.Ahead, "copy", die)',

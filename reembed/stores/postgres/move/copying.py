@@ -23,21 +23,20 @@ from psycopg import errors, sql
 from reembed.records import chunked
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import WRITERS, patiently
+from reembed.stores.postgres.move.triggers import INSERT_BIT, UPDATE_BIT, switch_off, switch_on
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.search_path import operator_of_pgvector
 
-PAGE_ROWS = 2_000
-"""Rows that are compared at a time."""
+PAGE_ROWS = 20_000
+"""Rows that are compared at a time; see `_spread`."""
 MOST_ROWS = 500
 """Rows that are written at a time, at most."""
 HELD_SECONDS = 0.2
 """How long writers wait for a group of rows; its size is made to fit."""
 PAUSE_SHARE = 0.25
 """How long they have for themselves between two groups, as a share of that."""
-INSERT_BIT, UPDATE_BIT = 4, 16
-"""Of `pg_trigger.tgtype`: what a trigger fires for."""
 
 
 @dataclass
@@ -88,8 +87,8 @@ def copy_all(connection: Connection, copying: Copying) -> int:
         group = Group(connection, table, giver, table is live, copying.unique)
         empty = copying.empty[table.oid] = set()
         for page in _pages(connection, table, giver):
-            group.copy([id for id, differs, _ in page if differs])
-            empty.update(id for id, _, without in page if without)
+            group.copy([row.id for row in _spread(page) if row.differs])
+            empty.update(row.id for row in page if row.without)
             rows += len(page)
         copying.touched.update(group.refused)
     return rows
@@ -108,7 +107,7 @@ def copy_touched(connection: Connection, copying: Copying) -> int:
             found = _compared(connection, table, giver, any_of(table, usable(table, some)))
             empty = copying.empty.setdefault(table.oid, set())
             empty -= set(some)
-            empty.update(id for id, _, without in found if without)
+            empty.update(row.id for row in found if row.without)
     copying.touched.difference_update(ids)
     copying.touched.update(refused)
     return len(ids)
@@ -123,10 +122,10 @@ def copy_held(connection: Connection, copying: Copying) -> int:
     """
     live, other = copying.live, copying.other
     ids = sorted(copying.touched) if copying.whole else None
-    with_triggers = _switch_off(connection, live, UPDATE_BIT)
+    with_triggers = switch_off(connection, live, UPDATE_BIT)
     written = write(connection, live, other, ids, clear=copying.unique)
     write(connection, other, live, ids)
-    _switch_on(connection, live, with_triggers)
+    switch_on(connection, live, with_triggers)
     return written
 
 
@@ -174,9 +173,9 @@ class Group:
                     self.table.identifier, sql.SQL(WRITERS)
                 )
             )  # fmt: skip
-            off = _switch_off(self.connection, self.table, UPDATE_BIT)
+            off = switch_off(self.connection, self.table, UPDATE_BIT)
             write(self.connection, self.table, self.giver, ids, clear=self.unique)
-            _switch_on(self.connection, self.table, off)
+            switch_on(self.connection, self.table, off)
 
         try:
             patiently(self.connection, [self.table], work, mode=WRITERS)
@@ -217,9 +216,34 @@ def write(
     return cursor.rowcount
 
 
-def _pages(
-    connection: Connection, table: Table, giver: Table
-) -> Iterator[list[tuple[str, bool, bool]]]:
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, beside the other table's row of the same id.
+
+    Attributes:
+        differs: whether its new column is to be written.
+        without: whether it is a record for which the other table has no vector.
+        place: its number in its block of the table's file.
+    """
+
+    id: str
+    differs: bool
+    without: bool
+    place: int
+
+
+def _spread(rows: Sequence[Row]) -> list[Row]:
+    """Rows in an order in which those that follow each other lie in different blocks.
+
+    Where a block has room for the new version of a row, no index gets an entry for it (HOT, as the
+    new column is in none), and to find a row's place in the old vectors' index takes longer than
+    all else. Blocks are full at first. The first rows of each block have to leave it; what they
+    were is removed by whoever comes to the block next, and leaves room for those that follow.
+    """
+    return sorted(rows, key=lambda row: row.place)
+
+
+def _pages(connection: Connection, table: Table, giver: Table) -> Iterator[list[Row]]:
     """All rows of a table by their ids; see `_compared`."""
     id = sql.Identifier(table.id)
     after: sql.Composable = sql.SQL("true")
@@ -232,14 +256,13 @@ def _pages(
         if not page:
             return
         yield page
-        after = sql.SQL("{} > {}::{}").format(id, sql.Literal(page[-1][0]), type)
+        after = sql.SQL("{} > {}::{}").format(id, sql.Literal(page[-1].id), type)
 
 
 def _compared(
     connection: Connection, table: Table, giver: Table, these: sql.Composable
-) -> list[tuple[str, bool, bool]]:
-    """Rows of a table in the order of their ids: the id, whether the new column is to be written,
-    and whether the other table has no vector for it.
+) -> list[Row]:
+    """Rows of a table in the order of their ids.
 
     Args:
         these: which rows, as SQL after WHERE.
@@ -249,9 +272,10 @@ def _compared(
         connection,
         sql.SQL(
             "SELECT o.{id}::text, NOT coalesce(o.{new} {equals} g.{vector}, o.{new} IS NULL AND "
-            "g.{vector} IS NULL), g.{vector} IS NULL AND {record} FROM (SELECT {id}, {new}, {own} "
-            "FROM {table} WHERE {these}) o LEFT JOIN {giver} g ON g.{giver_id} = o.{id} ORDER BY "
-            "o.{id}"
+            "g.{vector} IS NULL), g.{vector} IS NULL AND {record}, "
+            "(o.reembed_place::text::point)[1]::int "
+            "FROM (SELECT ctid AS reembed_place, {id}, {new}, {own} FROM {table} WHERE {these}) o "
+            "LEFT JOIN {giver} g ON g.{giver_id} = o.{id} ORDER BY o.{id}"
         ).format(
             table=table.identifier, new=sql.Identifier(COMING), id=sql.Identifier(table.id),
             vector=sql.Identifier(giver.vector), giver=giver.identifier,
@@ -260,39 +284,7 @@ def _compared(
             record=own if table.only_with_vector else sql.SQL("true"),
         ),
     )  # fmt: skip
-    return [(row[0], row[1], row[2]) for row in rows]
-
-
-def _switch_off(connection: Connection, table: Table, event: int) -> list[tuple[str, str]]:
-    """Switch off those of the table's triggers that fire for an event, in this transaction that
-    holds its writers. Returns what was on, and how."""
-    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # with checks to come it is not altered
-    rows = fetch_all(
-        connection,
-        "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
-        "AND tgenabled <> 'D' AND tgtype & %s <> 0",
-        [table.oid, event],
-    )
-    for name, _ in rows:
-        _set_trigger(connection, table, name, "D")
-    return [(name, state) for name, state in rows]
-
-
-def _switch_on(connection: Connection, table: Table, triggers: Sequence[tuple[str, str]]) -> None:
-    """Switch triggers on again, each as it was."""
-    if triggers:
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    for name, state in triggers:
-        _set_trigger(connection, table, name, state)
-
-
-def _set_trigger(connection: Connection, table: Table, name: str, state: str) -> None:
-    verb = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA", "D": "DISABLE"}[state]
-    connection.execute(
-        sql.SQL("ALTER TABLE {} {} TRIGGER {}").format(
-            table.identifier, sql.SQL(verb), sql.Identifier(name)
-        )
-    )  # fmt: skip
+    return [Row(*row) for row in rows]
 
 
 def complete(
@@ -326,7 +318,7 @@ def complete(
                 table.identifier, sql.Identifier(table.vector)
             )
         )
-    triggers = _switch_off(connection, table, INSERT_BIT)
+    triggers = switch_off(connection, table, INSERT_BIT)
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     connection.execute(
         sql.SQL("INSERT INTO {} ({}, {}) OVERRIDING SYSTEM VALUE SELECT {}, g.{} {}").format(
@@ -334,4 +326,4 @@ def complete(
             missing,
         )
     )  # fmt: skip
-    _switch_on(connection, table, triggers)
+    switch_on(connection, table, triggers)
