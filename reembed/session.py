@@ -39,7 +39,7 @@ from reembed.lease.guarded import LeasedProgress, leased
 from reembed.lease.lease import StoreLease
 from reembed.manifest import Manifest, Model
 from reembed.manifest.template import TextTemplate
-from reembed.progress import Progress
+from reembed.progress import Progress, stage, telling
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
@@ -79,6 +79,7 @@ class Session:
     """Whether the run is one of several that move together: see `group/session.py`."""
 
     def __enter__(self) -> Self:
+        self._closing.enter_context(telling(lambda: self.progress))
         return self
 
     def __exit__(
@@ -146,8 +147,8 @@ class Session:
         self.progress = LeasedProgress(self.progress, lease.refuse_lost)
 
     def remove_dead_lease(self) -> None:
-        """For a command with nothing left to do: remove the lease of one that was killed when all
-        but giving it back was done. Another run's stays, and a store out of reach is left alone."""
+        """For a command with nothing left to do: remove the lease that a killed one did not give
+        back. Another run's stays, and a store out of reach is left alone."""
         with contextlib.suppress(LockedError, UnreachableError, PreflightError):
             self.take_lease()
 
@@ -182,7 +183,9 @@ class Session:
     def spending(self) -> Spending:
         """The run's books, with what earlier calls of it have spent."""
         run = self._run.path if self._run else None
-        return self._closing.enter_context(Spending(run, self.manifest.embed, writes=self.writes))
+        books = Spending(run, self.manifest.embed, writes=self.writes)
+        self.progress.metered(lambda: (books.spent.tokens, books.spent.usd))
+        return self._closing.enter_context(books)
 
     @cached_property
     def learnt(self) -> Learnt:
@@ -196,7 +199,8 @@ class Session:
     def _open_embedder(self, model: Model) -> Embedder:
         """An embedder that obeys the run's guards."""
         memory, manifest = Memory(self.learnt, self.progress.note), self.manifest
-        shared = Shared(self.spending, self.pause, memory, recalls=True)
+        told = self.progress.waiting
+        shared = Shared(self.spending, self.pause, memory, recalls=True, waiting=told)
         return open_embedder(model, manifest.embed, manifest.base_dir, shared=shared)
 
     @cached_property
@@ -258,13 +262,11 @@ class Session:
         return self.embedder.fingerprint()
 
     @cached_property
+    @stage("ask the model for its fingerprint")
     def fingerprint(self) -> Fingerprint:
-        """The model's, taken when the run began and held against the model of now.
-
-        Raises:
-            ModelChangedError: the model gives other vectors than then.
-            PreflightError: its cost is to be capped, and its price is not known.
-        """
+        """The model's, taken when the run began and held against the model of now. Raises
+        ModelChangedError if that gives other vectors, PreflightError if its cost is to be capped
+        and its price is not known."""
         unpriced = self.spending.unpriced(self.manifest.model, self.embedder.price)
         if unpriced:
             raise unpriced
@@ -330,8 +332,7 @@ class Session:
         return self._closing.enter_context(self._open_embedder(model))
 
     def meter(self) -> Callable[[], dict[str, Any]]:
-        """Begin to count. What is returned tells, when called, what was spent since: seconds, what
-        the model was asked for, and USD where its price is known."""
+        """Begin to count: what is returned tells seconds, requests and USD (if known) since."""
         start, before = time.perf_counter(), self.stats()
 
         def spent() -> dict[str, Any]:
@@ -346,5 +347,4 @@ class Session:
 
     def stats(self) -> dict[str, float]:
         """What the embedder has done so far; nothing before it is opened."""
-        embedder: Embedder | None = self.__dict__.get("embedder")
-        return embedder.stats.to_dict() if embedder else {}
+        return self.embedder.stats.to_dict() if "embedder" in self.__dict__ else {}

@@ -17,7 +17,7 @@ from reembed.backup.shards import ShardWriter
 from reembed.backup.snapshot import ANOTHER_DISK, Snapshot
 from reembed.disk import make_private_dir
 from reembed.errors import CollectionNotFoundError, GateError, PreflightError, SourceChangedError
-from reembed.progress import Progress
+from reembed.progress import Progress, stage
 from reembed.stores.collection import Collection
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -229,6 +229,7 @@ def _take(
     )  # fmt: skip
 
 
+@stage("look again")
 def _look_again(subject: Subject, before: CollectionInfo) -> int:
     """How many records the collection has now that all was read. Raises SourceChangedError if it is
     another one."""

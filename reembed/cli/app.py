@@ -16,12 +16,13 @@ import typer
 from rich.console import RenderableType
 
 import reembed
+from reembed.cli.options import App
 from reembed.cli.output import say, say_json, show
+from reembed.cli.showing import shown
 from reembed.disk import write_atomic, write_output
 from reembed.errors import UsageError
-from reembed.progress import TerminalProgress
 
-app = typer.Typer(
+app = App(
     help="Move a live vector collection from one embedding model to another, safely.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -282,10 +283,10 @@ def _migration(path: Path) -> Any:
     if manifest.is_group:
         from reembed.group.migrations import Migrations
 
-        return Migrations(manifest, TerminalProgress())
+        return Migrations(manifest, shown())
     from reembed.migration import Migration
 
-    return Migration(manifest, TerminalProgress())
+    return Migration(manifest, shown())
 
 
 def _moved(result: Any, as_json: bool) -> None:

@@ -9,8 +9,8 @@ import typer
 
 from reembed.cli.app import AcceptLoss, Json, OneCollection, Yes, app, show_result
 from reembed.cli.output import say_json, show
+from reembed.cli.showing import shown
 from reembed.errors import UsageError
-from reembed.progress import TerminalProgress
 
 Directory = Annotated[
     Path,
@@ -62,7 +62,7 @@ def backup(
     wanted = with_reason(Wanted(tuple(by or ()), max_drop, not without_vectors), accept_drop)
     found = take(
         target, collection, every=every, directory=output, wanted=wanted,
-        progress=TerminalProgress(),
+        progress=shown(),
     )  # fmt: skip
     show_result(found, backups_text, as_json)
     raise typer.Exit(found.exit_code)
@@ -103,7 +103,7 @@ def check(
     if snapshot is not None and part is not None:
         raise UsageError("--snapshot and --slice cannot be used together", "Choose one.")
     found = look(
-        directory, collection, snapshot=snapshot, slice=part, progress=TerminalProgress()
+        directory, collection, snapshot=snapshot, slice=part, progress=shown()
     )  # fmt: skip
     show_result(found, check_text, as_json)
     raise typer.Exit(found.exit_code)
@@ -146,7 +146,7 @@ def restore(
 
     how = How(exact=exact, accept_window=accept_window, accept_loss=accept_loss)
     wanted = Restore(directory, url, collection, snapshot, live, how, create)
-    found = (back if going_back else begin)(wanted, yes=yes, progress=TerminalProgress())
+    found = (back if going_back else begin)(wanted, yes=yes, progress=shown())
     show_result(found, restored_text, as_json)
     raise typer.Exit(found.exit_code)
 
@@ -162,7 +162,7 @@ def drill(
     from reembed.backup.drill import drill as practise
     from reembed.cli.backup_text import drills_text
 
-    found = practise(directory, collection, snapshot=snapshot, progress=TerminalProgress())
+    found = practise(directory, collection, snapshot=snapshot, progress=shown())
     show_result(found, drills_text, as_json)
     raise typer.Exit(found.exit_code)
 

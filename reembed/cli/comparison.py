@@ -6,9 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.text import human_time
 from reembed.commands.compare import Candidate, ModelComparison
-from reembed.progress import human_bytes
+from reembed.progress import human_bytes, human_time
 from reembed.quality.statistics import Interval
 
 

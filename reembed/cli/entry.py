@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from reembed.cli.app import app
+from reembed.cli.logs import LOG
 from reembed.cli.output import say_json
 from reembed.disk import out_of_memory
 from reembed.errors import (
@@ -39,6 +40,7 @@ def main() -> NoReturn:
         with span(command if command.isalpha() else "help") as attach:
             code = _exit_code()
             attach({"exit_code": code})
+        LOG.close()
     sys.exit(code)
 
 
@@ -60,7 +62,7 @@ def _exit_code() -> int:
     except Exception as error:
         if (known := out_of_memory(error) or _without_folder(error)) is not None:
             return _fail(known)
-        traceback.print_exc()
+        LOG.line("error", "bug", traceback.format_exc().rstrip())
         code = _fail(
             ReembedError(
                 f"{type(error).__name__}: {error}",
@@ -93,11 +95,10 @@ def _interrupted() -> InterruptedRunError:
 
 
 def _fail(error: ReembedError) -> int:
+    told = False
     if "--json" in sys.argv[1:] and not isinstance(error, OutputError):
         with contextlib.suppress(OutputError):
             say_json({"error": error.to_dict()})
-            return error.exit_code
-    print(f"error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+            told = True
+    LOG.error(error, told=told)
     return error.exit_code

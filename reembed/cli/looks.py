@@ -9,7 +9,7 @@ import typer
 
 from reembed.cli.app import Json, Yes, app, show_result
 from reembed.cli.output import say_json
-from reembed.progress import TerminalProgress
+from reembed.cli.showing import shown
 
 
 @app.command()
@@ -28,7 +28,7 @@ def compare(
 
     found = compare_models(
         [Manifest.load(path) for path in manifests],
-        sample=sample, seed=seed, progress=TerminalProgress(),
+        sample=sample, seed=seed, progress=shown(),
     )  # fmt: skip
     show_result(found, comparison_text, as_json)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cutover.leftovers import Cleaned
-from reembed.progress import human_bytes
+from reembed.progress import human_bytes, human_time
 from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
 from reembed.run.loss import Loss
@@ -183,16 +183,6 @@ def _add_losses(table: Table, losses: list[Loss]) -> None:
 def when(seconds: float) -> str:
     """A moment in this machine's time zone."""
     return time.strftime("%F %T", time.localtime(seconds))
-
-
-def human_time(seconds: float) -> str:
-    """`3 min 20 s`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{max(1, whole)} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def pairs(title: str) -> Table:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.app import Json, OneCollection, app, show_result
-from reembed.progress import TerminalProgress
+from reembed.cli.showing import shown
 
 if TYPE_CHECKING:
     from reembed.commands.trial import Answer, Question, Trial
@@ -51,7 +51,7 @@ def try_(
 
     found = try_model(
         Subject(url, collection, model, old_model), ask=ask or (), sample=sample, output=output,
-        progress=TerminalProgress(),
+        progress=shown(),
     )  # fmt: skip
     show_result(found, trial_text, as_json)
     if not found.plan.ok:

@@ -17,6 +17,7 @@ from reembed.cutover.move import outcome, swap_kind
 from reembed.cutover.recover import recover_for_clean
 from reembed.cutover.withdraw import give_up_swap, has_moved
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
+from reembed.progress import stage
 from reembed.results import SwapResult, manifest_file
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -203,6 +204,7 @@ def _is_there(collection: Collection) -> bool:
         return True
 
 
+@stage("look who else holds the records")
 def _check_held(s: Session, doomed: Collection, live: Collection, name: str) -> list[str]:
     """Look whether the live collection holds what this one holds; journal what goes. Returns what
     is to be told.
@@ -219,6 +221,7 @@ def _check_held(s: Session, doomed: Collection, live: Collection, name: str) -> 
     return found.messages()
 
 
+@stage("delete the collection")
 def _drop(collection: Collection, run: RunDir) -> None:
     if run.history.dropping != collection.id:
         run.history.write(events.CleanBegun(id=collection.id))

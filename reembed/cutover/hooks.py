@@ -19,6 +19,7 @@ from pathlib import Path
 
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest
+from reembed.progress import stage
 from reembed.redaction import redacted
 from reembed.redaction.terminal import harmless
 from reembed.run import events
@@ -34,6 +35,7 @@ GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL for what is left of a hook's process group."""
 
 
+@stage("run a hook")
 def run_hook(
     command: str, variables: Mapping[str, str], *, seconds: float, folder: Path
 ) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reembed.errors import ReembedError
+from reembed.progress import stage
 from reembed.results import SwapResult
 from reembed.run.counts import count_records
 from reembed.run.loss import Loss
@@ -22,6 +23,7 @@ def with_losses(s: Session, result: SwapResult) -> SwapResult:
         return replace(result, messages=[*result.messages, told])
 
 
+@stage("look whether records were lost")
 def losses_now(s: Session, *, by_ids: bool = False) -> list[Loss]:
     """The collections of the run that lack all, or more than half, of what it knows of them.
 

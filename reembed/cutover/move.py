@@ -15,6 +15,7 @@ from dataclasses import asdict
 from reembed.applications.mem0.plan import application_config
 from reembed.cutover.hooks import hook_variables
 from reembed.manifest import SwapKind
+from reembed.progress import stage
 from reembed.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -59,6 +60,7 @@ FEW_LEFT = 20
 """Rows that are left for the time in which they are."""
 
 
+@stage("get the move ready")
 def prepare_move(
     s: Session, kind: SwapPlan, incoming_id: str, carry: Callable[[], object]
 ) -> None:  # fmt: skip
@@ -205,6 +207,7 @@ def end_move(run: RunDir, action: Action, receipt: Receipt) -> None:
     run.history.write(events.DONE[action](receipt=receipt.to_dict(), exchange=begun.exchange))
 
 
+@stage("move the live name")
 def finish_move(store: Store, run: RunDir, action: Action) -> Receipt:
     """Do what is left of the newest move of this kind. Convergent, so safe after any crash."""
     begun = run.history.require(events.BEGUN[action])

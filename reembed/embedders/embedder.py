@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from reembed.embedders.fingerprint import Fingerprint, compare
 from reembed.embedders.probes import probe_vectors
 from reembed.embedders.provider import Counts, Limits, Price, Provider
 from reembed.embedders.sending.batching import Piece, Queue, pack
-from reembed.embedders.sending.call import Call, Embedded, OnBatch
+from reembed.embedders.sending.call import Call, Embedded, OnBatch, counted
 from reembed.embedders.sending.fitting import Fitter
 from reembed.embedders.sending.limit_probe import LimitFinder
 from reembed.embedders.sending.manner import Manner
@@ -76,14 +77,18 @@ class Embedder:
         self._pool = Workers(self._workers)
         policy = retry or RetryPolicy()
         throttle = Throttle(
-            self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait
-        )
+            self._workers, settings.requests_per_minute, settings.tokens_per_minute, policy.wait,
+            waiting=shared.waiting,
+        )  # fmt: skip
         self._account = shared.spending.account(provider.price)
         memory = shared.memory
         address = "" if model.base_url else getattr(provider, "address", "")
         key = f"{self._where} {address}".strip()
         self._sizes = Sizes(memory.learnt, key, memory.note, REQUEST_OPTIONS.get(model.provider))
-        conduct = Conduct(throttle, policy, self._account, shared.pause)
+        host = str(urlsplit(model.base_url or getattr(provider, "url", address)).hostname or "")
+        conduct = Conduct(
+            throttle, policy, self._account, shared.pause, shared.waiting, host or self._where
+        )
         self._sender = Sender(provider, self._where, conduct, self._sizes, lambda: self.limits)
         self._settler = Settler(self._sender, self._sizes, provider, model.on_too_long)
         self._limit_finder = LimitFinder(self._sender, self._sizes, self._where, memory.note)
@@ -251,10 +256,7 @@ class Embedder:
 
     def verify_fingerprint(self, old: Fingerprint) -> list[str]:
         """What changed without moving a vector, such as the server's version; usually nothing.
-
-        Raises:
-            ModelChangedError: the model is not what `old` was taken from.
-        """
+        Raises ModelChangedError if the model is not what `old` was taken from."""
         return compare(old, self.fingerprint())
 
     def cancel(self) -> None:
@@ -323,7 +325,8 @@ class Embedder:
             call.begin(pieces, workers)
             for _ in range(workers):
                 self._pool.submit(partial(self._work, queue, call))
-            call.collect(on_batch)
+            with counted(len(texts), on_batch) as told:
+                call.collect(told)
         except BaseException:
             call.stop(on_batch)
             raise

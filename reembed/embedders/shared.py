@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reembed.embedders.sending.sizes import Memory
@@ -20,9 +21,11 @@ class Shared:
         memory: what earlier calls have learnt of the provider's limits, and where to keep it.
         recalls: whether what is embedded for a look (not stored) is remembered until the embedder
             is closed, so that no text of a command is paid for twice.
+        waiting: told of a wait for a provider: seconds, and why.
     """
 
     spending: Spending = field(default_factory=Spending)
     pause: Pause | None = None
     memory: Memory = field(default_factory=Memory)
     recalls: bool = False
+    waiting: Callable[[float, str], None] = lambda seconds, why: None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from reembed.disk import named_errors
 from reembed.group.session import GroupSession, MemberSession
 from reembed.migration import Migration
-from reembed.progress import Counter, Progress
+from reembed.progress import Counter, Forwarded, Progress
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action
@@ -63,15 +63,16 @@ class Member(Migration):
         )  # fmt: skip
 
 
-class MemberProgress(Progress):
-    """Notes with the collection's name; no bars, since there may be a thousand collections."""
+class MemberProgress(Forwarded):
+    """Stages and notes with the collection's name."""
 
     def __init__(self, progress: Progress, collection: str) -> None:
-        self._progress, self._collection = progress, collection
+        super().__init__(progress)
+        self._collection = collection
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Counter]:
-        with Progress().stage(name, total, done) as counter:
+    def stage(self, name: str, total: int = 0, done: int = 0) -> Iterator[Counter]:
+        with self._progress.stage(f"{self._collection}: {name}", total, done) as counter:
             yield counter
 
     def note(self, message: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from reembed.manifest import SwapKind
-from reembed.progress import Counter, Progress
+from reembed.progress import Counter, Forwarded, Progress
 from reembed.records import Vectors
 from reembed.stores.store import Capture, Cutover, Shapes, Store, Writer
 from reembed.stores.values import (
@@ -158,7 +158,7 @@ def leased(store: Store, lease: Check) -> Store:
     )
 
 
-class LeasedProgress(Progress):
+class LeasedProgress(Forwarded):
     """Progress that ends a stage which needs no store, such as embedding, when the lease is lost.
 
     Args:
@@ -166,15 +166,13 @@ class LeasedProgress(Progress):
     """
 
     def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
-        self._progress, self._check = progress, check
+        super().__init__(progress)
+        self._check = check
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Counter]:
+    def stage(self, name: str, total: int = 0, done: int = 0) -> Iterator[Counter]:
         with self._progress.stage(name, total, done) as counter:
             yield _LeasedCounter(counter, self._check)
-
-    def note(self, message: str) -> None:
-        self._progress.note(message)
 
 
 class _LeasedCounter:

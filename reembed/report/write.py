@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reembed.disk import write_atomic
+from reembed.progress import stage
 from reembed.report.gather import Report, read_report
 from reembed.run.directory import RunDir
 
@@ -12,6 +13,7 @@ REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.md"
 
 
+@stage("write the report")
 def write_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
     """Write both files and return what they show.
 

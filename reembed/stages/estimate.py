@@ -13,6 +13,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.errors import BudgetError
 from reembed.manifest.template import TextTemplate
+from reembed.progress import stage
 from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
 from reembed.session import Session
@@ -86,6 +87,7 @@ class Sampled:
     found: TextFindings
 
 
+@stage("estimate tokens and time")
 def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Estimate, Sampled]:
     """What a run will take but for its time, which costs something to learn: see `timed`."""
     manifest, store, embedder = s.manifest, s.source_store, s.embedder

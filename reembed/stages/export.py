@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from reembed.disk import atomic_file, file_sha256, read_errors
 from reembed.manifest import Layout
-from reembed.progress import Counter, Progress
+from reembed.progress import Counter, Progress, stage
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run import events, files
 from reembed.run.directory import DELTA, RunDir, Shard
@@ -57,6 +57,7 @@ class Census:
         return [f"{CENSUS}{n:05d}" for n in range(-(-self.rows // SHARD_ROWS))]
 
 
+@stage("list the records")
 def take_census(
     source: Collection,
     described: CollectionInfo,

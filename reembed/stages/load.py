@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from reembed.errors import SourceChangedError, TakenError
-from reembed.progress import Progress
+from reembed.progress import Progress, stage
 from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
 from reembed.run.directory import DELTA, RunDir, Shard
@@ -116,6 +116,7 @@ def _read_ahead(
             yield shard, rows
 
 
+@stage("build the indexes")
 def build_index(shadow: Collection, run: RunDir) -> None:
     """Make the indexes of a shadow that is full. Records that cannot be together in a unique one,
     since shards were exported at several moments, are displaced: the next comparison tells which
@@ -130,6 +131,7 @@ def build_index(shadow: Collection, run: RunDir) -> None:
         build(shadow.id)
 
 
+@stage("look for strays")
 def remove_strays(shadow: Collection, ledger: Ledger) -> None:
     """Delete from the shadow what no shard holds any more, after a shard was made again."""
     strays: list[str] = []

@@ -19,7 +19,7 @@ from reembed.embedders.recorded import believe
 from reembed.embedders.spending import Budget, Spending, cost
 from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
-from reembed.progress import human_bytes
+from reembed.progress import human_bytes, stage
 from reembed.records import Metric
 from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
@@ -114,6 +114,7 @@ KEEP_NEEDS_A_SWAP = Problem(
 )
 
 
+@stage("look at source, target and model")
 def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     """Look at everything a run depends on.
 

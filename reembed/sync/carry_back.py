@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from reembed.errors import PreflightError
+from reembed.progress import stage
 from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
 from reembed.run import events
 from reembed.run.ledger import UNKNOWN
@@ -61,6 +62,7 @@ class WayBack(OldVectors):
         super().__init__(s)
         self.new, self.guard, self.note = s.new, s.loss_guard, s.progress.note
 
+    @stage("carry back")
     def carry(self) -> CarriedBack:
         """Carry what was written since the swap into the old collection, before it goes live.
 
@@ -93,6 +95,7 @@ class WayBack(OldVectors):
         done.conflicts = sorted(conflicts)
         return done
 
+    @stage("carry back what came late")
     def carry_late(self) -> CarriedBack:
         """Carry what came to the new collection after that. The old one, live again, is right where
         both were changed, and rows that cannot go back are left."""

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from reembed.progress import Counter, stage
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Entry, Ledger
 from reembed.run.loss import Loss
 from reembed.stores.collection import Collection
+
+STAGE = "compare with the live collection"
 
 
 @dataclass
@@ -81,15 +84,18 @@ def find_difference(
     displaced = ledger.displaced()
     if written.ids is not None:
         touched = [*written.ids, *sorted(displaced.difference(written.ids))]
-        _compare_touched(collection, ledger, touched, difference, include_quarantined)
+        with stage(STAGE, len(touched)) as counter:
+            _compare_touched(collection, ledger, touched, difference, include_quarantined, counter)
         return difference
-    ledger.begin_scan()
-    for page in collection.list_ids():
-        ids = page.to_pylist()
-        present, _ = _compare(collection, ledger, ids, difference, include_quarantined)
-        ledger.mark_seen(present)
-    for ids in ledger.unseen(include_quarantined=include_quarantined):
-        difference.deleted += ids
+    with stage(STAGE, ledger.counts()[0]) as counter:
+        ledger.begin_scan()
+        for page in collection.list_ids():
+            ids = page.to_pylist()
+            present, _ = _compare(collection, ledger, ids, difference, include_quarantined)
+            ledger.mark_seen(present)
+            counter.update(len(ids))
+        for ids in ledger.unseen(include_quarantined=include_quarantined):
+            difference.deleted += ids
     return difference
 
 
@@ -99,12 +105,14 @@ def _compare_touched(
     touched: list[str],
     difference: Difference,
     include_quarantined: bool,
+    counter: Counter,
 ) -> None:
     """Compare records that may have been written to; what is not there and was known is deleted."""
     for ids in chunked(touched, SHARD_ROWS):
         present, known = _compare(collection, ledger, ids, difference, include_quarantined)
         gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
         difference.deleted += sorted(gone.difference(present))
+        counter.update(len(ids))
 
 
 def _compare(
@@ -146,6 +154,7 @@ def find_late(
     return found
 
 
+@stage("look who wrote last")
 def without_conflicts(
     receiver: Collection, difference: Difference, ledger: Ledger
 ) -> tuple[Difference, list[str]]:

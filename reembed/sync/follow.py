@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reembed.errors import SourceChangedError
+from reembed.progress import stage
 from reembed.run import events
 from reembed.run.loss import Loss, loss_in, worst
 from reembed.run.quarantine import quarantined_ids
@@ -39,6 +40,7 @@ MEANT = (
 )
 
 
+@stage("copy what was written since")
 def carry(s: Session, collection: Collection, difference: Difference) -> list[str]:
     """Export, embed and load what differs, as a delta. Returns the ids of rows left alone because
     a live shadow has newer ones."""
@@ -103,6 +105,7 @@ def catch_up(s: Session) -> int:
     )
 
 
+@stage("look for late writes")
 def sweep(s: Session) -> Carried:
     """Carry writes that reached the old collection after the catch-up into the live one.
 

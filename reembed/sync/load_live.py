@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from reembed.progress import stage
 from reembed.records import hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
@@ -24,6 +25,7 @@ LIVE_ROWS = 50
 """Rows written to a live collection between two looks at what the application has written there."""
 
 
+@stage("load into the live collection")
 def load_into_live(live: Collection, run: RunDir, ledger: Ledger, *, resumed: bool) -> list[str]:
     """Load deltas into a shadow that is live, a few rows at a time.
 

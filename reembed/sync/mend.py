@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from reembed.disk import remove
 from reembed.errors import DamagedError, PreflightError
+from reembed.progress import stage
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
@@ -40,6 +41,7 @@ def resync_shadow(s: Session) -> None:
     s.run.history.write(events.ResyncDone())
 
 
+@stage("put the new collection back")
 def resync(shadow: Collection, run: RunDir, ledger: Ledger) -> int:
     """Make the shadow what the shards say again, after it was live and written to.
 
@@ -60,6 +62,7 @@ def resync(shadow: Collection, run: RunDir, ledger: Ledger) -> int:
     return len(ids)
 
 
+@stage("put records back")
 def restore_shards(shadow: Collection, ids: Mapping[str, Sequence[str]], run: RunDir) -> int:
     """Write records again, rows and vectors, as the shards say that speak for them.
 
@@ -103,6 +106,7 @@ def refuse_late(s: Session) -> None:
         )
 
 
+@stage("look at the run's files")
 def mend_shards(s: Session, *, embedding: bool = True) -> None:
     """Make shards again that are damaged or gone, and embed what is not embedded.
 

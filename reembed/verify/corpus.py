@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from reembed.manifest.template import TextTemplate
+from reembed.progress import stage
 from reembed.quality.search import Block
 from reembed.records import (
     Vectors,
@@ -140,7 +141,7 @@ class Corpus:
 
     def new_blocks(self) -> Iterator[Block]:
         """Every record with its new vector."""
-        for stem, shard in self.embeds.items():
+        for stem, shard in _counted("read the new vectors", self.embeds):
             table = self._run.read_shard(shard, ["id", "text_sha256", "embedding"])
             table = table.filter(_among(table, self._ledger.current(stem)))
             ids = table.column("id").to_pylist()
@@ -155,7 +156,7 @@ class Corpus:
         Records without a usable old vector are left out. The key of a quarantined record is its own
         row hash, since no text of it was embedded.
         """
-        for stem, shard in self.exports.items():
+        for stem, shard in _counted("read the old vectors", self.exports):
             keys = self._shard_keys(stem)
             table = self._run.read_shard(shard, ["id", "row_sha256", "embedding"])
             entries = self._ledger.lookup(table.column("id").to_pylist())
@@ -191,6 +192,14 @@ class Corpus:
 
     def _texts(self, exports: pa.Table) -> list[str]:
         return self._template.texts(*(exports.column(name).to_pylist() for name in FIELDS))
+
+
+def _counted(name: str, shards: dict[str, Shard]) -> Iterator[tuple[str, Shard]]:
+    """Each shard by its stem, counted as a stage."""
+    with stage(name, sum(shard.rows for shard in shards.values())) as counter:
+        for stem, shard in shards.items():
+            yield stem, shard
+            counter.update(shard.rows)
 
 
 def _among(table: pa.Table, ids: set[str]) -> pa.Array:

@@ -24,7 +24,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.errors import UsageError
 from reembed.manifest import Verify
 from reembed.manifest.template import TextTemplate
-from reembed.progress import Progress
+from reembed.progress import Progress, stage
 from reembed.quality.fidelity import Anew, fidelity_gate
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import KINDS, check_served, check_texts, slice_bounds, slice_rows
@@ -191,6 +191,7 @@ class Verification:
         check_served(page.ids, page.rows, page.vectors, served, self.target_metric, findings)
         finder.add(page.ids, page.keys, page.vectors)
 
+    @stage("verify: equal vectors")
     def _check_twins(self, finder: TwinFinder, findings: Findings) -> dict[str, int]:
         """Equal vectors of different texts are a fault, unless the model itself cannot tell the
         texts apart (another case, characters it does not know, what `on_too_long` cut off)."""
@@ -209,6 +210,7 @@ class Verification:
             findings.counts[kind] += group.records - len(group.ids)
         return figures | {"by_the_model": int(alike.sum())}
 
+    @stage("verify: records too many")
     def _find_extra(self, findings: Findings) -> None:
         for page in self.shadow.list_ids():
             ids = page.to_pylist()
@@ -234,6 +236,7 @@ class Verification:
     def _sample(self, size: int, **options: Any) -> Sample:
         return choose(self.corpus.tokens(), self._token_counts, size, self.seed, **options)
 
+    @stage("verify: a sample embedded again")
     def fidelity(self) -> Gate:
         """A sample, spread over all shards and the longest texts, embedded again and compared with
         what is served; and the tail probe."""
@@ -257,6 +260,7 @@ class Verification:
 
     # Index, recall, and what is shown
 
+    @stage("verify: search")
     def searches(self) -> list[Gate]:
         """The `index` and the `recall` gate, which ask the same queries, and what is shown."""
         sample = self._sample(self.settings.sample, long_share=0)

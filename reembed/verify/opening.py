@@ -9,10 +9,12 @@ process that has nothing of reembed, on both collections.
 from __future__ import annotations
 
 from reembed.manifest import FunctionChoice
+from reembed.progress import stage
 from reembed.quality.verdict import Gate
 from reembed.stores.store import Store
 
 
+@stage("verify: how the new collection opens")
 def opening_gate(
     store: Store, shadow_id: str, source_id: str | None, choice: FunctionChoice, *, chosen: bool
 ) -> Gate | None:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from reembed.embedders.evidence import SAME
 from reembed.errors import LossError
+from reembed.progress import stage
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import Shard
@@ -82,6 +83,7 @@ def _among(table: pa.Table, ids: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table.column("id"), pa.array(ids, pa.string())))
 
 
+@stage("look at the old collection's vectors")
 def _sample_is_off(s: Session) -> bool:
     chance, shards = random.SystemRandom(), _shards(s)
     chosen = chance.sample(shards, min(SHARDS, len(shards)))

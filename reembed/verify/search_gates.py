@@ -18,6 +18,7 @@ import numpy as np
 from reembed.embedders.embedder import Embedder
 from reembed.errors import BudgetError, ReembedError
 from reembed.manifest import Verify
+from reembed.progress import stage
 from reembed.quality.findings import SAMPLES
 from reembed.quality.groups import group_table
 from reembed.quality.index import (
@@ -82,13 +83,16 @@ class Searches:
         if not texts:
             message = questions.figures.get("reason", "there is no record to ask for")
             return [Gate("index", "fail", message), Gate("recall", "inconclusive", message)]
-        queries = self.embedder.embed_queries(texts)
+        with stage("verify: the questions, with the new model"):
+            queries = self.embedder.embed_queries(texts)
         k = min(self.settings.k, self.shadow.count())
-        answers = self.shadow.query(queries, k) if k else [[] for _ in texts]
+        with stage("verify: the questions, asked of the new collection"):
+            answers = self.shadow.query(queries, k) if k else [[] for _ in texts]
         new = exact_search(
             queries, self.corpus.new_blocks(), self.settings.k, self.target_metric, answers
         )
-        old_queries, note = self._old_queries(texts)
+        with stage("verify: the questions, with the old model"):
+            old_queries, note = self._old_queries(texts)
         old = None
         if old_queries is not None:
             old = exact_search(
@@ -153,6 +157,7 @@ class Searches:
 
     # Gates
 
+    @stage("verify: the index")
     def _index(
         self, queries: Vectors, answers: Sequence[Sequence[str]], exact: Hits, k: int
     ) -> Gate:
@@ -213,6 +218,7 @@ class Searches:
                 break
         return found
 
+    @stage("verify: old against new")
     def _recall(self, questions: Questions, new: Hits, old: Hits | None, note: str) -> Gate:
         settings, k = self.settings, self.settings.k
 
@@ -258,6 +264,7 @@ class Searches:
         metadatas = [records[id].metadata for _, id in pairs]
         return group_table(metadatas, found(new), found(old) if old else None)
 
+    @stage("verify: the vectors")
     def _vectors(self, new: Hits, old: Hits | None) -> Gate:
         new_vectors, old_vectors = self.corpus.vectors(self.sample)
         figures: dict[str, Any] = {"new": {}, "old": {}}
@@ -274,6 +281,7 @@ class Searches:
         return Gate("vectors", "shown", f"hubness of {len(self.sample):,} records: "
                     + (", ".join(hubness) or "too few vectors"), figures)  # fmt: skip
 
+    @stage("verify: how fast search is")
     def _latency(self, queries: Vectors, old_queries: Vectors | None, k: int) -> Gate:
         """Milliseconds a query, one after the other, on both collections; never the same twice."""
         figures: dict[str, Any] = {"k": k, "unit": "ms"}

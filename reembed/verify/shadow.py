@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 
 from reembed.errors import LossError, SourceChangedError
+from reembed.progress import stage
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import KINDS, check_served
 from reembed.quality.verdict import Verdict
@@ -108,6 +109,7 @@ def _put_rows_back(s: Session) -> list[str]:
     return told
 
 
+@stage("look at the new collection's vectors")
 def _sample_is_off(s: Session) -> bool:
     """Whether some of a fresh random sample of records are not served as they were embedded."""
     corpus, chance = Corpus(s.run, s.ledger, s.template), random.SystemRandom()

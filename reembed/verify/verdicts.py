@@ -9,6 +9,7 @@ from typing import Any
 
 from reembed.disk import write_atomic
 from reembed.errors import BudgetError, DamagedError, GateError, PreflightError
+from reembed.progress import stage
 from reembed.quality.verdict import Gate, Verdict
 from reembed.redaction import redacted_data
 from reembed.report.write import write_report
@@ -90,6 +91,7 @@ def verification(s: Session) -> Verification:
     )  # fmt: skip
 
 
+@stage("verify: late writes")
 def _late_gate(s: Session) -> Gate:
     """Whether everything written to the old collection is in the live one."""
     found = find_late(s.old, s.run, s.ledger)

@@ -121,6 +121,7 @@ class OpenAIProvider:
             told, batch_items=items, batch_tokens=tokens, max_tokens=told.max_tokens or known
         )
         self.address = "" if self._official else shown
+        self.url = shown
         self.price: Price | None = listed_price(
             OPENAI if self._official else urlsplit(url).hostname or "", model.name
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from reembed.embedders.sending.retry import StillFailing
 from reembed.embedders.sending.shorten import weighted_mean
 from reembed.embedders.sending.throttle import Cancelled
 from reembed.errors import InterruptedRunError, ReembedError
+from reembed.progress import stage
 from reembed.records import Vectors, unit
 
 OnBatch = Callable[[Sequence[int], Vectors, Counts], None]
@@ -42,6 +44,20 @@ class Embedded:
     vectors: Vectors
     tokens: Counts
     rejected: dict[int, Rejection] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def counted(texts: int, on_batch: OnBatch | None) -> Iterator[OnBatch | None]:
+    """What is told of each batch: where nobody keeps them, a stage of the command counts them."""
+    if on_batch is not None:
+        yield on_batch
+        return
+    with stage("ask the model", texts) as counter:
+
+        def count(done: Sequence[int], vectors: Vectors, tokens: Counts) -> None:
+            counter.update(len(done))
+
+        yield count
 
 
 class Call:

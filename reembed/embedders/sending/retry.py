@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,39 @@ from reembed.embedders.sending.throttle import Cancelled
 from reembed.errors import BadVectorsError, ModelChangedError, UnreachableError
 
 T = TypeVar("T")
+
+_LONGEST_WHY = 80
+"""Characters of a failure's words that are said with a wait."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A request failed and is tried again after a wait.
+
+    Attributes:
+        seconds: until then.
+        error: the failure.
+        attempt, most: it was this one of so many tries.
+    """
+
+    seconds: float
+    error: BaseException
+    attempt: int
+    most: int
+
+    def why(self, where: str) -> str:
+        """`429 from api.openai.com, 3rd of 8`."""
+        words = " ".join(str(self.error).split())
+        status = re.match(r"\d{3}\b", words)
+        told = status[0] if status else words[:_LONGEST_WHY] or "it failed without a word"
+        return f"{told} from {where}, {ordinal(self.attempt)} of {self.most}"
+
+
+def ordinal(number: int) -> str:
+    """`3rd`."""
+    if number % 100 in (11, 12, 13):
+        return f"{number}th"
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
 
 
 @dataclass(frozen=True)
@@ -107,7 +141,7 @@ def with_retries(
     policy: RetryPolicy,
     cancelled: threading.Event,
     contacted: Callable[[], bool],
-    on_retry: Callable[[float], None],
+    on_retry: Callable[[Retry], None],
     manner: Manner = AS_DOCUMENTS,
 ) -> T:
     """`send()`, again while it raises TransientError or UnreachableError and `policy` allows.
@@ -115,7 +149,7 @@ def with_retries(
     Args:
         cancelled: ends waiting at once.
         contacted: whether the provider has ever answered.
-        on_retry: told the seconds of each wait before it begins.
+        on_retry: told of each wait before it begins.
         manner: whose `attempts` and `strict` may ask for fewer tries.
 
     Raises:
@@ -124,8 +158,7 @@ def with_retries(
         Exception: whatever else `send` raises.
     """
 
-    def give_up(state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
+    def most_tries(error: BaseException | None) -> int:
         most = policy.attempts
         if isinstance(error, UnreachableError) and not contacted():
             most = min(most, policy.first_attempts)
@@ -138,10 +171,13 @@ def with_retries(
             patient = True
         if manner.attempts is not None and (manner.strict or not patient):
             most = min(most, manner.attempts)
-        return state.attempt_number >= most
+        return most
+
+    def give_up(state: tenacity.RetryCallState) -> bool:
+        return state.attempt_number >= most_tries(_error_of(state))
 
     def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
+        error = _error_of(state)
         # Half fixed, half random: never at once, and never all threads together.
         longest = min(policy.longest_wait, policy.wait * 2.0 ** (state.attempt_number - 1))
         seconds = longest / 2 + random.uniform(0, longest / 2)  # noqa: S311
@@ -149,8 +185,12 @@ def with_retries(
             return error.retry_after + seconds / 10
         return seconds
 
+    def tell(state: tenacity.RetryCallState) -> None:
+        error, action = _error_of(state), state.next_action
+        assert error is not None and action is not None, "it is tried again after an error"
+        on_retry(Retry(action.sleep, error, state.attempt_number, most_tries(error)))
+
     def sleep(seconds: float) -> None:
-        on_retry(seconds)
         if cancelled.wait(seconds):
             raise Cancelled
 
@@ -160,6 +200,11 @@ def with_retries(
         stop=lambda state: give_up(state) or too_late(state),
         wait=wait,
         sleep=sleep,
+        before_sleep=tell,
         reraise=True,
     )
     return retrying(send)
+
+
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None

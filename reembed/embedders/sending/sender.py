@@ -34,6 +34,7 @@ from reembed.embedders.sending.retry import (
     BRING_BACK,
     RESUME,
     BadAnswer,
+    Retry,
     RetryPolicy,
     StillFailing,
     with_retries,
@@ -85,12 +86,16 @@ class Conduct:
         policy: how patient they are.
         account: where each is counted, and refused if it would pass a cap.
         pause: while it lasts, none leaves.
+        waiting: told of a wait: seconds, and why.
+        host: who is waited for, as it is told then.
     """
 
     throttle: Throttle
     policy: RetryPolicy
     account: Account
     pause: Pause | None = None
+    waiting: Callable[[float, str], None] = lambda seconds, why: None
+    host: str = "the model"
 
 
 class Sender:
@@ -115,6 +120,7 @@ class Sender:
         self._policy = conduct.policy
         self._account = conduct.account
         self._pause = conduct.pause
+        self._waiting, self._host = conduct.waiting, conduct.host
         self._sizes = sizes
         self.limits = limits
         self.dimensions: int | None = None
@@ -287,7 +293,7 @@ class Sender:
                 self._policy,
                 cancelled,
                 contacted=lambda: self._answered,
-                on_retry=lambda seconds: self.stats.add(retries=1, seconds_waiting=seconds),
+                on_retry=self._retried,
                 manner=manner,
             )
         except BadAnswer as error:
@@ -300,6 +306,10 @@ class Sender:
             raise StillFailing(error) from None
         except TransientError as error:
             raise StillFailing(error) from None
+
+    def _retried(self, retry: Retry) -> None:
+        self.stats.add(retries=1, seconds_waiting=retry.seconds)
+        self._waiting(retry.seconds, retry.why(self._host))
 
     def _really_equal(
         self, texts: Sequence[str], vector: Vectors, cancelled: threading.Event, manner: Manner

@@ -13,6 +13,8 @@ LONGEST_PAUSE = 120.0
 """Seconds; a rate header that asks for more is not believed, the next request will tell."""
 TICK = 0.2
 """Seconds after which a waiting thread looks whether its call was cancelled."""
+WORTH_A_WORD = 1.0
+"""Seconds; a shorter wait is not told."""
 
 
 class Cancelled(Exception):
@@ -44,6 +46,7 @@ class Throttle:
     Args:
         wait: seconds all requests pause after a rate-limit answer that does not say how long;
             doubled from one to the next, halved by every success.
+        waiting: told of a wait that is worth a word: seconds, and why.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Throttle:
         tokens_per_minute: int | None = None,
         wait: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        waiting: Callable[[float, str], None] = lambda seconds, why: None,
     ) -> None:
         self._most = concurrency
         self._allowed = float(concurrency)
@@ -62,6 +66,7 @@ class Throttle:
         self._paused_until = 0.0
         self._wait = self._shortest_wait = wait
         self._clock = clock
+        self._waiting = waiting
         self._changed = threading.Condition()
 
     @property
@@ -83,6 +88,8 @@ class Throttle:
                     raise Cancelled
                 now = self._clock()
                 ready = max(self._paused_until, self._requests.free_at, self._tokens.free_at)
+                if ready - now >= WORTH_A_WORD:
+                    self._waiting(ready - now, self._why(ready))
                 if self._running < self.allowed and now >= ready:
                     break
                 self._changed.wait(min(TICK, max(0.001, ready - now)) if now < ready else TICK)
@@ -95,6 +102,13 @@ class Throttle:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
+
+    def _why(self, ready: float) -> str:
+        if ready == self._paused_until:
+            return "the provider asked for it"
+        if ready == self._requests.free_at:
+            return "embed.requests_per_minute"
+        return "embed.tokens_per_minute"
 
     def succeeded(self, rate: RateState | None, tokens: int) -> None:
         """A request was answered; `rate` is what the provider's headers said about the next."""

@@ -1,0 +1,148 @@
+"""Progress for people: a line that is drawn again on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from reembed.cli.logs import LOG, Log
+from reembed.progress import Stand, Tracked, human_time, short_time
+
+DRAWN_EVERY, LOOKED_EVERY = 0.2, 0.5
+"""Seconds."""
+FIRST_AFTER = 0.5
+"""Seconds before the first line: a command that is done by then needs none."""
+LOOK_AFTER = 5.0
+"""The same where nothing is drawn, for a command that is at nothing but its first look."""
+LINE_EVERY = 30.0
+"""Seconds between two lines where nothing is drawn again."""
+WORTH_KEEPING = 2.0
+"""Seconds; a terminal keeps a line of a counted stage that took longer."""
+
+
+class ShownProgress(Tracked):
+    """See the module. A thread of its own draws while a stage is open, so that one which tells
+    nothing for minutes is seen to live.
+
+    Args:
+        log: where lines go.
+        clock: seconds.
+        ticks: False where nothing is drawn but when `tick` is called.
+    """
+
+    def __init__(
+        self, log: Log = LOG, clock: Callable[[], float] = time.monotonic, *, ticks: bool = True
+    ) -> None:
+        super().__init__(clock)
+        self._log, self._ticks = log, ticks
+        self._drawn = ""
+        self._began = clock()
+        self._said: float | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def note(self, message: str) -> None:
+        with self.lock:
+            self._erase()
+            self._log.line("info", "note", message)
+
+    def waiting(self, seconds: float, why: str) -> None:
+        super().waiting(seconds, why)
+        with self.lock:
+            self._erase()
+            told = f"waiting {human_time(seconds)}: {why}"
+            self._log.line("debug", "wait", told, seconds=round(seconds, 1), why=why)
+
+    def began(self) -> None:
+        with self.lock:
+            if self._ticks and self._thread is None:
+                self._stop.clear()
+                self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+                self._thread.start()
+
+    def ended(self, stand: Stand) -> None:
+        thread = None
+        with self.lock:
+            self._erase()
+            told = f"{stand.stage}: done in {short_time(stand.seconds)}"
+            if stand.total:
+                told = f"{stand.stage}: {stand.done:,} records in {short_time(stand.seconds)}"
+            kept = self._log.bars and stand.total and stand.seconds >= WORTH_KEEPING
+            self._log.line(
+                "info" if kept else "debug", "stage_done", told, **_fields(stand),
+            )  # fmt: skip
+            if not self._open:
+                thread, self._thread = self._thread, None
+                self._stop.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def tick(self) -> None:
+        """Draw or say how far the open stages are, if it is time to."""
+        with self.lock:
+            stands = self.stands()
+            now = self.clock()
+            if not stands or now - self._began < FIRST_AFTER:
+                return
+            if self._log.bars:
+                self._draw(stands)
+            elif len(stands) == 1 and now - self._began < LOOK_AFTER:
+                return
+            elif self._said is None or now - self._said >= LINE_EVERY:
+                self._said = now
+                self._log.line("info", "progress", told(stands), **_fields(stands[-1]))
+
+    def _run(self) -> None:
+        while not self._stop.wait(DRAWN_EVERY if self._log.bars else LOOKED_EVERY):
+            self.tick()
+
+    def _draw(self, stands: list[Stand]) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        line = told(stands)
+        if len(line) > width:  # the innermost says most
+            line = str(stands[-1])
+        line = line[: max(0, width)]
+        self._write(f"\r{line.ljust(len(self._drawn))}")
+        self._drawn = line
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._write(f"\r{' ' * len(self._drawn)}\r")
+            self._drawn = ""
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # the terminal is gone; the command goes on
+            self._log.quiet = True
+
+
+def told(stands: list[Stand]) -> str:
+    """`run, embed: 300 of 1,000 records (30 %), 120/s, 6 s left`."""
+    *outer, inner = stands
+    names = [*dict.fromkeys(one.stage for one in outer[:1]), str(inner)]
+    counted = next((one for one in reversed(outer) if one.total), None)
+    if not inner.total and counted is not None:
+        names = [names[0], f"{counted.stage}: {counted.parts[0]}", str(inner)]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _fields(stand: Stand) -> dict[str, Any]:
+    fields = stand.to_dict()
+    return {key: round(value, 3) if isinstance(value, float) else value
+            for key, value in fields.items()}  # fmt: skip
+
+
+_SHOWN: list[ShownProgress] = []
+
+
+def shown() -> ShownProgress:
+    """The progress of this process's command."""
+    if not _SHOWN:
+        _SHOWN.append(ShownProgress())
+    return _SHOWN[0]

@@ -1,0 +1,87 @@
+"""What stages tell of how far they are; silent by default."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+Meter = Callable[[], tuple[int, float]]
+"""Tokens and US dollars spent so far."""
+
+
+class Counter(Protocol):
+    """One stage's count of finished records."""
+
+    def update(self, n: float | None = 1) -> object: ...
+
+
+class Progress:
+    """Silent progress, the default of the Python API."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int = 0, done: int = 0) -> Iterator[Counter]:
+        """Count a stage of `total` records, `done` of which an earlier call finished. A stage of no
+        records is one whose end nobody can foresee; stages may lie within stages."""
+        yield Uncounted()
+
+    def note(self, message: str) -> None:
+        """Tell the user something worth a line."""
+
+    def waiting(self, seconds: float, why: str) -> None:
+        """Nothing comes for so many seconds from now on; called from any thread."""
+
+    def metered(self, meter: Meter) -> None:
+        """What is spent may be asked for from now on."""
+
+
+class Uncounted:
+    """A counter that keeps nothing."""
+
+    def update(self, n: float | None = 1) -> None:
+        """Count nothing."""
+
+
+class Forwarded(Progress):
+    """What is told to it, told to another: for those that change a part of it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int = 0, done: int = 0) -> Iterator[Counter]:
+        with self._progress.stage(name, total, done) as counter:
+            yield counter
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+    def waiting(self, seconds: float, why: str) -> None:
+        self._progress.waiting(seconds, why)
+
+    def metered(self, meter: Meter) -> None:
+        self._progress.metered(meter)
+
+
+def human_bytes(size: float) -> str:
+    """`1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """`3 min 20 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{max(1, whole)} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def short_time(seconds: float) -> str:
+    """`0.3 s`, and from ten seconds on as `human_time`."""
+    return f"{seconds:.1f} s" if seconds < 10 else human_time(seconds)
