@@ -37,6 +37,7 @@ from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined as retry
 from reembed.sync.live_name import look_up, refuse_astray, told_astray
+from reembed.sync.since import since_swap
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
@@ -89,6 +90,7 @@ class Migration:
             until: stop after this stage.
             swap: also swap if the verdict passes.
             if_changed: do nothing if the newest run is finished and the source has not changed.
+                What has changed since a swap is told, with the command that carries it.
             retry_quarantined: try the records again that earlier calls have quarantined.
             restart: give up the newest run, whatever manifest it was begun with, and begin anew;
                 vectors that are paid for and still right are not paid for again.
@@ -107,8 +109,11 @@ class Migration:
                     return self._result(s.run, messages=retry(s, recover(s)))
                 s.remove_dead_lease()
                 refuse_astray(s)
-                told = ["already swapped; nothing to do", *told_astray(s)]
-                return self._result(s.run, messages=told, unchanged=True)
+                since = since_swap(s)
+                told = [*since.messages, *told_astray(s)]
+                return self._result(
+                    s.run, messages=told, unchanged=not since.source, differs=since.source
+                )
             if s.begun or until != "plan":
                 s.take_lease()
             if s.begun:
@@ -125,9 +130,9 @@ class Migration:
                     return self.status()
                 recover_for_stages(s)
                 verified = s.run.history.state == "verified"
-                since = s.run.history.compared_until
+                agreed = s.run.history.compared_until
                 skipped = if_changed and verified and not retry_quarantined
-                if skipped and not find_difference(s.old, s.ledger, since=since):
+                if skipped and not find_difference(s.old, s.ledger, since=agreed):
                     return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             else:
                 self._refuse_blocked(s)

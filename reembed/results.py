@@ -27,6 +27,26 @@ MANIFEST_COPY = files.MANIFEST.name
 
 
 @dataclass(frozen=True)
+class Differs:
+    """How many records a collection has new, otherwise, and no more, compared with what a run
+    moved."""
+
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    def __bool__(self) -> bool:
+        return self.total > 0
+
+    @property
+    def total(self) -> int:
+        return self.added + self.changed + self.deleted
+
+    def __str__(self) -> str:
+        return f"{self.added:,} added, {self.changed:,} changed, {self.deleted:,} deleted"
+
+
+@dataclass(frozen=True)
 class RunResult:
     """Where a run stands, and what the call did.
 
@@ -45,6 +65,8 @@ class RunResult:
         losses: collections of the run that lack all, or more than half, of the records that it
             knows of them, as `status` and `plan` see them.
         unchanged: with `if_changed`: nothing had changed, so nothing was done.
+        differs: of a finished migration that is run again: what its source has by now that is not
+            carried; None where it was not compared.
     """
 
     name: str
@@ -61,6 +83,7 @@ class RunResult:
     unchanged: bool = False
     steps: list[Step] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    differs: Differs | None = None
 
     @property
     def next(self) -> str:
@@ -88,6 +111,7 @@ class RunResult:
             "loaded": self.loaded, "exit_code": self.exit_code, "unchanged": self.unchanged,
             "messages": self.messages, "spent": asdict(self.spent),
             "losses": [loss.to_dict() for loss in self.losses],
+            "differs": asdict(self.differs) if self.differs is not None else None,
             "verdict": self.verdict.to_dict() if self.verdict else None,
             "swap": self.swap.to_dict() if self.swap else None,
         }  # fmt: skip
