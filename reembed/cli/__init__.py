@@ -1,6 +1,7 @@
 """The command line: one function a command, and what it prints."""
 
-from reembed.cli import backups as _backups  # registers its commands
+from reembed.cli import auditing as _auditing  # registers its commands
+from reembed.cli import backups as _backups
 from reembed.cli import looks as _looks
 from reembed.cli import trying as _trying
 from reembed.cli import watching as _watching
@@ -9,4 +10,4 @@ from reembed.cli.entry import main
 
 __all__ = ["app", "main"]
 
-_ = _backups, _looks, _trying, _watching
+_ = _auditing, _backups, _looks, _trying, _watching

@@ -35,6 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("migration",),
     ("group",),
     ("commands",),
+    ("audit",),
     ("watch",),
     ("cli",),
     ("__main__",),

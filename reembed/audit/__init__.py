@@ -1,0 +1,1 @@
+"""`reembed audit`: are the vectors of a collection made by this model from these texts?"""
