@@ -23,6 +23,8 @@ class StoreEntry:
         tables: whether `source.layout` and `source.columns` say how its tables are laid out.
         anywhere: whether the host may be left out.
         columns: whether `source.columns` says what its files hold where.
+        live: module whose `open(url, name, model=, embeds_with=)` opens a live name for an
+            application; None where `reembed.live` does not know the store.
     """
 
     scheme: str
@@ -32,6 +34,7 @@ class StoreEntry:
     tables: bool = False
     anywhere: bool = False
     columns: bool = False
+    live: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,21 @@ class ProviderEntry:
 
 
 _CHROMA = "reembed.stores.chroma.store"
+_CHROMA_LIVE = "reembed.stores.chroma.live"
 _POSTGRES = "reembed.stores.postgres.store"
 _CORPUS = "reembed.stores.corpus.store"
+_POSTGRES_LIVE = "reembed.stores.postgres.live.table"
 STORES = (
-    StoreEntry("chroma", "path", _CHROMA),
-    StoreEntry("chroma+http", "host", _CHROMA),
-    StoreEntry("chroma+https", "host", _CHROMA),
-    StoreEntry("chroma+cloud", "host", _CHROMA),
-    StoreEntry("postgresql", "host", _POSTGRES, "pgvector", tables=True, anywhere=True),
-    StoreEntry("postgres", "host", _POSTGRES, "pgvector", tables=True, anywhere=True),
+    StoreEntry("chroma", "path", _CHROMA, live=_CHROMA_LIVE),
+    StoreEntry("chroma+http", "host", _CHROMA, live=_CHROMA_LIVE),
+    StoreEntry("chroma+https", "host", _CHROMA, live=_CHROMA_LIVE),
+    StoreEntry("chroma+cloud", "host", _CHROMA, live=_CHROMA_LIVE),
+    StoreEntry(
+        "postgresql", "host", _POSTGRES, "pgvector", tables=True, anywhere=True, live=_POSTGRES_LIVE
+    ),
+    StoreEntry(
+        "postgres", "host", _POSTGRES, "pgvector", tables=True, anywhere=True, live=_POSTGRES_LIVE
+    ),
     StoreEntry("parquet", "path", _CORPUS, columns=True),
     StoreEntry("jsonl", "path", _CORPUS, columns=True),
     StoreEntry("qdrant", "path"),

@@ -6,13 +6,15 @@ import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reembed.disk import require_memory
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
-from reembed.manifest import Manifest
-from reembed.manifest.adapters import STORES, install_hint, store_entry
+from reembed.manifest import Manifest, Model
+from reembed.manifest.adapters import STORES, StoreEntry, install_hint, store_entry
 from reembed.manifest.urls import check_url
 from reembed.redaction import shown_url
+from reembed.stores.live import Live, Own
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions
 
@@ -35,6 +37,43 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """
     options = options or StoreOptions()
     check_url(url, "store URL")
+    entry = _entry(url)
+    if options.columns and not (entry.tables or entry.columns):
+        raise ManifestError(
+            "source.columns is for Postgres tables, Parquet and JSON lines",
+            f"Leave it out: {entry.scheme} keeps records, which have no columns.",
+        )
+    if not entry.tables:
+        _refuse_table_options(options, entry.scheme)
+    if options.headers_env and not entry.scheme.startswith("chroma"):
+        raise ManifestError(
+            f"headers_env: {entry.scheme} takes no headers", "They are for a Chroma server."
+        )
+    require_memory(LIBRARY_BYTES)
+    opener: Callable[[str, StoreOptions], Store] = _adapter(entry, entry.module).open_store
+    if options.layout == "plain":
+        options = replace(options, layout="auto")
+    return opener(url, options)
+
+
+def open_live(
+    url: str, name: str, *, model: Model | None = None, embeds_with: Own | None = None
+) -> Live:
+    """The live name `name` of the store behind `url`, for an application; see `reembed.live.open`.
+
+    Raises:
+        ManifestError: the URL is not a store URL.
+        PreflightError: no adapter for this store yet.
+        MissingExtraError: the adapter's packages are not installed; names the extra.
+        UnreachableError: nothing answers there.
+    """
+    check_url(url, "store URL")
+    entry = _entry(url)
+    opener: Callable[..., Live] = _adapter(entry, entry.live).open
+    return opener(url, name, model=model, embeds_with=embeds_with)
+
+
+def _entry(url: str) -> StoreEntry:
     scheme = url.partition(":")[0]
     entry = store_entry(scheme)
     if entry is None or entry.module is None:
@@ -43,28 +82,19 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
             f"{shown_url(url)}: {scheme} is not supported yet",
             f"Supported: {', '.join(supported)}.",
         )
-    if options.columns and not (entry.tables or entry.columns):
-        raise ManifestError(
-            "source.columns is for Postgres tables, Parquet and JSON lines",
-            f"Leave it out: {scheme} keeps records, which have no columns.",
-        )
-    if not entry.tables:
-        _refuse_table_options(options, scheme)
-    if options.headers_env and not scheme.startswith("chroma"):
-        raise ManifestError(
-            f"headers_env: {scheme} takes no headers", "They are for a Chroma server."
-        )
-    require_memory(LIBRARY_BYTES)
+    return entry
+
+
+def _adapter(entry: StoreEntry, module: str | None) -> Any:
+    """The module of an adapter."""
+    if module is None:
+        raise PreflightError(f"reembed.live does not know {entry.scheme} yet")
     try:
-        module = importlib.import_module(entry.module)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{scheme} needs the package {error.name}", install_hint(entry.extra)
+            f"{entry.scheme} needs the package {error.name}", install_hint(entry.extra)
         ) from error
-    opener: Callable[[str, StoreOptions], Store] = module.open_store
-    if options.layout == "plain":
-        options = replace(options, layout="auto")
-    return opener(url, options)
 
 
 def _refuse_table_options(options: StoreOptions, scheme: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from functools import lru_cache
 from typing import Any
 
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
@@ -18,6 +17,7 @@ from chromadb.utils.embedding_functions import (
     register_embedding_function,
 )
 
+from reembed.embedders import kept
 from reembed.embedders.recorded import believe, trust
 from reembed.errors import PreflightError
 from reembed.manifest import Model
@@ -57,16 +57,10 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
         return recorded.model
 
     def __call__(self, input: Documents) -> Embeddings:
-        embedded = _embedder(self.model.model_dump_json()).embed_documents(list(input))
-        if embedded.rejected:
-            place, rejection = min(embedded.rejected.items())
-            raise PreflightError(
-                f"document {place} of {len(input)} cannot be embedded: {rejection}"
-            )
-        return list(embedded.vectors)
+        return list(kept.embed(self.model, list(input), query=False))
 
     def embed_query(self, input: Documents) -> Embeddings:
-        return list(_embedder(self.model.model_dump_json()).embed_queries(list(input)))
+        return list(kept.embed(self.model, list(input), query=True))
 
     @staticmethod
     def name() -> str:
@@ -86,14 +80,6 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
         made = ReembedEmbeddingFunction.__new__(ReembedEmbeddingFunction)
         made._model, made._config = None, deepcopy(dict(config))
         return made
-
-
-@lru_cache(maxsize=8)
-def _embedder(model: str) -> Any:
-    """The embedder of a model given as JSON, kept open. Imported late: a store needs none."""
-    from reembed.embedders.registry import open_embedder
-
-    return open_embedder(Model.model_validate_json(model))
 
 
 def settings(model: Model) -> dict[str, Any]:

@@ -6,19 +6,18 @@
 
 Every call looks the live name up again (the pointer `<name>__pointer` if there is one, else the
 plain name), so a swap of any kind is seen by the next call, and texts are embedded with the model
-that fits the collection found. What a store says of a model is data: one that calls code, reads
-files, or sends texts and keys elsewhere than its provider does takes the application's word, by
-`model=` or `trust`. Importing this module registers the embedding function `reembed`,
-with which a plain Chroma client can open collections that reembed made.
+that fits the collection found. A read that a swap overtakes answers from the collection that was
+live when it began, whole and with that one's model. What a store says of a model is data: one that
+calls code, reads files, or sends texts and keys elsewhere than its provider does takes the
+application's word, by `model=` or `trust`. Importing this module registers the embedding function
+`reembed`, with which a plain Chroma client can open collections that reembed made.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 from chromadb.api import ClientAPI
@@ -26,10 +25,8 @@ from chromadb.api.models.Collection import Collection
 from chromadb.api.types import EmbeddingFunction, GetResult, QueryResult
 from chromadb.errors import NotFoundError
 
-from reembed.embedders import recorded as model_record
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
-from reembed.manifest import Manifest, Model
-from reembed.manifest.urls import check_url
+from reembed.manifest import Model
 from reembed.records import Vectors
 from reembed.stores.chroma import client as chroma_client
 from reembed.stores.chroma import hold as chroma_hold
@@ -39,8 +36,9 @@ from reembed.stores.chroma import pointer as chroma_pointer
 from reembed.stores.chroma.function import ReembedEmbeddingFunction, open_recorded
 from reembed.stores.chroma.keeping import without_note
 from reembed.stores.chroma.recorded import disarm, model_of
+from reembed.stores.live import Leads, Live, Own
 
-__all__ = ["LiveCollection", "open", "trust"]
+__all__ = ["LiveCollection", "open"]
 
 PATIENCE_SECONDS = 5.0
 """How long a live name may be missing before it is an error; a rename's gap takes milliseconds."""
@@ -50,45 +48,24 @@ _SWAPS_PER_CALL = 20
 Result = TypeVar("Result")
 
 
-def open(url: str, name: str, *, model: Model | None = None) -> LiveCollection:
-    """Open the live name `name` of the Chroma store at `url`.
-
-    Args:
-        url: `chroma:/path`, `chroma+http://host:port` or `chroma+cloud://tenant/database`.
-        model: embeds texts for a collection that records no model of its own, and is the
-            application's word for one that does (see `trust`).
-
-    Raises:
-        ManifestError, PreflightError, UnreachableError: as `reembed.stores.registry.open_store`.
-    """
-    check_url(url, "store URL")
+def open(
+    url: str, name: str, *, model: Model | None = None, embeds_with: Own | None = None
+) -> LiveCollection:
+    """Open the live name `name` of the Chroma store at `url`. See `reembed.live.open`."""
     client = chroma_client.connect(chroma_client.parse(url), url)
-    return LiveCollection(client, name, model=model, owns_client=True)
+    opened = LiveCollection(
+        client, name, model=model, embeds_with=embeds_with, owns_client=True
+    )  # fmt: skip
+    if embeds_with is not None:
+        try:
+            opened.check()
+        except BaseException:
+            opened.close()
+            raise
+    return opened
 
 
-def trust(*words: Model | Manifest | Mapping[str, Any] | str | Path) -> None:
-    """Give the application's word for models that stores have on record, in this whole process.
-
-    Args:
-        words: models, as `Model` or as a mapping of the manifest's keys; or a manifest or its path,
-            for its `model` and its `source.model`.
-
-    Raises:
-        ManifestError: one of them is no manifest.
-        pydantic.ValidationError: one of them is no model.
-    """
-    for word in words:
-        if isinstance(word, str | Path):
-            word = Manifest.load(word)
-        if isinstance(word, Manifest):
-            models = [word.model, *([word.source.model] if word.source.model else [])]
-        else:
-            models = [word if isinstance(word, Model) else Model.model_validate(dict(word))]
-        for model in models:
-            model_record.trust(model)
-
-
-class LiveCollection:
+class LiveCollection(Live):
     """A Chroma collection by its live name. Calls take what `chromadb.Collection`'s take.
 
     Errors of Chroma itself (a bad filter, a wrong dimension) come through unchanged; a live name
@@ -104,18 +81,25 @@ class LiveCollection:
         name: str,
         *,
         model: Model | None = None,
+        embeds_with: Own | None = None,
         owns_client: bool = False,
     ) -> None:
-        self.name = name
+        super().__init__(name, model, embeds_with)
         self._client = client
-        self._model = model
         self._owns_client = owns_client
         self._functions: dict[str, EmbeddingFunction[Any]] = {}
 
     @classmethod
-    def from_client(cls, client: ClientAPI, name: str, *, model: Model | None = None) -> Self:
+    def from_client(
+        cls,
+        client: ClientAPI,
+        name: str,
+        *,
+        model: Model | None = None,
+        embeds_with: Own | None = None,
+    ) -> Self:
         """The live name `name` through a client that the application opened and closes itself."""
-        return cls(client, name, model=model)
+        return cls(client, name, model=model, embeds_with=embeds_with)
 
     # --- which collection ------------------------------------------------------------------------
 
@@ -157,10 +141,19 @@ class LiveCollection:
                 raise problem
             time.sleep(_PAUSE_SECONDS)
 
-    def _call(self, work: Callable[[Collection], Result], writes: bool = False) -> Result:
-        """`work` on the collection of this moment, again if it was deleted in between."""
+    def _call(
+        self, work: Callable[[Collection], Result], writes: bool = False, own: bool = False
+    ) -> Result:
+        """`work` on the collection of this moment, again if it was deleted in between.
+
+        Args:
+            own: whether it uses vectors that the application has made.
+        """
         for attempt in range(_SWAPS_PER_CALL):
-            collection = self._harmless(self._resolve()[0], writes)
+            collection, model = self._resolve()
+            if own and self._own is not None:
+                self.check_own(self._leads_of(collection, model))
+            collection = self._harmless(collection, writes)
             try:
                 return work(collection)
             except NotFoundError:
@@ -175,7 +168,7 @@ class LiveCollection:
         a swap came between, because the vectors would be another model's."""
         for _ in range(_SWAPS_PER_CALL):
             collection, model = self._resolve()
-            vectors = self._embed(collection, model, texts, query)
+            vectors = self._remembered(collection, model, texts, query)
             if not query:
                 chroma_hold.wait(self._client, self.name)
             now, _ = self._resolve()
@@ -188,6 +181,34 @@ class LiveCollection:
         raise SourceChangedError(f"{self.name} moved {_SWAPS_PER_CALL} times during one call")
 
     # --- which model -----------------------------------------------------------------------------
+
+    def leads(self) -> Leads:
+        return self._leads_of(*self._resolve())
+
+    def _leads_of(self, collection: Collection, model: dict[str, Any] | None) -> Leads:
+        moved = None
+        if model is None:
+            function = chroma_metric.recorded_function(collection)
+            model = model_of(function) if function is not None else None
+        else:
+            pointer = chroma_pointer.read(self._client, self.name)
+            moved = (pointer.metadata or {}).get("moved") if pointer is not None else None
+        return Leads(
+            str(collection.id), model, collection.get_model().dimension,
+            moved if isinstance(moved, str) else None,
+        )  # fmt: skip
+
+    def vectors(self, texts: Sequence[str], *, query: bool) -> Vectors:
+        return self._remembered(*self._resolve(), texts, query)
+
+    def _remembered(
+        self, collection: Collection, model: Mapping[str, Any] | None, texts: Sequence[str],
+        query: bool,
+    ) -> Vectors:  # fmt: skip
+        return self._recalled(
+            f"{collection.id} {json.dumps(model, sort_keys=True, default=str)}", texts, query,
+            lambda missing: self._embed(collection, model, missing, query),
+        )  # fmt: skip
 
     def _embed(
         self, collection: Collection, model: Mapping[str, Any] | None, texts: list[str], query: bool
@@ -229,7 +250,9 @@ class LiveCollection:
     ) -> QueryResult:
         """As `Collection.query`; `query_texts` are embedded with the model that fits."""
         if query_texts is None:
-            return self._call(lambda c: c.query(query_embeddings=query_embeddings, **arguments))
+            return self._call(
+                lambda c: c.query(query_embeddings=query_embeddings, **arguments), own=True
+            )
         if query_embeddings is not None:
             raise ValueError("query takes query_texts or query_embeddings, not both")
         return self._call_with_vectors(
@@ -279,7 +302,8 @@ class LiveCollection:
         documents = arguments.get("documents")
         if documents is None or arguments.get("embeddings") is not None:
             chroma_hold.wait(self._client, self.name)
-            self._call(lambda c: getattr(c, verb)(ids=ids, **arguments), writes=True)
+            own = arguments.get("embeddings") is not None
+            self._call(lambda c: getattr(c, verb)(ids=ids, **arguments), writes=True, own=own)
             return
         rest = {key: value for key, value in arguments.items() if key != "embeddings"}
         self._call_with_vectors(
@@ -294,17 +318,6 @@ class LiveCollection:
         """Close the client, if `open` opened it."""
         if self._owns_client:
             chroma_client.close(self._client)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _listed(texts: str | list[str]) -> list[str]:

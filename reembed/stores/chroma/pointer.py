@@ -7,6 +7,7 @@ metadata whole: a reader sees the old or the new target with the model that fits
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from chromadb.api import ClientAPI
@@ -145,6 +146,7 @@ def _metadata(
         "target_id": move.incoming_id,
         "target": target,
         "generation": generation,
+        "moved": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     if move.model is not None:
         metadata["model"] = json.dumps(move.model, sort_keys=True)

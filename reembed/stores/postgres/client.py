@@ -58,6 +58,7 @@ SETTINGS = {
 }
 """Session settings, of which an old server may lack some. The first six decide how values are
 written as text."""
+AS_TEXT = tuple(SETTINGS)[:6]
 KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 """So that nothing between us and the server takes a quiet connection for a dead one."""
 MOST_DETAIL = 500
@@ -124,8 +125,12 @@ def keep_secrets(url: str) -> str:
     return shown
 
 
-def connect(url: str) -> Connection:
+def connect(url: str, *, application: bool = False) -> Connection:
     """A connection in autocommit mode.
+
+    Args:
+        application: whether it is for what an application reads and writes, under its role's own
+            limits and policies.
 
     Raises:
         UnreachableError: nothing answers there.
@@ -140,8 +145,8 @@ def connect(url: str) -> Connection:
             name: value for name, value in KEEPALIVES.items() if name not in given
         }
         return psycopg.connect(
-            url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="reembed",
-            **kept, **secrets,
+            url, autocommit=True, connect_timeout=CONNECT_SECONDS,
+            application_name="reembed live" if application else "reembed", **kept, **secrets,
         )  # fmt: skip
 
     try:
@@ -155,10 +160,11 @@ def connect(url: str) -> Connection:
         raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
     with mapped(url):
         fix_path(connection)
+        settings = {name: SETTINGS[name] for name in AS_TEXT} if application else SETTINGS
         connection.execute(
             "SELECT set_config(s.name, value, false) FROM unnest(%s::text[], %s::text[]) s "
             "(name, value) JOIN pg_settings p ON lower(p.name) = lower(s.name)",
-            [list(SETTINGS), list(SETTINGS.values())],
+            [list(settings), list(settings.values())],
         )
     return connection
 

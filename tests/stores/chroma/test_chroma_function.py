@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from chromadb.utils.embedding_functions import known_embedding_functions
 
+from reembed.embedders import kept
 from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.stores.chroma import function as chroma_function
@@ -250,7 +251,7 @@ def test_a_document_that_the_model_rejects_is_an_error_and_no_zero_vector(monkey
             return type("Embedded", (), {"vectors": np.zeros((1, 4)), "rejected": {0: "too long"}})
 
     function = chroma_function.ReembedEmbeddingFunction(Model(provider="static", name="x"))
-    monkeypatch.setattr(chroma_function, "_embedder", lambda _: Rejecting())
+    monkeypatch.setattr(kept, "_opened", lambda _: Rejecting())
     with pytest.raises(PreflightError, match="too long"):
         function(["text"])
 
@@ -261,5 +262,5 @@ def test_query_vectors_of_the_function_are_the_embedders(monkeypatch):
             return vectors(len(texts))
 
     function = chroma_function.ReembedEmbeddingFunction(Model(provider="static", name="x"))
-    monkeypatch.setattr(chroma_function, "_embedder", lambda _: Embedding())
+    monkeypatch.setattr(kept, "_opened", lambda _: Embedding())
     np.testing.assert_array_equal(np.array(function.embed_query(["a", "b"])), vectors(2))

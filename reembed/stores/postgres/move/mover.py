@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
@@ -39,12 +40,14 @@ class Move:
         incoming: those that take it, in the same order.
         parked: names, without a schema, for the tables that are not live afterwards.
         by_name: whether tables exchange their names; else their vector columns.
+        model: manifest keys of the model that made the incoming vectors, where they are known.
     """
 
     outgoing: list[Table]
     incoming: list[Table]
     parked: list[str]
     by_name: bool
+    model: Mapping[str, Any] | None = None
 
     @property
     def tables(self) -> list[Table]:
@@ -240,7 +243,7 @@ class Mover:
         if by_name:
             with mapped(self._catalog.url):
                 self._check_free(outgoing, parked, incoming)
-        return Move(outgoing, incoming, parked, by_name)
+        return Move(outgoing, incoming, parked, by_name, exchange.model)
 
     def _move(self, hold: Hold, moves: Sequence[Move]) -> None:
         """Make all these moves in one transaction."""
@@ -314,19 +317,28 @@ def _exchange(connection: Connection, move: Move, copies: Mapping[int, Copying])
                 rename_table(connection, new, parked)
     away = move.outgoing if move.by_name else move.incoming
     for table in move.tables:
-        _note_parked(connection, table, parked=table in away)
+        _note_move(connection, table, move.model, parked=table in away)
 
 
-def _note_parked(connection: Connection, table: Table, *, parked: bool) -> None:
-    """Note the name of a table that is not live, by which a copy of it can be told from a backup of
-    the live one."""
+def _note_move(
+    connection: Connection, table: Table, model: Mapping[str, Any] | None, *, parked: bool
+) -> None:
+    """Note of a table that is not live its name, by which a copy of it can be told from a backup of
+    the live one; and of the live one when it was moved and which model embeds its texts, which
+    `reembed.live` reads."""
     found = table_by_oid(connection, table.oid)
     assert found is not None, "it is locked"
     now = replace(
         table, schema=found[1], name=found[2], columns=read_columns(connection, table.oid)
     )
     note = pg_notes.read_note(connection, now)
-    changed = note | {"parked": now.label} if parked else _without(note, "parked")
+    if parked:
+        changed = _without(note, "moved") | {"parked": now.label}
+    else:
+        changed = _without(note, "parked")
+        if made_by := note.get("model") or model:
+            moved = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            changed |= {"model": dict(made_by), "moved": moved}
     if changed != note:
         pg_notes.write_note(connection, now, changed)
 

@@ -21,6 +21,9 @@ from reembed.stores.postgres.schema.hanging import sound_indexes
 from reembed.stores.postgres.schema.indexes import OPERATORS
 from reembed.stores.postgres.schema.table import Table
 
+LASTING = ("comment", "model", "moved")
+"""What a note still says when a run is done: which model embeds the texts of the live name, and
+since when. `reembed.live` and the next migration read it."""
 NOTE = "reembed:"
 """What a comment begins with that is a note."""
 OF = "of"
@@ -66,7 +69,11 @@ def comment_column(
     own = {key: value for key, value in note.items() if key != OF}
     text = own.get("comment")
     if not set(own) <= {"comment"}:
-        text = NOTE + json.dumps(own | {OF: identity(connection, table.oid)}, sort_keys=True)
+        before = ""
+        if text and set(own) <= set(LASTING):  # it stays, so its owner's comment is to be read
+            before = f"{own.pop('comment')}\n"
+        ours = json.dumps(own | {OF: identity(connection, table.oid)}, sort_keys=True)
+        text = f"{before}{NOTE}{ours}"
     connection.execute(
         sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
             table.identifier, sql.Identifier(column), sql.Literal(text)
@@ -93,14 +100,17 @@ def parse_note(text: str | None) -> dict[str, Any]:
     """What a comment notes; one that is not ours is kept as `comment`."""
     if not text:
         return {}
-    if not text.startswith(NOTE):
+    before, mark, ours = ("\n" + text).rpartition(f"\n{NOTE}")
+    if not mark:
         return {"comment": text}
     try:
-        note = json.loads(text.removeprefix(NOTE))
+        note = json.loads(ours)
     except (ValueError, RecursionError):
         return {"comment": text}
     if not isinstance(note, dict):
         return {"comment": text}
+    if before:
+        note["comment"] = before[1:]
     return {key: value for key, value in note.items() if _is_sound(key, value)}
 
 
@@ -127,7 +137,8 @@ def _is_sound(key: str, value: Any) -> bool:
         return False
     return {
         "model": isinstance(value, dict), "metadata": isinstance(value, dict | None),
-        "comment": isinstance(value, str), "not_null": isinstance(value, bool),
+        "comment": isinstance(value, str), "moved": isinstance(value, str),
+        "not_null": isinstance(value, bool),
     }.get(key, True)  # fmt: skip
 
 
@@ -138,7 +149,8 @@ def noted_columns(connection: Connection) -> list[Noted]:
         "SELECT c.oid, nspname, relname, attname, description FROM pg_description JOIN "
         "pg_attribute ON attrelid = objoid AND attnum = objsubid JOIN pg_class c ON c.oid = objoid "
         "JOIN pg_namespace n ON n.oid = relnamespace WHERE classoid = 'pg_class'::regclass AND "
-        "objsubid > 0 AND starts_with(description, %s) ORDER BY nspname, relname, attnum",
+        "objsubid > 0 AND strpos(E'\\n' || description, E'\\n' || %s) > 0 ORDER BY nspname, "
+        "relname, attnum",
         [NOTE],
     )
     found = []
@@ -206,9 +218,10 @@ def _may_hold(connection: Connection, holder: int, oid: int) -> bool:
 
 
 def remove_spent(connection: Connection, table: Table) -> None:
-    """Remove a note once the table that it tells of is gone, and with it every way back."""
+    """Keep of a note what lasts once the table that it tells of is gone, and with it every way
+    back."""
     note = read_note(connection, table)
     others = {note[key] for key in ("stands_for", "like") if key in note} - {table.oid}
     there = fetch_all(connection, "SELECT 1 FROM pg_class WHERE oid = ANY (%s)", [list(others)])
     if others and not there:
-        write_note(connection, table, {"comment": note.get("comment")})
+        write_note(connection, table, {key: note[key] for key in LASTING if key in note})

@@ -1,0 +1,1 @@
+"""A live name in Postgres, for applications: see `reembed.live`."""
