@@ -224,7 +224,8 @@ class Spending:
                 self._changed.wait(TICK)
             if cancelled.is_set():
                 return False
-            self._write(most)
+            # What is free and uncapped needs no wait for the disk: a kill loses nothing either way.
+            self._write(most, durable=most.usd > 0 or self.max_tokens is not None)
             self._in_flight += most
             self._requests += 1
             return True

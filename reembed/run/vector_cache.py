@@ -31,6 +31,7 @@ import numpy.typing as npt
 from reembed.disk import STATE, make_private_dir, open_private, sqlite_errors, write_errors
 from reembed.errors import PreflightError
 from reembed.records import Vectors, fixed_array_to_vectors
+from reembed.run.damaged_cache import Row, readable
 from reembed.run.directory import RunDir
 
 Answer = TypeVar("Answer")
@@ -40,18 +41,18 @@ Paid = tuple[Sequence[bytes], Vectors, npt.NDArray[np.int32]]
 SQL_VARIABLES = 500
 """Keys in one SELECT; SQLite's own limit was 999 for a long time."""
 
-NARROWEST = 2
-"""Bytes that the keys of the narrowest range read from a damaged file have in common."""
+PAGE_BYTES = 16_384
+"""Of a new file: rows are as long as vectors, and few of them fit on SQLite's usual page."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS vectors (
     text_sha256 BLOB PRIMARY KEY, tokens INTEGER NOT NULL, vector BLOB NOT NULL,
     crc32 INTEGER NOT NULL
-) WITHOUT ROWID
+)
 """
+"""Rows stand in the order in which they came: ordered by their hashes (WITHOUT ROWID, as in older
+files) each would go to a page of its own, five times as slow."""
 
-Row = tuple[bytes, int, bytes, int]
-"""Of the table: text hash, tokens, vector, checksum."""
 Known = Mapping[bytes, tuple[Vectors, int]]
 """Text hashes with their `(d,) float32` vectors and tokens."""
 
@@ -127,6 +128,7 @@ class VectorCache:
             )
         try:
             with sqlite_errors(self._path):
+                self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute(SCHEMA)
@@ -210,11 +212,10 @@ class VectorCache:
         self._open()
         if not ours:
             return
-        kept = 0
         with sqlite_errors(self._path):
-            for rows in _readable(aside):
+            for rows in readable(aside):
                 self._put(rows)
-                kept += len(rows)
+            (kept,) = self._db.execute("SELECT count(*) FROM vectors").fetchone()
             for paid in self._spare():
                 self._put(_rows(*paid))
         self._note(
@@ -238,28 +239,6 @@ def _rows(hashes: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int3
         blob = vector.tobytes()
         rows.append((key, count, blob, _checksum(key, count, blob)))
     return rows
-
-
-def _readable(damaged: Path) -> Iterator[list[Row]]:
-    """What a damaged file still gives. Read by ranges of keys, narrower ones where a page is bad,
-    so that it hides few of them."""
-    with contextlib.closing(sqlite3.connect(damaged)) as db:
-        waiting = [bytes([first]) for first in range(256)]
-        while waiting:
-            prefix = waiting.pop()
-            try:
-                rows = db.execute(
-                    "SELECT text_sha256, tokens, vector, crc32 FROM vectors "
-                    "WHERE text_sha256 BETWEEN ? AND ?",
-                    (prefix, prefix.ljust(32, b"\xff")),
-                ).fetchall()
-            except sqlite3.Error as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
-                    return  # no table, or no database at all
-                if len(prefix) < NARROWEST:
-                    waiting += [prefix + bytes([next]) for next in range(256)]
-                continue
-            yield rows
 
 
 def embedded_vectors(run: RunDir) -> Iterator[Paid]:

@@ -92,7 +92,7 @@ class Embedding:
             known |= self._borrowed([key for key in mine if key not in known], wanted)
             self.counter.update(sum(multiplicity[key] for key in known))
             new = [key for key in mine if key not in known]
-            self._embed(new, [wanted[key] for key in new], multiplicity)
+            known |= self._embed(new, [wanted[key] for key in new], multiplicity)
         except BaseException as error:
             with self._lock:
                 for key in mine:
@@ -104,7 +104,7 @@ class Embedding:
         for claim in others.values():
             claim.result()
         self.counter.update(sum(multiplicity[key] for key in others))
-        return known | dict(self.cache.get([*new, *others]))
+        return known | dict(self.cache.get([*others]))
 
     def _borrowed(self, keys: list[bytes], texts: dict[bytes, str]) -> Known:
         if not keys or not self.cache.lenders:
@@ -122,18 +122,23 @@ class Embedding:
 
     def _embed(
         self, keys: Sequence[bytes], texts: Sequence[str], multiplicity: dict[bytes, int]
-    ) -> None:
+    ) -> dict[bytes, tuple[Vectors, int]]:
+        """Hash to vector and tokens of these texts; what comes is kept before anything else."""
+        found: dict[bytes, tuple[Vectors, int]] = {}
         if not keys:
-            return
+            return found
 
         def keep(indices: Sequence[int], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
-            self.cache.put([keys[i] for i in indices], vectors, tokens)
-            self.counter.update(sum(multiplicity[keys[i]] for i in indices))
+            done = [keys[i] for i in indices]
+            self.cache.put(done, vectors, tokens)
+            found.update(zip(done, zip(vectors, tokens.tolist(), strict=True), strict=True))
+            self.counter.update(sum(multiplicity[key] for key in done))
 
         embedded = self.embedder.embed_documents(texts, on_batch=keep)
         with self._lock:
             for index, rejection in embedded.rejected.items():
                 self._rejected[keys[index]] = (rejection.reason, rejection.detail)
+        return found
 
     def _write_quarantine(self, stem: str, records: pa.Table, reasons: dict[int, Reason]) -> None:
         path = self.run.path / QUARANTINE_DIR / f"{stem}.parquet"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reembed.run.vector_cache import Paid, VectorCache
+from reembed.run.vector_cache import PAGE_BYTES, Paid, VectorCache
 
 
 def keys(count: int, first: int = 0) -> list[bytes]:
@@ -110,11 +110,16 @@ def _spoil(path: Path, harm: str) -> None:
         path.write_bytes(b"garbage " * 999)
     elif harm == "cut":
         path.write_bytes(data[: len(data) // 2])
-    else:  # pages in the middle
-        path.write_bytes(data[:40_960] + b"\xff" * 8_192 + data[49_152:])
+    else:  # the page with a text's vector, or the one with its key in the index
+        key = sha256(keys(2_000)[1_000]).digest()
+        holds = {data.find(key), data.rfind(key)}
+        vector = data.index(vectors(2_000)[1_000].tobytes())
+        at = vector if harm == "row" else max(holds, key=lambda place: abs(place - vector))
+        at -= at % PAGE_BYTES
+        path.write_bytes(data[:at] + b"\xff" * PAGE_BYTES + data[at + PAGE_BYTES :])
 
 
-@pytest.mark.parametrize("harm", ["garbage", "cut", "pages"])
+@pytest.mark.parametrize("harm", ["garbage", "cut", "row", "index"])
 def test_a_damaged_file_is_set_aside_and_filled_again(tmp_path: Path, harm: str) -> None:
     path, told = tmp_path / "k.sqlite", list[str]()
     hashes = [sha256(key).digest() for key in keys(2_000)]
@@ -135,8 +140,10 @@ def test_a_damaged_file_is_set_aside_and_filled_again(tmp_path: Path, harm: str)
     (note,) = told
     assert aside.name in note
     assert set(hashes[:100]) <= found.keys()
-    if harm == "pages":
+    if harm == "row":
         assert 1_000 < len(found) < 2_000, "what is on whole pages is read"
+    if harm == "index":
+        assert len(found) == 2_000, "no row is on that page"
     place = {key: row for row, key in enumerate(hashes)}
     for key, (vector, _) in found.items():
         np.testing.assert_array_equal(vector, vectors(2_000)[place[key]])
