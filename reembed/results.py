@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from reembed.disk import named_errors
 from reembed.embedders.spending import Spent, read_spent
 from reembed.errors import DamagedError, GateError, ReembedError, UsageError
 from reembed.manifest import Manifest
+from reembed.quality.remedies import Remedy, remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.run import events, files
 from reembed.run.counts import count_records
@@ -21,7 +23,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.loss import Loss
-from reembed.run.steps import Step, next_steps
+from reembed.run.steps import Step, next_steps, shown_path
 
 MANIFEST_COPY = files.MANIFEST.name
 
@@ -64,6 +66,7 @@ class RunResult:
         spent: on models, over all calls of the run.
         losses: collections of the run that lack all, or more than half, of the records that it
             knows of them, as `status` and `plan` see them.
+        remedies: what makes the gates pass that are in the way.
         unchanged: with `if_changed`: nothing had changed, so nothing was done.
         differs: of a finished migration that is run again: what its source has by now that is not
             carried; None where it was not compared.
@@ -84,6 +87,7 @@ class RunResult:
     steps: list[Step] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     differs: Differs | None = None
+    remedies: list[Remedy] = field(default_factory=list)
 
     @property
     def next(self) -> str:
@@ -94,7 +98,7 @@ class RunResult:
         """The failing gates as an error, None if none fails."""
         if self.verdict is None or self.verdict.passed:
             return None
-        return gate_error(self.verdict)
+        return gate_error(self.verdict, self.remedies)
 
     @property
     def exit_code(self) -> int:
@@ -113,17 +117,22 @@ class RunResult:
             "losses": [loss.to_dict() for loss in self.losses],
             "differs": asdict(self.differs) if self.differs is not None else None,
             "verdict": self.verdict.to_dict() if self.verdict else None,
+            "remedies": [remedy.to_dict() for remedy in self.remedies],
             "swap": self.swap.to_dict() if self.swap else None,
         }  # fmt: skip
         return document | ({"error": self.error.to_dict()} if self.error else {})
 
 
-def gate_error(verdict: Verdict) -> GateError:
-    """The gates in the way of the swap, as an error."""
+def gate_error(verdict: Verdict, ways: Sequence[Remedy] = ()) -> GateError:
+    """The gates in the way of the swap, as an error.
+
+    Args:
+        ways: what makes them pass.
+    """
     reasons = "; ".join(f"{gate.name} {gate.status}: {gate.message}" for gate in verdict.failing)
-    return GateError(
-        reasons, "The live name was not moved. The verdict's sample ids show where to look."
-    )
+    told = " Or ".join(str(way) for way in ways)
+    told = f" {told[0].upper()}{told[1:]}." if told else ""
+    return GateError(reasons, f"The live name was not moved.{told}")
 
 
 def read_verdict(run: RunDir) -> Verdict | None:
@@ -181,10 +190,13 @@ def run_result(name: str, run: RunDir, manifest: Path | None = None, **fields: A
         spent = Spent()
         notes.append(f"{error.message}. {error.hint}")
     fields["messages"] = [*fields.get("messages", ()), *notes]
+    path = manifest or run.path / MANIFEST_COPY
+    verdict = fields["verdict"]
     return RunResult(
         name, run.run_id, str(run.path), state, exported=total, quarantined=quarantined,
         loaded=total - quarantined if in_store else 0, spent=spent,
-        steps=next_steps(state, manifest or run.path / MANIFEST_COPY), **fields,
+        steps=next_steps(state, path),
+        remedies=remedies(verdict, shown_path(path)) if verdict else [], **fields,
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.text import pairs, problem_text, steps_text
-from reembed.group.report import verdict_of
+from reembed.cli.text import TONE_STYLE, pairs, problem_text, steps_text, ways_text
+from reembed.group.report import concluded, verdict_of
 from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
 
 
@@ -73,11 +73,9 @@ def group_text(result: GroupResult) -> RenderableType:
         totals.add_row("", message)
     parts: list[RenderableType] = [lines, totals]
     if result.passed is not None:
-        parts.append(
-            Text("verdict on all: pass", "bold green")
-            if result.passed
-            else Text("verdict on all: the swap is refused", "bold red")
-        )
+        mood, headline = concluded(result)
+        parts.append(Text(f"verdict on all: {headline}", TONE_STYLE.get(mood, "bold")))
+        parts += ways_text(result.remedies)
     if result.swap:
         parts.append(_swap_parts(result.swap))
     return Group(*parts, *steps_text(result.steps))

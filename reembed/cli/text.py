@@ -11,6 +11,8 @@ from rich.text import Text
 
 from reembed.cutover.leftovers import Cleaned
 from reembed.progress import human_bytes, human_time
+from reembed.quality.conclusion import conclude
+from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
 from reembed.run.loss import Loss
@@ -18,6 +20,7 @@ from reembed.run.steps import Step
 from reembed.stages.plan import Plan, Problem
 
 STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
+TONE_STYLE: dict[str, str] = {"good": "bold green", "caution": "bold yellow", "bad": "bold red"}
 NEEDS_WORD = (
     "if that was not meant, restore them; a command that would go on with it asks for --accept-loss"
 )
@@ -83,7 +86,7 @@ def result_text(result: RunResult) -> RenderableType:
         table.add_row("", message)
     parts: list[RenderableType] = [table]
     if result.verdict:
-        parts.append(verdict_text(result.verdict))
+        parts.append(verdict_text(result.verdict, result.remedies))
     if result.swap:
         parts.append(_moved_text(result.swap))
     return Group(*parts, *steps_text(result.steps))
@@ -100,20 +103,25 @@ def steps_text(steps: Sequence[Step]) -> list[RenderableType]:
     return lines
 
 
-def verdict_text(verdict: Verdict) -> RenderableType:
-    """A line a gate, with what was found."""
+def verdict_text(verdict: Verdict, ways: Sequence[Remedy] = ()) -> RenderableType:
+    """What the verdict comes to, a line a gate with what was found, and what makes it pass."""
     table = Table(box=None, padding=(0, 1), show_header=False)
     for gate in verdict.gates:
         table.add_row(Text(gate.status, STATUS_STYLE[gate.status]), gate.name, Text(gate.message))
         for kind, samples in gate.samples.items():
             if samples:
                 table.add_row("", "", Text(f"{kind}: {', '.join(samples[:5])}", "dim"))
-    heading = (
-        Text("verdict: pass", "bold green")
-        if verdict.passed
-        else Text("verdict: the swap is refused", "bold red")
-    )
-    return Group(heading, table)
+    found = conclude(verdict)
+    heading = Text(f"verdict: {found.headline}", TONE_STYLE[found.tone])
+    return Group(heading, table, *ways_text(ways))
+
+
+def ways_text(ways: Sequence[Remedy]) -> list[RenderableType]:
+    """What makes the gates pass that are in the way."""
+    return [
+        Text("to pass: " if place == 0 else "or:      ", "bold").append(str(way), "default")
+        for place, way in enumerate(ways)
+    ]
 
 
 def swap_text(result: SwapResult) -> RenderableType:

@@ -35,7 +35,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.lock import locked
-from reembed.run.steps import next_steps
+from reembed.run.steps import next_steps, shown_path
 from reembed.sync.build import Stage
 
 ROUNDS = 3
@@ -287,7 +287,8 @@ class Migrations:
         result = GroupResult(
             self.manifest.name, run.run_id, str(run.path), state,
             sorted(members, key=lambda member: member.collection), spent=group.spending.spent,
-            steps=next_steps(state, manifest_file(self.manifest, run)), **fields,
+            steps=next_steps(state, manifest_file(self.manifest, run)),
+            manifest=shown_path(manifest_file(self.manifest, run)), **fields,
         )  # fmt: skip
         unchanged = bool(members) and all(member.result.unchanged for member in members)
         return replace(result, unchanged=result.unchanged or unchanged)

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from reembed.group.results import GroupResult, MemberResult
-from reembed.report.html.markup import Markup, h
-from reembed.report.html.page import page_head
+from reembed.quality.conclusion import conclude
+from reembed.report.gather import Mood
+from reembed.report.html.front import SIGN, card, next_steps, sentence_case, verdict_banner
+from reembed.report.html.markup import Child, Markup, h
+from reembed.report.html.page import document
+from reembed.report.markdown import MARK, code, plain
 from reembed.report.write import REPORT_FILE
 
 
@@ -31,52 +35,94 @@ class GroupReport:
 
     def to_markdown(self) -> str:
         result = self.result
+        mood, headline = concluded(result)
         lines = [
-            f"## {result.name}: {_outcome(result)}", "",
-            f"{len(result.members)} collections, {result.exported:,} records, "
-            f"{result.quarantined:,} quarantined; {result.state}.", "",
+            f"### reembed {plain(result.name)}: {MARK[mood]} {plain(headline)}", "",
+            plain(_counts(result)), "",
             "| collection | records | state | verdict |", "| --- | ---: | --- | --- |",
         ]  # fmt: skip
         for member in result.members:
             cells = [member.collection, f"{member.result.exported:,}", member.result.state,
                      verdict_of(member)]  # fmt: skip
             lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        next_step = f" · next: {code(result.steps[0].command)}" if result.steps else ""
+        lines += ["", f"run {code(result.run)} · {plain(result.state)}{next_step}"]
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
         result = self.result
-        rows = [h("tr", _link(member), h("td", f"{member.result.exported:,}"),
-                  h("td", member.result.state), h("td", verdict_of(member)))
+        mood, headline = concluded(result)
+        rows = [h("tr", _link(member), h("td", f"{member.result.exported:,}", class_="number"),
+                  h("td", member.result.state), _verdict_cell(member))
                 for member in result.members]  # fmt: skip
-        heads = [h("th", title, scope="col") for title in
-                 ("collection", "records", "state", "verdict")]  # fmt: skip
-        body = h(
-            "body",
-            h("header", h("h1", f"{result.name}: {_outcome(result)}"),
-              h("p", f"{len(result.members)} collections, {result.exported:,} records, "
-                     f"{result.quarantined:,} quarantined; {result.state}")),
-            h("main", h("section", h("h2", "Collections"),
-                        h("table", h("thead", h("tr", heads)), h("tbody", rows)))),
-        )  # fmt: skip
-        return "<!doctype html>\n" + h("html", page_head(result.name), body, lang="en") + "\n"
+        heads = [h("th", title, scope="col", class_="number" if title == "records" else None)
+                 for title in ("collection", "records", "state", "verdict")]  # fmt: skip
+        table = h("div", h("table", h("thead", h("tr", heads)), h("tbody", rows)), class_="scroll")
+        main: list[Child] = [
+            verdict_banner(mood, headline, _counts(result)),
+            h("div", card("Collections", table, "members"),
+              card("What to do next", next_steps(result.remedies, result.steps), "next"),
+              class_="cards"),
+        ]  # fmt: skip
+        eyebrow = h("p", h("strong", "reembed"), " · ", h("bdi", result.name), " · ",
+                    f"The run is {result.state}", class_="eyebrow")  # fmt: skip
+        footer = h("p", "Run directory: ", h("code", result.path))
+        return document(f"{result.name}: {headline}", eyebrow, main, footer)
+
+
+def concluded(result: GroupResult) -> tuple[Mood, str]:
+    """The verdicts of all collections as one, in words; the worst gives the colour."""
+    if result.error is not None or result.passed is False:
+        wrong = sum(_mood(member)[0] == "bad" for member in result.members) or 1
+        return (
+            "bad",
+            f"the swap is refused: {wrong} of {len(result.members)} collections are not ready",
+        )
+    if result.passed is None:
+        return "none", "no verdict on all of them yet"
+    moods = [_mood(member) for member in result.members]
+    passing = "swapped" if result.state == "swapped" else "safe to swap"
+    notable = [(member.collection, words) for member, (mood, words)
+               in zip(result.members, moods, strict=True) if mood == "caution"]  # fmt: skip
+    if not notable:
+        return "good", f"{passing} all {len(moods)} collections"
+    name, words = notable[0]
+    more = f", and {len(notable) - 1} more to look at" if len(notable) > 1 else ""
+    return "caution", f"{passing} all {len(moods)} collections; {name}: {words}{more}"
+
+
+def _mood(member: MemberResult) -> tuple[Mood, str]:
+    """The colour of a collection, and what is to be known of it."""
+    if member.error is not None:
+        return "bad", member.error.message
+    verdict = member.result.verdict
+    if verdict is None:
+        return "none", "none yet"
+    found = conclude(verdict)
+    return found.tone, found.headline.removeprefix("safe to swap").lstrip("; ") or found.headline
+
+
+def _counts(result: GroupResult) -> str:
+    return (f"{len(result.members)} collections, {result.exported:,} records, "
+            f"{result.quarantined:,} left out. They move together.")  # fmt: skip
 
 
 def verdict_of(member: MemberResult) -> str:
-    """`pass`, or what is in the way."""
+    """The verdict of a collection in words, or what is in the way."""
     if member.error is not None:
         return member.error.message
     verdict = member.result.verdict
     if verdict is None:
         return "none yet"
-    return "pass" if verdict.passed else "; ".join(
-        f"{gate.name} {gate.status}: {gate.message}" for gate in verdict.failing
-    )  # fmt: skip
+    if verdict.passed:
+        return conclude(verdict).headline
+    return "; ".join(f"{gate.name} {gate.status}: {gate.message}" for gate in verdict.failing)
 
 
-def _outcome(result: GroupResult) -> str:
-    if result.passed is None:
-        return "no verdict on all of them yet"
-    return "pass" if result.passed and result.error is None else "the swap is refused"
+def _verdict_cell(member: MemberResult) -> Markup:
+    mood = _mood(member)[0]
+    sign = h("span", f"{SIGN[mood]} ", class_=f"mark {mood}", aria_hidden="true")
+    return h("td", sign, sentence_case(verdict_of(member)))
 
 
 def _link(member: MemberResult) -> Markup:

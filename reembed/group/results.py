@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from reembed.embedders.spending import Budget, Spent
 from reembed.errors import PreflightError, ReembedError
+from reembed.quality.remedies import Remedy, remedies
 from reembed.results import RunResult, SwapResult
 from reembed.run.history import State
 from reembed.run.steps import Step
@@ -154,6 +155,7 @@ class GroupResult:
         path: run directory of the group, which holds those of its members.
         swap: what the swap did, where this call swapped.
         unchanged: with `if_changed`: nothing had changed in any of them.
+        manifest: path of the manifest, as commands name it.
     """
 
     name: str
@@ -166,6 +168,7 @@ class GroupResult:
     spent: Spent = field(default_factory=Spent)
     unchanged: bool = False
     steps: list[Step] = field(default_factory=list)
+    manifest: str = ""
 
     @property
     def next(self) -> str:
@@ -198,6 +201,13 @@ class GroupResult:
         return together(errors, len(self.members))
 
     @property
+    def remedies(self) -> list[Remedy]:
+        """What makes the gates pass that are in the way, each once."""
+        verdicts = [member.result.verdict for member in self.members]
+        found = [way for v in verdicts if v for way in remedies(v, self.manifest)]
+        return list({(way.does, way.command): way for way in found}.values())
+
+    @property
     def exit_code(self) -> int:
         if self.error is not None:
             return self.error.exit_code
@@ -210,7 +220,7 @@ class GroupResult:
             "next": self.next, "steps": [step.to_dict() for step in self.steps],
             "exported": self.exported, "quarantined": self.quarantined, "loaded": self.loaded,
             "exit_code": self.exit_code, "unchanged": self.unchanged, "messages": self.messages,
-            "spent": asdict(self.spent),
+            "spent": asdict(self.spent), "remedies": [way.to_dict() for way in self.remedies],
             "verdict": {"passed": self.passed, "members": verdicts} if verdicts else None,
             "swap": self.swap.to_dict() if self.swap else None,
             "members": [member.to_dict() for member in self.members],

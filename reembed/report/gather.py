@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 import reembed
 from reembed.errors import DamagedError
+from reembed.quality.conclusion import Conclusion, Tone, basis, conclude
+from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Verdict
 from reembed.redaction import redacted_values
 from reembed.redaction.terminal import harmless
@@ -24,6 +26,8 @@ from reembed.run.history import History, State
 from reembed.run.steps import Step
 
 Outcome = Literal["pass", "refused", "none"]
+Mood = Tone | Literal["none"]
+"""The colour of a report: of its verdict, or none before there is one."""
 Found = TypeVar("Found")
 QUARANTINE_SAMPLES = 10
 
@@ -52,9 +56,12 @@ class Report:
         written: seconds since the epoch.
         state: how far the run is.
         outcome: `pass`, `refused`, or `none` before there is a verdict.
-        sentence: why, in one sentence.
+        mood: good, caution, bad, or none before there is a verdict.
+        headline: the verdict in one line.
+        sentence: what it rests on.
         source: the collection as the census found it; empty before.
         target: name of the shadow; empty before there is one.
+        old_model: the old model as it was asked, else as the store recorded it; as manifest keys.
         model: the new model, as manifest keys.
         runs_on: the device that it ran on when the run began; "" for a server's.
         dimensions: of the new vectors, None before the model was asked.
@@ -64,6 +71,7 @@ class Report:
         timeline: what happened when.
         swap: `kind`, `guarantee` and `live`, or `refused` and `hint`; empty if not known yet.
         commands: how to swap, go back and clean.
+        remedies: what makes the gates pass that are in the way.
         manifest: YAML, as resolved.
     """
 
@@ -73,9 +81,12 @@ class Report:
     written: float
     state: State
     outcome: Outcome
+    mood: Mood
+    headline: str
     sentence: str
     source: dict[str, Any]
     target: str
+    old_model: dict[str, Any]
     model: dict[str, Any]
     dimensions: int | None
     exported: int
@@ -87,6 +98,7 @@ class Report:
     timeline: list[Moment]
     swap: dict[str, Any]
     commands: list[Step]
+    remedies: list[Remedy]
     manifest: str
     runs_on: str = ""
     reembed: str = field(default=reembed.__version__)
@@ -138,39 +150,43 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
     census, shadow = history.census, history.last(events.ShadowCreated)
     taken = history.last(events.FingerprintTaken)
     fingerprint = taken.fingerprint if taken else {}
-    outcome, sentence = _outcome(result)
+    outcome, found, sentence = _outcome(result)
     notes = list(result.messages)
     quarantine = _shown(run, files.QUARANTINE, _quarantine, notes) or []
     copy = _shown(run, files.MANIFEST, lambda path: path.read_text("utf-8"), notes) or ""
     return Report(
         name=name, run=run.run_id, path=result.path, written=round(time.time(), 3),
-        state=result.state, outcome=outcome, sentence=" ".join([sentence, *notes]),
+        state=result.state, outcome=outcome, mood=found.tone if found else "none",
+        headline=found.headline if found else "no verdict yet",
+        sentence=" ".join([sentence, *notes]),
         source=census.source if census else {}, target=shadow.name if shadow else "",
+        old_model=_old_model(result.verdict, census),
         model=identity["model"],
         dimensions=fingerprint.get("dimensions") or identity["model"].get("dimensions"),
         exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
         verdict=result.verdict, stages=stages(history.read()), quarantine=quarantine,
         timeline=timeline(history.read()), swap=_swap(history),
-        commands=result.steps,
+        commands=result.steps, remedies=result.remedies,
         manifest=copy, runs_on=str((fingerprint.get("details") or {}).get("runs on", "")),
     )  # fmt: skip
 
 
-def _outcome(result: RunResult) -> tuple[Outcome, str]:
+def _outcome(result: RunResult) -> tuple[Outcome, Conclusion | None, str]:
     verdict = result.verdict
     if verdict is None:
-        return "none", f"There is no verdict yet; the run is {result.state}."
-    if failing := verdict.failing:
-        first, *others = failing
-        verb = "failed" if first.status == "fail" else "is inconclusive"
-        more = f" Also blocking it: {', '.join(gate.name for gate in others)}." if others else ""
-        return "refused", f"{first.name} {verb}: {first.message}.{more}"
-    passed = [gate.name for gate in verdict.gates if gate.status == "pass"]
-    sentence = f"Every gate passed: {', '.join(passed)}."
-    for gate in verdict.gates:
-        if gate.name == "recall" and gate.status == "shown":
-            sentence += f" Search quality could not be judged: {gate.message}."
-    return "pass", sentence
+        return "none", None, f"The run is {result.state}; its gates have not been checked."
+    found = conclude(verdict, "swapped" if result.state == "swapped" else "safe to swap")
+    return "pass" if verdict.passed else "refused", found, basis(verdict)
+
+
+def _old_model(verdict: Verdict | None, census: events.Census | None) -> dict[str, Any]:
+    """The old model as the gates asked it, else as the store has it on record."""
+    for gate in verdict.gates if verdict else ():
+        asked = gate.figures.get("asked")
+        if isinstance(asked, dict) and asked.get("old"):
+            return dict(asked["old"])
+    recorded = census.source.get("model") if census else None
+    return dict(recorded or {})
 
 
 def _shown(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
+from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Status
-from reembed.report.gather import Outcome, Report
+from reembed.report.gather import Mood, Report
 from reembed.report.timeline import human_seconds
 
-HEADLINE: dict[Outcome, str] = {
-    "pass": "✅ pass", "refused": "❌ the swap is refused", "none": "no verdict yet"
-}  # fmt: skip
+MARK: dict[Mood, str] = {"good": "✅", "caution": "⚠️", "bad": "❌", "none": "⏳"}
 SIGN: dict[Status, str] = {"pass": "✅", "fail": "❌", "inconclusive": "❓", "shown": "ℹ️"}  # noqa: RUF001
 MENTION = re.compile(r"(?<![\w@])@(?=\w)")
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
@@ -18,7 +17,7 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
 def summary(report: Report) -> str:
     """Headline, facts, and a table of the gates."""
-    lines = [f"### reembed {plain(report.name)}: {HEADLINE[report.outcome]}", ""]
+    lines = [f"### reembed {plain(report.name)}: {MARK[report.mood]} {plain(report.headline)}", ""]
     lines += [plain(report.sentence), "", _facts(report), ""]
     if report.verdict is not None:
         lines += ["| gate | status | what was found |", "| --- | --- | --- |"]
@@ -28,12 +27,20 @@ def summary(report: Report) -> str:
             for gate in report.verdict.gates
         ]
         lines.append("")
+    lines += [f"To pass: {_way(remedy)}" for remedy in report.remedies]
+    if report.remedies:
+        lines.append("")
     if report.quarantine:
         counts = ", ".join(f"{found.count:,} {plain(found.reason)}" for found in report.quarantine)
         lines += [f"Quarantined: {counts}.", ""]
     next_step = f" · next: {code(report.next)}" if report.next else ""
     lines.append(f"run {code(report.run)} · {plain(report.state)}{next_step}")
     return "\n".join(lines) + "\n"
+
+
+def _way(remedy: Remedy) -> str:
+    return f"{plain(remedy.does)}, then {code(remedy.command)}" if remedy.does else (
+        code(remedy.command))  # fmt: skip
 
 
 def _facts(report: Report) -> str:

@@ -40,6 +40,7 @@ from reembed.records import Metric, Vectors, cosine_rows
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 from reembed.verify.corpus import Corpus
+from reembed.verify.examples import examples
 from reembed.verify.questions import Questions, make_questions
 
 TIMED_QUERIES = 50
@@ -233,7 +234,10 @@ class Searches:
         comparison = Comparison(
             questions.kind, k, settings.margin, settings.confidence, new_scores, old_scores, note
         )
-        extra: dict[str, Any] = {**questions.figures, "old_model": note,
+        asked = {"new": self.embedder.model.to_dict()}
+        if old is not None and self.old_embedder is not None:
+            asked["old"] = self.old_embedder.model.to_dict()
+        extra: dict[str, Any] = {**questions.figures, "old_model": note, "asked": asked,
                                  "groups": self._groups(questions, new, old)}  # fmt: skip
         samples: dict[str, list[str]] = {}
         if old is not None and old_scores is not None:
@@ -245,6 +249,7 @@ class Searches:
                 {"difference": change, "old_recall": old_scores.recall,
                  "new_recall": new_scores.recall},
             )  # fmt: skip
+            extra["examples"] = examples(questions, new, old, new_scores, old_scores, self._texts)
             if worst:
                 samples["lost most"] = [shorten(questions.texts[row], 100) for row in worst]
         return recall_gate(comparison, extra, samples)

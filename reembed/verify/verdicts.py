@@ -10,13 +10,15 @@ from typing import Any
 from reembed.disk import write_atomic
 from reembed.errors import BudgetError, DamagedError, GateError, PreflightError
 from reembed.progress import stage
+from reembed.quality.remedies import remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.redaction import redacted_data
 from reembed.report.write import write_report
-from reembed.results import gate_error, read_verdict, unread_verdict
+from reembed.results import gate_error, manifest_file, read_verdict, unread_verdict
 from reembed.run import events, files
 from reembed.run.directory import DELTA
 from reembed.run.history import State
+from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.embed import budget_stop
 from reembed.stages.swap_kind import choose_kind
@@ -125,7 +127,8 @@ def require_verdict(s: Session) -> None:
         except DamagedError as error:
             verdict = unread_verdict(s.run, error)
         assert verdict is not None, "it was given"
-        raise gate_error(verdict)
+        path = shown_path(manifest_file(s.manifest, s.run))
+        raise gate_error(verdict, remedies(verdict, path))
     for event in reversed(s.run.history.all(events.VerdictGiven, events.SliceVerdict)):
         if isinstance(event, events.VerdictGiven):
             break

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from reembed.quality.conclusion import conclude
+from reembed.quality.remedies import remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.report.gather import Report
 from tests.support.helpers import chroma, migration, plain_collection, write_manifest
@@ -45,6 +47,9 @@ def every_figure() -> dict[str, Any]:
         "groups": {HOSTILE: [{"value": HOSTILE, "pairs": 3, "new": 0.5, "old": None}]},
         "unforeseen": {"deep": {"deeper": {"deepest": {"a": {"b": {"c": [1, [2]]}}}}}},
         "not a number": float("nan"), "infinite": float("inf"), "nobody": None, "yes": True,
+        "examples": [{"query": HOSTILE, "old": [answer], "new": [], "old_rank": 7, "new_rank": None,
+                      "expected": [{"id": HOSTILE, "text": HOSTILE}]}] * 3,
+        "asked": {"old": {"name": HOSTILE, "provider": HOSTILE, "query_prefix": HOSTILE}},
         "texts": [HOSTILE, HOSTILE], HOSTILE: HOSTILE, "long": "x" * 5000,
         "rows": [{"a": i, "b": HOSTILE} for i in range(60)],
     }  # fmt: skip
@@ -60,10 +65,12 @@ def hostile_report(report: Report) -> Report:
         Gate("latency", "shown", "fast", {"old": QUANTILES, "new": QUANTILES}),
         Gate(HOSTILE, "pass", "", {}),
     )  # fmt: skip
+    verdict = Verdict(report.run, 1, gates)
     return replace(
-        report, name=HOSTILE, target=HOSTILE, sentence=HOSTILE, outcome="refused",
+        report, name=HOSTILE, target=HOSTILE, sentence=HOSTILE, outcome="refused", mood="bad",
+        headline=conclude(verdict).headline, remedies=remedies(verdict, "m.yaml"),
         source=report.source | {"name": HOSTILE, "model": {"provider": "x", "name": HOSTILE}},
         model={"provider": HOSTILE, "name": HOSTILE}, manifest=f"name: {HOSTILE}\n",
         swap={"kind": "rename", "guarantee": HOSTILE, "live": HOSTILE},
-        verdict=Verdict(report.run, 1, gates),
+        verdict=verdict,
     )  # fmt: skip

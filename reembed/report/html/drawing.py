@@ -13,10 +13,10 @@ from reembed.report.html.figures import (
     as_quantiles,
     as_span,
     is_number,
-    label,
     number,
     show,
 )
+from reembed.report.html.labels import DATA, label
 from reembed.report.html.markup import Markup, h
 from reembed.report.html.plots import box_plot, difference_plot, dot_plot, histogram
 
@@ -29,6 +29,7 @@ TITLES = {
     "all_histogram": "Similarity of all answers",
     "cosine_histogram": "Records by cosine of served and new vector",
     "cosines": "Cosine of served and new vector",
+    "baseline": "What the old index finds, and the new one",
     "deeper": "What the index finds when it is asked for more",
     "differences": "Queries by difference in recall, new minus old",
     "first": "Similarity of the first answer",
@@ -49,8 +50,10 @@ TITLES = {
 BOX = "median, quartiles, and 5th to 95th percentile"
 
 
-def title(name: str) -> str:
-    """What stands above a figure."""
+def title(name: str, within: str = "") -> str:
+    """What stands above a figure, which may belong to another one."""
+    if within in DATA:
+        return name
     return TITLES.get(name) or label(name).capitalize()
 
 

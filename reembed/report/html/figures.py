@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from reembed.report.html.labels import label
+
 Number = int | float
 EDGE_NAMES = ("edges", "bin_edges", "bins")
 RANGE_NAMES = (("low", "high"), ("min", "max"))
@@ -155,11 +157,6 @@ def as_grid(value: object) -> Grid | None:
         rows = [[name, *(entry.get(column) for column in columns)] for name, entry in value.items()]
         return Grid(["", *columns], rows)
     return None
-
-
-def label(name: str) -> str:
-    """A figure's name for people: `allow_quarantined` is `allow quarantined`."""
-    return name.replace("_", " ")
 
 
 def show(value: object) -> str:

@@ -18,15 +18,18 @@ from reembed.report.html.figures import (
     by_side,
     is_number,
     is_scalar,
-    label,
     show,
 )
+from reembed.report.html.labels import label
 from reembed.report.html.markup import Child, Markup, h, join
 from reembed.report.html.queries import answers, is_answers
 
 SYMBOL: dict[Status, str] = {
     "pass": "\N{CHECK MARK}", "fail": "\N{BALLOT X}", "inconclusive": "?",
-    "shown": "\N{WHITE CIRCLE}",
+    "shown": "i",
+}  # fmt: skip
+WORDS: dict[Status, str] = {
+    "pass": "passed", "fail": "failed", "inconclusive": "not proven", "shown": "to know",
 }  # fmt: skip
 TITLES = {
     "integrity": "Integrity: is every record there, unchanged?",
@@ -40,51 +43,57 @@ TITLES = {
     "latency": "Latency: how long does a query take?",
     "vectors": "Vectors: lengths and hubs",
 }
+ON_FRONT = ("examples", "asked")
+"""Figures of the recall gate that the first screen shows."""
 MOST_ROWS = 50
 LONGEST_TEXT = 400
 DEEPEST = 4
 """Figures within figures; deeper ones are printed as they are."""
 
 
-def gates_table(gates: Sequence[Gate]) -> Markup:
-    """A line a gate."""
-    rows = [
-        h("tr", h("th", h("a", gate.name, href=f"#gate-{index}"), scope="row"),
-          h("td", status(gate.status)), h("td", gate.message))
-        for index, gate in enumerate(gates)
-    ]  # fmt: skip
-    head = h("tr", [h("th", name, scope="col") for name in ("gate", "status", "what was found")])
-    return h("table", h("thead", head), h("tbody", rows), class_="gates")
-
-
 def status(value: Status) -> Markup:
     """A gate's status, told by a sign and a word, not by colour alone."""
     sign = h("span", SYMBOL.get(value, "?"), aria_hidden="true")
-    return h("span", sign, f" {value}", class_=f"status {value}")
+    return h("span", sign, f" {WORDS.get(value, value)}", class_=f"status {value}")
 
 
-def gate_article(gate: Gate, index: int) -> Markup:
-    """A gate with all of its figures."""
+def gate_article(gate: Gate) -> tuple[str, Markup, Markup]:
+    """A gate's title, its status, and all of its figures."""
     drawn, used = known_plots(gate.figures)
-    left = {name: value for name, value in gate.figures.items() if name not in used}
+    shown = {*used, *ON_FRONT} if gate.name == "recall" else used
+    left = {name: value for name, value in gate.figures.items() if name not in shown}
+    if gate.name == "opening":
+        left |= {side: {way: why or "works" for way, why in (left.get(side) or {}).items()}
+                 for side in ("old", "new") if isinstance(left.get(side), dict)}  # fmt: skip
     samples = {kind: ids for kind, ids in gate.samples.items() if ids}
     if is_answers(gate.figures.get("worst")):
         samples.pop("lost most", None)  # the same queries, and with their answers
-    return h(
-        "article",
-        h("header", h("h3", TITLES.get(gate.name, gate.name)), status(gate.status)),
-        h("p", gate.message),
-        _mapping(left, drawn, metrics_table(gate.figures.get("metrics"))),
-        [[h("h4", f"{kind}, e.g."), sample_list(ids)] for kind, ids in samples.items()],
-        id=f"gate-{index}", class_=gate.status,
-    )  # fmt: skip
+    figures = join(
+        [
+            h("p", gate.message),
+            _mapping(left, drawn, metrics_table(gate.figures.get("metrics"))),
+            [[h("h4", f"{kind}, e.g."), sample_list(ids)] for kind, ids in samples.items()],
+        ]
+    )
+    return TITLES.get(gate.name, gate.name), status(gate.status), figures
 
 
-def figure_list(figures: Mapping[str, Any]) -> Markup | None:
-    """Numbers and short texts by name."""
-    if not figures:
-        return None
-    return h("dl", [_figure(name, value) for name, value in figures.items()], class_="figures")
+def figure_list(figures: Mapping[str, Any], within: str = "") -> Markup | None:
+    """Numbers and short texts by name. What is zero or not known is folded into one line.
+
+    Args:
+        within: name of the figure that these belong to.
+    """
+    told = {name: value for name, value in figures.items() if value or isinstance(value, bool)}
+    nothing = [name for name in figures if name not in told]
+    parts = [h("dl", [_figure(name, value, within) for name, value in told.items()],
+               class_="figures")] if told else []  # fmt: skip
+    if nothing:
+        names = ", ".join(label(name, within) for name in nothing)
+        count = f"{len(nothing)} more, all zero or not given" if len(nothing) > 1 else (
+            "1 more, zero or not given")  # fmt: skip
+        parts.append(h("details", h("summary", count), h("p", names), class_="nothing"))
+    return join(parts) if parts else None
 
 
 def sample_list(ids: Sequence[Any]) -> Markup:
@@ -132,7 +141,7 @@ def metrics_table(metrics: object) -> Markup | None:
                               for side in columns)]
         for name, found in metrics.items()
     ]  # fmt: skip
-    return grid_table(Grid(["metric", *columns], rows), "metrics with their intervals")
+    return grid_table(Grid(["", *columns], rows), "metrics with their intervals")
 
 
 def _interval(value: object, *, signed: bool) -> str | None:
@@ -145,7 +154,7 @@ def _interval(value: object, *, signed: bool) -> str | None:
 
 def _mapping(
     figures: Mapping[str, Any], drawn: Sequence[Markup] = (), table: Markup | None = None,
-    depth: int = 0,
+    depth: int = 0, within: str = "",
 ) -> Markup:  # fmt: skip
     """Figures by name: short ones as a list, then plots beside each other, then the rest.
 
@@ -162,15 +171,15 @@ def _mapping(
         if drawing is not None:
             plots.append(drawing)
         else:
-            rest.append(_nested(name, value, depth))
+            rest.append(_nested(name, value, depth, within))
     scalars = {name: value for name, value in figures.items() if is_scalar(value) and value != ""}
     small = h("div", plots, class_="plots") if plots else None
-    return join([figure_list(scalars), small, table, rest])
+    return join([figure_list(scalars, within), small, table, rest])
 
 
-def _nested(name: str, value: Any, depth: int) -> Child:
+def _nested(name: str, value: Any, depth: int, within: str) -> Child:
     """A figure that is no plot: side by side answers, a table, a list, or figures within it."""
-    heading = h("h4", title(name))
+    heading = h("h4", title(name, within))
     if is_answers(value):
         note = h("p", "Answers that both models give are grey.", class_="muted")
         return [heading, note, answers(value)]
@@ -178,7 +187,8 @@ def _nested(name: str, value: Any, depth: int) -> Child:
     if grid is not None:
         return [heading, grid_table(grid, label(name))]
     if isinstance(value, Mapping) and depth < DEEPEST:
-        return [heading, _mapping({str(k): v for k, v in value.items()}, depth=depth + 1)]
+        inner = {str(k): v for k, v in value.items()}
+        return [heading, _mapping(inner, depth=depth + 1, within=name)]
     if isinstance(value, list | tuple):
         return [heading, sample_list([show(v) if is_scalar(v) else v for v in value])]
     return [heading, h("p", clip(str(value)))]
@@ -191,10 +201,8 @@ def _is_empty(value: Any) -> bool:
     return isinstance(value, list | tuple) and not value
 
 
-def _figure(name: str, value: Any) -> Markup:
-    is_limit = name.startswith(("margin", "allow_"))
-    kind = "limit" if is_limit else "nothing" if value == 0 and value is not False else None
-    return h("div", h("dt", label(name)), h("dd", h("bdi", clip(show(value)))), class_=kind)
+def _figure(name: str, value: Any, within: str) -> Markup:
+    return h("div", h("dt", label(name, within)), h("dd", h("bdi", clip(show(value)))))
 
 
 def _cell(value: Any, is_number_column: bool, *, first: bool) -> Markup:

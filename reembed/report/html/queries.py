@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reembed.report.html.figures import is_number, is_scalar, label, show
+from reembed.report.html.figures import is_number, is_scalar, show
+from reembed.report.html.labels import label
 from reembed.report.html.markup import Child, Markup, h
 
 SIDES = ("old", "new")

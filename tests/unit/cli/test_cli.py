@@ -131,7 +131,7 @@ def test_tables_go_to_stdout_and_progress_to_stderr(
     path = write_manifest(tmp_path, f"chroma:{database}")
     outcome = command("run", path, "--swap", "-v")
     assert outcome.code == 0
-    assert "verdict: pass" in outcome.out
+    assert "verdict: safe to swap" in outcome.out
     assert "docs" in outcome.out
     assert "export: 40 records in" in outcome.err
     assert ESCAPE not in outcome.out + outcome.err

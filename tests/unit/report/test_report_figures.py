@@ -19,6 +19,7 @@ from reembed.report.html.figures import (
     show,
 )
 from reembed.report.html.gates import gate_article
+from reembed.report.html.labels import label
 from reembed.report.html.markup import Markup, escape, h
 from reembed.report.html.plots import Axis, around
 from reembed.report.markdown import code, plain
@@ -85,9 +86,9 @@ def test_ticks_are_what_a_person_would_choose() -> None:
 
 
 def test_every_known_figure_is_shown() -> None:
-    text = gate_article(Gate("recall", "pass", "fine", every_figure()), 0)
+    _, _, text = gate_article(Gate("recall", "pass", "fine", every_figure()))
     assert text.count("<svg") == 6
-    assert text.count("<details") == 20, "the longest list of queries is cut"
+    assert text.count('class="query"') == 20, "the longest list of queries is cut"
     assert "and 10 more in verdict.json" in text
     assert "all 9 values are 1" in text
 
@@ -104,8 +105,24 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*every_figure(), "recall", "limit"]), json_values))
 def test_no_figure_whatever_breaks_the_page(figures: dict[str, object]) -> None:
-    article = gate_article(Gate("recall", "shown", HOSTILE, figures), 0)
+    _, _, article = gate_article(Gate("recall", "shown", HOSTILE, figures))
     read_page(article)
+
+
+def test_zeros_are_folded_and_names_are_words() -> None:
+    figures = {"records": 5, "missing": 0, "extra": 0, "seen_from_share": 0.5, "below": 0}
+    _, _, text = gate_article(Gate("integrity", "pass", "fine", figures))
+    told, folded = text.split("<details", 1)
+    assert "records in all" in told and "smallest share of faulty records" in told
+    assert "missing" not in told and "4 more" not in folded
+    assert "3 more, all zero or not given" in folded and "records whose vector differs" in folded
+    assert "seen from share" not in text
+
+
+def test_keys_of_records_and_of_an_index_stay_as_they_are() -> None:
+    assert label("kind", "groups") == "kind" and label("ef_search", "settings") == "ef_search"
+    assert label("get_collection(name)") == "get_collection(name)"
+    assert label("distance", "tail") != label("distance")
 
 
 def test_markdown_stays_on_its_line_and_in_its_cell() -> None:

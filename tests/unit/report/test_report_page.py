@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +17,22 @@ import pytest
 import reembed.report.write
 from reembed.errors import PreflightError, UsageError
 from reembed.report.gather import Report, read_report
+from reembed.report.html.drawing import TITLES
+from reembed.report.html.labels import DATA, NAMES
 from reembed.report.timeline import LONGEST, stages, timeline
 from reembed.run import events
 from reembed.run.directory import RunDir
 from tests.support.helpers import Command, migration, run_dir
 from tests.support.report_cases import HOSTILE, finished_run, hostile_report
 from tests.support.report_page import read_page
+
+DRAWN = frozenset(
+    """
+    mean min max p5 p25 median p75 p95 low high confidence n edges counts
+    metrics ndcg mrr success recall cosine_histogram tail examples asked equal_vectors
+    """.split()  # noqa: SIM905
+)
+"""Keys that are parts of a plot, or that the page shows in words of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +55,18 @@ def test_the_page_says_what_was_done(report: Report, made: Path) -> None:
     reader = read_page(report.to_html())
     text = "".join(reader.text)
     for words in (
-        "Every gate passed", "Integrity", "Fidelity", "Index", "Recall", "Time and cost",
-        "151", "150 loaded, 1 quarantined", "no text", "docs__counting_model-new-64",
+        "Safe to swap without 1 record that could not be moved", "Every gate passed",
+        "Integrity", "Fidelity", "Index", "Recall", "Time and cost", "Verification is included",
+        "151", "1 record was left out", "no text", "docs__counting_model-new-64",
+        "counting_model:old (python)", "counting_model:new (python)",
         *(f"reembed {command} {made} --yes" for command in ("swap", "rollback", "clean")),
         report.swap["guarantee"], "census of 'docs'", "verdict: pass", "provider: python",
     ):  # fmt: skip
         assert words in text, words
     assert set(reader.links) <= set(reader.ids), "every link leads somewhere"
     assert reader.headings[0] == 1 and reader.headings.count(1) == 1
+    steps = [b - a for a, b in itertools.pairwise(reader.headings)]
+    assert max(steps) == 1, "no level of headings is left out"
     assert {stage.name for stage in report.stages} == {"export", "embed", "load", "verify"}
     assert [(q.reason, q.count) for q in report.quarantine] == [("no_text", 1)]
     assert report.quarantine[0].samples[0][0] == HOSTILE
@@ -86,11 +102,12 @@ def test_a_report_at_every_state_of_a_run(made: Path, tmp_path: Path) -> None:
 
 def test_markdown_is_a_table_of_the_gates(report: Report) -> None:
     summary = report.to_markdown()
-    assert summary.startswith("### reembed move: ✅ pass\n")
+    assert summary.startswith("### reembed move: ⚠️ safe to swap without 1 record that could")
     assert "| integrity | ✅ pass | all 150 records equal" in summary
     assert "Quarantined: 1 no\\_text." in summary
     hostile = hostile_report(report).to_markdown()
     assert "### reembed" in hostile and "❌ the swap is refused" in hostile
+    assert "To pass: " in hostile
     assert not re.search(r"(?<!\\)<", re.sub(r"`[^`]*`", "", hostile)), "no tag outside of code"
     rows = [line for line in hostile.splitlines() if line.startswith("| ")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
@@ -98,12 +115,13 @@ def test_markdown_is_a_table_of_the_gates(report: Report) -> None:
 
 def test_the_report_is_beside_the_verdict_and_follows_the_swap(own: Path) -> None:
     run = run_dir(own).path
-    assert "Pass" in (run / "report.html").read_text()
-    assert "✅ pass" in (run / "summary.md").read_text()
+    assert "Safe to swap" in (run / "report.html").read_text()
+    assert "safe to swap" in (run / "summary.md").read_text()
     done = migration(own)
     done.swap()
     page = (run / "report.html").read_text()
     assert "The run is swapped" in page and "swap done" in page
+    assert ">Swapped without 1 record" in page
     assert f"reembed swap {own}" not in page
     done.rollback()
     assert "The run is rolled back" in (run / "report.html").read_text()
@@ -155,6 +173,38 @@ def test_refused_and_undecided_verdicts_say_why(report: Report) -> None:
     assert "The swap is refused" in page and "The live name was not moved" in page
     refused = replace(report, swap={"refused": "no way", "hint": "take another"})
     assert "it cannot be swapped: no way" in refused.to_html()
+
+
+def test_every_figure_of_a_verdict_has_a_name(report: Report) -> None:
+    """Names are words, never a key of verdict.json."""
+    assert report.verdict is not None
+    for gate in report.verdict.gates:
+        unnamed = set(keys_of(gate.figures)) - set(NAMES) - set(TITLES) - DRAWN
+        assert not unnamed, f"{gate.name}: reembed/report/html/labels.py has no name for {unnamed}"
+
+
+def keys_of(figures: dict[str, object], within: str = "") -> Iterator[str]:
+    for key, value in figures.items():
+        if within not in DATA and key.isidentifier():
+            yield key
+        if isinstance(value, dict) and key != "asked":
+            yield from keys_of(value, key)
+
+
+def test_three_examples_mark_the_expected_record(report: Report) -> None:
+    assert report.verdict is not None
+    recall = next(gate for gate in report.verdict.gates if gate.name == "recall")
+    entries = recall.figures["examples"]
+    assert len(entries) == 3
+    for entry in entries:
+        [wanted] = entry["expected"]
+        for side in ("old", "new"):
+            rank, answers = entry[f"{side}_rank"], entry[side]
+            marked = [place for place, one in enumerate(answers, 1) if one["expected"]]
+            assert marked == ([rank] if rank and rank <= len(answers) else [])
+            assert all(answers[place - 1]["id"] == wanted["id"] for place in marked)
+    text = "".join(read_page(report.to_html()).text)
+    assert "Three of the questions" in text and "right: " in text
 
 
 def test_stages_count_only_what_their_time_covers() -> None:
