@@ -89,6 +89,14 @@ def judged_queries(queries: Path, qrels: Path) -> JudgedQueries:
     return JudgedQueries(usable, [texts[id] for id in usable], judgements)
 
 
+def check_files(queries: str | None, qrels: str | None) -> None:
+    """Raise PreflightError for files of queries and judgements that no verification could use."""
+    if queries and qrels:
+        judged_queries(Path(queries), Path(qrels))
+    elif queries:
+        read_queries(Path(queries))
+
+
 @dataclass(frozen=True)
 class KnownItem:
     """A query made from a record, which its record should answer.

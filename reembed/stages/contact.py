@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from reembed.applications.mem0.plan import compare_history
 from reembed.errors import PreflightError, ReembedError, RefusedError, UnreachableError
+from reembed.quality.queries import check_files
 from reembed.session import Session
 from reembed.stages.refusals import existing, name_taken, refuse_empty
 from reembed.stages.swap_kind import choose_kind
@@ -66,6 +67,8 @@ def make_contact(s: Session) -> Contact:
     with failures.kept():
         s.store.to_write()
         s.store.to_search()
+    with failures.kept():
+        check_files(s.manifest.verify.queries, s.manifest.verify.qrels)
     with failures.kept():
         s.embedder.check_reachable()
         dimensions = s.embedder.dimensions

@@ -70,7 +70,7 @@ def wanted_kind(
         "swap.kind: pointer (the application opens the name through reembed.live; no gap)",
         "swap.accept_window: true (two renames with a gap of a few ms)",
     ]
-    if "transaction" not in kinds:
+    if wanted == "auto" and "transaction" not in kinds:
         ways_out.append("source.data_dir: the server's own directory (one transaction; no gap)")
     hint = "Ways out: " + "; ".join(ways_out) + "."
     if wanted == "rename" and not accept_window:
@@ -81,7 +81,10 @@ def wanted_kind(
         for kind in kinds:
             if kind == wanted:
                 return kind
-        raise PreflightError(f"this store cannot swap by {wanted}; it can by {_list(kinds)}", hint)
+        raise PreflightError(
+            f"this store cannot swap by {wanted}; it can by {_list(kinds)}",
+            "Leave swap.kind at auto, or set it to one of these.",
+        )
     if is_pointer:
         return "pointer"
     for kind in PREFERENCE:

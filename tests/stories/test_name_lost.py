@@ -12,6 +12,7 @@ import pytest
 
 from reembed import live
 from reembed.manifest import Model
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma_at,
@@ -125,6 +126,12 @@ def again(scene: Scene, **more: Any) -> Path:
     )
 
 
+@follows_hint(
+    "To move the one that is there now, give the manifest another `name` and use", sometimes=True
+)
+@follows_hint("give the manifest another `name` and a `target.collection`", sometimes=True)
+@follows_hint("Somebody deleted or renamed the collection.")
+@follows_hint("rename the one that is there ")
 @pytest.mark.parametrize(
     "scene", ["transaction", "pointer", pytest.param("rename", marks=LONG)], indirect=True
 )
@@ -154,6 +161,9 @@ def test_made_anew_after_the_swap(scene: Scene) -> None:
         scene.ok("swap", scene.manifest, "--yes")
 
 
+@follows_hint("rename the one that is there, and then")
+@follows_hint("To have the ")
+@follows_hint("Then `reembed rollback ")
 @pytest.mark.long
 @pytest.mark.parametrize("scene", ["transaction", "rename"], indirect=True)  # no name of a pointer
 def test_renamed_away_after_the_swap_and_back(scene: Scene) -> None:
@@ -174,6 +184,7 @@ def test_renamed_away_after_the_swap_and_back(scene: Scene) -> None:
     scene.serves("old", 40)
 
 
+@follows_hint("` gives it the name.")
 def test_deleted_after_the_swap(scene: Scene) -> None:
     scene.ok("run", scene.manifest, "--swap")
     scene.delete("docs" if scene.kind != "pointer" else scene.named("__counting_model"))
@@ -184,6 +195,7 @@ def test_deleted_after_the_swap(scene: Scene) -> None:
     scene.serves("old", 40)
 
 
+@follows_hint("look at the store first. To start over with the collection that is there now")
 def test_made_anew_before_the_swap(scene: Scene) -> None:
     scene.ok("run", scene.manifest)
     scene.anew()
@@ -196,6 +208,8 @@ def test_made_anew_before_the_swap(scene: Scene) -> None:
         scene.serves("new", 5)
 
 
+@follows_hint("or let the application make it again. Then ")
+@follows_hint("Somebody deleted or renamed it.")
 @pytest.mark.long
 def test_deleted_or_renamed_before_the_swap(scene: Scene) -> None:
     scene.ok("run", scene.manifest)
@@ -215,6 +229,8 @@ def test_deleted_or_renamed_before_the_swap(scene: Scene) -> None:
     scene.ok("run", scene.manifest, "--swap")
 
 
+@follows_hint("To start over with the one that is there: ", sometimes=True)
+@follows_hint(" --yes` deletes this run's new collection", sometimes=True)
 @pytest.mark.long
 def test_made_anew_after_the_way_back(scene: Scene) -> None:
     scene.ok("run", scene.manifest, "--swap")
@@ -272,6 +288,7 @@ def test_one_of_several_is_made_anew(tmp_path: Path, command: Command) -> None:
     scene.serves("old", 12)
 
 
+@follows_hint("If that run directory is somewhere else, point `state` to it")
 def test_a_leftover_of_a_lost_run_is_known_and_there_are_ways_on(
     tmp_path: Path, database: Path, command: Command
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from reembed.migration import Migration
+from tests.support.following import follows_hint
 from tests.support.helpers import chroma, migration
 from tests.unit.manifest.test_layouts import node
 
@@ -84,6 +85,7 @@ WRONG_TEXTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@follows_hint("If the application goes on to embed that, say ", where="embedders/evidence.py")
 @pytest.mark.parametrize("what", WRONG_TEXTS)
 def test_another_text_than_was_embedded_is_told(tmp_path: Path, what: str) -> None:
     embedded, metadatas, wrong, hint, right = WRONG_TEXTS[what]
@@ -95,6 +97,7 @@ def test_another_text_than_was_embedded_is_told(tmp_path: Path, what: str) -> No
     assert told(manifest(tmp_path, **right)) == []
 
 
+@follows_hint("Give the model that made them as source.model", where="embedders/evidence.py")
 def test_another_model_than_made_the_vectors_is_told(tmp_path: Path) -> None:
     collection(tmp_path, TEXTS, TITLES)
     ((message, way),) = told(manifest(tmp_path, OLD | {"name": "hashed:other"}))

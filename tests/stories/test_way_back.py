@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from reembed.errors import ManifestError, PreflightError
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma,
@@ -49,6 +50,8 @@ def is_back(folder: Path) -> None:
     np.testing.assert_allclose(found["embeddings"][0], wanted, rtol=1e-4, atol=1e-6)
 
 
+@follows_hint("Give the old model as source.model, or accept losing them")
+@follows_hint("Give it as source.model, which may be added at any time")
 def test_an_old_model_may_be_given_after_the_swap(tmp_path: Path) -> None:
     path, url = begun(tmp_path, source__model=None)
     told = "the old model is unknown"
@@ -71,6 +74,7 @@ def test_an_old_model_may_be_given_after_the_swap(tmp_path: Path) -> None:
     assert not [one for one in migration(path).swap().messages if told in one]
 
 
+@follows_hint("Put those keys back as they are in ")
 def test_what_may_not_change_is_named_and_the_kept_manifest_goes_on(
     tmp_path: Path, command: Command
 ) -> None:

@@ -22,6 +22,7 @@ from reembed.stores.registry import open_source, open_store
 from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL
 from tests.support.chroma_cases import RecordingServer, new_chroma_folder
+from tests.support.following import follows_hint
 from tests.support.helpers import chroma, manifest_data, plain_collection, write_manifest
 
 BASIC = "chromadb.auth.basic_authn.BasicAuthClientProvider"
@@ -112,6 +113,9 @@ def opens(url: str, id: str, **options: object) -> None:
     store.close()
 
 
+@follows_hint(
+    "Check host, port and path: behind a proxy the path goes", where="stores/chroma/client.py"
+)
 def test_a_path_prefix_leads_to_the_chroma_behind_it_and_to_no_other(chroma_server, docs):
     with proxy(chroma_server.port, prefix="/tools/chroma") as between:
         for tail in ("", "/", "/api/v2"):
@@ -123,6 +127,7 @@ def test_a_path_prefix_leads_to_the_chroma_behind_it_and_to_no_other(chroma_serv
             assert "path goes into the URL" in caught.value.hint
 
 
+@follows_hint("A token: CHROMA_CLIENT_AUTH_PROVIDER=")
 @pytest.mark.parametrize(
     ("provider", "secret", "header"),
     [
@@ -177,6 +182,8 @@ def test_a_manifest_names_headers_and_never_holds_their_values(tmp_path, monkeyp
             open_store(other, StoreOptions(headers_env={"X-A": "MY_TOKEN"}))
 
 
+@follows_hint("CHROMA_SERVER_SSL_VERIFY=/path/to/ca.pem names the certificates")
+@follows_hint("Set it to a file with the certificates (PEM)")
 def test_a_certificate_of_ones_own_is_checked_against_the_file_named(
     chroma_server, docs, tmp_path, monkeypatch
 ):

@@ -11,6 +11,7 @@ from reembed.commands.compare import compare
 from reembed.errors import ManifestError, PreflightError, UsageError
 from reembed.manifest import Manifest
 from tests.campaigns.sabotage.run import WORDS, records
+from tests.support.following import follows_hint
 from tests.support.helpers import Command, chroma, everything_in
 
 COUNT = 400
@@ -104,6 +105,7 @@ def test_what_cannot_be_compared_is_refused(folder: Path):
         compare([manifest(folder, 64), other])
 
 
+@follows_hint("Write source.collection: NAME instead")
 def test_manifests_of_several_collections_are_refused_and_the_hint_leads_on(folder: Path):
     several = []
     for dimensions in (128, 64):

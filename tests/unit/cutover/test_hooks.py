@@ -16,6 +16,7 @@ from reembed.manifest import Manifest
 from reembed.redaction import remember
 from reembed.run.directory import RunDir
 from reembed.run.events import HookBegun, HookDone
+from tests.support.following import follows_hint
 from tests.support.helpers import Command, migration, run_dir, write_manifest
 
 LONG = 60.0
@@ -95,6 +96,7 @@ def test_times() -> None:
         assert swap.hook_timeout_seconds == seconds
 
 
+@follows_hint("Fix the command and run the same command again.")
 def test_hooks_run_once_for_one_move(
     tmp_path: Path, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

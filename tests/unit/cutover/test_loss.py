@@ -12,6 +12,7 @@ from reembed.results import RunResult, SwapResult
 from reembed.run import events
 from reembed.run.loss import Loss
 from reembed.stores.chroma.writer import ChromaWriter
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     chroma,
     migration,
@@ -73,6 +74,8 @@ def test_a_mass_is_all_or_more_than_half(had: int, lost: int, mass: bool) -> Non
     assert Loss("docs", had, lost).is_mass is mass
 
 
+@follows_hint("applies them to the live collection first; if not, `reembed clean")
+@follows_hint("if not, there is nothing to do, and `reembed clean --accept-loss` deletes")
 @pytest.mark.parametrize("left", [0, 5])
 def test_deletions_in_the_parked_collection_never_empty_the_live_one(
     tmp_path: Path, database: Path, left: int
@@ -116,6 +119,7 @@ def test_a_mass_that_was_meant_is_carried_and_journalled(tmp_path: Path, databas
     assert migration(path).sweep().swept == 0, "it is what the run knows by now"
 
 
+@follows_hint("To have the old collection whole again, restore what is missing")
 def test_rollback_to_an_emptied_collection_takes_a_word(tmp_path: Path, database: Path) -> None:
     path = swapped(tmp_path, database)
     empty(database, parked(database))
@@ -126,6 +130,7 @@ def test_rollback_to_an_emptied_collection_takes_a_word(tmp_path: Path, database
     assert live(database) == set()
 
 
+@follows_hint("say so with --accept-loss, or give this run up with")
 def test_a_source_that_goes_a_little_at_a_time_is_held_against_all_it_had(
     tmp_path: Path, database: Path
 ) -> None:
@@ -198,6 +203,10 @@ def test_a_killed_swap_or_rollback_carries_no_mass_of_deletions(
     assert len(live(database)) == 40
 
 
+@follows_hint("if not, the same command with --accept-loss ignores them", where="run/loss.py")
+@follows_hint(
+    "if not, the same command with --accept-loss ignores them", where="cutover/rollback.py"
+)
 def test_a_shadow_emptied_after_a_rollback_is_made_again_on_a_word(
     tmp_path: Path, database: Path
 ) -> None:
@@ -211,6 +220,9 @@ def test_a_shadow_emptied_after_a_rollback_is_made_again_on_a_word(
     assert len(live(database)) == 40
 
 
+@follows_hint("Restore the live collection first, from a backup")
+@follows_hint("Restore it, or go back with `reembed rollback --accept-loss`.")
+@follows_hint("With --accept-loss the live name goes back to the old collection as it is")
 def test_a_live_collection_that_is_gone_comes_back_on_a_word(
     tmp_path: Path, database: Path
 ) -> None:
@@ -297,6 +309,7 @@ def test_clean_keeps_the_old_collection_of_a_live_one_that_lacks_most(
     assert "deleted from the live collection since: 20" in result.messages[1]
 
 
+@follows_hint("With --accept-loss they are deleted for good.")
 def test_clean_keeps_what_is_in_the_old_collection_alone(tmp_path: Path, database: Path) -> None:
     with chroma(database) as client:
         docs(client).add(ids=["mute"], embeddings=[vector_of("old", "mute")])

@@ -15,6 +15,7 @@ from reembed.errors import PreflightError, UnreachableError
 from reembed.migration import Migration
 from reembed.run.directory import RunDir
 from reembed.stages import batched
+from tests.support.following import follows_hint
 from tests.support.helpers import chroma, migration, write_manifest
 from tests.support.servers.batch_server import DIMENSIONS, BatchServer, vector_of
 
@@ -104,6 +105,7 @@ def test_a_text_that_a_batch_fails_for_goes_out_singly(folder: Path, server: Bat
     assert {text for text in TEXTS.values() if server.singly[text]} == {TEXTS["r7"], TEXTS["r100"]}
 
 
+@follows_hint("Run again later, or leave model.options.batch_api out")
 def test_batches_that_always_expire_end_the_command(folder: Path, server: BatchServer) -> None:
     server.expires = lambda batch, text: True
     path = manifest(folder, server)
@@ -113,6 +115,7 @@ def test_batches_that_always_expire_end_the_command(folder: Path, server: BatchS
     complete(path, server)
 
 
+@follows_hint("See what the provider says of it, then run again; or leave")
 def test_a_refused_batch_says_why_and_the_way_on_works(folder: Path, server: BatchServer) -> None:
     server.refuses = True
     path = manifest(folder, server)

@@ -11,6 +11,7 @@ import pytest
 
 from reembed.errors import LossError
 from reembed.run import events
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma,
@@ -30,6 +31,7 @@ def parked_of(database: Path) -> str:
     return next(name for name in names_in(f"chroma:{database}") if "parked" in name)
 
 
+@follows_hint("With --accept-loss the exported vectors are put in their place")
 @pytest.mark.parametrize("share", [1, 4])
 def test_a_parked_collection_with_other_vectors_is_refused_and_mended_on_a_persons_word(
     tmp_path: Path, database: Path, command: Command, share: int

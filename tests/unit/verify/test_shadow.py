@@ -12,6 +12,7 @@ import pytest
 from reembed.errors import LossError, SourceChangedError
 from reembed.run import events
 from reembed.run.journal import Journal
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     chroma,
     migration,
@@ -83,6 +84,7 @@ def test_what_the_shadow_lost_or_got_wrong_is_put_back_before_the_move(
     assert len(run_dir(path).history.all(events.ShadowMended)) == 2
 
 
+@follows_hint("Write what you want to keep of them to the live collection")
 @pytest.mark.parametrize("again", [False, True])
 def test_what_somebody_else_wrote_to_the_shadow_is_not_overwritten_unseen(
     tmp_path: Path, database: Path, again: bool
@@ -139,6 +141,7 @@ def test_a_run_mends_the_shadow_that_its_verdict_refused(tmp_path: Path, databas
     check_live(database)
 
 
+@follows_hint("Run the same command again: it compares the shadow, and repairs it.")
 def test_records_that_go_while_writers_wait_stop_the_move(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
