@@ -18,7 +18,7 @@ from reembed.redaction import remember_url, without_secrets
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.stores.named import named
-from reembed.stores.registry import open_source, open_store
+from reembed.stores.registry import open_store, open_store_of_live
 from reembed.stores.store import Store
 
 
@@ -96,10 +96,10 @@ def opened(
         raise UsageError("--collection and --all cannot be used together", "Choose one.")
     if not is_url(target):
         manifest = Manifest.load(Path(target))
-        with contextlib.closing(open_source(manifest)) as store:
+        with contextlib.closing(open_store_of_live(manifest)) as store:
             names = (collection,) if collection else None if every else _names_of(manifest, store)
             where = directory or default_directory(manifest.state)
-            yield store, Place(_shown(manifest.source.url), names, where, manifest)
+            yield store, Place(_shown(manifest.live_url), names, where, manifest)
         return
     if directory is None:
         raise UsageError("where should the snapshots go?", "Say so with -o DIR.")

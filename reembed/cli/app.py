@@ -120,10 +120,18 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="give up the run that was begun, and start a new one")
     ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="mode: follow: build anew whatever changed")
+    ] = False,
+    adopt: Annotated[
+        bool,
+        typer.Option("--adopt", help="mode: follow: take the name from what others made"),
+    ] = False,
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
-    """Export, embed, load and verify, resuming; stops before the swap unless --swap."""
+    """Export, embed, load and verify, resuming; stops before the swap unless --swap. With mode:
+    follow, carry what changed in the corpus."""
     from typing import get_args
 
     from reembed.cli.text import result_text
@@ -131,14 +139,17 @@ def run(
 
     if until not in get_args(Stage):
         raise UsageError(f"--until {until}: no such stage", f"One of {', '.join(get_args(Stage))}.")
-    result = _migration(manifest).run(
-        until=until,
-        swap=swap,
-        if_changed=if_changed,
-        retry_quarantined=retry_quarantined,
-        restart=restart,
-        accept_loss=accept_loss,
-    )
+    moving = _migration(manifest)
+    job = {"rebuild": rebuild, "adopt": adopt}
+    once = {"if_changed": if_changed, "retry_quarantined": retry_quarantined}
+    if moving.manifest.mode == "follow":
+        once.pop("if_changed")  # a job never does more than what changed
+    for given, mode in ((once, "once"), (job, "follow")):
+        wrong = [key.replace("_", "-") for key, value in given.items() if value]
+        if moving.manifest.mode != mode and wrong:
+            raise UsageError(f"--{wrong[0]} is for mode: {mode}", "docs/nightly.md says more.")
+    common = {"until": until, "swap": swap, "restart": restart, "accept_loss": accept_loss}
+    result = moving.run(**common, **(job if moving.manifest.mode == "follow" else once))
     show_result(result, result_text, as_json)
     raise typer.Exit(result.exit_code)
 
@@ -284,6 +295,10 @@ def _migration(path: Path) -> Any:
         from reembed.group.migrations import Migrations
 
         return Migrations(manifest, shown())
+    if manifest.mode == "follow":
+        from reembed.following.following import Following
+
+        return Following(manifest, shown())
     from reembed.migration import Migration
 
     return Migration(manifest, shown())

@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from reembed.errors import ManifestError
+from reembed.manifest.following import Follow
 from reembed.manifest.messages import Places, explain
 from reembed.manifest.reader import places, read_yaml
 from reembed.manifest.secrets import refuse_secrets
@@ -42,7 +43,8 @@ from reembed.manifest.watching import Watch
 from reembed.redaction import allow
 
 __all__ = [
-    "Embed", "FunctionChoice", "Layout", "LineBreaks", "Manifest", "Model", "Provider", "Source",
+    "Embed", "Follow", "FunctionChoice", "Layout", "LineBreaks", "Manifest", "Model", "Provider",
+    "Source",
     "Swap", "SwapKind", "Target", "Verify", "Watch", "json_schema",
 ]  # fmt: skip
 
@@ -64,6 +66,9 @@ class Manifest(Section):
     swap: Swap = Swap()
     backup: Literal["before"] | None = None
     """before: a snapshot of the source before a run begins, and before the name moves"""
+    mode: Literal["once", "follow"] = "once"
+    """once: a migration; follow: a job that runs again and carries what changed in the source"""
+    follow: Follow = Follow()
     watch: Watch = Watch()
     state: str = "./.reembed"
     """where run directories live"""
@@ -173,9 +178,15 @@ class Manifest(Section):
         return self.target.url or self.source.url
 
     @property
+    def live_url(self) -> str:
+        """The store of the live name: of a job the target's, else the one that is moved from."""
+        return self.target_url if self.mode == "follow" else self.source.url
+
+    @property
     def live(self) -> str:
         """The name the application reads."""
-        return self.swap.live or self.source.collection
+        made = self.target.collection if self.mode == "follow" else None
+        return self.swap.live or made or self.source.collection
 
     @property
     def state_dir(self) -> Path:
@@ -238,6 +249,11 @@ def _refuse_for_several(manifest: Manifest, origin: str) -> None:
     """Raise ManifestError for a key that says something of one collection, where several move."""
     if not manifest.is_group:
         return
+    if manifest.mode == "follow":
+        raise ManifestError(
+            f"{origin}: mode: follow is for one collection, and source.collections moves several",
+            "Give each collection a manifest of its own (source.collection).",
+        )
     for key, value in (
         ("target.collection", manifest.target.collection),
         ("swap.live", manifest.swap.live),

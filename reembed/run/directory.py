@@ -107,6 +107,16 @@ class RunDir:
                         raise run.journal.lost()
         return None
 
+    @classmethod
+    def every(cls, state_dir: Path) -> list[Self]:
+        """Every run that was begun, newest first."""
+        with read_errors(state_dir):
+            if not state_dir.is_dir():
+                return []
+            paths = sorted((path for path in state_dir.iterdir() if path.is_dir()), reverse=True)
+        found = [cls(path) for path in paths if RUN_ID.fullmatch(path.name)]
+        return [run for run in found if run.history.read()]
+
     def never_began(self) -> bool:
         """Whether the directory holds no more than what is made before its first journal line."""
         names = {path.name for path in self.path.iterdir() if not path.name.endswith(".tmp")}

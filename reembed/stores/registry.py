@@ -137,6 +137,13 @@ def open_source(manifest: Manifest) -> Store:
     )  # fmt: skip
 
 
+def open_store_of_live(manifest: Manifest) -> Store:
+    """The store in which the live name is, or is before a migration moves it to another store."""
+    if manifest.live_url == manifest.source.url:
+        return open_source(manifest)
+    return open_target(manifest)
+
+
 def open_target(manifest: Manifest) -> Store:
     """The store of a manifest's target, where that is another one than the source's."""
     target = manifest.target

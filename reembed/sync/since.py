@@ -73,6 +73,11 @@ def _told_of_source(s: Session, source: Differs, name: str, conflicts: list[str]
             f"{name!r} differs from what was moved: {source}. `reembed sweep {path}` carries that "
             "into the new collection"
         )
+        if s.manifest.target_url != s.manifest.source.url:
+            told.append(
+                "where that happens every day, `mode: follow` in the manifest makes it a job: each "
+                "`reembed run --swap` then carries what changed (docs/nightly.md)"
+            )
     if conflicts:
         told.append(
             f"{len(conflicts):,} records of {name!r} have changed in the new collection too, which "

@@ -21,7 +21,7 @@ from reembed.run import events
 from reembed.run.counts import count_records
 from reembed.run.directory import RunDir
 from reembed.stores.named import named
-from reembed.stores.registry import open_source, open_store, open_target
+from reembed.stores.registry import open_source, open_store, open_store_of_live, open_target
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 
@@ -104,6 +104,9 @@ class Subject:
 
     def run(self) -> RunDir | None:
         """The newest run of the manifest; None without one."""
+        if self.manifest is not None and self.manifest.mode == "follow":
+            runs = RunDir.every(self.manifest.state_dir)  # the newest may be in work
+            return next((run for run in runs if run.history.last_move == "swap"), None)
         return RunDir.latest(self.manifest.state_dir) if self.manifest else None
 
     def names(self, known: Iterable[str]) -> list[str]:
@@ -116,6 +119,8 @@ class Subject:
         """The store in which the live names are now. Raises as `open_store`."""
         if self.manifest is None:
             return open_store(self.url)
+        if self.manifest.mode == "follow":
+            return open_store_of_live(self.manifest)
         run = self.run()
         away = self.manifest.target_url != self.manifest.source.url
         if away and run is not None and _has_swapped(self.manifest, run):

@@ -33,6 +33,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cutover",),
     ("backup",),
     ("migration",),
+    ("following",),
     ("group",),
     ("commands",),
     ("audit",),

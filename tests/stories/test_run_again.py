@@ -50,6 +50,7 @@ def test_a_job_is_told_what_its_source_has_by_now_and_the_command_carries_it(
     assert not told["unchanged"] and told["messages"][0] == "already swapped"
     assert told["differs"] == {"added": 2, "changed": 1, "deleted": 1}
     assert "2 added, 1 changed, 1 deleted" in told["messages"][1]
+    assert "mode: follow" in told["messages"][2]
     found = re.search(r"`reembed ([^`]+)`", told["messages"][1])
     assert found is not None
     assert command(*shlex.split(found[1])).code == 0

@@ -144,6 +144,42 @@ class CarryDone(Event):
     carried: Count
 
 
+# A job that follows a corpus
+
+
+class FollowBegun(Event):
+    """So many records of the corpus differ from what the live collection was given, and are about
+    to be carried into it."""
+
+    event = "follow-begun"
+    added: Count
+    changed: Count
+    deleted: Count
+
+
+class ReplacedKept(Event):
+    """What the live collection holds of the records of a delta that is about to be loaded is in a
+    file with this hash; `absent` are those that it does not have."""
+
+    event = "replaced-kept"
+    stem: str
+    sha256: str
+    absent: tuple[str, ...] = ()
+
+
+class Followed(Event):
+    """The live collection has what the corpus has: these deltas were loaded and checked. `undone`
+    says that they took an earlier call back."""
+
+    event = "followed"
+    stems: tuple[str, ...] = ()
+    added: Count = 0
+    changed: Count = 0
+    deleted: Count = 0
+    foreign: Count = 0
+    undone: bool = False
+
+
 # The end
 
 
