@@ -63,7 +63,7 @@ def trust(*words: Model | Manifest | Mapping[str, Any] | str | Path) -> None:
         if isinstance(word, str | Path):
             word = Manifest.load(word)
         if isinstance(word, Manifest):
-            models = [word.model, *([word.source.model] if word.source.model else [])]
+            models = [one for one in (word.new_model, word.source.model) if one]
         else:
             models = [word if isinstance(word, Model) else Model.model_validate(dict(word))]
         for model in models:

@@ -32,7 +32,8 @@ from reembed.run.lock import locked
 from reembed.run.loss import Loss
 from reembed.run.steps import next_steps
 from reembed.session import Session
-from reembed.stages.plan import Plan, Problem, make_plan, refuse_blocked
+from reembed.stages.plan import Plan, make_plan, refuse_blocked
+from reembed.stages.weigh import Problem
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined as retry

@@ -1,18 +1,15 @@
-"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps.
-
-Everything is opened when first asked for, so that a rollback needs no new model and a status no
-store, and closed together.
-"""
+"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps. All is opened
+when first asked for, so that a rollback needs no new model and a status no store, and closed
+together."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -40,6 +37,7 @@ from reembed.lease.lease import StoreLease
 from reembed.manifest import Manifest, Model
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress, stage, telling
+from reembed.records import Metric
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Pause
@@ -47,10 +45,11 @@ from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
 from reembed.run.loss import LossGuard
 from reembed.run.vector_cache import VectorCache, embedded_vectors, known_hashes
+from reembed.run.vector_ids import VectorIds
 from reembed.stores.collection import Collection
 from reembed.stores.registry import open_source, open_target
 from reembed.stores.store import Store
-from reembed.stores.values import CollectionInfo
+from reembed.stores.values import CollectionInfo, Where, kept_dimensions
 
 
 class Session:
@@ -67,8 +66,7 @@ class Session:
         accept_loss: bool = False,
     ) -> None:  # fmt: skip
         self.manifest, self._run = manifest, run
-        self.progress = progress
-        self.old_model_note = ""
+        self.progress, self.old_model_note = progress, ""
         self.pause = Pause(manifest.state_dir, progress.note)
         self.writes, self.accept_loss = writes, accept_loss
         self._lease: StoreLease | None = None
@@ -83,10 +81,7 @@ class Session:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._closing.close()
         lost = isinstance(error, CollectionNotFoundError | SourceChangedError) and not error.hint
@@ -129,9 +124,9 @@ class Session:
             LockedError: another run is active on this live name.
         """
         manifest, store = self.manifest, self.source_store
-        run = self._run.run_id if self._run else ""
+        run, note = self._run.run_id if self._run else "", self.progress.note
         try:
-            lease = StoreLease(store, manifest.live, manifest.name, run, self.progress.note)
+            lease = StoreLease(store, manifest.live, manifest.name, run, note)
             lease.acquire()
         except PreflightError as error:
             if manifest.target_url == manifest.source.url:
@@ -147,8 +142,7 @@ class Session:
         self.progress = LeasedProgress(self.progress, lease.refuse_lost)
 
     def remove_dead_lease(self) -> None:
-        """For a command with nothing left to do: remove the lease that a killed one did not give
-        back. Another run's stays, and a store out of reach is left alone."""
+        """For a command with nothing left to do: remove the lease that a killed one has left."""
         with contextlib.suppress(LockedError, UnreachableError, PreflightError):
             self.take_lease()
 
@@ -194,7 +188,9 @@ class Session:
 
     @cached_property
     def embedder(self) -> Embedder:
-        return self._closing.enter_context(self._open_embedder(self.manifest.model))
+        model = self.manifest.new_model
+        assert model is not None, "model: keep asks no model for a vector"
+        return self._closing.enter_context(self._open_embedder(model))
 
     def _open_embedder(self, model: Model) -> Embedder:
         """An embedder that obeys the run's guards."""
@@ -253,8 +249,8 @@ class Session:
         assert self.old_embedder is not None, "there is no old model"
         key = self.old_embedder.model.settings_sha256()
         path = self.run.path / f"cache-old-model-{key}.sqlite"
-        cache = VectorCache(path, self.old_embedder.dimensions, note=self.progress.note)
-        return self._closing.enter_context(cache)
+        dimensions, note = self.old_embedder.dimensions, self.progress.note
+        return self._closing.enter_context(VectorCache(path, dimensions, note=note))
 
     @cached_property
     def taken(self) -> Fingerprint:
@@ -267,7 +263,7 @@ class Session:
         """The model's, taken when the run began and held against the model of now. Raises
         ModelChangedError if that gives other vectors, PreflightError if its cost is to be capped
         and its price is not known."""
-        unpriced = self.spending.unpriced(self.manifest.model, self.embedder.price)
+        unpriced = self.spending.unpriced(self.embedder.model, self.embedder.price)
         if unpriced:
             raise unpriced
         taken = self.run.history.last(events.FingerprintTaken)
@@ -279,9 +275,16 @@ class Session:
             self.progress.note(f"the model's vectors are the same, but {note}")
         return fingerprint
 
+    def check_model(self) -> None:
+        """Hold the model of now against the one that the run began with: see `fingerprint`."""
+        if not self.manifest.keeps:
+            _ = self.fingerprint
+
     @property
     def dimensions(self) -> int:
         """Of the new vectors, as the run began with; the model itself is not asked."""
+        if self.manifest.keeps:
+            return kept_dimensions(self.source)
         return int(self.run.history.require(events.FingerprintTaken).fingerprint["dimensions"])
 
     @cached_property
@@ -292,10 +295,22 @@ class Session:
             return self.source_store.resolve(self.manifest.source.collection)
         return self.run.history.value(CollectionInfo, census.source, "the census")
 
+    @cached_property
+    def _vector_ids(self) -> VectorIds:
+        return self._closing.enter_context(VectorIds(self.run))
+
+    def collection(self, store: Store, id: str, where: Where, metric: Metric) -> Collection:
+        """A collection of this run. Where vectors are kept, they are a part of its records."""
+        if not (self.manifest.keeps and self.begun):
+            return Collection(store, id, where)
+        marked = partial(self._vector_ids.marked, lengths=metric != "cosine")
+        return Collection(store, id, where, marked)
+
     @property
     def old(self) -> Collection:
         """The old collection: the source, or what of it `source.where` leaves."""
-        return Collection(self.source_store, self.source.id, self.manifest.source.where)
+        where = self.manifest.source.where
+        return self.collection(self.source_store, self.source.id, where, self.source.metric)
 
     @property
     def new(self) -> Collection:
@@ -303,11 +318,14 @@ class Session:
         id = self.run.history.shadow_id
         if id is None:
             raise UsageError(f"{self.manifest.name}: there is no shadow yet", "Use `reembed run`.")
-        return Collection(self.store, id)
+        metric = self.manifest.target.metric or self.source.metric
+        return self.collection(self.store, id, None, metric)
 
     @cached_property
     def old_embedder(self) -> Embedder | None:
         """The source's model, None where it cannot be called (see `old_model_note`)."""
+        if self.manifest.keeps:  # a record goes either way with its vector
+            return None
         try:
             return self._open_old_embedder()
         except (ReembedError, ValidationError) as error:
@@ -330,21 +348,3 @@ class Session:
 
     def _open_old(self, model: Model) -> Embedder:
         return self._closing.enter_context(self._open_embedder(model))
-
-    def meter(self) -> Callable[[], dict[str, Any]]:
-        """Begin to count: what is returned tells seconds, requests and USD (if known) since."""
-        start, before = time.perf_counter(), self.stats()
-
-        def spent() -> dict[str, Any]:
-            stats = {key: value - before.get(key, 0) for key, value in self.stats().items()}
-            embedder: Embedder | None = self.__dict__.get("embedder")
-            price = embedder.price if embedder else None
-            usd = price.usd_per_million_tokens * stats["tokens"] / 1e6 if price else None
-            seconds = round(time.perf_counter() - start, 3)
-            return {"seconds": seconds, "stats": stats} | ({} if usd is None else {"usd": usd})
-
-        return spent
-
-    def stats(self) -> dict[str, float]:
-        """What the embedder has done so far; nothing before it is opened."""
-        return self.embedder.stats.to_dict() if "embedder" in self.__dict__ else {}

@@ -14,7 +14,7 @@ def source_model(manifest: Manifest, source: CollectionInfo) -> tuple[Model | No
     model = manifest.source.model or old_model(manifest)
     if model is not None:
         return model, ""
-    recorded = believe(source.model, [manifest.model])
+    recorded = believe(source.model, [manifest.new_model])
     if recorded is None:
         return None, (
             "the old model is unknown (the store recorded none, and source.model is not given)"

@@ -178,7 +178,7 @@ def _said(subject: Subject) -> tuple[list[Candidate], str]:
         models = [Model(**known)] if known else []
         models += [one for one in (manifest.source.model, old_model(manifest)) if one is not None]
         found += [Candidate(one, "manifest") for one in models]
-    recorded = believe(subject.info.model, [manifest.model if manifest else None])
+    recorded = believe(subject.info.model, [manifest.new_model if manifest else None])
     if recorded is not None and recorded.model is not None:
         found.append(Candidate(recorded.model, "store"))
     elif recorded is not None:

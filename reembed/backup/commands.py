@@ -194,13 +194,13 @@ def model_of(manifest: Manifest | None, name: str) -> dict[str, Any]:
     it."""
     if manifest is None or manifest.is_group or name != manifest.live:
         return {}
-    run = RunDir.latest(manifest.state_dir)
-    if run is None or run.history.last_move != "swap":
+    run, model = RunDir.latest(manifest.state_dir), manifest.new_model
+    if model is None or run is None or run.history.last_move != "swap":
         source = manifest.source.model
         return {"model": source.to_dict()} if source else {}
     taken = run.history.last(events.FingerprintTaken)
     known = {"fingerprint": taken.fingerprint} if taken else {}
-    return {"model": manifest.model.to_dict()} | known
+    return {"model": model.to_dict()} | known
 
 
 def with_reason(wanted: Wanted, reason: str | None) -> Wanted:

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from reembed.backup.folder import Folder
 from reembed.backup.index import digests
 from reembed.backup.shards import read_shard, records_of
 from reembed.backup.snapshot import Snapshot
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
-from reembed.manifest import Model
 from reembed.manifest.adapters import store_entry
 from reembed.progress import Progress
 from reembed.quality.findings import Findings
@@ -31,6 +29,7 @@ from reembed.records import SHARD_ROWS, Metric, bad_rows, export_batch, list_arr
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.stages.load import ensure_shadow
+from reembed.stages.shadow_spec import recorded_model
 from reembed.stores.collection import Collection
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo, CollectionSpec
@@ -180,10 +179,7 @@ def _spec(job: Job) -> CollectionSpec:
         return CollectionSpec(
             job.name, info.dimensions or _dimensions(job), metric, {}, None, None, function="none"
         )
-    model = None
-    if job.snapshot.model is not None:
-        with contextlib.suppress(ValidationError):
-            model = Model.model_validate(job.snapshot.model)
+    model = recorded_model(job.snapshot.model)
     dimensions = info.dimensions or _dimensions(job)
     like = job.like.id if job.like else shape_of(job)
     return CollectionSpec(

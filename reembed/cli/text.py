@@ -17,7 +17,9 @@ from reembed.quality.verdict import Verdict
 from reembed.results import RunResult, SwapResult
 from reembed.run.loss import Loss
 from reembed.run.steps import Step
-from reembed.stages.plan import Plan, Problem
+from reembed.stages.estimate import Estimate
+from reembed.stages.plan import Plan
+from reembed.stages.weigh import Problem
 
 STATUS_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "shown": "cyan"}
 TONE_STYLE: dict[str, str] = {"good": "bold green", "caution": "bold yellow", "bad": "bold red"}
@@ -40,15 +42,15 @@ def plan_text(plan: Plan) -> RenderableType:
     table.add_row("store", plan.target_url)
     if plan.runs_on:
         table.add_row("runs on", Text(plan.runs_on))
-    about = "" if estimate.exact_tokens else "at most about "
-    paid = max(0, estimate.tokens - estimate.new_tokens)
-    told = f"; about {paid:,} of them are paid for already" if paid else ""
-    table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
+    if plan.kept:
+        table.add_row("vectors", "kept as they are: nothing is embedded, so nothing to pay")
+    else:
+        _add_tokens(table, estimate)
     if plan.example:
         table.add_row("embeds", Text(f"e.g. {plan.example}"))
     if estimate.requests:
         table.add_row("requests", f"about {estimate.requests:,} to embed")
-    if estimate.usd is not None:
+    if estimate.usd is not None and not plan.kept:
         table.add_row("cost", f"${estimate.usd:,.4f} at the price of {estimate.price_as_of}")
     if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:
         table.add_row("budget", str(plan.budget))
@@ -71,6 +73,13 @@ def plan_text(plan: Plan) -> RenderableType:
     if plan.ok:
         lines.append(Text("nothing blocks it", "green"))
     return Group(table, *lines)
+
+
+def _add_tokens(table: Table, estimate: Estimate) -> None:
+    about = "" if estimate.exact_tokens else "at most about "
+    paid = max(0, estimate.tokens - estimate.new_tokens)
+    told = f"; about {paid:,} of them are paid for already" if paid else ""
+    table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
 
 
 def result_text(result: RunResult) -> RenderableType:

@@ -151,10 +151,12 @@ def compare(
         task = _task(store, first, sample, seed)
     scored: list[tuple[Candidate, Scores]] = []
     for manifest in manifests:
+        model = manifest.new_model
+        assert model is not None, "it was checked"
         base = scored[0][1] if scored else None
         with (
             progress.stage(f"{manifest.name}", task.records.num_rows) as counter,
-            open_embedder(manifest.model, manifest.embed, manifest.base_dir) as embedder,
+            open_embedder(model, manifest.embed, manifest.base_dir) as embedder,
         ):
             scored.append(_candidate(manifest, embedder, task, first, base))
             counter.update(task.records.num_rows)
@@ -179,6 +181,11 @@ def _check(manifests: Sequence[Manifest], sample: int) -> Manifest:
         raise UsageError(f"--sample {sample}: too few to compare on, {FEWEST_QUERIES} at least")
     first = manifests[0]
     for one in manifests:
+        if one.keeps:
+            raise ManifestError(
+                f"{one.name}: model is keep, so there is no model to compare",
+                "Give it the candidate model.",
+            )
         if one.is_group:
             raise ManifestError(
                 f"{one.name}: source.collections names several collections, and models are "
@@ -299,7 +306,7 @@ def _candidate(
     tokens = round(sample_tokens * share)
     price = embedder.price
     candidate = Candidate(
-        manifest.name, f"{manifest.model.provider} {manifest.model.name}", embedder.dimensions,
+        manifest.name, f"{embedder.model.provider} {embedder.model.name}", embedder.dimensions,
         metrics, len(texts) - len(rows), tokens,
         round(tokens / 1e6 * price.usd_per_million_tokens, 6) if price else None,
         price.as_of if price else None, round(seconds * share, 3),

@@ -200,7 +200,9 @@ def _looked(store: Store) -> str:
 
 
 def _embedded(manifest: Manifest) -> str:
-    model = manifest.model
+    model = manifest.new_model
+    if model is None:
+        return "none is needed: vectors are moved as they are (model: keep)"
     with open_embedder(model, manifest.embed, manifest.base_dir) as embedder:
         embedder.check_reachable()
         return f"{model.provider} {model.name} answers with {embedder.dimensions} dimensions"

@@ -86,7 +86,7 @@ def _dry_run(s: Session) -> SwapResult:
     live = live_now(s)
     if live.id == doomed.id:
         return result
-    found = held_elsewhere(s, doomed, Collection(other.store, live.id))
+    found = held_elsewhere(s, doomed, s.collection(other.store, live.id, None, live.metric))
     return replace(result, messages=[*result.messages, *found.messages()])
 
 
@@ -171,7 +171,7 @@ def _drop_shadow(s: Session) -> list[str]:
     id = s.run.history.shadow_id or intended_shadow(s.store, s.run)
     if id is None:
         return ["there was no shadow to delete"]
-    shadow = Collection(s.store, id)
+    shadow = s.collection(s.store, id, None, s.manifest.target.metric or s.source.metric)
     if not _is_there(shadow):
         _drop(shadow, s.run)
         return ["there was no shadow to delete"]
@@ -186,7 +186,8 @@ def _drop_shadow(s: Session) -> list[str]:
     try:
         if was_live:
             refuse_late(s)
-        told = _check_held(s, shadow, Collection(s.source_store, live.id), "the shadow")
+        there = s.collection(s.source_store, live.id, None, live.metric)
+        told = _check_held(s, shadow, there, "the shadow")
     except DamagedStoreError:
         if not live.count:
             raise

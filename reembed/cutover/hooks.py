@@ -140,10 +140,12 @@ def hook_variables(
     manifest: Manifest, run: RunDir, action: str, collection: str, other: str, dimensions: int
 ) -> dict[str, str]:
     """What a hook is told, without the `REEMBED_` in front."""
+    model = manifest.new_model
+    provider, name = (model.provider, model.name) if model else ("keep", "")
     return {
         "ACTION": action, "NAME": manifest.name, "RUN": run.run_id, "LIVE": manifest.live,
         "COLLECTION": collection, "PARKED": other, "URL": manifest.target_url,
-        "PROVIDER": manifest.model.provider, "MODEL": manifest.model.name,
+        "PROVIDER": provider, "MODEL": name,
         "DIMENSIONS": str(dimensions),
     }  # fmt: skip
 

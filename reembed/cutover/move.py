@@ -93,12 +93,13 @@ def exchange_of(s: Session, action: Action, kind: SwapPlan) -> Exchange:
     """Which collection takes which name in a move."""
     old_id, new_id = s.old.id, s.new.id
     parked = _parked_as(s)
-    if action == "swap":
-        model = s.manifest.model.to_dict()
-        return Exchange(s.manifest.live, new_id, old_id, parked, model)
-    shadow_name = s.run.history.shadow_name
     old_model = s.manifest.source.model
     settings = old_model.to_dict() if old_model else s.source.model
+    if action == "swap":
+        model = s.manifest.new_model
+        given = model.to_dict() if model else settings
+        return Exchange(s.manifest.live, new_id, old_id, parked, given)
+    shadow_name = s.run.history.shadow_name
     there = kind.kind == "config" or s.store.catalog.describe_id(new_id) is not None
     outgoing = new_id if there else None
     return Exchange(s.manifest.live, old_id, outgoing, shadow_name, settings)

@@ -107,7 +107,7 @@ def get_ready(s: Session) -> Ready:
     manifest, run = s.manifest, s.run
     source, kind = _may_move(s)
     prepare(manifest, source, s.source_store, s.dimensions, run.path)
-    _ = s.fingerprint  # the model must still be the one that embedded
+    s.check_model()  # it must still be the one that embedded
     require_shadow(s)
     recover(s)
     caught_up = catch_up(s)
@@ -225,12 +225,18 @@ def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
 
 def _config_change(s: Session) -> str:
     manifest = s.manifest
-    name = s.run.history.shadow_name
-    return (
+    name, model = s.run.history.shadow_name, manifest.new_model
+    where = (
         f"change the application's configuration: store {manifest.target_url}, collection "
-        f"{name!r} instead of {manifest.live!r}, model {manifest.model.provider} "
-        f"{manifest.model.name} with {s.dimensions} dimensions, query prefix "
-        f"{manifest.model.query_prefix!r}"
+        f"{name!r} instead of {manifest.live!r}"
+    )
+    if model is None:
+        metric = manifest.target.metric or s.source.metric
+        changed = "" if metric == s.source.metric else f" instead of {s.source.metric}"
+        return f"{where}; its model stays as it is; the metric is {metric}{changed}"
+    return (
+        f"{where}, model {model.provider} {model.name} with {s.dimensions} dimensions, query "
+        f"prefix {model.query_prefix!r}"
     )
 
 

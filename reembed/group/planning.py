@@ -11,9 +11,11 @@ from reembed.group.members import Member
 from reembed.group.moving import is_of_one
 from reembed.group.results import GroupPlan, Planned
 from reembed.group.session import GroupSession
-from reembed.stages.plan import Plan, Problem, budget_blockers, disk_blockers
+from reembed.stages.plan import Plan, disk_blockers
 from reembed.stages.refusals import existing, taken_by
 from reembed.stages.shadow_spec import shadow_spec, target_name
+from reembed.stages.weigh import Problem, budget_blockers
+from reembed.stores.values import kept_dimensions
 
 AT_ONCE = "all names move in one transaction"
 ONE_BY_ONE = "the names move one after another; if one cannot, those that moved go back"
@@ -35,7 +37,8 @@ def make_plan(group: GroupSession, members: list[Member]) -> GroupPlan:
             state_bytes=sum(one.state_bytes for one in estimates),
             store_bytes=sum(one.store_bytes for one in estimates),
         )
-        blockers += budget_blockers(group.manifest, group.spending, total, group.embedder)
+        if not group.manifest.keeps:
+            blockers += budget_blockers(group.spending, total, group.embedder)
         blockers += disk_blockers(Path(group.manifest.state), total, group.store)
     elif all(one.aside for one in planned):
         blockers.append(Problem("all of the collections are empty, so there is nothing to move"))
@@ -57,7 +60,9 @@ def _of_member(group: GroupSession, member: Member) -> Planned:
         if info.dimensions is None:
             told = "empty, and its dimension is not known: left as it is"
             return Planned(member.collection, note=told, aside=True)
-        writer, dimensions = group.store.to_write(), group.embedder.dimensions
+        keeps = group.manifest.keeps
+        dimensions = kept_dimensions(info) if keeps else group.embedder.dimensions
+        writer = group.store.to_write()
         name = target_name(member.manifest, writer, dimensions)
         writer.check(shadow_spec(member.manifest, info, name, dimensions)).refuse()
         there = existing(group.store, name)

@@ -12,7 +12,8 @@ from reembed.quality.remedies import Remedy, remedies
 from reembed.results import RunResult, SwapResult
 from reembed.run.history import State
 from reembed.run.steps import Step
-from reembed.stages.plan import Plan, Problem
+from reembed.stages.plan import Plan
+from reembed.stages.weigh import Problem
 
 TOLD = 5
 """Collections that a message names."""

@@ -93,7 +93,7 @@ class Roster:
             messages.append(f"appeared since the run began, and added: {_some(folders.values())}")
         if not self._group.begun:
             begin_run(self._group)
-            _ = self._group.fingerprint  # one for all of them
+            self._group.check_model()  # one for all of them
         if folders:
             self._group.run.history.write(events.MembersTaken(members=folders))
         return messages

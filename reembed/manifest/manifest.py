@@ -20,6 +20,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from reembed.errors import ManifestError
 from reembed.manifest.following import Follow
 from reembed.manifest.messages import Places, explain
+from reembed.manifest.misplaced import refuse_for_kept, refuse_for_several
 from reembed.manifest.reader import places, read_yaml
 from reembed.manifest.secrets import refuse_secrets
 from reembed.manifest.sections import (
@@ -56,7 +57,8 @@ class Manifest(Section):
     """the migration's name, also the name of its run directory"""
     source: Source
     target: Target = Target()
-    model: Model
+    model: Model | Literal["keep"]
+    """what makes the new vectors; keep: nothing does, they are moved as they are"""
     text: str = "{document}"
     """what is embedded; {document}, {uri}, {id} and {metadata.KEY} may be used"""
     line_breaks: LineBreaks = "keep"
@@ -128,19 +130,30 @@ class Manifest(Section):
         except ManifestError as error:
             raise ManifestError(f"{origin}: {error.message}", error.hint) from None
         resolved._base_dir = base_dir
-        _refuse_for_several(resolved, origin)
+        refuse_for_several(resolved, origin)
+        refuse_for_kept(resolved, origin)
         allow(*filter(None, resolved._names()))
         return resolved
 
     def _names(self) -> list[str]:
         """What the manifest uses in the open, so that no weak password hides it in the output."""
         urls = [self.source.url, self.target_url]
-        models = [model for model in (self.model, self.source.model) if model]
+        models = [model for model in (self.new_model, self.source.model) if model]
         return [
             self.name, self.live, self.source.collection, self.target.collection or "",
             *(model.name for model in models),
             *(word for url in urls for word in re.split(r"[^\w.-]+", url)),
         ]  # fmt: skip
+
+    @property
+    def keeps(self) -> bool:
+        """Whether vectors are moved as they are, so that no model is asked for any."""
+        return self.model == "keep"
+
+    @property
+    def new_model(self) -> Model | None:
+        """What makes the new vectors; None where they are moved as they are."""
+        return None if isinstance(self.model, str) else self.model
 
     @property
     def is_group(self) -> bool:
@@ -226,10 +239,11 @@ class Manifest(Section):
         ):  # fmt: skip
             if dump[section][key] == default:  # runs began before there was a choice
                 del dump[section][key]
+        model = self.new_model
         lines = {} if self.line_breaks == "keep" else {"line_breaks": self.line_breaks}
         return (
             {key: dump[key] for key in ("name", "source", "target", "model", "text")}
-            | {"model": self.model.settings() | {"on_too_long": self.model.on_too_long}}
+            | ({"model": model.settings() | {"on_too_long": model.on_too_long}} if model else {})
             | lines
         )
 
@@ -237,34 +251,12 @@ class Manifest(Section):
         """The code of the user's that this manifest makes reembed run."""
         found = [f"{hook}: {command}" for hook in ("before", "after")
                  if (command := getattr(self.swap, hook))]  # fmt: skip
-        found += [f"python: {model.name}" for model in (self.model, self.source.model)
+        found += [f"python: {model.name}" for model in (self.new_model, self.source.model)
                   if model and model.provider == "python"]  # fmt: skip
         found += [f"the code that comes with {model.name}"
-                  for model in (self.model, self.source.model)
+                  for model in (self.new_model, self.source.model)
                   if model and model.options.get("trust_remote_code")]  # fmt: skip
         return found
-
-
-def _refuse_for_several(manifest: Manifest, origin: str) -> None:
-    """Raise ManifestError for a key that says something of one collection, where several move."""
-    if not manifest.is_group:
-        return
-    if manifest.mode == "follow":
-        raise ManifestError(
-            f"{origin}: mode: follow is for one collection, and source.collections moves several",
-            "Give each collection a manifest of its own (source.collection).",
-        )
-    for key, value in (
-        ("target.collection", manifest.target.collection),
-        ("swap.live", manifest.swap.live),
-        ("verify.qrels", manifest.verify.qrels),
-        ("source.mem0", manifest.source.mem0),
-    ):
-        if value is not None:
-            raise ManifestError(
-                f"{origin}: {key} is for one collection, and source.collections moves several",
-                "Leave it out, or give that collection a manifest of its own (source.collection).",
-            )
 
 
 def json_schema() -> dict[str, Any]:
@@ -275,8 +267,8 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _resolve_model(model: dict[str, Any] | None, base_dir: Path) -> None:
-    if model is None:
+def _resolve_model(model: dict[str, Any] | str | None, base_dir: Path) -> None:
+    if not isinstance(model, dict):  # there is none, or it is kept
         return
     is_file = model["provider"] in ("onnx", "static", "sentence-transformers")
     if is_file and not model["name"].startswith("package:"):

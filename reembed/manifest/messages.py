@@ -29,12 +29,23 @@ def explain(
     for problem in error.errors():
         problems.setdefault(tuple(_path(problem, data)), []).append(problem)
     told = sorted(
-        (_place(path, places), _told(path, group, manifest)) for path, group in problems.items()
+        (_place(path, places), _told(path, group, manifest))
+        for path, group in problems.items()
+        if not _is_other_choice(path, group, problems)
     )
     lines = [f"{_where(origin, place)}: {text}" for place, text in told[:MOST_TOLD]]
     if len(told) > MOST_TOLD:
         lines.append(f"and {len(told) - MOST_TOLD} more")
     return "\n".join(lines), _SEE_SCHEMA
+
+
+def _is_other_choice(
+    path: tuple[str, ...], group: list[Any], problems: Mapping[tuple[str, ...], Any]
+) -> bool:
+    """Whether it only says that a section could have been a word instead, where keys of the section
+    are wrong."""
+    inside = any(len(one) > len(path) and one[: len(path)] == path for one in problems)
+    return inside and all(problem["type"] == "literal_error" for problem in group)
 
 
 def _where(origin: str, place: tuple[int, int]) -> str:
@@ -84,7 +95,9 @@ def _path(problem: Any, data: Any) -> list[str]:
             return [*path, str(part)]
         try:
             data = data[part]
-        except (KeyError, IndexError, TypeError):
+        except KeyError:
+            continue
+        except (IndexError, TypeError):
             break
         path.append(str(part))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,32 @@ def check_served(
         served: what the store gave for `ids`.
         metric: with cosine a store may keep vectors at length one.
     """
+    there = match_served(ids, rows, served, findings)
+    findings.add("changed", there.changed)
+    _check_vectors(there.ids, vectors[there.places], there.vectors, metric, findings)
+
+
+@dataclass(frozen=True)
+class Served:
+    """Records that a store serves, of those asked for.
+
+    Attributes:
+        ids: of those that are there.
+        places: of each its place among those asked for.
+        vectors: of each, `list<float32>`.
+        changed: ids of those whose row hash is another.
+    """
+
+    ids: list[str]
+    places: list[int]
+    vectors: pa.Array
+    changed: list[str]
+
+
+def match_served(
+    ids: Sequence[str], rows: Sequence[bytes], served: pa.RecordBatch, findings: Findings
+) -> Served:
+    """Which of the records are there, as `check_served` has its arguments."""
     served_ids = served.column("id").to_pylist()
     findings.checked += len(ids)
     there = set(served_ids)
@@ -78,27 +105,31 @@ def check_served(
     served_ids = [served_ids[row] for row in kept]
     served = served.take(pa.array(kept, pa.int64()))
     hashes = served.column("row_sha256").to_pylist()
-    findings.add(
-        "changed",
-        [id for id, row in zip(served_ids, hashes, strict=True) if row != rows[order[id]]],
-    )
-    expected = vectors[[order[id] for id in served_ids]]
-    _check_vectors(served_ids, expected, served.column("embedding"), metric, findings)
+    changed = [id for id, row in zip(served_ids, hashes, strict=True) if row != rows[order[id]]]
+    places = [order[id] for id in served_ids]
+    return Served(served_ids, places, served.column("embedding"), changed)
 
 
-def _check_vectors(
-    ids: Sequence[str], expected: Vectors, column: pa.Array, metric: Metric, findings: Findings
-) -> None:
+def comparable(
+    ids: Sequence[str], expected: Vectors, column: pa.Array, findings: Findings
+) -> tuple[list[str], Vectors, Vectors]:
+    """Those records that have a vector of the dimension which they should have: their ids, the
+    vectors that they should have, and those that they have, `(n, d) float32` both."""
     sizes = np.asarray(column.value_lengths().fill_null(-1))
     absent, odd = sizes < 0, (sizes >= 0) & (sizes != expected.shape[1])
     findings.add("without a vector", _where(ids, absent))
     findings.add("of wrong dimension", _where(ids, odd))
     fine = ~(absent | odd)
-    if not fine.any():
-        return
-    ids = _where(ids, fine)
     vectors, _ = list_array_to_vectors(column.filter(pa.array(fine)))
-    expected = expected[fine]
+    return _where(ids, fine), expected[fine], vectors
+
+
+def _check_vectors(
+    ids: Sequence[str], expected: Vectors, column: pa.Array, metric: Metric, findings: Findings
+) -> None:
+    ids, expected, vectors = comparable(ids, expected, column, findings)
+    if not ids:
+        return
     bad = bad_rows(vectors)
     findings.add("not finite or zero", _where(ids, bad))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):

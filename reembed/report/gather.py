@@ -62,7 +62,7 @@ class Report:
         source: the collection as the census found it; empty before.
         target: name of the shadow; empty before there is one.
         old_model: the old model as it was asked, else as the store recorded it; as manifest keys.
-        model: the new model, as manifest keys.
+        model: the new model, as manifest keys; empty where vectors are kept.
         runs_on: the device that it ran on when the run began; "" for a server's.
         dimensions: of the new vectors, None before the model was asked.
         exported, loaded, quarantined: records.
@@ -73,6 +73,7 @@ class Report:
         commands: how to swap, go back and clean.
         remedies: what makes the gates pass that are in the way.
         manifest: YAML, as resolved.
+        kept: whether vectors are moved as they are.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Report:
     remedies: list[Remedy]
     manifest: str
     runs_on: str = ""
+    kept: bool = False
     reembed: str = field(default=reembed.__version__)
 
     @property
@@ -150,6 +152,7 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
     census, shadow = history.census, history.last(events.ShadowCreated)
     taken = history.last(events.FingerprintTaken)
     fingerprint = taken.fingerprint if taken else {}
+    model = identity["model"] if isinstance(identity["model"], dict) else {}
     outcome, found, sentence = _outcome(result)
     notes = list(result.messages)
     quarantine = _shown(run, files.QUARANTINE, _quarantine, notes) or []
@@ -161,8 +164,9 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
         sentence=" ".join([sentence, *notes]),
         source=census.source if census else {}, target=shadow.name if shadow else "",
         old_model=_old_model(result.verdict, census),
-        model=identity["model"],
-        dimensions=fingerprint.get("dimensions") or identity["model"].get("dimensions"),
+        model=model, kept=not model,
+        dimensions=fingerprint.get("dimensions") or model.get("dimensions")
+        or (census.source.get("dimensions") if census and not model else None),
         exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
         verdict=result.verdict, stages=stages(history.read()), quarantine=quarantine,
         timeline=timeline(history.read()), swap=_swap(history),

@@ -49,7 +49,8 @@ def _facts(report: Report) -> str:
     facts.append(f"{report.exported:,} records exported = {report.loaded:,} loaded + "
                  f"{report.quarantined:,} quarantined" if report.exported else "")  # fmt: skip
     before, after = report.source.get("dimensions"), report.dimensions
-    facts.append(f"{before} → {after} dimensions" if before and after else "")
+    facts.append(f"{before} → {after} dimensions" if before and after and not report.kept else "")
+    facts.append(f"vectors kept ({after} dimensions), nothing embedded" if report.kept else "")
     facts.append(f"embedded on {plain(report.runs_on)}" if report.runs_on else "")
     seconds = sum(stage.seconds for stage in report.stages)
     facts.append(human_seconds(seconds) if seconds else "")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file
+from reembed.disk import atomic_file, remove
 from reembed.errors import DamagedError
 from reembed.records import QUARANTINE_SCHEMA, hashes_of
 from reembed.run import files
@@ -27,6 +28,31 @@ def write_part(path: Path, rows: pa.Table) -> None:
     """Write the list of one shard, with checksums."""
     with atomic_file(path) as file:
         pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
+
+
+Reason = tuple[str, str]
+"""Why a record is not moved: a short word, and a sentence."""
+
+
+def quarantine_rows(
+    run: RunDir, stem: str, records: pa.Table, reasons: Mapping[int, Reason]
+) -> None:
+    """Write the list of one shard: these of its rows, each with its reason. Without any there is no
+    list."""
+    path = run.path / QUARANTINE_DIR / f"{stem}.parquet"
+    if not reasons:
+        remove(path)
+        return
+    rows = records.take(list(reasons))
+    table = pa.table(
+        [
+            *rows.columns,
+            pa.array([reason for reason, _ in reasons.values()]),
+            pa.array([detail for _, detail in reasons.values()]),
+        ],
+        schema=QUARANTINE_SCHEMA,
+    )
+    write_part(path, table)
 
 
 def write_quarantine(run: RunDir, ledger: Ledger) -> int:

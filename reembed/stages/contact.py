@@ -16,7 +16,7 @@ from reembed.stages.refusals import existing, name_taken, refuse_empty
 from reembed.stages.swap_kind import choose_kind
 from reembed.stages.texts import examine_texts
 from reembed.stores.collection import Collection
-from reembed.stores.values import CollectionInfo
+from reembed.stores.values import CollectionInfo, kept_dimensions
 
 LOOKED_AT = 100
 """Records whose texts are looked at where the model cannot be asked."""
@@ -70,8 +70,11 @@ def make_contact(s: Session) -> Contact:
     with failures.kept():
         check_files(s.manifest.verify.queries, s.manifest.verify.qrels)
     with failures.kept():
-        s.embedder.check_reachable()
-        dimensions = s.embedder.dimensions
+        if not s.manifest.keeps:
+            s.embedder.check_reachable()
+            dimensions = s.embedder.dimensions
+        elif answered:
+            dimensions = kept_dimensions(answered[0][0])
     if failures.found:
         for source, _, _ in answered:
             _look_further(s, source, failures)
@@ -101,6 +104,8 @@ def _look_further(s: Session, source: CollectionInfo, failures: _Failures) -> No
         there = existing(s.store, target) if target is not None else None
         if target is not None and there is not None and there.id != own:
             raise name_taken(target)
+    if manifest.keeps:
+        return
     with failures.kept():
         rows = Collection(s.source_store, source.id, manifest.source.where).some(
             LOOKED_AT, vectors=False

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reembed.disk import remove
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.engines.engine import Engine
@@ -25,27 +24,21 @@ from reembed.engines.local import LocalEngine
 from reembed.errors import BudgetError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Counter, Progress
-from reembed.records import (
-    QUARANTINE_SCHEMA,
-    Vectors,
-    embed_schema,
-    text_hash,
-    vectors_to_fixed_array,
-)
+from reembed.records import Vectors, embed_schema, text_hash, vectors_to_fixed_array
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
-from reembed.run.quarantine import QUARANTINE_DIR, lists_all, write_part, write_quarantine
+from reembed.run.quarantine import Reason, lists_all, quarantine_rows, write_quarantine
 from reembed.run.vector_cache import Known, VectorCache
 from reembed.session import Session
 from reembed.stages.batched import Batched
 from reembed.stages.estimate import tokens_left, verify_tokens
+from reembed.stages.kept import Keeping
 
 STAGE = "embed"
 SHARDS_IN_WORK = 2
 
 NO_TEXT = ("no_text", "the template gives no text for it")
-Reason = tuple[str, str]
 
 
 @dataclass
@@ -79,7 +72,7 @@ class Embedding:
             for row, key in enumerate(hashes)
             if key not in known
         }
-        self._write_quarantine(source.stem, records, reasons)
+        quarantine_rows(self.run, source.stem, records, reasons)
         return self._write_shard(source, records, kept, hashes, known)
 
     def _vectors(
@@ -139,22 +132,6 @@ class Embedding:
             for index, rejection in embedded.rejected.items():
                 self._rejected[keys[index]] = (rejection.reason, rejection.detail)
         return found
-
-    def _write_quarantine(self, stem: str, records: pa.Table, reasons: dict[int, Reason]) -> None:
-        path = self.run.path / QUARANTINE_DIR / f"{stem}.parquet"
-        if not reasons:
-            remove(path)
-            return
-        rows = records.take(list(reasons))
-        table = pa.table(
-            [
-                *rows.columns,
-                pa.array([reason for reason, _ in reasons.values()]),
-                pa.array([detail for _, detail in reasons.values()]),
-            ],
-            schema=QUARANTINE_SCHEMA,
-        )
-        write_part(path, table)
 
     def _write_shard(
         self,
@@ -244,6 +221,26 @@ def embed_shards(s: Session) -> None:
     Raises:
         BudgetError: a cap is reached; says how much more is needed.
     """
+    if s.manifest.keeps:
+        _keep_vectors(s)
+    else:
+        _embed_texts(s)
+    s.ledger.fold()
+    write_quarantine(s.run, s.ledger)
+
+
+def _keep_vectors(s: Session) -> None:
+    exports = s.run.shards("export")
+    todo = not_embedded(s.run, exports)
+    work = Keeping(s.run, s.template, s.dimensions)
+    total = sum(shard.rows for shard in exports.values())
+    with s.progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
+        for shard in _each(todo, s.pause.wait):
+            work.shard(shard)
+            counter.update(shard.rows)
+
+
+def _embed_texts(s: Session) -> None:
     try:
         _embed_by_batch(s)
         work = Embedding(s.run, s.embedder, s.template, s.cache)
@@ -252,8 +249,6 @@ def embed_shards(s: Session) -> None:
         raise budget_stop(
             s, max(error.tokens, _needed(s)), "embedding and verifying the rest"
         ) from None
-    s.ledger.fold()
-    write_quarantine(s.run, s.ledger)
 
 
 def _embed_by_batch(s: Session) -> None:

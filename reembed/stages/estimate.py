@@ -100,7 +100,7 @@ def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Est
     limit = embedder.limits.max_tokens
     sampled = max(1, len(texts))
     long = int((counts > limit).sum()) if limit else 0
-    fails = manifest.model.on_too_long == "fail"
+    fails = embedder.model.on_too_long == "fail"
     refused = embedder.too_long(usable, counts) if long and fails else 0
     each = float(counts.sum()) / sampled
     paid = _paid(usable, counts, s.paid_for)

@@ -265,7 +265,7 @@ def export_source(s: Session) -> None:
     """Stage 1 with what the session has open: the ids first, then the records, in one snapshot."""
     store = s.source_store
     described = store.resolve(s.manifest.source.collection)
-    source = Collection(store, described.id, s.manifest.source.where)
+    source = s.collection(store, described.id, s.manifest.source.where, described.metric)
     source.start_capture()  # before the snapshot, so that no write is between the two
     with store.snapshot() if store.snapshot else contextlib.nullcontext():
         # One that was emptied after it was exported lost all its records: see `LossGuard`.

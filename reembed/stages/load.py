@@ -145,7 +145,8 @@ def remove_strays(shadow: Collection, ledger: Ledger) -> None:
 
 def load_shadow(s: Session) -> None:
     """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
-    manifest, dimensions = s.manifest, s.embedder.dimensions
+    manifest = s.manifest
+    dimensions = s.dimensions if manifest.keeps else s.embedder.dimensions
     name = target_name(manifest, s.store.to_write(), dimensions)
     spec = shadow_spec(manifest, s.source, name, dimensions)
     shadow = Collection(s.store, ensure_shadow(s.store, s.run, spec).id)

@@ -22,11 +22,14 @@ GIVE = (
 
 
 def old_model_missing(s: Session) -> tuple[str, str] | None:
-    """What it costs that the old model cannot be called, and the way on; None where it can."""
+    """What it costs that the old model cannot be called, and the way on; None where it can, or
+    where vectors are kept, so that nobody needs it."""
+    if s.manifest.keeps:
+        return None
     embedder = s.old_embedder
     if embedder is None:
         given = s.manifest.source.model is not None
-        recorded = None if given else believe(s.source.model, [s.manifest.model])
+        recorded = None if given else believe(s.source.model, [s.manifest.new_model])
         hint = recorded.hint if recorded is not None and recorded.model is None else GIVE
         return f"{s.old_model_note}. {WITHOUT}", hint
     try:
@@ -42,7 +45,8 @@ def old_model_problems(s: Session, source: CollectionInfo) -> list[tuple[str, st
     missing = old_model_missing(s)
     if missing is not None:
         return [missing]
-    assert s.old_embedder is not None
+    if s.old_embedder is None:
+        return []
     old = Collection(s.source_store, source.id, s.manifest.source.where)
     rows = old.some_with_vectors(LOOKED_AT)
     try:

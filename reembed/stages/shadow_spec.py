@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from reembed.manifest import Manifest
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from reembed.manifest import Manifest, Model
 from reembed.stores.store import Writer
 from reembed.stores.values import CollectionInfo, CollectionSpec
 
 
 def target_name(manifest: Manifest, writer: Writer, dimensions: int) -> str:
     """The shadow's name: target.collection, or `<collection>__<model>-<dimensions>`."""
+    model = manifest.new_model.name.removeprefix("package:") if manifest.new_model else "kept"
     return manifest.target.collection or writer.default_target(
-        manifest.source.collection, manifest.model.name.removeprefix("package:"), dimensions
+        manifest.source.collection, model, dimensions
     )
+
+
+def kept_model(manifest: Manifest, source: CollectionInfo) -> Model | None:
+    """What made vectors that are moved as they are, as the manifest or else the store says. Nobody
+    calls it: it is kept on record."""
+    return manifest.source.model or recorded_model(source.model)
+
+
+def recorded_model(said: Mapping[str, Any] | None) -> Model | None:
+    """A model as a store has it on record, None where that is no model's settings."""
+    with contextlib.suppress(ValidationError):
+        return Model.model_validate(said) if said is not None else None
+    return None
 
 
 def shadow_spec(
@@ -25,7 +45,7 @@ def shadow_spec(
         metric=manifest.target.metric or source.metric,
         index=(source.index if same_store else {}) | manifest.target.index,
         metadata=source.metadata,
-        model=manifest.model,
+        model=manifest.new_model or kept_model(manifest, source),
         like=source.id if same_store else None,
         function=manifest.target.embedding_function,
         function_before=source.function,

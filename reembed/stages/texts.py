@@ -49,6 +49,8 @@ def examine_texts(
     Args:
         texts: what the template makes of them.
     """
+    model = manifest.new_model
+    assert model is not None, "without one no text is embedded"
     shown = next((text for text in texts if text.strip()), "")
     found = TextFindings(shown[:LONGEST_SHOWN])
     if not texts:
@@ -68,7 +70,7 @@ def examine_texts(
                 "source.layout: plain embeds the document alone.",
             ))  # fmt: skip
         broken = any("\n" in text for text in texts)
-        if sends_blanks(kind, manifest.model.provider) and broken:
+        if sends_blanks(kind, model.provider) and broken:
             found.warnings.append((
                 f"{share}, and {_sender(kind)} sends line breaks as spaces: what it adds after "
                 "the swap would be embedded differently from what was moved",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -18,11 +18,14 @@ class Collection:
 
     Attributes:
         where: the store's own filter: only what matches is listed and fetched.
+        marked: makes row hashes of records with vectors that count these in, where a vector is a
+            part of its record; None where it is made of it.
     """
 
     store: Store
     id: str
     where: Where = None
+    marked: Callable[[pa.RecordBatch], pa.RecordBatch] | None = field(default=None, compare=False)
 
     @property
     def whole(self) -> Collection:
@@ -38,8 +41,11 @@ class Collection:
         return self.store.reader.list_ids(self.id, self.where)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool) -> pa.RecordBatch:
-        """See `Reader.fetch`."""
-        return self.store.reader.fetch(self.id, ids, vectors=vectors, where=self.where)
+        """See `Reader.fetch`. With `marked`, vectors are fetched in any case."""
+        marked = self.marked
+        wanted = vectors or marked is not None
+        rows = self.store.reader.fetch(self.id, ids, vectors=wanted, where=self.where)
+        return rows if marked is None else marked(rows)
 
     def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
         """Up to `most` records, spread over the first page of ids."""

@@ -132,7 +132,7 @@ def open_source(manifest: Manifest) -> Store:
             layout=source.layout, columns=source.columns, headers_env=source.headers_env,
             schema=manifest.target.schema_ if manifest.target_url == source.url else None,
             where=source.where, text_query=source.text_query,
-            without_vector=source.without_vector,
+            without_vector=source.without_vector, embeds=not manifest.keeps,
         ),
     )  # fmt: skip
 

@@ -53,6 +53,17 @@ class CollectionInfo:
         return asdict(self)
 
 
+def kept_dimensions(source: CollectionInfo) -> int:
+    """The dimension of vectors that are moved as they are. Raises PreflightError without one."""
+    if source.dimensions is None:
+        raise PreflightError(
+            f"{source.name!r} has no one dimension for its vectors, so model: keep cannot move "
+            "them as they are",
+            "Move it to a model (model), or only the rows of one dimension (source.where).",
+        )
+    return source.dimensions
+
+
 @dataclass(frozen=True)
 class CollectionSpec:
     """A collection to be made.
@@ -123,6 +134,7 @@ class StoreOptions:
         text_query: Postgres: SQL that gives key and text of each row, where it is no column.
         without_vector: Postgres: what becomes of rows that have no vector.
         create: Chroma on a path: make the database where there is none.
+        embeds: False where nothing gives a record a vector that it lacks.
     """
 
     data_dir: Path | None = None
@@ -134,6 +146,7 @@ class StoreOptions:
     text_query: str | None = None
     without_vector: WithoutVector = "embed"
     create: bool = False
+    embeds: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from reembed.session import Session
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
+from reembed.stages.meter import meter
 from reembed.sync.follow import catch_up
 from reembed.tracing import span
 
@@ -39,7 +40,7 @@ def run_stages(s: Session, until: Stage) -> None:
 @contextlib.contextmanager
 def _timed(s: Session, stage: events.Stage) -> Iterator[None]:
     with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
-        spent = s.meter()
+        spent = meter(s)
         yield
         told = spent()
         attach(told["stats"] | ({"usd": told["usd"]} if "usd" in told else {}))

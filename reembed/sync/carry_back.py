@@ -314,9 +314,7 @@ class WayBack(OldVectors):
         """Look before the first write whether every row keeps its vector or can get one."""
         homeless: list[str] = []
         for ids in chunked(changed, SHARD_ROWS):
-            rows = self.new.fetch(ids, vectors=False)
-            needy = set(self._texts(rows)).difference(self._kept(ids))
-            homeless += sorted(id for id, *_ in needy)
+            homeless += self._needy(self.new.fetch(ids, vectors=False))
         if homeless and self.old_template is None:
             raise self._refusal(homeless)
 
@@ -325,7 +323,7 @@ class WayBack(OldVectors):
         return PreflightError(
             f"{len(ids):,} rows written since the swap cannot go back, e.g. "
             f"{', '.join(ids[:5])}: {why}",
-            "Give the old model as source.model, or accept losing them with --accept-loss.",
+            f"{self.way_on}, or accept losing them with --accept-loss.",
         )
 
 

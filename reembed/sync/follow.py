@@ -136,7 +136,7 @@ def sweep(s: Session) -> Carried:
 
 def merge_intruder(s: Session, name: str) -> Carried:
     """Carry the records of a collection that somebody made under the live name in the gap."""
-    intruder = Collection(s.new.store, s.new.store.catalog.describe(name).id)
+    intruder = replace(s.new, id=s.new.store.catalog.describe(name).id)
     found = find_difference(intruder, s.ledger)
     found = Difference(changed=found.changed)  # what it lacks was never deleted
     kept, conflicts = without_conflicts(s.new, found, s.ledger)

@@ -167,7 +167,8 @@ def _known_without_ledger(s: Session, stem: str) -> dict[str, Entry]:
 def _remake(s: Session, shard: Shard, known: Mapping[str, Entry]) -> int:
     """Write an export shard again. Returns the number of records that are missing from it.
 
-    Records that only the new collection still holds have no old vector in it.
+    Records that only the new collection still holds have no old vector in it, unless vectors are
+    kept.
 
     Args:
         known: what is known of each record. One with the row hash UNKNOWN is taken for moved as it
@@ -175,7 +176,7 @@ def _remake(s: Session, shard: Shard, known: Mapping[str, Entry]) -> int:
     """
     parts = [pa.table([[]] * len(EXPORT_SCHEMA), schema=EXPORT_SCHEMA)]
     for ids in chunked(list(known), SHARD_ROWS):
-        old, new = s.old.whole.fetch(ids, vectors=True), s.new.fetch(ids, vectors=False)
+        old, new = s.old.whole.fetch(ids, vectors=True), s.new.fetch(ids, vectors=s.manifest.keeps)
         old_rows, new_rows = hashes_of(old), hashes_of(new)
         wanted = {id: known[id].row_sha256 for id in ids}
         kept = [

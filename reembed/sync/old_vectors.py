@@ -41,6 +41,8 @@ class OldVectors:
         Args:
             gone: those that there are even without these rows of the old collection.
         """
+        if self._session.manifest.keeps:
+            return _own_vectors(rows, self._session.dimensions)
         ids = rows.column("id").to_pylist()
         kept = self._exported(ids) if gone else self._kept(ids)
         info = self.old.describe()
@@ -60,6 +62,21 @@ class OldVectors:
                 embedder, self._session.old_cache, [texts[row] for row in todo]
             )
         return vectors, usable
+
+    def _needy(self, rows: pa.RecordBatch) -> list[str]:
+        """Ids of those rows that take the old model to go back."""
+        ids = rows.column("id").to_pylist()
+        if self._session.manifest.keeps:
+            _, usable = _own_vectors(rows, self._session.dimensions)
+            return [id for id, ok in zip(ids, usable, strict=True) if not ok]
+        return sorted(id for id, *_ in set(self._texts(rows)).difference(self._kept(ids)))
+
+    @property
+    def way_on(self) -> str:
+        """What to do about rows that cannot go back."""
+        if self._session.manifest.keeps:
+            return "Give them such a vector"
+        return "Give the old model as source.model"
 
     def _kept(self, ids: Sequence[str]) -> dict[Key, Vectors]:
         """The vectors `(d,) float32` that the old collection has of these records, or had before
@@ -100,6 +117,9 @@ class OldVectors:
     def old_template(self) -> TextTemplate | None:
         """The text that the old model embeds: the manifest's, or the document alone, whichever
         gives the vectors that the old collection holds. None without a model that gives them."""
+        if self._session.manifest.keeps:
+            self._why = f"they have no vector of {self._session.dimensions} dimensions"
+            return None
         embedder, self._why = self._session.old_embedder, self._session.old_model_note
         if embedder is None:
             return None
@@ -117,6 +137,18 @@ class OldVectors:
             f"collection, whose texts it gives other vectors (cosine {best:.3f})"
         )
         return None
+
+
+def _own_vectors(rows: pa.RecordBatch, dimensions: int) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """The vectors that rows have themselves, `(n, d) float32`, and which have one of so many
+    dimensions, `(n,) bool`."""
+    column = rows.column("embedding")
+    usable = np.asarray(pc.list_value_length(column).fill_null(-1)) == dimensions
+    vectors = np.zeros((len(usable), dimensions), np.float32)
+    vectors[usable] = list_array_to_vectors(column.filter(pa.array(usable)))[0].reshape(
+        -1, dimensions
+    )
+    return vectors, usable
 
 
 def _texts(rows: pa.RecordBatch, template: TextTemplate) -> list[str]:

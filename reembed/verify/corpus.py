@@ -48,6 +48,14 @@ class Page:
     texts: list[str]
     vectors: Vectors
 
+    def at(self, rows: Sequence[int]) -> Page:
+        """Some of its rows."""
+        return Page(
+            [self.ids[row] for row in rows], [self.rows[row] for row in rows],
+            [self.keys[row] for row in rows], [self.texts[row] for row in rows],
+            self.vectors[list(rows)],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Record:

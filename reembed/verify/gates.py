@@ -1,50 +1,42 @@
 """Stage 4: gates over the shadow, and the verdict.
 
-`integrity` compares every record and vector with the run's shards; `fidelity` embeds a sample
-again; `index` compares the shadow's own search with exact search; `recall` asks the old and the new
-model the same questions; what follows is shown. What each gate computes is in `quality/`, one file
-each; here it gets the run's records and the store's answers. Everything streams over the shards,
-and seed and sample are kept, so that a verdict can be computed again, bit for bit but for the
-latencies.
+`integrity` compares every record and vector with the run's shards; what else is asked depends on
+whether vectors are made (`embedded.py`) or kept (`kept.py`). What each gate computes is in
+`quality/`, one file each; here it gets the run's records and the store's answers. Everything
+streams over the shards, and seed and sample are kept, so that a verdict can be computed again, bit
+for bit but for the latencies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reembed.embedders.embedder import Embedder
 from reembed.errors import UsageError
 from reembed.manifest import Verify
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress, stage
-from reembed.quality.fidelity import Anew, fidelity_gate
 from reembed.quality.findings import Findings
-from reembed.quality.integrity import KINDS, check_served, check_texts, slice_bounds, slice_rows
-from reembed.quality.sample import LEAST, Sample, choose, token_counts
-from reembed.quality.tail import probe_tail
-from reembed.quality.twins import TwinFinder, Twins
+from reembed.quality.integrity import KINDS, check_served, slice_bounds, slice_rows
+from reembed.quality.sample import Sample, choose, token_counts
 from reembed.quality.verdict import Gate, Verdict
-from reembed.records import Metric, cosine_rows
+from reembed.records import Metric
 from reembed.run.directory import RunDir
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
 from reembed.run.quarantine import count_listed
 from reembed.stores.collection import Collection
-from reembed.verify.corpus import Corpus
-from reembed.verify.search_gates import Searches
+from reembed.verify.corpus import Corpus, Page
 
 STAGE = "verify"
-TWINS_CHECKED = 50
-"""Equal vectors of different texts that are held against the model itself."""
-TWIN_COSINE = 0.99999
+Look = Callable[[Page], None]
 
 
 @dataclass
@@ -52,8 +44,6 @@ class Verification:
     """What the gates need.
 
     Attributes:
-        old_embedder: the source's model; None where it cannot be called.
-        old_model_note: why not.
         source: the old collection, to measure its latency; None to leave it out.
         wait: called before each shard.
         key_indexes: of the source, which the shadow must have too; None where it cannot.
@@ -64,9 +54,6 @@ class Verification:
     source_metric: Metric
     target_metric: Metric
     template: TextTemplate
-    embedder: Embedder
-    old_embedder: Embedder | None
-    old_model_note: str
     ledger: Ledger
     settings: Verify
     source: Collection | None = None
@@ -82,7 +69,7 @@ class Verification:
         """Check every gate, in order."""
         gates = [self.integrity(progress)]
         if self.ledger.counts() != (0, 0):  # an empty member of a group has nothing to ask for
-            gates += [self.fidelity(), *self.searches()]
+            gates += self.proofs()
         return Verdict(self.run.run_id, self.seed, tuple(gates))
 
     def slice_verdict(self, part: str, progress: Progress) -> Verdict:
@@ -104,6 +91,25 @@ class Verification:
         gate = Gate(gate.name, gate.status, message, figures, gate.samples)
         return Verdict(self.run.run_id, self.seed, (gate,))
 
+    def proofs(self) -> list[Gate]:
+        """The gates beside integrity, in order."""
+        raise NotImplementedError
+
+    def check_served(self, page: Page, findings: Findings) -> None:
+        """Hold records as the shadow serves them against the run's shards."""
+        served = self.shadow.fetch(page.ids, vectors=True)
+        check_served(page.ids, page.rows, page.vectors, served, self.target_metric, findings)
+
+    @contextlib.contextmanager
+    def _looks(self, findings: Findings, figures: dict[str, Any]) -> Iterator[Look]:
+        """What else is looked at for each page. What came of it is in `findings` and `figures` when
+        the block has ended."""
+        yield lambda page: None
+
+    def _vectors_are(self) -> str:
+        """What a good verdict says of the vectors."""
+        return "vectors as embedded"
+
     # Integrity
 
     def integrity(
@@ -121,15 +127,15 @@ class Verification:
         """
         findings = Findings(KINDS)
         chosen = list(self._chosen(stems, rows))
+        more: dict[str, Any] = {}
         with (
             progress.stage(STAGE, sum(len(part) for _, part in chosen)) as counter,
-            TwinFinder() as finder,
+            self._looks(findings, more) as look,
         ):
             for stem, part in chosen:
                 self.wait()
-                self._check_shard(stem, part, finder, findings)
+                self._check_shard(stem, part, look, findings)
                 counter.update(len(part))
-            twins = self._check_twins(finder, findings)
         total, quarantined = self.ledger.counts()
         expected = total - quarantined
         count = self.shadow.count()
@@ -140,8 +146,7 @@ class Verification:
         allowed = self.settings.allow_quarantined
         figures = {
             "records": total, "loaded": count, "quarantined": quarantined,
-            "allow_quarantined": allowed, "checked": findings.checked, "equal_vectors": twins,
-            **findings.counts,
+            "allow_quarantined": allowed, "checked": findings.checked, **more, **findings.counts,
         }  # fmt: skip
         problems = findings.problems() + self._other_indexes()
         if count != expected and not problems:
@@ -151,7 +156,7 @@ class Verification:
         message = (
             f"{'; '.join(problems)} of {total:,} records"
             if problems
-            else f"all {findings.checked:,} records equal, vectors as embedded"
+            else f"all {findings.checked:,} records equal, {self._vectors_are()}"
             + (f"; {quarantined:,} quarantined" if quarantined else "")
         )
         return Gate("integrity", "fail" if problems else "pass", message, figures, findings.samples)
@@ -178,7 +183,7 @@ class Verification:
             if (stems is None or stem in stems) and len(mine):
                 yield stem, mine
 
-    def _check_shard(self, stem: str, rows: range, finder: TwinFinder, findings: Findings) -> None:
+    def _check_shard(self, stem: str, rows: range, look: Look, findings: Findings) -> None:
         damaged = self.corpus.damaged(stem)
         if damaged:
             findings.add("in damaged files", damaged)
@@ -186,29 +191,8 @@ class Verification:
         page = self.corpus.page(stem, rows)
         if not page.ids:
             return
-        check_texts(page.ids, page.texts, page.keys, findings)
-        served = self.shadow.fetch(page.ids, vectors=True)
-        check_served(page.ids, page.rows, page.vectors, served, self.target_metric, findings)
-        finder.add(page.ids, page.keys, page.vectors)
-
-    @stage("verify: equal vectors")
-    def _check_twins(self, finder: TwinFinder, findings: Findings) -> dict[str, int]:
-        """Equal vectors of different texts are a fault, unless the model itself cannot tell the
-        texts apart (another case, characters it does not know, what `on_too_long` cut off)."""
-        groups = list(islice(finder.twins(), TWINS_CHECKED))
-        figures = {"checked": len(groups), "by_the_model": 0}
-        if not groups:
-            return figures
-        records = self.corpus.records(id for group in groups for id in group.ids)
-        pairs = [records[id].text for group in groups for id in group.ids[:2]]
-        vectors = self.embedder.embed_documents(pairs).vectors
-        alike = cosine_rows(vectors[0::2], vectors[1::2]) >= TWIN_COSINE
-        faulty: list[Twins] = [g for g, same in zip(groups, alike, strict=True) if not same]
-        for group in faulty:
-            kind = "with the vector of another text"
-            findings.add(kind, group.ids)
-            findings.counts[kind] += group.records - len(group.ids)
-        return figures | {"by_the_model": int(alike.sum())}
+        self.check_served(page, findings)
+        look(page)
 
     @stage("verify: records too many")
     def _find_extra(self, findings: Findings) -> None:
@@ -227,47 +211,11 @@ class Verification:
         if told < quarantined:
             findings.counts["quarantined without a reason"] = quarantined - told
 
-    # Fidelity
+    # Samples
 
     @cached_property
     def _token_counts(self) -> npt.NDArray[np.int64]:
         return token_counts(self.corpus.tokens())
 
-    def _sample(self, size: int, **options: Any) -> Sample:
+    def sample_of(self, size: int, **options: Any) -> Sample:
         return choose(self.corpus.tokens(), self._token_counts, size, self.seed, **options)
-
-    @stage("verify: a sample embedded again")
-    def fidelity(self) -> Gate:
-        """A sample, spread over all shards and the longest texts, embedded again and compared with
-        what is served; and the tail probe."""
-        sample = self._sample(max(LEAST, self.settings.sample))
-        records = self.corpus.records(sample.ids)
-        texts = [records[id].text for id in sample.ids]
-        again = self.embedder.embed_documents(texts)
-        served = self.shadow.fetch(sample.ids, vectors=True)
-        tail = probe_tail(
-            self.embedder.embed_each, self.embedder.count_tokens,
-            self.embedder.limits.max_tokens, sample.longest_tokens,
-        )  # fmt: skip
-        return fidelity_gate(
-            sample,
-            texts,
-            Anew(again.vectors, sorted(again.rejected)),
-            served,
-            self.target_metric,
-            tail,
-        )
-
-    # Index, recall, and what is shown
-
-    @stage("verify: search")
-    def searches(self) -> list[Gate]:
-        """The `index` and the `recall` gate, which ask the same queries, and what is shown."""
-        sample = self._sample(self.settings.sample, long_share=0)
-        return Searches(
-            corpus=self.corpus, shadow=self.shadow, source=self.source,
-            source_metric=self.source_metric, target_metric=self.target_metric,
-            embedder=self.embedder, old_embedder=self.old_embedder,
-            old_model_note=self.old_model_note, settings=self.settings, seed=self.seed,
-            sample=sample.ids,
-        ).gates()  # fmt: skip

@@ -13,15 +13,15 @@ import random
 from reembed.errors import LossError, SourceChangedError
 from reembed.progress import stage
 from reembed.quality.findings import Findings
-from reembed.quality.integrity import KINDS, check_served
+from reembed.quality.integrity import KINDS
 from reembed.quality.verdict import Verdict
-from reembed.records import Metric
 from reembed.results import gate_error
 from reembed.run import events
 from reembed.session import Session
 from reembed.sync.difference import find_difference
 from reembed.sync.mend import restore_shards, resync
-from reembed.verify.corpus import Corpus, Page
+from reembed.verify.corpus import Page
+from reembed.verify.gates import Verification
 from reembed.verify.verdicts import verification
 
 SAMPLE = 2_000
@@ -112,34 +112,31 @@ def _put_rows_back(s: Session) -> list[str]:
 @stage("look at the new collection's vectors")
 def _sample_is_off(s: Session) -> bool:
     """Whether some of a fresh random sample of records are not served as they were embedded."""
-    corpus, chance = Corpus(s.run, s.ledger, s.template), random.SystemRandom()
+    checks, chance = verification(s), random.SystemRandom()
+    corpus = checks.corpus
     stems = [stem for stem, shard in corpus.embeds.items() if shard.rows]
     stems = chance.sample(stems, min(SHARDS, len(stems)))
     for stem in stems:
         page = corpus.page(stem)
         size = min(len(page.ids), -(-SAMPLE // len(stems)))
-        if size and _is_off(s, page, sorted(chance.sample(range(len(page.ids)), size))):
+        if size and _is_off(checks, page, sorted(chance.sample(range(len(page.ids)), size))):
             return True
     return False
 
 
 def _off_pages(s: Session) -> dict[str, list[str]]:
     """The ids of the shards of which not every record is served as it was embedded, by stem."""
-    corpus = Corpus(s.run, s.ledger, s.template)
+    checks = verification(s)
+    corpus = checks.corpus
     off: dict[str, list[str]] = {}
     for stem in corpus.embeds:
         page = corpus.page(stem)
-        if page.ids and _is_off(s, page, list(range(len(page.ids)))):
+        if page.ids and _is_off(checks, page, list(range(len(page.ids)))):
             off[stem] = page.ids
     return off
 
 
-def _is_off(s: Session, page: Page, rows: list[int]) -> bool:
+def _is_off(checks: Verification, page: Page, rows: list[int]) -> bool:
     findings = Findings(KINDS)
-    ids = [page.ids[row] for row in rows]
-    served = s.new.fetch(ids, vectors=True)
-    metric: Metric = s.manifest.target.metric or s.source.metric
-    check_served(
-        ids, [page.rows[row] for row in rows], page.vectors[rows], served, metric, findings
-    )
+    checks.check_served(page.at(rows), findings)
     return bool(findings.problems())

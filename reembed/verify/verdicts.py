@@ -21,6 +21,7 @@ from reembed.run.history import State
 from reembed.run.steps import shown_path
 from reembed.session import Session
 from reembed.stages.embed import budget_stop
+from reembed.stages.meter import meter
 from reembed.stages.swap_kind import choose_kind
 from reembed.sync.difference import (
     find_late,
@@ -28,7 +29,9 @@ from reembed.sync.difference import (
 )
 from reembed.sync.live_name import refuse_astray
 from reembed.tracing import traced
+from reembed.verify.embedded import EmbeddedVerification
 from reembed.verify.gates import Verification
+from reembed.verify.kept import KeptVerification
 from reembed.verify.opening import opening_gate
 
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
@@ -41,9 +44,9 @@ def verify_run(s: Session) -> Verdict:
     Raises:
         BudgetError: what a gate asks the model would pass a cap. There is no verdict then.
     """
-    _ = s.fingerprint  # the model must still be the one that embedded
+    s.check_model()  # it must still be the one that embedded
     refuse_astray(s)
-    spent = s.meter()
+    spent = meter(s)
     try:
         verdict = verification(s).verdict(s.progress)
     except BudgetError as error:
@@ -83,14 +86,18 @@ def _one_store(s: Session) -> bool:
 def verification(s: Session) -> Verification:
     """The gates of this run's shadow, with what the session has open."""
     manifest = s.manifest
+    given: dict[str, Any] = {
+        "run": s.run, "shadow": s.new, "source_metric": s.source.metric,
+        "target_metric": manifest.target.metric or s.source.metric, "template": s.template,
+        "ledger": s.ledger, "settings": manifest.verify, "source": s.old, "wait": s.pause.wait,
+        "key_indexes": s.source.key_indexes if manifest.target_url.startswith("chroma") else None,
+    }  # fmt: skip
+    if manifest.keeps:
+        return KeptVerification(**given)
     old_embedder = s.old_embedder
-    return Verification(
-        run=s.run, shadow=s.new, source_metric=s.source.metric,
-        target_metric=manifest.target.metric or s.source.metric, template=s.template,
-        embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note,
-        ledger=s.ledger, settings=manifest.verify, source=s.old, wait=s.pause.wait,
-        key_indexes=s.source.key_indexes if manifest.target_url.startswith("chroma") else None,
-    )  # fmt: skip
+    return EmbeddedVerification(
+        **given, embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note
+    )
 
 
 @stage("verify: late writes")

@@ -120,16 +120,17 @@ def models_of(
                 one = found.get(role) or Asked(role, model, (), known.get(role), sure=sure)
                 found[role] = replace(one, lives=(*one.lives, live))
         return list(found.values())
-    taken = _taken(subject.run())
-    new = Asked(
-        "new", subject.manifest.model,
-        tuple(live for live in there if live.swapped), taken or known.get("new"), taken is not None,
-    )  # fmt: skip
-    asked = [new]
+    taken, model = _taken(subject.run()), subject.manifest.new_model
+    asked: list[Asked] = []
+    if model is not None:
+        swapped = tuple(live for live in there if live.swapped)
+        reference = taken or known.get("new")
+        asked.append(Asked("new", model, swapped, reference, taken is not None))
     for live in there:
-        if not live.swapped and live.manifest is not None:
+        if (model is None or not live.swapped) and live.manifest is not None:
             old = _old_model(live, infos[live.name])
-            if old is not None and old.settings_sha256() != new.model.settings_sha256():
+            same = old and model and old.settings_sha256() == model.settings_sha256()
+            if old is not None and not same:
                 role = f"live:{old.settings_sha256()[:12]}"
                 asked.append(Asked(role, old, (live,), known.get(role)))
     return _merged(asked)

@@ -235,7 +235,8 @@ def _live(manifest: Manifest, name: str, run: RunDir | None) -> Live:
     same_store = manifest.target_url == manifest.source.url
     expected = Expected(
         frozenset(ids), total - quarantined,
-        int(taken_of.fingerprint["dimensions"]) if taken_of else None, metric,
+        int(taken_of.fingerprint["dimensions"]) if taken_of
+        else source.dimensions if manifest.keeps else None, metric,
         source.database if same_store else {},
     )  # fmt: skip
     return Live(name, True, expected, manifest, swapped)

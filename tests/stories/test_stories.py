@@ -43,6 +43,7 @@ from tests.support.crash import work
 from tests.support.helpers import (
     Records,
     chroma,
+    model_of,
     records_of,
     sentence,
     vector_of,
@@ -250,7 +251,9 @@ class Stories(RuleBasedStateMachine):
     def leads_to_new(self) -> bool:
         """Whether the live name leads to the collection of the newest run."""
         with self.live() as (_, model):
-            return model == Manifest.load(self.manifest).model.name.removeprefix("counting_model:")
+            return model == model_of(Manifest.load(self.manifest)).name.removeprefix(
+                "counting_model:"
+            )
 
     def look(self) -> None:
         """Where the migration stands, and which late writes have been carried by now."""

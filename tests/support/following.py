@@ -24,7 +24,7 @@ import pytest
 
 from reembed import errors
 from reembed.commands import doctor
-from reembed.stages import plan
+from reembed.stages import weigh
 from reembed.watch import findings
 from tests.support.hint_sites import PAIRS, Hint
 
@@ -73,7 +73,7 @@ def _constant(node: ast.expr) -> str:
 def hold(marks: list[pytest.Mark], patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Note every hint that is made, and fail if one that is marked was not."""
     made: set[tuple[str, str]] = set()
-    for kind in (errors.ReembedError, plan.Problem, findings.Finding, doctor.Check):
+    for kind in (errors.ReembedError, weigh.Problem, findings.Finding, doctor.Check):
         patch.setattr(kind, "__init__", _noting(kind.__init__, made))
     yield
     for mark in marks:

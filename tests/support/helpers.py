@@ -27,7 +27,7 @@ from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings
 
-from reembed.manifest import Manifest
+from reembed.manifest import Manifest, Model
 from reembed.migration import Migration
 from reembed.run.directory import RunDir
 
@@ -297,6 +297,13 @@ def write_group_manifest(
     del data["source"]["collection"]
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     return path
+
+
+def model_of(manifest: Manifest) -> Model:
+    """The model of a manifest that names one."""
+    model = manifest.new_model
+    assert model is not None, "its vectors are kept"
+    return model
 
 
 def migration(path: Path) -> Migration:

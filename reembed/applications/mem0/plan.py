@@ -58,7 +58,8 @@ AT_TARGET = (
 
 def _is_at_target(config: Mem0Config, manifest: Manifest) -> bool:
     """Whether the application is configured with the new model already."""
-    has, wanted = config.embedder, manifest.model
+    has, wanted = config.embedder, manifest.new_model
+    assert wanted is not None, "model: keep takes no files of mem0"
     return (has.provider, has.name.removesuffix(":latest")) == (
         wanted.provider, wanted.name.removesuffix(":latest")
     )  # fmt: skip
@@ -118,9 +119,10 @@ def examine(manifest: Manifest, source: CollectionInfo, dimensions: int) -> Exam
     config = read_config(Path(files.config))
     at_target = _is_at_target(config, manifest)
     blockers = _misfits(config, source, fits=not at_target)
-    text = None
+    text, model = None, manifest.new_model
+    assert model is not None, "model: keep takes no files of mem0"
     try:
-        text = changed_config(config, manifest.model, dimensions)
+        text = changed_config(config, model, dimensions)
     except PreflightError as error:
         blockers.append(error)
     notes = []

@@ -141,7 +141,8 @@ def _rows(report: Report, figures: Mapping[str, Any]) -> list[tuple[str, str, st
     old_time, new_time = (_milliseconds(latency.get(side)) for side in ("old", "new"))
     before, after = source.get("dimensions"), report.dimensions
     return [
-        ("model", _model(old) or "not recorded", _model(new)),
+        ("model", _model(old) or "not recorded", "the same: vectors kept" if report.kept
+         else _model(new)),
         ("called with", _called(old), _called(new)),
         ("collection", str(source.get("name", "")), report.target),
         ("records", _records(source.get("count") or report.exported), _records(report.loaded)),
@@ -232,6 +233,8 @@ def _cost(report: Report) -> Markup:
 
 
 def _no_price(report: Report) -> str:
+    if report.kept:
+        return "nothing: vectors kept"
     local = report.model.get("provider") in LOCAL
     return "none (local)" if local else "no known price"
 

@@ -98,8 +98,9 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
         counts = count_vectors(catalog.main, table, catalog.options.where)
         if len(counts.dimensions) > 1:
             refusals.append(counts.mixed())
-        if counts.without and catalog.options.without_vector == "refuse":
-            refusals.append(_refuse_without(table, counts))
+        lacks = catalog.options.without_vector == "embed" and not catalog.options.embeds
+        if counts.without and (lacks or catalog.options.without_vector == "refuse"):
+            refusals.append(_refuse_without(table, counts, embeds=not lacks))
         elif counts.without:
             becomes = "go on without one" if table.only_with_vector else "get one of their text"
             notes.append(
@@ -109,7 +110,14 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
     return Survey(tuple(notes), tuple(blockers), tuple(refusals))
 
 
-def _refuse_without(table: Table, counts: VectorCounts) -> PreflightError:
+def _refuse_without(table: Table, counts: VectorCounts, *, embeds: bool) -> PreflightError:
+    if not embeds:
+        return PreflightError(
+            f"{counts.without:,} rows of {table.label} have no vector, and model: keep gives them "
+            "none",
+            f"They are those with {table.vector} IS NULL. source.without_vector: keep leaves them "
+            f'as they are, and source.where: "{table.vector} IS NOT NULL" leaves them out.',
+        )
     return PreflightError(
         f"{counts.without:,} rows of {table.label} have no vector, and source.without_vector is "
         "refuse",

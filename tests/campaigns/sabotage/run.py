@@ -46,7 +46,7 @@ from reembed.stages.load import ensure_shadow, load
 from reembed.stores.collection import Collection as Handle
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
-from reembed.verify.gates import Verification
+from reembed.verify.embedded import EmbeddedVerification
 from tests.support.array_store import Arrays, Collection, Row, arrays_of
 
 RECORDS = 2_400
@@ -152,9 +152,9 @@ class Finished:
         shutil.rmtree(folder)
 
     @contextmanager
-    def verification(self) -> Iterator[Verification]:
+    def verification(self) -> Iterator[EmbeddedVerification]:
         with Ledger(self.run) as ledger:
-            verification = Verification(
+            verification = EmbeddedVerification(
                 run=self.run, shadow=Handle(self.store, self.shadow_id),
                 source_metric="cosine", target_metric=self.metric,
                 template=TextTemplate(TEXT), embedder=self.embedder,
@@ -181,7 +181,7 @@ class Finished:
             gates = [verification.integrity(Progress()), verification.fidelity()]
             return gates + self._searches(verification)
 
-    def _searches(self, verification: Verification) -> list[Gate]:
+    def _searches(self, verification: EmbeddedVerification) -> list[Gate]:
         verification.settings = self.settings.model_copy(update={"sample": FEWER})
         with mock.patch.object(reembed.verify.search_gates, "TIMED_QUERIES", 1):
             return verification.searches()

@@ -10,7 +10,7 @@ import yaml
 from reembed.embedders.families import FAMILIES, family_of, normal_name, prefix_warning
 from reembed.errors import UsageError
 from reembed.manifest import Manifest, Model, Provider
-from tests.support.helpers import Command
+from tests.support.helpers import Command, model_of
 
 NAMES = {
     "nomic-embed-text": ["nomic-embed-text:latest", "nomic-ai/nomic-embed-text-v1.5",
@@ -99,7 +99,7 @@ def test_init_writes_them(command: Command, tmp_path: Path, database: Path) -> N
     chosen = "ollama:embeddinggemma:300m"
     done = command("init", f"chroma:{database}", "--model", chosen, "-o", output)
     assert done.code == 0 and f"next: reembed plan {output}" in done.out
-    model = Manifest.load(output).model
+    model = model_of(Manifest.load(output))
     assert (model.provider, model.name) == ("ollama", "embeddinggemma:300m")
     assert model.document_prefix == "title: none | text: "
     assert model.query_prefix == "task: search result | query: "

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reembed.errors import ManifestError
 from reembed.manifest import Manifest, Model, json_schema
 from reembed.manifest.reader import MAX_BYTES
+from tests.support.helpers import model_of
 
 SMALLEST: dict[str, Any] = {
     "name": "docs-to-small",
@@ -97,7 +98,7 @@ class TestTakes:
         assert load(source__collection="文档").source.collection == "文档"
 
     def test_environment_variables_by_name(self, load: Load) -> None:
-        assert load(model__api_key_env="MY_TEAMS_TOKEN").model.api_key_env == "MY_TEAMS_TOKEN"
+        assert model_of(load(model__api_key_env="MY_TEAMS_TOKEN")).api_key_env == "MY_TEAMS_TOKEN"
 
 
 class TestUnknownAndMissingKeys:
@@ -500,8 +501,8 @@ class TestPaths:
         assert manifest.target.url == f"chroma:{folder}/other"
         assert manifest.verify.queries == f"{folder}/q.jsonl"
         assert manifest.verify.qrels == f"{tmp_path}/qrels.tsv"
-        assert manifest.model.name == f"{folder}/model"
-        assert manifest.model.options["tokenizer"] == f"{folder}/t.json"
+        assert model_of(manifest).name == f"{folder}/model"
+        assert model_of(manifest).options["tokenizer"] == f"{folder}/t.json"
         assert manifest.state_dir == folder / "runs" / "docs-to-small"
         assert manifest.base_dir == folder
 
@@ -512,7 +513,7 @@ class TestPaths:
     @pytest.mark.parametrize("name", ["BAAI/bge-small-en-v1.5", "package:some_model", "x" * 5000])
     def test_what_is_no_path_stays(self, load: Load, name: str) -> None:
         provider = "sentence-transformers"
-        assert load(model={"provider": provider, "name": name}).model.name == name
+        assert model_of(load(model={"provider": provider, "name": name})).name == name
 
     def test_files_of_mem0_are_found_from_the_manifest(self, load: Load, tmp_path: Path) -> None:
         files = {"config": "app/mem0.yaml"}

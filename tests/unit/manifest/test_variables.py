@@ -10,6 +10,7 @@ import yaml
 
 from reembed.errors import ManifestError
 from reembed.manifest import Manifest
+from tests.support.helpers import model_of
 
 BASE = {
     "name": "move",
@@ -30,13 +31,13 @@ def test_variables_and_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     manifest = Manifest.load(written(tmp_path, embed={"cache": "${CACHE:-false}"}))
     assert manifest.source.url == f"chroma:{tmp_path / 'db'}"
     assert manifest.source.collection == "docs"
-    assert manifest.model.dimensions == 768, "a number is one"
+    assert model_of(manifest).dimensions == 768, "a number is one"
     assert manifest.embed.cache is False
     monkeypatch.setenv("STORE", "./other")
     monkeypatch.setenv("DIM", "")
     manifest = Manifest.load(written(tmp_path))
     assert manifest.source.url.endswith("/other")
-    assert manifest.model.dimensions == 768, "empty is not set, as in a shell's :-"
+    assert model_of(manifest).dimensions == 768, "empty is not set, as in a shell's :-"
 
 
 def test_a_number_stays_a_text_where_more_is_around_it(

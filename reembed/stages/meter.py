@@ -1,0 +1,37 @@
+"""What a stage has spent: seconds, and what the new model was asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from reembed.embedders.embedder import Embedder
+from reembed.session import Session
+
+
+def meter(s: Session) -> Callable[[], dict[str, Any]]:
+    """Begin to count. What is returned tells, when called, what was spent since: seconds, what the
+    model was asked for, and USD where its price is known."""
+    start, before = time.perf_counter(), _stats(s)
+
+    def spent() -> dict[str, Any]:
+        stats = {key: value - before.get(key, 0) for key, value in _stats(s).items()}
+        embedder = _opened(s)
+        price = embedder.price if embedder else None
+        usd = price.usd_per_million_tokens * stats["tokens"] / 1e6 if price else None
+        seconds = round(time.perf_counter() - start, 3)
+        return {"seconds": seconds, "stats": stats} | ({} if usd is None else {"usd": usd})
+
+    return spent
+
+
+def _stats(s: Session) -> dict[str, float]:
+    """What the embedder has done so far; nothing before it is opened."""
+    embedder = _opened(s)
+    return embedder.stats.to_dict() if embedder else {}
+
+
+def _opened(s: Session) -> Embedder | None:
+    embedder: Embedder | None = s.__dict__.get("embedder")
+    return embedder

@@ -1,0 +1,177 @@
+"""The part of `verify` that asks models questions: index, recall, and what is shown of both.
+
+One set of queries goes to the new model and, where it can be called, to the old one; exact search
+answers both from the run's shards, and the shadow's own index answers the new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reembed.embedders.embedder import Embedder
+from reembed.errors import BudgetError, ReembedError
+from reembed.progress import stage
+from reembed.quality.findings import SAMPLES
+from reembed.quality.groups import group_table
+from reembed.quality.noninferiority import Comparison, Scores, recall_gate, score
+from reembed.quality.search import Hits, exact_search
+from reembed.quality.sidebyside import overlap_gate, shorten, side_by_side
+from reembed.quality.verdict import Gate
+from reembed.records import Vectors, cosine_rows
+from reembed.verify.examples import examples
+from reembed.verify.questions import Questions, make_questions
+from reembed.verify.search_gates import SearchGates
+
+OLD_MODEL_SAMPLE = 50
+STRANGER, RELATIVE = 0.5, 0.99
+"""Median cosine of the old model's vectors with the source's, below which it is another model, and
+below which it was called in another way (prefix, template)."""
+MOST_PAIRS = 20_000
+"""Pairs of query and right answer in the tables by metadata key."""
+
+
+@dataclass(kw_only=True)
+class Searches(SearchGates):
+    """See the module.
+
+    Attributes:
+        old_embedder: the source's model; None where it cannot be called.
+        old_model_note: why not.
+    """
+
+    embedder: Embedder
+    old_embedder: Embedder | None
+    old_model_note: str
+
+    def gates(self) -> list[Gate]:
+        """`index`, `recall`, then what is shown."""
+        questions = make_questions(self.corpus, self.settings, self.sample, self.seed)
+        texts = [*questions.texts, *questions.log]
+        if not texts:
+            message = questions.figures.get("reason", "there is no record to ask for")
+            return [Gate("index", "fail", message), Gate("recall", "inconclusive", message)]
+        with stage("verify: the questions, with the new model"):
+            queries = self.embedder.embed_queries(texts)
+        k = min(self.settings.k, self.shadow.count())
+        with stage("verify: the questions, asked of the new collection"):
+            answers = self.shadow.query(queries, k) if k else [[] for _ in texts]
+        new = exact_search(
+            queries, self.corpus.new_blocks(), self.settings.k, self.target_metric, answers
+        )
+        with stage("verify: the questions, with the old model"):
+            old_queries, note = self._old_queries(texts)
+        old = None
+        if old_queries is not None:
+            old = exact_search(
+                old_queries, self.corpus.old_blocks(), self.settings.k, self.source_metric
+            )
+        judged = slice(0, len(questions.texts))
+        free = slice(len(questions.texts), None) if questions.log else judged
+        gates = [self.index(queries, answers, new, k)]
+        gates.append(
+            self._recall(questions, new.rows(judged), old.rows(judged) if old else None, note)
+        )
+        if old is not None:
+            source = "log" if questions.log else questions.kind
+            gates.append(overlap_gate(texts[free], new.rows(free), old.rows(free), self.settings.k,
+                                      self.texts_of, source))  # fmt: skip
+        gates.append(self.vectors(new, old))
+        gates.append(self.latency(queries, old_queries, k))
+        return gates
+
+    # The old model
+
+    def _old_queries(self, texts: Sequence[str]) -> tuple[Vectors | None, str]:
+        """The old model's vectors of the queries, and what is to be said of them or why not."""
+        if self.old_embedder is None:
+            return None, self.old_model_note
+        try:
+            note = self._old_model_differs(self.old_embedder)
+            if note.startswith("not"):
+                return None, note
+            return self.old_embedder.embed_queries(texts), note
+        except BudgetError:  # no fault of the old model's
+            raise
+        except ReembedError as error:
+            return None, f"the old model cannot be called ({error})"
+
+    def _old_model_differs(self, old: Embedder) -> str:
+        """Whether the old model gives some records the vectors that the source holds."""
+        ids = list(self.sample[:: max(1, len(self.sample) // OLD_MODEL_SAMPLE)])
+        _, stored = self.corpus.vectors(ids)
+        records = self.corpus.records(stored)
+        if not stored:
+            return "not one old vector is usable, so there is nothing to search in"
+        again = old.embed_documents([records[id].text for id in stored])
+        fine = [row for row in range(len(stored)) if row not in again.rejected]
+        if not fine:
+            return ""
+        held = np.stack(list(stored.values()))
+        cosine = float(np.median(cosine_rows(held[fine], again.vectors[fine])))
+        if cosine < STRANGER:
+            return (
+                "not the source's: the old model gives other vectors than the source holds "
+                "(median "
+                f"cosine {cosine:.2f}); give the right one as source.model"
+            )
+        if cosine < RELATIVE:
+            return (
+                f"the old model's vectors differ from the source's, median cosine {cosine:.3f}: "
+                "another "
+                "prefix or text than it was made with"
+            )
+        return ""
+
+    @stage("verify: old against new")
+    def _recall(self, questions: Questions, new: Hits, old: Hits | None, note: str) -> Gate:
+        settings, k = self.settings, self.settings.k
+
+        def scores(hits: Hits | None) -> Scores | None:
+            return (
+                None if hits is None else score(questions.rankings(hits), questions.judgements, k)
+            )
+
+        new_scores = scores(new)
+        assert new_scores is not None
+        old_scores = scores(old)
+        comparison = Comparison(
+            questions.kind, k, settings.margin, settings.confidence, new_scores, old_scores, note
+        )
+        asked = {"new": self.embedder.model.to_dict()}
+        if old is not None and self.old_embedder is not None:
+            asked["old"] = self.old_embedder.model.to_dict()
+        extra: dict[str, Any] = {**questions.figures, "old_model": note, "asked": asked,
+                                 "groups": self._groups(questions, new, old)}  # fmt: skip
+        samples: dict[str, list[str]] = {}
+        if old is not None and old_scores is not None:
+            change = new_scores.recall - old_scores.recall
+            order = np.lexsort((np.arange(len(change)), new_scores.ndcg - old_scores.ndcg, change))
+            worst = [int(row) for row in order[:SAMPLES] if change[row] < 0]
+            extra["worst"] = side_by_side(
+                worst, questions.texts, new, old, self.texts_of,
+                {"difference": change, "old_recall": old_scores.recall,
+                 "new_recall": new_scores.recall},
+            )  # fmt: skip
+            extra["examples"] = examples(questions, new, old, new_scores, old_scores, self.texts_of)
+            if worst:
+                samples["lost most"] = [shorten(questions.texts[row], 100) for row in worst]
+        return recall_gate(comparison, extra, samples)
+
+    def _groups(
+        self, questions: Questions, new: Hits, old: Hits | None
+    ) -> dict[str, list[dict[str, Any]]]:
+        pairs = [(row, id) for row, ids in enumerate(questions.records) for id in ids][:MOST_PAIRS]
+        records = self.corpus.records(id for _, id in pairs)
+        pairs = [(row, id) for row, id in pairs if id in records]
+
+        def found(hits: Hits) -> list[bool]:
+            ranked = [set(row) for row in questions.rankings(hits)]
+            by_key = questions.kind == "known-item"
+            return [(records[id].key if by_key else id) in ranked[row] for row, id in pairs]
+
+        metadatas = [records[id].metadata for _, id in pairs]
+        return group_table(metadatas, found(new), found(old) if old else None)
