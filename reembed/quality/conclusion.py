@@ -33,6 +33,8 @@ PROBLEMS = {
     "late writes": "some late writes are not in the live collection",
     "verdict": "the verdict cannot be read",
 }
+UNCHANGED = 0.999
+"""Share of answers that stay, above which a search is said to give the same."""
 UNSETTLED = "it is not proven that search is as good as before"
 
 
@@ -61,6 +63,8 @@ def conclude(verdict: Verdict, passing: str = "safe to swap") -> Conclusion:
         passing: what is said of a verdict that passes.
     """
     tone, search = search_in_words(_gate(verdict, "recall"))
+    if not search:
+        tone, search = _kept_in_words(_gate(verdict, "overlap"))
     if verdict.failing:
         reasons = list(dict.fromkeys(problem(gate) for gate in verdict.failing))
         return Conclusion("bad", f"the swap is refused: {', and '.join(reasons)}", search)
@@ -148,6 +152,14 @@ def search_in_words(gate: Gate | None) -> tuple[Tone, str]:
     if mean < 0:
         return "caution", f"search quality may be a little worse {by}"
     return "caution", f"search quality is probably as good {by}"
+
+
+def _kept_in_words(overlap: Gate | None) -> tuple[Tone, str]:
+    """How search changes where vectors are kept: by their metric alone."""
+    same = overlap.figures.get("jaccard", {}).get("mean", 1.0) if overlap else 1.0
+    if same > UNCHANGED:
+        return "good", "search gives the same answers" if overlap else ""
+    return "caution", f"search gives other answers: {same:.0%} of them stay"
 
 
 def signed(value: float) -> str:

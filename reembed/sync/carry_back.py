@@ -323,7 +323,9 @@ class WayBack(OldVectors):
         return PreflightError(
             f"{len(ids):,} rows written since the swap cannot go back, e.g. "
             f"{', '.join(ids[:5])}: {why}",
-            f"{self.way_on}, or accept losing them with --accept-loss.",
+            "Give the old model as source.model, or accept losing them with --accept-loss."
+            if self.takes_model
+            else "Give them such a vector, or accept losing them with --accept-loss.",
         )
 
 

@@ -72,11 +72,9 @@ class OldVectors:
         return sorted(id for id, *_ in set(self._texts(rows)).difference(self._kept(ids)))
 
     @property
-    def way_on(self) -> str:
-        """What to do about rows that cannot go back."""
-        if self._session.manifest.keeps:
-            return "Give them such a vector"
-        return "Give the old model as source.model"
+    def takes_model(self) -> bool:
+        """Whether the old model can give a row a vector."""
+        return not self._session.manifest.keeps
 
     def _kept(self, ids: Sequence[str]) -> dict[Key, Vectors]:
         """The vectors `(d,) float32` that the old collection has of these records, or had before
