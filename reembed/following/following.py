@@ -26,7 +26,8 @@ from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.lock import locked
-from reembed.stages.plan import Plan, Problem, make_plan
+from reembed.stages.plan import Plan, make_plan
+from reembed.stages.weigh import Problem
 from reembed.sync.build import Stage
 from reembed.verify.verdicts import verify_run
 

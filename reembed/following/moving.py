@@ -139,7 +139,7 @@ def move(s: FollowSession) -> SwapResult:
         parked = job.store.to_move().fit_name(parked_name(job.manifest.live, run.run_id))
         exchange = Exchange(
             job.manifest.live, s.new.id, live.id if live else None, parked,
-            job.manifest.model.to_dict(),
+            job.manifest.new_model.to_dict() if job.manifest.new_model else None,
         )  # fmt: skip
         if live is not None:
             job.store.to_move().check(job.manifest.live, parked, live.id)
