@@ -10,6 +10,7 @@ import typer
 from reembed.cli.app import Json, Yes, app, show_result
 from reembed.cli.output import say_json
 from reembed.cli.showing import shown
+from reembed.disk import write_output
 
 
 @app.command()
@@ -19,9 +20,12 @@ def compare(
     ],
     sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
     seed: Annotated[int, typer.Option("--seed", help="seed for choosing the records")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="also write it as one HTML page")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare candidate models on a sample of the source. Writes nothing."""
+    """Compare candidate models with each other and with the current one, on a sample."""
     from reembed.cli.comparison import comparison_text
     from reembed.commands.compare import compare as compare_models
     from reembed.manifest import Manifest
@@ -30,6 +34,8 @@ def compare(
         [Manifest.load(path) for path in manifests],
         sample=sample, seed=seed, progress=shown(),
     )  # fmt: skip
+    if output is not None:
+        write_output(output, found.to_html())
     show_result(found, comparison_text, as_json)
 
 

@@ -1,46 +1,36 @@
 """Candidate models on a sample of the source, before paying for all of it. Writes nothing.
 
-Every candidate embeds the same records and answers the same queries by exact search: judged ones
-where the first manifest names some (then every record judged relevant is in the sample too), else
-known-item queries made from the records. A sample is easier to search than the whole collection, so
-the figures are higher than they will be; the differences between candidates are what counts.
+The model behind the collection is compared with them: its vectors are those that the collection
+has, and it is asked for the queries where it can be called. Every candidate embeds the same records
+and answers the same queries by exact search: judged ones where the first manifest names some (then
+every record judged relevant is in the sample too), else known-item queries made from the records. A
+sample is easier to search than the whole collection, so the figures are higher than they will be;
+the differences between models are what counts.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from reembed.commands.compare_task import Task, make_task, texts_of
+from reembed.commands.current import Current, ask_current, index_bytes
+from reembed.commands.recommend import Recommendation, Rival, recommend
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
-from reembed.errors import ManifestError, PreflightError, UsageError
+from reembed.errors import ManifestError, UsageError
 from reembed.manifest import Manifest
 from reembed.progress import Progress
-from reembed.quality.metrics import judged_relevant
-from reembed.quality.noninferiority import FEWEST_QUERIES, METRICS, Kind, Scores, score
-from reembed.quality.queries import JudgedQueries, judged_queries, known_item_query
-from reembed.quality.search import Block, exact_search
+from reembed.quality.noninferiority import FEWEST_QUERIES, METRICS, Kind, Scores
 from reembed.quality.statistics import Interval, mean_interval, paired_difference
-from reembed.records import SHARD_ROWS, Metric, bad_rows, chunked, text_hash
-from reembed.stages.refusals import refuse_empty
+from reembed.records import Metric, bad_rows
 from reembed.stores.registry import open_source
-from reembed.stores.store import Store
-from reembed.stores.values import CollectionInfo
 
 SAMPLE = 2_000
-MOST_QUERIES = 1_000
 SEED = 1
-NEIGHBOURS = 16
-"""HNSW's M where the index does not say; Chroma's and pgvector's default."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +41,9 @@ class Candidate:
         manifest: its name.
         model: provider and model.
         dimensions: of its vectors.
-        metrics: of each metric its mean with interval, and the difference to the first candidate
-            (None for the first itself).
+        metrics: of each metric its mean with interval, the difference to the first candidate
+            (None for the first itself), and the change from the current model (None where it could
+            not be asked).
         rejected: sampled records that it could not embed; they count as not found.
         tokens: of all records' texts, from the sample.
         usd: for all records at the listed price; None where unknown or free.
@@ -97,6 +88,8 @@ class ModelComparison:
         seed: of sample and queries.
         candidates: in the order given.
         notes: what the reader should know.
+        current: the model behind the collection today.
+        recommendation: which to take, or to stay, and why.
     """
 
     collection: str
@@ -108,23 +101,28 @@ class ModelComparison:
     margin: float
     seed: int
     candidates: list[Candidate]
+    current: Current
+    recommendation: Recommendation
     notes: list[str] = field(default_factory=list)
+
+    def recalls(self) -> dict[str, float]:
+        """Mean recall of the current model, where it was asked, and of each candidate."""
+        now = {"current": self.current.metrics["recall"].mean} if self.current.metrics else {}
+        means = ((one.manifest, one.metrics["recall"]["mean"]) for one in self.candidates)
+        return now | {name: mean.mean for name, mean in means if mean is not None}
+
+    def to_html(self) -> str:
+        """One page that needs nothing else."""
+        from reembed.commands.compare_page import page
+
+        return page(self)
 
     def to_dict(self) -> dict[str, Any]:
         rest = asdict(replace(self, candidates=[]))
-        return rest | {"candidates": [one.to_dict() for one in self.candidates]}
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What every candidate is given: records, and queries with the answers that are right."""
-
-    info: CollectionInfo
-    records: pa.Table
-    keys: list[bytes]
-    kind: Kind
-    queries: list[str]
-    judgements: list[Mapping[Any, int]]
+        return rest | {
+            "candidates": [one.to_dict() for one in self.candidates],
+            "current": self.current.to_dict(), "recommendation": self.recommendation.to_dict(),
+        }  # fmt: skip
 
 
 def compare(
@@ -148,7 +146,8 @@ def compare(
     progress = progress or Progress()
     first = _check(manifests, sample)
     with closing(open_source(first)) as store:
-        task = _task(store, first, sample, seed)
+        task = make_task(store, first, sample, seed)
+    current, now = ask_current(first, task)
     scored: list[tuple[Candidate, Scores]] = []
     for manifest in manifests:
         model = manifest.new_model
@@ -158,18 +157,27 @@ def compare(
             progress.stage(f"{manifest.name}", task.records.num_rows) as counter,
             open_embedder(model, manifest.embed, manifest.base_dir) as embedder,
         ):
-            scored.append(_candidate(manifest, embedder, task, first, base))
+            scored.append(_candidate(manifest, embedder, task, first, base, now))
             counter.update(task.records.num_rows)
-    notes = []
+    notes = [current.note] if current.note else []
     if len(task.queries) < FEWEST_QUERIES:
         notes.append(
             f"{len(task.queries)} queries are too few to tell models apart; {FEWEST_QUERIES} at "
             "least"
         )
+    rivals = [_rival(candidate, scores) for candidate, scores in scored]
+    margin, confidence = first.verify.margin, first.verify.confidence
+    advice = recommend(rivals, current.dimensions if now else None, margin, confidence)
     return ModelComparison(
         task.info.name, task.info.count, task.records.num_rows, task.kind, len(task.queries),
-        first.verify.k, first.verify.margin, seed, [candidate for candidate, _ in scored], notes,
+        first.verify.k, margin, seed, [candidate for candidate, _ in scored], current, advice,
+        notes,
     )  # fmt: skip
+
+
+def _rival(candidate: Candidate, scores: Scores) -> Rival:
+    change = candidate.metrics["recall"]["change"]
+    return Rival(candidate.manifest, candidate.dimensions, candidate.usd, scores.recall, change)
 
 
 def _check(manifests: Sequence[Manifest], sample: int) -> Manifest:
@@ -203,77 +211,15 @@ def _check(manifests: Sequence[Manifest], sample: int) -> Manifest:
     return first
 
 
-def _task(store: Store, manifest: Manifest, sample: int, seed: int) -> _Task:
-    info = store.resolve(manifest.source.collection)
-    where = manifest.source.where
-    ids = _sample_ids(store, info, where, sample, seed)
-    refuse_empty(info, where, len(ids))
-    verify = manifest.verify
-    judged: JudgedQueries | None = None
-    if verify.queries and verify.qrels:
-        judged = judged_queries(Path(verify.queries), Path(verify.qrels))
-        relevant = {
-            id for query in judged.ids for id, s in judged.judgements[query].items() if s > 0
-        }
-        ids = sorted({*ids, *relevant})
-    batches = [store.reader.fetch(info.id, part, vectors=False, where=where)
-               for part in chunked(ids, SHARD_ROWS)]  # fmt: skip
-    records = pa.Table.from_batches(batches)
-    texts = _texts(manifest, records)
-    keys = [text_hash(text) for text in texts]
-    if judged is not None:
-        return _judged_task(info, records, keys, judged)
-    generator = random.Random(seed)  # noqa: S311  (a sample, no secret)
-    usable = [row for row, text in enumerate(texts) if text.strip()]
-    asked = sorted(generator.sample(usable, min(len(usable), MOST_QUERIES)))
-    queries = [known_item_query(texts[row], generator).text for row in asked]
-    return _Task(info, records, keys, "known-item", queries, [{keys[row]: 1} for row in asked])
-
-
-def _judged_task(
-    info: CollectionInfo, records: pa.Table, keys: list[bytes], judged: JudgedQueries
-) -> _Task:
-    here = set(records.column("id").to_pylist())
-    kept = [row for row, id in enumerate(judged.ids)
-            if here & judged_relevant(judged.judgements[id])]  # fmt: skip
-    if not kept:
-        raise PreflightError(
-            f"no record judged relevant is in {info.name!r}",
-            "Check that verify.qrels uses the ids of this collection.",
-        )
-    return _Task(
-        info, records, keys, "judged", [judged.texts[row] for row in kept],
-        [judged.judgements[judged.ids[row]] for row in kept],
-    )  # fmt: skip
-
-
-def _sample_ids(
-    store: Store,
-    info: CollectionInfo,
-    where: Mapping[str, Any] | str | None,
-    sample: int,
-    seed: int,
-) -> list[str]:
-    """A random sample, the same for the same seed whatever the order in which ids come."""
-    salt = seed.to_bytes(8, "big", signed=True)
-
-    def rank(id: str) -> bytes:
-        return hashlib.blake2b(id.encode(), digest_size=8, salt=salt).digest()
-
-    listed = (id for page in store.reader.list_ids(info.id, where) for id in page.to_pylist())
-    return sorted(heapq.nsmallest(sample, listed, key=rank))
-
-
-def _texts(manifest: Manifest, records: pa.Table) -> list[str]:
-    columns = ("id", "document", "metadata", "uri")
-    return manifest.template().texts(*(records.column(c).to_pylist() for c in columns))
-
-
 def _candidate(
-    manifest: Manifest, embedder: Embedder, task: _Task, first: Manifest, base: Scores | None
+    manifest: Manifest,
+    embedder: Embedder,
+    task: Task,
+    first: Manifest,
+    base: Scores | None,
+    now: Scores | None,
 ) -> tuple[Candidate, Scores]:
-    texts = _texts(manifest, task.records)
-    ids = task.records.column("id").to_pylist()
+    texts = texts_of(manifest, task.records)
     usable = [row for row, text in enumerate(texts) if text.strip()]
     embedder.check_reachable()
     start = time.perf_counter()
@@ -281,23 +227,16 @@ def _candidate(
     seconds = time.perf_counter() - start
     fine = [place for place, bad in enumerate(bad_rows(embedded.vectors)) if not bad]
     rows = [usable[place] for place in fine]
-    block = Block([ids[row] for row in rows], [task.keys[row] for row in rows],
-                  embedded.vectors[fine])  # fmt: skip
     k = first.verify.k
     queries = embedder.embed_queries(task.queries)
     metric: Metric = manifest.target.metric or task.info.metric
-    hits = exact_search(queries, [block], k, metric)
-    rankings: list[list[Any]]
-    if task.kind == "judged":
-        rankings = [list(row) for row in hits.ranked_ids()]
-    else:
-        rankings = [list(dict.fromkeys(row)) for row in hits.ranked_keys()]
-    scores = score(rankings, task.judgements, k)
+    scores = task.scores(rows, embedded.vectors[fine], queries, metric, k)
     confidence = first.verify.confidence
     metrics: dict[str, dict[str, Interval | None]] = {
         name: {
             "mean": mean_interval(scores[name], confidence),
             "difference": paired_difference(scores[name], base[name], confidence) if base else None,
+            "change": paired_difference(scores[name], now[name], confidence) if now else None,
         }
         for name in METRICS
     }
@@ -310,14 +249,6 @@ def _candidate(
         metrics, len(texts) - len(rows), tokens,
         round(tokens / 1e6 * price.usd_per_million_tokens, 6) if price else None,
         price.as_of if price else None, round(seconds * share, 3),
-        _index_bytes(manifest, task.info, embedder.dimensions), sample_tokens,
+        index_bytes(task.info, embedder.dimensions, manifest.target.index), sample_tokens,
     )  # fmt: skip
     return candidate, scores
-
-
-def _index_bytes(manifest: Manifest, info: CollectionInfo, dimensions: int) -> int:
-    """N · (4 d + 8 M + 12): vectors, 2 M neighbours of 4 bytes, count and label (hnswlib's level 0;
-    the levels above add about 1 %)."""
-    settings = info.index | manifest.target.index
-    m = settings.get("max_neighbors") or settings.get("m") or NEIGHBOURS
-    return int(info.count * (4 * dimensions + 8 * int(m) + 12))

@@ -14,6 +14,8 @@ LEFT, RIGHT = 34, 58
 BAR, ROW = 16, 26
 LEAST = 84
 """Where the longest name of a margin ends at the least."""
+LONGEST = 19
+"""Characters of a name beside a bar."""
 SCALE = 62
 """Height of the scale on which the difference is shown."""
 
@@ -29,22 +31,7 @@ def quality_chart(
         shares: old and new, from 0 to 1.
         spans: their intervals, where they are known.
     """
-    parts: list[Child] = []
-    room = WIDTH - LEFT - RIGHT
-    for row, (name, share) in enumerate(shares.items()):
-        y = 4 + row * ROW
-        span = spans.get(name)
-        parts += [
-            _text(LEFT - 8, y + 13, name, "end"),
-            h("rect", x=LEFT, y=y, width=room, height=BAR, rx=3, class_="track"),
-            h("rect", x=LEFT, y=y, width=round(room * min(1.0, share), 1), height=BAR, rx=3,
-              class_=f"fill {name}"),
-            _text(WIDTH - RIGHT + 8, y + 13, f"{share * 100:.1f} %", "start", "strong"),
-        ]  # fmt: skip
-        if span is not None and span.high > span.low:
-            low, high = (round(LEFT + room * min(1.0, end), 1) for end in (span.low, span.high))
-            parts.append(h("line", x1=low, x2=high, y1=y + BAR / 2, y2=y + BAR / 2,
-                           class_="interval"))  # fmt: skip
+    parts = _bars(shares, spans, LEFT)
     top = 4 + len(shares) * ROW + 10
     parts += _scale(difference, margin, top)
     words = ", ".join(f"{name} {share * 100:.1f} %" for name, share in shares.items())
@@ -53,6 +40,41 @@ def quality_chart(
     if margin is not None:
         words += f"; {margin * 100:.0f} points may be lost"
     return _svg(title, words, top + SCALE, parts)
+
+
+def share_chart(
+    title: str, shares: Mapping[str, float], spans: Mapping[str, Span | None]
+) -> Markup:
+    """A bar for each of several models, the first one of `current` in the colour of what is old."""
+    longest = max((len(name) for name in shares), default=0)
+    parts = _bars(shares, spans, min(150, 14 + 7 * longest))
+    words = ", ".join(f"{name} {share * 100:.1f} %" for name, share in shares.items())
+    return _svg(title, words, 4 + len(shares) * ROW, parts)
+
+
+def _bars(
+    shares: Mapping[str, float], spans: Mapping[str, Span | None], left: float
+) -> list[Child]:
+    parts: list[Child] = []
+    room = WIDTH - left - RIGHT
+    for row, (name, share) in enumerate(shares.items()):
+        y = 4 + row * ROW
+        span = spans.get(name)
+        kind = "old" if name in ("old", "current") else "new"
+        shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+        parts += [
+            _text(left - 8, y + 13, shown, "end"),
+            h("rect", x=left, y=y, width=round(room, 1), height=BAR, rx=3, class_="track"),
+            h("rect", x=left, y=y, width=round(room * min(1.0, share), 1), height=BAR, rx=3,
+              class_=f"fill {kind}"),
+            _text(WIDTH - RIGHT + 8, y + 13, f"{share * 100:.1f} %", "start", "strong"),
+        ]  # fmt: skip
+        if span is not None and span.high > span.low:
+            low, high = (round(left + room * min(1.0, max(0.0, end)), 1)
+                         for end in (span.low, span.high))  # fmt: skip
+            parts.append(h("line", x1=low, x2=high, y1=y + BAR / 2, y2=y + BAR / 2,
+                           class_="interval"))  # fmt: skip
+    return parts
 
 
 def _scale(span: Span, margin: float | None, top: float) -> list[Child]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,18 @@ import pytest
 import yaml
 
 from reembed.commands.compare import compare
+from reembed.commands.recommend import Rival, recommend
+from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, PreflightError, UsageError
-from reembed.manifest import Manifest
+from reembed.manifest import Embed, Manifest, Model
+from reembed.quality.statistics import paired_difference
 from tests.campaigns.sabotage.run import WORDS, records
 from tests.support.following import follows_hint
 from tests.support.helpers import Command, chroma, everything_in
+from tests.support.report_page import read_page
 
 COUNT = 400
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,126 @@ def test_judged_queries_are_taken_where_the_first_manifest_names_them(folder: Pa
         compare([manifest(folder, 256, **files), manifest(folder, 64)], sample=100)
 
 
+@pytest.fixture(scope="module")
+def made_by_wordllama(folder: Path) -> Path:
+    """The same records with vectors of WordLlama, 64 dimensions, as the current model."""
+    given = [row for row in records(COUNT).to_pylist() if row["document"]]
+    with open_embedder(model(64), Embed(), folder) as embedder:
+        vectors = embedder.embed_documents([row["document"] for row in given]).vectors
+    with chroma(folder / "db") as client:
+        made = client.create_collection("made", embedding_function=None,
+                                        configuration={"hnsw": {"space": "cosine"}})  # fmt: skip
+        made.add(ids=[row["id"] for row in given], documents=[row["document"] for row in given],
+                 embeddings=vectors)  # fmt: skip
+    return folder
+
+
+def model(dimensions: int) -> Model:
+    return Model(provider="static", name="wordllama", dimensions=dimensions)
+
+
+def rival(folder: Path, dimensions: int, source: Mapping[str, object] | None = None) -> Manifest:
+    data = yaml.safe_load(manifest(folder, dimensions).to_yaml())
+    data["source"] = {"url": data["source"]["url"], "collection": "made"} | dict(source or {})
+    return Manifest.parse(data, folder)
+
+
+def test_the_current_model_is_a_rival_and_a_better_one_is_recommended(made_by_wordllama: Path):
+    known = {"model": {"provider": "static", "name": "wordllama", "dimensions": 64}}
+    folder = made_by_wordllama
+    found = compare([rival(folder, 256, known), rival(folder, 64)], sample=300)
+    assert found.current.model == "static wordllama" and not found.current.note
+    same = found.candidates[1].metrics["recall"]["change"]
+    assert same is not None and same.mean == 0, "the current model found again"
+    assert found.recalls()["current"] == found.recalls()["to-64"]
+    advice = found.recommendation
+    assert (advice.choice, advice.headline) == ("to-256", "take to-256")
+    assert "points of recall" in advice.why
+    page = found.to_html()
+    text = "".join(read_page(page).text)
+    assert "Take to-256" in text and "static wordllama" in text and "time for all" in text
+    json.dumps(found.to_dict())
+
+
+def test_a_current_model_that_cannot_be_asked_is_said(made_by_wordllama: Path):
+    manifests = [rival(made_by_wordllama, 256), rival(made_by_wordllama, 64)]
+    found = compare(manifests, sample=300)
+    assert "the current model was not compared" in found.current.note
+    assert found.current.dimensions == 64 and not found.current.metrics
+    assert found.candidates[0].metrics["recall"]["change"] is None
+    assert "of the candidates, to-256" in found.recommendation.headline
+    assert "the current model was not compared" in found.notes[0]
+
+
+def test_a_wrong_current_model_is_not_believed(folder: Path):
+    given = rival(folder, 256, {"collection": "docs", "model": {
+        "provider": "static", "name": "wordllama", "dimensions": 64}})  # fmt: skip
+    other = rival(folder, 64, {"collection": "docs"})
+    found = compare([given, other], sample=120)
+    assert "the vectors have 2" in found.current.note
+
+
+def recalls(hits: int, total: int = 400) -> np.ndarray:
+    return np.array([1.0] * hits + [0.0] * (total - hits))
+
+
+def named(name: str, hits: int, dimensions: int, now: int | None) -> Rival:
+    change = None if now is None else paired_difference(recalls(hits), recalls(now), 0.95)
+    return Rival(name, dimensions, None, recalls(hits), change)
+
+
+@pytest.mark.parametrize(
+    ("rivals", "choice", "words"),
+    [
+        ([("a", 350, 512), ("b", 300, 64)], "a", "take a"),
+        ([("a", 351, 512), ("b", 350, 64)], "b", "take b"),
+        ([("a", 300, 384), ("b", 200, 64)], "", "stay with the current model"),
+        ([("a", 301, 384), ("b", 299, 128)], "b", "take b, for its smaller vectors"),
+    ],
+)
+def test_advice_follows_the_figures(
+    rivals: list[tuple[str, int, int]], choice: str, words: str
+) -> None:
+    advice = recommend([named(*one, 300) for one in rivals], 384, 0.02, 0.95)
+    assert (advice.choice, advice.headline) == (choice, words)
+
+
+def test_few_queries_give_no_advice() -> None:
+    few = Rival("a", 64, None, recalls(9, 9), None)
+    assert recommend([few, few], None, 0.02, 0.95).choice == ""
+
+
+CRANFIELD = Path(__file__).resolve().parents[4] / "shared" / "data" / "cranfield"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not CRANFIELD.is_dir(), reason="../shared is not beside this checkout")
+def test_three_models_on_judged_queries(tmp_path: Path):
+    """MiniLM is the better model for aeronautics; WordLlama at 64 dimensions is there today."""
+    lines = (CRANFIELD / "corpus.jsonl").read_text("utf-8").splitlines()
+    docs = [one for one in map(json.loads, lines) if one["text"].strip()][:600]
+    with open_embedder(model(64), Embed(), tmp_path) as embedder:
+        vectors = embedder.embed_documents([one["text"] for one in docs]).vectors
+    with chroma(tmp_path / "db") as client:
+        made = client.create_collection("made", embedding_function=None,
+                                        configuration={"hnsw": {"space": "cosine"}})  # fmt: skip
+        made.add(ids=[one["_id"] for one in docs], documents=[one["text"] for one in docs],
+                 embeddings=vectors)  # fmt: skip
+    known = {"model": {"provider": "static", "name": "wordllama", "dimensions": 64}}
+    files = {"queries": str(CRANFIELD / "queries.jsonl"), "qrels": str(CRANFIELD / "qrels.tsv")}
+    data = yaml.safe_load(rival(tmp_path, 64, known).to_yaml()) | {
+        "name": "minilm",
+        "verify": files,
+    }
+    data["model"] = yaml.safe_load((ROOT / "manifests" / "demo.yaml").read_text())["model"]
+    found = compare(
+        [Manifest.parse(data, tmp_path), rival(tmp_path, 256), rival(tmp_path, 64)], sample=200
+    )
+    assert found.kind == "judged" and found.queries >= 100
+    assert found.recommendation.choice == "minilm", found.recommendation
+    assert set(found.recalls()) == {"current", "minilm", "to-256", "to-64"}
+
+
 def test_what_cannot_be_compared_is_refused(folder: Path):
     with pytest.raises(UsageError, match="two manifests"):
         compare([manifest(folder, 64)])
@@ -134,6 +260,9 @@ def test_the_command_prints_a_table_or_one_document(
     shown = command("compare", *paths, "--sample", 120)
     assert shown.code == 0
     assert "to-128" in shown.out and "recall@10" in shown.out
-    document = command("compare", *paths, "--sample", 120, "--json").json
+    assert "recommendation: " in shown.out and "\N{FULL BLOCK}" in shown.out
+    page = folder / "models.html"
+    document = command("compare", *paths, "--sample", 120, "--json", "-o", page).json
+    assert page.read_text("utf-8").startswith("<!doctype html>")
     assert [one["manifest"] for one in document["candidates"]] == ["to-128", "to-64"]
     assert command("compare", paths[0], "--json").code == 2
