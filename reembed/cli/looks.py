@@ -28,6 +28,7 @@ def compare(
     """Compare candidate models with each other and with the current one, on a sample."""
     from reembed.cli.comparison import comparison_text
     from reembed.commands.compare import compare as compare_models
+    from reembed.commands.compare_page import page
     from reembed.manifest import Manifest
 
     found = compare_models(
@@ -35,7 +36,7 @@ def compare(
         sample=sample, seed=seed, progress=shown(),
     )  # fmt: skip
     if output is not None:
-        write_output(output, found.to_html())
+        write_output(output, page(found))
     show_result(found, comparison_text, as_json)
 
 

@@ -111,12 +111,6 @@ class ModelComparison:
         means = ((one.manifest, one.metrics["recall"]["mean"]) for one in self.candidates)
         return now | {name: mean.mean for name, mean in means if mean is not None}
 
-    def to_html(self) -> str:
-        """One page that needs nothing else."""
-        from reembed.commands.compare_page import page
-
-        return page(self)
-
     def to_dict(self) -> dict[str, Any]:
         rest = asdict(replace(self, candidates=[]))
         return rest | {

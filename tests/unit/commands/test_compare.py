@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from reembed.commands.compare import compare
+from reembed.commands.compare_page import page
 from reembed.commands.recommend import Rival, recommend
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, PreflightError, UsageError
@@ -82,14 +83,14 @@ def test_the_same_seed_gives_the_same_figures(folder: Path):
 
 def test_judged_queries_are_taken_where_the_first_manifest_names_them(folder: Path, tmp_path: Path):
     with chroma(folder / "db") as client:
-        page = client.get_collection("docs", embedding_function=None).get(limit=120, offset=50)
-    documents = page["documents"]
+        part = client.get_collection("docs", embedding_function=None).get(limit=120, offset=50)
+    documents = part["documents"]
     assert documents is not None
     queries, qrels = tmp_path / "q.jsonl", tmp_path / "r.tsv"
     texts = [" ".join(sorted(set(text.split()) & set(WORDS))[:5]) for text in documents]
     lines = [json.dumps({"_id": f"q{n}", "text": text}) for n, text in enumerate(texts)]
     queries.write_text("\n".join(lines))
-    judged = [f"q{n}\t{id}\t1" for n, id in enumerate(page["ids"])]
+    judged = [f"q{n}\t{id}\t1" for n, id in enumerate(part["ids"])]
     qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
     files = {"queries": str(queries), "qrels": str(qrels)}
     found = compare([manifest(folder, 256, **files), manifest(folder, 64)], sample=100)
@@ -135,8 +136,7 @@ def test_the_current_model_is_a_rival_and_a_better_one_is_recommended(made_by_wo
     advice = found.recommendation
     assert (advice.choice, advice.headline) == ("to-256", "take to-256")
     assert "points of recall" in advice.why
-    page = found.to_html()
-    text = "".join(read_page(page).text)
+    text = "".join(read_page(page(found)).text)
     assert "Take to-256" in text and "static wordllama" in text and "time for all" in text
     json.dumps(found.to_dict())
 
@@ -261,8 +261,8 @@ def test_the_command_prints_a_table_or_one_document(
     assert shown.code == 0
     assert "to-128" in shown.out and "recall@10" in shown.out
     assert "recommendation: " in shown.out and "\N{FULL BLOCK}" in shown.out
-    page = folder / "models.html"
-    document = command("compare", *paths, "--sample", 120, "--json", "-o", page).json
-    assert page.read_text("utf-8").startswith("<!doctype html>")
+    file = folder / "models.html"
+    document = command("compare", *paths, "--sample", 120, "--json", "-o", file).json
+    assert file.read_text("utf-8").startswith("<!doctype html>")
     assert [one["manifest"] for one in document["candidates"]] == ["to-128", "to-64"]
     assert command("compare", paths[0], "--json").code == 2
