@@ -78,9 +78,9 @@ def refusals_without_text(
 
 def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
     """Raise SourceChangedError, saying what is other, if a name leads to another collection than
-    the one that the run exported."""
+    the one that the run exported, or to one that holds its records in other columns by now."""
     if now.id == was.id:
-        return
+        return _refuse_reshaped(now, was, run)
     start_over = f"To start over, move the run directory {run.path} away."
     if now.database.get("system") != was.database.get("system") or now.database.get(
         "oid"
@@ -100,6 +100,33 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
         "(with --accept-loss where that is the last to hold a record), "
         "`reembed run` then starts a new run and no text is paid for twice.",
     )
+
+
+def _refuse_reshaped(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
+    """What was exported is not what these columns hold: a text of another column would be another
+    text, with nobody having written to a row."""
+    if not was.columns:  # of a run that an earlier version began, or of a store without columns
+        return
+    found = [
+        f"the {what} was in the column {column!r} and is in {now.holds.get(what, 'none')!r}"
+        for what, column in was.holds.items()
+        if now.holds.get(what) != column
+    ]
+    found += [f"the column {one!r} is gone" for one in was.columns if one not in now.columns]
+    found += [f"the column {one!r} has come" for one in now.columns if one not in was.columns]
+    found += [
+        f"the column {one!r} is {now.columns[one]} and was {type}"
+        for one, type in was.columns.items()
+        if now.columns.get(one, type) != type
+    ]
+    if found:
+        raise SourceChangedError(
+            f"{now.name!r} has other columns than when run {run.run_id} exported it: "
+            f"{'; '.join(found)}",
+            "Nothing was moved. Undo that and run the same command again; if it was meant, "
+            "`reembed run --restart` begins anew with the columns that are there, and pays for no "
+            "text twice.",
+        )
 
 
 def _about(info: CollectionInfo) -> str:

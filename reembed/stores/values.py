@@ -34,6 +34,8 @@ class CollectionInfo:
         layout: pgvector: how the table is laid out; empty where a store has one layout.
         function: name of the embedding function that the store keeps with it; empty for none.
         key_indexes: Chroma: indexes of documents and metadata that are not as it makes them.
+        columns: Postgres: the columns of its tables, by name, with their types.
+        holds: Postgres: which column is the id, the text, the metadata and the vector.
     """
 
     id: str
@@ -48,6 +50,8 @@ class CollectionInfo:
     layout: str = ""
     function: str = ""
     key_indexes: dict[str, bool] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    holds: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -41,9 +41,24 @@ def astray(s: Session) -> ReembedError | None:
 
 def refuse_astray(s: Session) -> None:
     """Raise what `astray` finds, but for a run that is cleaned up: it has nothing left to do."""
-    error = astray(s)
+    error = astray(s) or _reshaped(s)
     if error is not None and s.run.history.state != "cleaned":
         raise error
+
+
+def _reshaped(s: Session) -> ReembedError | None:
+    """What is to be told of a source that has the name, and holds its records in other columns than
+    when it was exported. After a swap the old collection's columns are nobody's to change."""
+    if not s.begun or s.run.history.census is None or s.run.history.last_move == "swap":
+        return None
+    found = _found(s, s.manifest.source.collection)
+    if found is None or found.id != s.source.id:
+        return None
+    try:
+        refuse_other(found, s.source, s.run)
+    except SourceChangedError as error:
+        return error
+    return None
 
 
 def told_astray(s: Session) -> list[str]:
@@ -56,8 +71,9 @@ def look_up(s: Session) -> tuple[list[str], bool]:
     """For `status`: what is to be told of the live name, and whether it is lost to the run."""
     if s.run.history.state in ("cleaning", "cleaned"):
         return [], False
-    lost = told_astray(s)
-    return lost or _beside(s), bool(lost)
+    lost, reshaped = told_astray(s), _reshaped(s)
+    told = [f"{reshaped.message}. {reshaped.hint}"] if reshaped else []
+    return lost or [*told, *_beside(s)], bool(lost)
 
 
 def _beside(s: Session) -> list[str]:

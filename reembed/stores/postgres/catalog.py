@@ -155,6 +155,12 @@ class Catalog:
             model=note.get("model"),
             database=self.database.to_dict(),
             layout=main.layout,
+            columns={
+                f"{part.prefix}{column.name}": column.written
+                for part in parts
+                for column in part.columns
+            },
+            holds=main.holds,
         )
 
     def metric_of(self, table: Table) -> Metric:

@@ -19,6 +19,7 @@ from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move.ahead import Ahead
 from reembed.stores.postgres.move.copying import Copying, copy_held
+from reembed.stores.postgres.move.refusals import refuse_forbidden, refuse_reshaped
 from reembed.stores.postgres.move.rename import exchange_names, rename_table
 from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.dependents import dependents
@@ -80,11 +81,14 @@ class Mover:
         if [one.oid for one in outgoing] == [one.oid for one in arriving]:  # it has moved
             return 0
         with mapped(self._catalog.url):
-            self._refuse_forbidden(outgoing)
-            if self._by_name(outgoing, arriving):
+            refuse_forbidden(self._catalog, outgoing)
+            by_name = self._by_name(outgoing, arriving)
+            both = list(zip(outgoing, arriving, strict=False))
+            refuse_reshaped(self._catalog.main, both, by_name=by_name)
+            if by_name:
                 return 0
             self._finish(outgoing)
-            return sum(self.ahead.copy(*pair) for pair in zip(outgoing, arriving, strict=False))
+            return sum(self.ahead.copy(*pair) for pair in both)
 
     def hold(self, incoming: Mapping[str, str], seconds: float) -> None:
         """Let the writers of live names wait, for at most so long.
@@ -97,7 +101,7 @@ class Mover:
         with mapped(self._catalog.url):
             for name, id in incoming.items():
                 outgoing, arriving = self._catalog.tables_of_name(name), self._catalog.tables(id)
-                self._refuse_forbidden(outgoing)
+                refuse_forbidden(self._catalog, outgoing)
                 live += outgoing
                 if not self._by_name(outgoing, arriving):
                     by_column = True
@@ -183,18 +187,6 @@ class Mover:
             return False
         return all(dependents(self._catalog.main, table).leaf for table in (*outgoing, *incoming))
 
-    def _refuse_forbidden(self, tables: Sequence[Table]) -> None:
-        """Raise PreflightError where something has come since the plan that allows no exchange."""
-        for table in tables:
-            stays = self._catalog.stays(table)
-            forbidden = dependents(self._catalog.main, table, stays=stays).forbidden
-            if forbidden:
-                raise PreflightError(
-                    f"{table.label} cannot be exchanged: {'; '.join(forbidden)}",
-                    "Nothing was moved. Remove that, or set swap.kind: config to leave the new "
-                    "collection ready under its own name.",
-                )
-
     def _incoming(self, exchange: Exchange) -> list[Table] | None:
         """The tables that take the live name; None if they have it already.
 
@@ -235,6 +227,9 @@ class Mover:
                 "Run the same command again: it is copied then.",
             )
         by_name = self._by_name(outgoing, incoming)
+        with mapped(self._catalog.url):
+            both = list(zip(outgoing, incoming, strict=True))
+            refuse_reshaped(self._catalog.main, both, by_name=by_name)
         aside = outgoing[0] if by_name else incoming[0]  # whichever table gets the parked name
         _, bare = place_for(self._catalog.main, exchange.parked)
         if aside.schema == outgoing[0].schema:  # nothing moves by way of another schema

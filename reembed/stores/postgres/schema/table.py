@@ -79,6 +79,13 @@ class Table:
         return [c for c in self.columns if c.name not in known and not c.generated]
 
     @property
+    def holds(self) -> dict[str, str]:
+        """What a record has, to the column where it is."""
+        known = {"id": self.id, "text": self.text, "metadata": self.metadata}
+        known |= {"vector": self.vector}
+        return {what: column for what, column in known.items() if column is not None}
+
+    @property
     def composite(self) -> bool:
         """Whether metadata is an object of several columns."""
         return bool(self.others)
