@@ -17,7 +17,7 @@ CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
 CHROMAS_OF_CI := 1.0 1.5.5
 chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
-.PHONY: help demo test test-matrix soak bench bench-sabotage lint format build audit lock clean
+.PHONY: help demo test test-matrix soak bench bench-scale bench-sabotage lint format build audit lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,7 +25,8 @@ help:
 	@echo "make test    run all tests (16 to 18 minutes on 2 cores)"
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
-	@echo "make bench   the stages' time and memory over the bare calls they are made of (half an hour)"
+	@echo "make bench   what stages cost over scripts and bare calls, kept in docs/benchmarks.json (half an hour)"
+	@echo "make bench-scale  time and memory of 100,000, 400,000 and 1,000,000 records (hours)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
@@ -66,8 +67,14 @@ soak: $(INSTALLED)
 	REEMBED_STORIES=2000 $(BIN)/python -m pytest tests/stories/test_attacked_stories.py --timeout 0
 
 bench: $(INSTALLED)
-	$(BIN)/python -m tests.campaigns.benchmarks.pipeline
+	for claim in start export embed quota onnx load whole; do \
+	  $(BIN)/python -m tests.campaigns.benchmarks.$$claim --keep || exit 1; done
+	$(BIN)/python -m tests.campaigns.benchmarks.tables
 	$(BIN)/python -m tests.campaigns.benchmarks.postgres
+
+bench-scale: $(INSTALLED)
+	$(BIN)/python -m tests.campaigns.benchmarks.scale --keep
+	$(BIN)/python -m tests.campaigns.benchmarks.tables
 
 bench-sabotage: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.benchmarks.sabotage

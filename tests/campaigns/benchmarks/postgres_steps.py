@@ -42,7 +42,7 @@ from tests.campaigns.benchmarks.postgres_tables import DIMENSIONS, Form, rows, w
 from tests.support.stores import build_index, snapshot_of
 
 MODEL = Model(
-    provider="python", name="tests.campaigns.benchmarks.pipeline:embed", dimensions=DIMENSIONS
+    provider="python", name="tests.campaigns.benchmarks.scene:embed_768", dimensions=DIMENSIONS
 )
 SHADOW = "bench_shadow"
 INDEXED = 20_000

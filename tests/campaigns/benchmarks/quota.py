@@ -1,0 +1,82 @@
+"""How much of a provider's quota is used: a server of 100 ms with a minute's requests and tokens.
+
+    python -m tests.campaigns.benchmarks.quota [--records 20000] [--keep]
+
+The server refuses with 429 what is above its quota, as OpenAI does. What is compared is the rate
+at which texts come through with the rate that the quota allows, after the first ten seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.campaigns.benchmarks import fast_server
+from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Figures, Work
+from tests.campaigns.benchmarks.scene import build, migration
+
+URL = "REEMBED_BENCH_URL"
+KEY = "REEMBED_BENCH_KEY"
+TOKENS_A_MINUTE = 1_000_000.0
+REQUESTS_A_MINUTE = 3_000.0
+
+
+def around(folder: Path) -> Iterator[Mapping[str, str]]:
+    command = [
+        sys.executable, "-m", fast_server.__name__, "--latency", "0.1",
+        "--requests", str(REQUESTS_A_MINUTE), "--tokens", str(TOKENS_A_MINUTE),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield {URL: f"http://127.0.0.1:{process.stdout.readline().strip()}", KEY: "none"}
+        finally:
+            process.kill()
+
+
+def _stats() -> Figures:
+    with urllib.request.urlopen(f"{os.environ[URL]}/stats") as answer:
+        stats: Figures = json.load(answer)
+    return stats
+
+
+def embed(work: Work) -> Figures:
+    job = migration(
+        work,
+        model={
+            "provider": "openai", "name": "text-embedding-3-small",
+            "base_url": f"{os.environ[URL]}/v1", "api_key_env": KEY, "dimensions": work.dimensions,
+        },
+    )  # fmt: skip
+    job.run(until="export")
+    before, start = _stats(), time.time()
+    job.run(until="embed")
+    after, seconds = _stats(), time.time() - start
+    served = after["tokens"] - before["tokens"]
+    return {
+        "used": served / seconds / (TOKENS_A_MINUTE / 60),
+        "refused": after["refused"] - before["refused"],
+        "refused_late": max(0.0, after["last_refused"] - start - seconds / 2),
+    }
+
+
+BENCHMARK = Benchmark(
+    steps={"embed": embed},
+    claims=[
+        Claim("quota", "share of a quota of tokens that is used", ["embed"], figure="used",
+              more=True, bar=0.95),
+        Claim("quota, refusals", "requests refused with 429", ["embed"], figure="refused"),
+    ],
+    prepare=build,
+    around=around,
+    dimensions=1536,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    BENCHMARK.main(__spec__.name, __doc__)

@@ -1,0 +1,110 @@
+"""What benchmarks on Chroma share: the source, models that cost nothing, and a run of reembed."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.campaigns.benchmarks.measuring import Work
+
+PAGE = 1000
+WORDS = 60
+
+
+@functools.cache
+def _spread(dimensions: int) -> Any:
+    return np.random.default_rng(1).normal(size=(4096, dimensions)).astype(np.float32)
+
+
+def _embed(texts: list[str], dimensions: int) -> Any:
+    """A model that costs next to nothing: letter counts, spread over the dimensions."""
+    rows = _spread(dimensions)[[zlib.crc32(text.encode()) % 4096 for text in texts]]
+    for row, text in zip(rows, texts, strict=True):
+        counts = np.bincount(np.frombuffer(text.encode(), np.uint8), minlength=256)
+        row[:256] += counts[: min(256, dimensions)]
+    return rows
+
+
+def embed_384(texts: list[str]) -> Any:
+    return _embed(texts, 384)
+
+
+def embed_768(texts: list[str]) -> Any:
+    return _embed(texts, 768)
+
+
+def embed_1536(texts: list[str]) -> Any:
+    return _embed(texts, 1536)
+
+
+def embed(texts: list[str], dimensions: int) -> Any:
+    """As `model(dimensions)` does, for the scripts."""
+    return _embed(texts, dimensions)
+
+
+def model(dimensions: int) -> dict[str, Any]:
+    """The manifest's `model` for one of them."""
+    return {
+        "provider": "python", "name": f"{__name__}:embed_{dimensions}", "dimensions": dimensions,
+    }  # fmt: skip
+
+
+def texts(records: int, words: int = WORDS) -> Iterator[str]:
+    """Texts of random words, all different."""
+    generator = np.random.default_rng(0)
+    known = ["".join(generator.choice(list("etaoinshrdlu"), 6)) for _ in range(5000)]
+    for _ in range(records):
+        yield " ".join(known[place] for place in generator.integers(len(known), size=words))
+
+
+def build(work: Work) -> None:
+    """The source `docs`: documents of random words, some metadata, random vectors."""
+    collection = client(work.folder).create_collection("docs", embedding_function=None)
+    generator, written = np.random.default_rng(0), texts(work.records)
+    for start in range(0, work.records, PAGE):
+        rows = range(start, min(start + PAGE, work.records))
+        collection.add(
+            ids=[f"id{row}" for row in rows],
+            documents=[next(written) for _ in rows],
+            metadatas=[{"n": row, "half": row / 2} for row in rows],
+            embeddings=generator.normal(size=(len(rows), work.dimensions)).astype(np.float32),
+        )
+
+
+def client(folder: Path) -> Any:
+    """A plain Chroma client on the scene's database."""
+    import chromadb
+
+    return chromadb.PersistentClient(str(folder / "chroma"))
+
+
+def pages(folder: Path, include: list[str]) -> Iterator[Any]:
+    """The source by plain `get`, page by page."""
+    collection = client(folder).get_collection("docs", embedding_function=None)
+    for offset in range(0, collection.count(), PAGE):
+        yield collection.get(limit=PAGE, offset=offset, include=include)
+
+
+def migration(work: Work, **changes: Any) -> Any:
+    """A migration of `docs`, one a round: what an earlier step did of it is done.
+
+    Args:
+        changes: keys of the manifest.
+    """
+    from reembed.manifest import Manifest
+    from reembed.migration import Migration
+
+    data: dict[str, Any] = {
+        "name": f"bench{work.round}",
+        "source": {"url": f"chroma:{work.folder / 'chroma'}", "collection": "docs"},
+        "model": model(work.dimensions),
+        "state": str(work.folder / f"state{work.round}"),
+    }
+    data |= changes
+    data["target"] = {"collection": f"docs-{data['name']}"}
+    return Migration(Manifest.parse(data, Path.cwd()))
