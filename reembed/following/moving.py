@@ -184,6 +184,7 @@ def finish(s: FollowSession) -> SwapResult:
                 f"{job.manifest.live!r} does not lead to the new collection after the move",
                 "Look at the store: another process has moved the name.",
             )
+        _stop_capture(job, s.new.id, outgoing)
         messages = run_after(s, _variables(s))
         run.history.write(events.SwapFinished(swept=swept))
     there = job.store.catalog.describe_id(outgoing) if outgoing else None
@@ -232,6 +233,7 @@ def go_back(s: FollowSession) -> SwapResult:
     else:
         with writes_held(job.store, run, back.live, back.incoming_id):
             receipt = move_live_name(job.store, run, "rollback", kind, back)
+    _stop_capture(job, s.new.id, there.id)
     run.history.write(events.RollbackFinished())
     return SwapResult(
         "rollback", run.run_id, True, job.manifest.live, collection=there.name, parked=name,
@@ -241,6 +243,13 @@ def go_back(s: FollowSession) -> SwapResult:
             f"manifest or the corpus right first, or make the file {job.manifest.state_dir}/hold"
         ],
     )  # fmt: skip
+
+
+def _stop_capture(job: Job, *ids: str | None) -> None:
+    """Remove the logs of writes that a move has begun: a job compares, and asks no log."""
+    for id in ids:
+        if id is not None and job.store.catalog.describe_id(id) is not None:
+            Collection(job.store, id).stop_capture()
 
 
 def _refuse_loss(s: FollowSession, live: CollectionInfo | None) -> None:

@@ -56,13 +56,15 @@ def _work(
     if ":" in kill:
         _hook_function(kill, count)
     from reembed.errors import ReembedError
+    from reembed.following.following import Following
     from reembed.group.migrations import Migrations
     from reembed.manifest import Manifest
     from reembed.migration import Migration
 
     try:
         manifest = Manifest.load(path)
-        migration = (Migrations if manifest.is_group else Migration)(manifest)
+        kind: Any = Migrations if manifest.is_group else Migration
+        migration = (Following if manifest.mode == "follow" else kind)(manifest)
         result = eval(f"migration.{step}", {"migration": migration}).to_dict()
         code = 0
     except ReembedError as error:
