@@ -47,6 +47,7 @@ from reembed.run.loss import LossGuard
 from reembed.run.vector_cache import VectorCache, embedded_vectors, known_hashes
 from reembed.run.vector_ids import VectorIds
 from reembed.stores.collection import Collection
+from reembed.stores.foreign import fitting
 from reembed.stores.registry import open_source, open_target
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo, Where, kept_dimensions
@@ -102,7 +103,6 @@ class Session:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run."""
         return self._run is not None
 
     def create_run(self) -> None:
@@ -146,8 +146,7 @@ class Session:
         with contextlib.suppress(LockedError, UnreachableError, PreflightError):
             self.take_lease()
 
-    def _check_lease(self, now: bool) -> None:
-        """Raise LockedError before a write if the lease is lost."""
+    def _check_lease(self, now: bool) -> None:  # LockedError before a write if the lease is lost
         if self._lease is not None:
             self._lease.check(now=now)
         elif not self._unleased:
@@ -301,10 +300,11 @@ class Session:
 
     def collection(self, store: Store, id: str, where: Where, metric: Metric) -> Collection:
         """A collection of this run. Where vectors are kept, they are a part of its records."""
+        fitted = fitting(store.url, self.manifest.target_url)
         if not (self.manifest.keeps and self.begun):
-            return Collection(store, id, where)
+            return Collection(store, id, where, fitted=fitted)
         marked = partial(self._vector_ids.marked, lengths=metric != "cosine")
-        return Collection(store, id, where, marked)
+        return Collection(store, id, where, marked, fitted)
 
     @property
     def old(self) -> Collection:

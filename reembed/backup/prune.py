@@ -10,6 +10,7 @@ from typing import Any
 
 from reembed.backup.directory import folders
 from reembed.backup.folder import Folder, remove_tree
+from reembed.backup.restore import finished, prune_restores
 from reembed.backup.snapshot import Snapshot
 from reembed.errors import DamagedError, UsageError
 
@@ -36,6 +37,7 @@ class Pruned:
 
     Attributes:
         kept, removed: ids of snapshots, good and rejected.
+        restores: ids of finished restores whose run directories go.
         freed: bytes of shards; 0 where nothing was done yet.
         notes: what was left, and why.
     """
@@ -44,6 +46,7 @@ class Pruned:
     collection: str
     kept: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    restores: list[str] = field(default_factory=list)
     freed: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -80,7 +83,8 @@ def _prune(folder: Folder, keep: Keep, dry_run: bool) -> Pruned:
     name = about.collection if about else ""
     if dry_run:
         kept, removed, notes = _choose(folder, keep)
-        return Pruned(str(folder.path), name, _ids(kept), _ids(removed), 0, notes)
+        done = [one.run_id for one in finished(folder)]
+        return Pruned(str(folder.path), name, _ids(kept), _ids(removed), done, 0, notes)
     with folder.lock(), folder.reading(alone=True):
         kept, removed, notes = _choose(folder, keep)
         if removed:
@@ -88,7 +92,8 @@ def _prune(folder: Folder, keep: Keep, dry_run: bool) -> Pruned:
         for one in removed:
             remove_tree(one.path)
         freed = folder.sweep()
-    return Pruned(str(folder.path), name, _ids(kept), _ids(removed), freed, notes)
+        done = prune_restores(folder)
+    return Pruned(str(folder.path), name, _ids(kept), _ids(removed), done, freed, notes)
 
 
 def _ids(snapshots: Sequence[Snapshot]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ from reembed.backup.folder import Folder
 from reembed.backup.index import digests
 from reembed.backup.shards import read_shard, records_of
 from reembed.backup.snapshot import Snapshot
+from reembed.disk import write_errors
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
-from reembed.manifest.adapters import store_entry
 from reembed.progress import Progress
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import KINDS, check_served
@@ -31,6 +32,7 @@ from reembed.run.directory import RunDir
 from reembed.stages.load import ensure_shadow
 from reembed.stages.shadow_spec import recorded_model
 from reembed.stores.collection import Collection
+from reembed.stores.foreign import fitting, kind_of
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo, CollectionSpec
 
@@ -81,17 +83,23 @@ class Job:
         about = self.folder.about()
         return self.url in (self.snapshot.url, about.url if about else "")
 
+    @property
+    def same_kind(self) -> bool:
+        """Whether it goes into the kind of store that it came from."""
+        return kind_of(self.url) == kind_of(self.snapshot.url)
+
     def records(self) -> Iterator[pa.RecordBatch]:
         """The snapshot's records, as they are to be in the store."""
         for batch in records_of(self.snapshot, self.folder.shards):
             yield self.fitted(batch)
 
     def fitted(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Records as they are to be in the store: a scratch store of another kind takes metadata
-        as one text."""
-        if self.scratch is None or _adapter(self.url) == _adapter(self.snapshot.url):
-            return records
-        return _with_text(records)
+        """Records as they are to be in the store: one of another kind takes metadata as it can hold
+        it, a scratch store as one text."""
+        if self.scratch is not None and not self.same_kind:
+            return _with_text(records)
+        fits = fitting(self.snapshot.url, self.url)
+        return records if fits is None else fits.there(records)
 
 
 def new_run(job: Job) -> RunDir:
@@ -120,6 +128,32 @@ def runs(folder: Folder) -> list[RunDir]:
         return []
     found = [RunDir(path) for path in sorted(where.iterdir()) if path.is_dir()]
     return [run for run in found if run.history.read()]
+
+
+def finished(folder: Folder) -> list[RunDir]:
+    """Restores that nobody goes on with or back from: those that came to their end, but the newest
+    one of a name."""
+    newest: dict[tuple[str, str], RunDir] = {}
+    for run in runs(folder):
+        identity = run.history.created.identity
+        newest[str(identity["url"]), str(identity["live"])] = run
+    stay = {run.run_id for run in newest.values()}
+    return [run for run in runs(folder) if run.run_id not in stay and _is_done(run)]
+
+
+def _is_done(run: RunDir) -> bool:
+    history = run.history
+    unfinished = history.pending_move or history.swap_unfinished or history.rollback_unfinished
+    return history.last_move is not None and not unfinished
+
+
+def prune_restores(folder: Folder) -> list[str]:
+    """Remove the run directories of finished restores. Returns their ids."""
+    done = finished(folder)
+    for run in done:
+        with write_errors(run.path):
+            shutil.rmtree(run.path)
+    return [run.run_id for run in done]
 
 
 def refuse_vectorless(snapshot: Snapshot) -> None:
@@ -190,11 +224,6 @@ def _spec(job: Job) -> CollectionSpec:
     )  # fmt: skip
 
 
-def _adapter(url: str) -> str | None:
-    entry = store_entry(url.partition(":")[0])
-    return entry.module if entry is not None else None
-
-
 def _with_text(records: pa.RecordBatch) -> pa.RecordBatch:
     """Records whose metadata is one text, which every store takes."""
     columns = (records.column(name) for name in ("id", "document", "metadata", "uri"))
@@ -215,6 +244,15 @@ def shape_of(job: Job) -> str | None:
     with contextlib.suppress(CollectionNotFoundError):
         return job.store.catalog.describe(name).id
     return shapes.make(written, name)
+
+
+def left_out(job: Job) -> list[list[str]]:
+    """What hung on a table and is not made again where a restore makes the table: names, and
+    definitions to look at."""
+    if job.store.shapes is None or job.like is not None or not job.same_kind:
+        return []
+    tables = (job.snapshot.definition or {}).get("tables", [])
+    return [list(one) for table in tables for one in table.get("left", [])]
 
 
 def _dimensions(job: Job) -> int:

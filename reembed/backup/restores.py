@@ -18,6 +18,7 @@ from reembed.backup.restore import (
     Job,
     compare,
     find_run,
+    left_out,
     live_now,
     make,
     new_run,
@@ -26,7 +27,7 @@ from reembed.backup.restore import (
     without_vector,
 )
 from reembed.backup.restored import How, Moved, go_back, kind_of, refuse_mixing, swap
-from reembed.backup.snapshot import Snapshot
+from reembed.backup.snapshot import MANIFEST, Snapshot
 from reembed.errors import GateError, PreflightError, UsageError
 from reembed.lease.guarded import leased
 from reembed.lease.lease import StoreLease
@@ -59,6 +60,7 @@ class Restored:
         moved: what the move of the live name did; None where it was not moved.
         not_restored: how many records have no vector, and so are not in it; some of their ids.
         steps: what to type next.
+        not_made_again: name and definition of what hung on a table and is not in a snapshot.
     """
 
     action: str
@@ -72,6 +74,7 @@ class Restored:
     not_restored_ids: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    not_made_again: list[list[str]] = field(default_factory=list)
 
     @property
     def swapped(self) -> bool:
@@ -250,8 +253,16 @@ def _result(job: Job, **fields: Any) -> Restored:
     ids = list(without_vector(job)) if fields.get("action") != "back" else []
     info = live_now(job.store, job.live) if fields.get("moved") else None
     told = [] if job.snapshot.good else [f"this snapshot was refused: {job.snapshot.reason}"]
+    left = left_out(job) if fields.get("action") != "back" else []
+    if left:
+        told.append(
+            f"not made again, since a snapshot has only their definitions (`definition` in "
+            f"{job.snapshot.path / MANIFEST.name}): {', '.join(name for name, _ in left)}"
+        )
+    told += fields.pop("messages", [])
     given: dict[str, Any] = {
-        "messages": told, "action": "restore", "snapshot": job.snapshot.id, "live": job.live,
+        "messages": told, "not_made_again": left, "action": "restore",
+        "snapshot": job.snapshot.id, "live": job.live,
         "url": job.url,
         "collection": info.name if info else job.name, "not_restored": len(ids),
         "not_restored_ids": ids[:SHOWN],

@@ -166,6 +166,8 @@ def pruned_text(found: Prune) -> RenderableType:
         table = pairs(one.collection or one.folder)
         table.add_row("kept", f"{len(one.kept):,}: {', '.join(one.kept)}")
         table.add_row("removed" if found.done else "would go", ", ".join(one.removed) or "none")
+        if one.restores:
+            table.add_row("restores", f"{len(one.restores):,} finished ones")
         if found.done:
             table.add_row("freed", human_bytes(one.freed))
         for note in one.notes:

@@ -32,10 +32,16 @@ def stored_text(found: Stored, asked: bool) -> RenderableType:
         about = f"used by {', '.join(cache.used_by)}" if cache.used_by else "used by no run"
         size, mark = human_bytes(cache.bytes), goes if cache.goes and asked else ""
         table.add_row("paid vectors", cache.model, about, "", size, mark)
+    for path in found.restores:
+        table.add_row("restore", path.rpartition("/")[2], "finished", "", "", goes)
     lines: list[RenderableType] = [table]
     if found.removed:
         lines.append(Text(f"Removed {human_bytes(found.freed)}."))
     elif asked:
-        todo = "Add --yes to remove what goes" if found.freed else "There is nothing to remove"
+        todo = (
+            "Add --yes to remove what goes"
+            if found.freed or found.restores
+            else "There is nothing to remove"
+        )
         lines.append(Text(f"Nothing was done. {todo} ({human_bytes(found.freed)}).", "bold"))
     return Group(*lines)

@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reembed.backup.directory import default_directory
+from reembed.backup.folder import Folder
+from reembed.backup.restore import RESTORES, finished, prune_restores
 from reembed.disk import named_errors, write_errors
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.identity import SHARED, same_model
@@ -23,7 +26,7 @@ from reembed.group.members import FOLDER
 from reembed.group.roster import group_state
 from reembed.run import events
 from reembed.run.directory import RUN_ID, RunDir
-from reembed.run.lock import locked
+from reembed.run.lock import StateLock, locked
 
 NEVER_BEGAN = "never began"
 
@@ -72,12 +75,15 @@ class Stored:
 
     Attributes:
         removed: whether what goes is gone.
+        restores: run directories of finished restores from the snapshots beside the runs, which go
+            too.
     """
 
     state: str
     runs: list[StoredRun] = field(default_factory=list)
     caches: list[StoredCache] = field(default_factory=list)
     removed: bool = False
+    restores: list[str] = field(default_factory=list)
 
     @property
     def freed(self) -> int:
@@ -112,7 +118,8 @@ def stored(state: Path, name: str | None = None) -> Stored:
     if name is not None:
         runs = [one for one in runs if one.name == name]
         caches = [one for one in caches if name in one.used_by]
-    return Stored(str(state), runs, caches)
+    restores = [str(run.path) for one in _backed_up(state) for run in finished(one)]
+    return Stored(str(state), runs, caches, restores=restores)
 
 
 @named_errors()
@@ -134,7 +141,20 @@ def prune(state: Path, name: str | None = None) -> Stored:
                 if cache.goes:
                     for path in _files(Path(cache.path)):
                         path.unlink(missing_ok=True)
-    return Stored(found.state, found.runs, found.caches, removed=True)
+    gone = list[str]()
+    for folder in _backed_up(state):
+        with StateLock(folder.path / RESTORES / "lock"):
+            done = {run.run_id: str(run.path) for run in finished(folder)}
+            gone += [done[id] for id in prune_restores(folder)]
+    return Stored(found.state, found.runs, found.caches, True, gone)
+
+
+def _backed_up(state: Path) -> list[Folder]:
+    """Folders of snapshots beside the runs that were restored from."""
+    place = default_directory(str(state))
+    if not place.is_dir():
+        return []
+    return [Folder(path) for path in sorted(place.iterdir()) if (path / RESTORES).is_dir()]
 
 
 def _is_run(path: Path) -> bool:

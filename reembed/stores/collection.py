@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from reembed.records import Vectors
+from reembed.stores.foreign import Fitting
 from reembed.stores.store import Store
 from reembed.stores.values import Change, CollectionInfo, Where, WriteMode
 
@@ -20,12 +21,14 @@ class Collection:
         where: the store's own filter: only what matches is listed and fetched.
         marked: makes row hashes of records with vectors that count these in, where a vector is a
             part of its record; None where it is made of it.
+        fitted: for a run into another kind of store: how its records look there.
     """
 
     store: Store
     id: str
     where: Where = None
     marked: Callable[[pa.RecordBatch], pa.RecordBatch] | None = field(default=None, compare=False)
+    fitted: Fitting | None = None
 
     @property
     def whole(self) -> Collection:
@@ -45,6 +48,7 @@ class Collection:
         marked = self.marked
         wanted = vectors or marked is not None
         rows = self.store.reader.fetch(self.id, ids, vectors=wanted, where=self.where)
+        rows = rows if self.fitted is None else self.fitted.there(rows)
         return rows if marked is None else marked(rows)
 
     def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
@@ -68,6 +72,7 @@ class Collection:
 
     def write(self, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
         """See `Writer.write`. Raises PreflightError where the store can only be read."""
+        records = records if self.fitted is None else self.fitted.back(records)
         self.store.to_write().write(self.id, records, vectors, mode)
 
     def add(self, records: pa.RecordBatch, vectors: Vectors) -> None:

@@ -232,6 +232,46 @@ def test_from_chroma_to_postgres(
     assert not calls.path.exists()
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_from_postgres_to_chroma(
+    tmp_path: Path, docs_url: str, command: Command, calls: Calls, half: bool
+) -> None:
+    with closing(App(docs_url)) as app:
+        if half:
+            app.run("DROP INDEX docs_by_vector")
+            app.run("ALTER TABLE {t} ALTER embedding TYPE halfvec(48)")
+        app.run("UPDATE {t} SET meta = %s WHERE id = 2",
+                json.dumps({"a": {"b": [1, 2], "c": None}, "mixed": [1, "x"]}))  # fmt: skip
+        stored = dict(app.run("SELECT id, embedding::text FROM {t}"))
+    url = f"chroma:{tmp_path / 'other'}"
+    with chroma(tmp_path / "other"):
+        pass
+    path = pg_manifest(tmp_path, docs_url, model="keep", target__url=url, target__collection="docs")
+    ran = command("run", path, "--swap", "--json")
+    assert ran.code == 0, ran.out
+    with chroma_at(url) as client:
+        got: Any = client.get_collection("docs", embedding_function=None).get(
+            include=["embeddings", "metadatas"]
+        )
+    are(dict(zip(got["ids"], got["embeddings"], strict=True)),
+        {str(id): np.array(json.loads(one), np.float32) for id, one in stored.items()})  # fmt: skip
+    assert not calls.path.exists()
+    metadata = dict(zip(got["ids"], got["metadatas"], strict=True))
+    assert metadata["1"]["meta.n"] == 1 and metadata["1"]["slug"] == "s1"
+    assert metadata["2"]["meta.a.b"] == [1, 2] and metadata["2"]["meta.mixed"] == '[1, "x"]'
+    with chroma_at(url) as client:
+        client.get_collection("docs", embedding_function=None).update(
+            ids=["5"], documents=["rewritten there"], metadatas=[{"meta.n": 77}],
+            embeddings=[got["embeddings"][0]],
+        )  # fmt: skip
+    back = command("rollback", path, "--yes", "--json")
+    assert back.code == 0, back.out
+    with closing(App(docs_url)) as app:
+        assert app.run("SELECT content, meta->>'n' FROM {t} WHERE id = 5") == [
+            ("rewritten there", "77")
+        ]
+
+
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 def test_a_table_gets_another_metric_and_index(
     tmp_path: Path, docs_url: str, command: Command, metric: str

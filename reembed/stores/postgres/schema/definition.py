@@ -2,7 +2,8 @@
 
 Columns with their types, defaults, identities and sequences; keys, unique constraints and checks;
 indexes, comments and grants. Triggers, policies, rules, views and foreign keys lead to other things
-and are not among it.
+and are not made again; their names and definitions are written down, so that a restore can tell
+them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,30 @@ _CONSTRAINTS = """
 SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s AND contype IN
 ('p', 'u', 'x', 'c') ORDER BY contype DESC, conname
 """
+_LEFT = """
+SELECT 'trigger ' || quote_ident(tgname), pg_get_triggerdef(oid) FROM pg_trigger
+  WHERE tgrelid = %(table)s AND NOT tgisinternal AND tgname NOT LIKE 'reembed%%'
+UNION ALL SELECT 'policy ' || quote_ident(polname), concat_ws(' ',
+  'CREATE POLICY', quote_ident(polname), 'ON', polrelid::regclass, 'AS', CASE WHEN polpermissive
+  THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END, 'FOR', CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN
+  'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END, 'TO', (SELECT
+  string_agg(CASE role WHEN 0 THEN 'public' ELSE role::regrole::text END, ', ')
+  FROM unnest(polroles) role),
+  'USING (' || pg_get_expr(polqual, polrelid) || ')',
+  'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')') FROM pg_policy
+  WHERE polrelid = %(table)s
+UNION ALL SELECT 'row level security', 'ALTER TABLE ' || oid::regclass ||
+  ' ENABLE ROW LEVEL SECURITY' FROM pg_class WHERE oid = %(table)s AND relrowsecurity
+UNION ALL SELECT 'foreign key ' || quote_ident(conname) || CASE WHEN conrelid = %(table)s THEN ''
+  ELSE ' of ' || conrelid::regclass END, 'ALTER TABLE ' || conrelid::regclass || ' ADD CONSTRAINT '
+  || quote_ident(conname) || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+  WHERE contype = 'f' AND %(table)s IN (conrelid, confrelid)
+UNION ALL SELECT DISTINCT CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view '
+  ELSE 'rule ' || quote_ident(rulename) || ' of ' END || ev_class::regclass, pg_get_ruledef(r.oid)
+  FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+  JOIN pg_class c ON c.oid = ev_class WHERE refclassid = 'pg_class'::regclass
+  AND refobjid = %(table)s ORDER BY 1
+"""
 _NAMES = (
     "name", "type", "not_null", "not_null_name", "default", "identity", "generated", "collation",
     "comment", "sequence",
@@ -58,6 +83,7 @@ def define(connection: Connection, table: Table) -> dict[str, Any]:
         "constraints": [list(row) for row in fetch_all(connection, _CONSTRAINTS, [table.oid])],
         "indexes": indexes, "comment": comment[0] if comment else None,
         "grants": [list(one) for one in grants(connection, table.oid)],
+        "left": [list(row) for row in fetch_all(connection, _LEFT, {"table": table.oid})],
     }  # fmt: skip
 
 

@@ -1,0 +1,116 @@
+"""Restores that are more than a copy: into another kind of store, and of a table that much hung on.
+What came of them is looked at through the stores' own clients."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from tests.support.helpers import Command, chroma_at, plain_collection, write_manifest
+from tests.support.pg_docs import App
+
+
+def test_a_table_is_restored_into_chroma(tmp_path: Path, docs_url: str, command: Command) -> None:
+    kept, url = tmp_path / "backups", f"chroma:{tmp_path / 'new'}"
+    with closing(App(docs_url)) as app:
+        stored = {
+            str(id): json.loads(one) for id, one in app.run("SELECT id, embedding::text FROM {t}")
+        }
+        texts = {str(id): text for id, text in app.run("SELECT id, content FROM {t}")}
+    assert command("backup", docs_url, "--collection", "docs", "-o", kept).code == 0
+    done = command("restore", kept, url, "--create", "--yes", "--json")
+    assert done.code == 0, done.out
+    assert done.json["swapped"] and not done.json["compared"]["problems"]
+    with chroma_at(url) as client:
+        got: Any = client.get_collection("docs", embedding_function=None).get(
+            include=["embeddings", "documents", "metadatas"]
+        )
+    assert dict(zip(got["ids"], got["documents"], strict=True)) == texts
+    for id, vector in zip(got["ids"], got["embeddings"], strict=True):
+        np.testing.assert_allclose(vector, stored[id], rtol=1e-6)
+    metadata = dict(zip(got["ids"], got["metadatas"], strict=True))
+    assert metadata["3"]["meta.n"] == 3 and metadata["3"]["slug"] == "s3"
+    again = command("backup", url, "--collection", "docs", "-o", tmp_path / "more", "--json")
+    assert again.json["collections"][0]["snapshot"]["records"] == len(stored)
+
+
+def test_a_chroma_collection_is_restored_into_postgres(
+    tmp_path: Path, docs_url: str, command: Command
+) -> None:
+    url, kept = f"chroma:{tmp_path / 'db'}", tmp_path / "backups"
+    with chroma_at(url) as client:
+        made = plain_collection(client, "articles", 60)
+        got: Any = made.get(include=["embeddings", "documents"])
+    assert command("backup", url, "--collection", "articles", "-o", kept).code == 0
+    done = command("restore", kept, docs_url, "--yes", "--json")
+    assert done.code == 0, done.out
+    with psycopg.connect(docs_url) as connection:
+        rows = connection.execute(
+            "SELECT id, document, metadata->>'title', embedding::text FROM articles"
+        ).fetchall()
+    there = {id: (text, title, json.loads(vector)) for id, text, title, vector in rows}
+    assert there.keys() == set(got["ids"])
+    for id, text, vector in zip(got["ids"], got["documents"], got["embeddings"], strict=True):
+        assert there[id][:2] == (text, f"title {id[1:]}")
+        np.testing.assert_allclose(there[id][2], vector, rtol=1e-6)
+
+
+HANGING = """
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER on_write BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION noted();
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY cheap ON docs FOR SELECT USING (price < 10);
+CREATE TABLE owners (id bigint PRIMARY KEY);
+ALTER TABLE docs ADD owner bigint CONSTRAINT owned REFERENCES owners;
+CREATE VIEW titles AS SELECT id, content FROM docs
+"""
+
+
+def test_what_hung_on_a_table_is_told_by_name(
+    tmp_path: Path, docs_url: str, command: Command
+) -> None:
+    kept = tmp_path / "backups"
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute(HANGING)
+        assert command("backup", docs_url, "--collection", "docs", "-o", kept).code == 0
+        connection.execute("DROP TABLE docs CASCADE")
+        done = command("restore", kept, "--yes", "--json")
+        assert done.code == 0, done.out
+        told = dict(done.json["not_made_again"])
+        assert told.keys() == {
+            "trigger on_write", "policy cheap", "row level security", "foreign key owned",
+            "view titles",
+        }  # fmt: skip
+        assert all(name in " ".join(done.json["messages"]) for name in told)
+        for name, statement in told.items():
+            if not name.startswith("view"):
+                connection.execute(statement)  # they are what makes it again
+        found = connection.execute(
+            "SELECT polname FROM pg_policy WHERE polrelid = 'docs'::regclass"
+        )
+        assert found.fetchall() == [("cheap",)]
+
+
+def test_finished_restores_are_pruned_but_the_newest(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    kept, url = tmp_path / "state" / "backups", f"chroma:{database}"
+    assert command("backup", url, "--collection", "docs", "-o", kept).code == 0
+    for _ in range(3):
+        assert command("restore", kept, "--yes").code == 0
+        assert command("restore", kept, "--back", "--yes").code == 0
+    (place,) = kept.glob("*/restores")
+    assert len([one for one in place.iterdir() if one.is_dir()]) == 3
+    manifest = write_manifest(tmp_path, url, state=str(tmp_path / "state"))
+    listed = command("runs", manifest, "--json")
+    assert len(listed.json["restores"]) == 2
+    would = command("prune", kept, "--json")
+    assert len(would.json["folders"][0]["restores"]) == 2
+    assert command("prune", kept, "--yes").code == 0
+    assert len([one for one in place.iterdir() if one.is_dir()]) == 1
+    assert command("restore", kept, "--yes").code == 0
