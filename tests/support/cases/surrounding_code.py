@@ -186,8 +186,21 @@ CODE: dict[str, Case] = {
     ),
     "trigger of vectors": Case(
         NOTE + "CREATE TRIGGER told AFTER UPDATE OF embedding ON docs FOR EACH ROW EXECUTE FUNCTION"
-        " note()",
-        "the trigger told is told of the vector column",
+        " note(); CREATE TRIGGER always BEFORE INSERT OR UPDATE OF slug, embedding ON docs FOR EACH"
+        " STATEMENT EXECUTE FUNCTION note('a', 'b'); ALTER TABLE docs ENABLE ALWAYS TRIGGER always;"
+        " CREATE TRIGGER off AFTER UPDATE OF embedding ON docs FOR EACH ROW WHEN (NEW.slug <> '%') "
+        "EXECUTE FUNCTION note(); ALTER TABLE docs DISABLE TRIGGER off; COMMENT ON TRIGGER off ON "
+        "docs IS 'not \"now\"'",
+    ),
+    "trigger of vectors that change": Case(
+        NOTE + "CREATE TRIGGER told AFTER UPDATE OF embedding ON docs FOR EACH ROW WHEN "
+        "(OLD.embedding IS DISTINCT FROM NEW.embedding) EXECUTE FUNCTION note()",
+        "the trigger told is told of the vector column, and its condition reads it",
+    ),
+    "constraint trigger of vectors": Case(
+        NOTE + "CREATE CONSTRAINT TRIGGER told AFTER UPDATE OF embedding ON docs DEFERRABLE FOR "
+        "EACH ROW EXECUTE FUNCTION note()",
+        "the trigger told is told of the vector column, and is a constraint",
     ),
     "trigger when vectors change": Case(
         NOTE + "CREATE TRIGGER told AFTER UPDATE ON docs FOR EACH ROW WHEN (OLD.embedding IS "

@@ -84,8 +84,9 @@ COLUMNS: dict[str, Case] = {
         "SET STATISTICS 50"
     ),
     "extended statistics of vectors": Case(
-        "CREATE STATISTICS pair (ndistinct) ON slug, embedding FROM docs",
-        "the statistics object pair reads the vector column",
+        "CREATE STATISTICS pair (ndistinct) ON slug, embedding FROM docs; CREATE STATISTICS odd ON "
+        "slug, (vector_norm(embedding)) FROM docs; ALTER STATISTICS odd SET STATISTICS 33; COMMENT "
+        "ON STATISTICS odd IS 'both'"
     ),
     # where it stands
     "child": Case("CREATE TABLE more () INHERITS (docs)", "is inherited by more"),

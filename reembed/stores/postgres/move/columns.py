@@ -32,6 +32,7 @@ from reembed.stores.postgres.schema.hanging import (
     read_checks,
     read_grants,
     read_indexes,
+    read_told,
 )
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import COMING, read_columns
@@ -155,6 +156,7 @@ def rename_columns(connection: Connection, copying: Copying, wanted: Sequence[In
     ]
     left = [one.to_dict() for one in read_indexes(connection, live)]
     checks, grants = read_checks(connection, live), read_grants(connection, live)
+    told = read_told(connection, live)
     required = _required(connection, live, notes)
     for note in notes:
         for key in ("not_null", SETTLING):
@@ -169,9 +171,14 @@ def rename_columns(connection: Connection, copying: Copying, wanted: Sequence[In
         names = [one.name for one in checks]
         notes[1][SETTLING] = {"checks": names, "not_null": required or ""}
     notes[0][NOTED] = left  # the vectors that go keep no index; what they had is for the way back
+    for one in told:
+        if one.drop is not None:
+            _run(connection, [one.drop])
     _drop_vectors(connection, live)
     for check in checks:
         _add_check(connection, live, check)
+    for one in told:
+        _run(connection, one.make)
     _take_column(connection, live, notes[1], int(stands_for[1]))
     _drop_vectors(connection, other)
     _take_column(connection, other, notes[0], int(stands_for[0]))
@@ -207,6 +214,12 @@ def _has_empty(connection: Connection, copying: Copying) -> bool:
             ),
         )
     )  # fmt: skip
+
+
+def _run(connection: Connection, statements: Sequence[str]) -> None:
+    """Run what Postgres has written itself."""
+    for statement in statements:
+        connection.execute(sql.SQL(statement))
 
 
 def _drop_vectors(connection: Connection, table: Table) -> None:

@@ -73,8 +73,15 @@ _OF_THE_VECTOR = r"""
 SELECT 'the policy ' || polname || ' reads the vector column' FROM pg_policy p
   JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
   WHERE d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
-UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column' FROM pg_trigger
-  WHERE tgrelid = %(oid)s AND NOT tgisinternal AND %(column)s = ANY (tgattr)
+UNION ALL SELECT 'the trigger ' || tgname || ' is told of the vector column, and ' || CASE
+  WHEN tgconstraint <> 0 THEN 'is a constraint'
+  WHEN tgqual::text ~ (':varattno ' || %(column)s::text || ' ') THEN 'its condition reads it'
+  WHEN NOT has_function_privilege(tgfoid, 'EXECUTE') THEN 'this role may not call its function'
+  ELSE 'depends on an extension' END FROM pg_trigger t
+  WHERE tgrelid = %(oid)s AND NOT tgisinternal AND %(column)s = ANY (tgattr) AND (
+  tgconstraint <> 0 OR tgqual::text ~ (':varattno ' || %(column)s::text || ' ')
+  OR NOT has_function_privilege(tgfoid, 'EXECUTE') OR EXISTS (SELECT FROM pg_depend WHERE classid =
+  'pg_trigger'::regclass AND objid = t.oid AND deptype IN ('x', 'e')))
 UNION ALL SELECT 'the publication ' || pubname || ' lists the vector column' FROM
   pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s
   AND %(column)s = ANY (prattrs)

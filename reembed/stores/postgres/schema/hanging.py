@@ -154,6 +154,53 @@ def read_checks(connection: Connection, table: Table) -> list[Check]:
     return [Check(*row) for row in rows]
 
 
+@dataclass(frozen=True)
+class Told:
+    """A trigger that fires for updates of a vector column, or a statistics object that counts it.
+
+    Attributes:
+        drop: what removes it, where it keeps the column from being dropped.
+        make: makes it again, with COMING in the vector column's place, and all that a definition
+            leaves out.
+    """
+
+    drop: str | None
+    make: list[str]
+
+
+_TOLD_TRIGGERS = """
+SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass), array_remove(ARRAY[
+  pg_get_triggerdef(t.oid), CASE tgenabled WHEN 'O' THEN NULL ELSE format(
+  'ALTER TABLE %%s %%s TRIGGER %%I', tgrelid::regclass, CASE tgenabled WHEN 'D' THEN 'DISABLE'
+  WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END, tgname) END,
+  format('COMMENT ON TRIGGER %%I ON %%s IS %%L', tgname, tgrelid::regclass,
+  obj_description(t.oid, 'pg_trigger'))], NULL)
+FROM pg_trigger t WHERE tgrelid = %(oid)s AND NOT tgisinternal AND %(column)s = ANY (tgattr)
+ORDER BY tgname
+"""
+_TOLD_STATISTICS = """
+SELECT NULL, array_remove(ARRAY[pg_get_statisticsobjdef(s.oid), format(
+  'ALTER STATISTICS %%I.%%I OWNER TO %%I', nspname, stxname, pg_get_userbyid(stxowner)),
+  CASE WHEN stxstattarget >= 0 THEN format('ALTER STATISTICS %%I.%%I SET STATISTICS %%s', nspname,
+  stxname, stxstattarget) END, format('COMMENT ON STATISTICS %%I.%%I IS %%L', nspname, stxname,
+  obj_description(s.oid, 'pg_statistic_ext'))], NULL)
+FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = stxnamespace WHERE stxrelid = %(oid)s
+AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_statistic_ext'::regclass AND d.objid =
+  s.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = stxrelid AND d.refobjsubid =
+  %(column)s) ORDER BY stxname
+"""
+
+
+def read_told(connection: Connection, table: Table) -> list[Told]:
+    """The triggers that fire for updates of the table's vector column, and the statistics objects
+    that count it."""
+    of_table = {"oid": table.oid, "column": table.column(table.vector).number}
+    with _as_coming(connection, table):
+        rows = fetch_all(connection, _TOLD_TRIGGERS, of_table)
+        rows += fetch_all(connection, _TOLD_STATISTICS, of_table)
+    return [Told(*row) for row in rows]
+
+
 _SETTINGS = """
 SELECT CASE WHEN attstorage <> typstorage THEN attstorage::text END,
   CASE WHEN attcompression <> '' THEN attcompression::text END,

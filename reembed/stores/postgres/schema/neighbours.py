@@ -70,6 +70,8 @@ SELECT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d
 JOIN part ON part.classid = d.classid AND part.objid = d.objid
 WHERE d.classid = 'pg_statistic_ext'::regclass
   AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
+  AND NOT EXISTS (SELECT FROM pg_statistic_ext s JOIN pg_class c ON c.oid = stxrelid WHERE s.oid =
+  d.objid AND stxowner = relowner)
 UNION SELECT 'trigger ' || tgname FROM pg_depend d JOIN pg_trigger t ON t.oid = d.objid
 WHERE d.classid = 'pg_trigger'::regclass AND tgrelid = %(oid)s AND NOT tgisinternal
   AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND d.refobjsubid = %(column)s
@@ -108,7 +110,7 @@ def neighbours(connection: Connection, table: Table) -> list[Neighbour]:
 
 def own_readers(connection: Connection, table: Table) -> list[str]:
     """Parts of a table that need its vector column and cannot be made again beside it: statistics
-    objects, conditions of triggers, rules."""
+    objects of another owner, conditions of triggers, rules."""
     of_table = {"oid": table.oid, "column": table.column(table.vector).number}
     rows = fetch_all(connection, _PARTS + _OWN_READERS, of_table)
     return [row[0] for row in rows]
