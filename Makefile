@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/clients/.installed
 TOOLS := $(VENV)/tools/.installed
+DOCS := $(VENV)/docs/.installed
 NPM := $(VENV)/npm/.installed
 PYTEST_ARGS ?=
 # Tests wait for processes, locks and clocks besides computing, so more than one a core; their files share no server.
@@ -17,7 +18,7 @@ CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
 CHROMAS_OF_CI := 1.0 1.5.5
 chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
-.PHONY: help demo test test-matrix soak bench bench-scale bench-sabotage lint format build audit lock clean
+.PHONY: help demo test test-matrix soak bench bench-scale bench-sabotage lint format build docs audit lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +32,7 @@ help:
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
 	@echo "make build   the wheel, the source archive, and their bill of materials (CycloneDX) in dist/"
+	@echo "make docs    the documents as a site in build/site; a link that leads nowhere fails"
 	@echo "make audit   look the locked packages up among known vulnerabilities; asks the Python package index"
 	@echo "make lock    resolve the newest dependencies into the requirements*.lock files"
 	@echo "make clean   remove what these targets made, except .venv"
@@ -128,6 +130,15 @@ $(TOOLS): requirements-tools.lock
 	@$(VENV)/tools/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
 	@touch $@
 
+# What makes the site of docs/: MkDocs, in an environment of its own.
+$(DOCS): requirements-docs.lock
+	@$(PYTHON) -m venv --clear $(VENV)/docs
+	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
+docs: $(DOCS)
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet --strict
+
 # The build sees no network: the backend is in the lock. The bill lists what an installation has, not what tests have.
 build: $(INSTALLED) $(TOOLS)
 	$(BIN)/python -m hatchling build -d dist
@@ -141,10 +152,11 @@ audit: $(TOOLS)
 UV := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(VENV)/tools/bin/uv
 MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_platform == 'linux')
 LOCK := --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
-LOCKS := requirements.lock requirements-tools.lock tests/clients/requirements.lock
+LOCKS := requirements.lock requirements-tools.lock requirements-docs.lock tests/clients/requirements.lock
 lock: $(TOOLS)
 	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector --extra notify --extra metrics --extra telemetry --extra fastembed --extra socks $(LOCK) -o requirements.lock.new
 	$(UV) pip compile --group tools $(LOCK) -o requirements-tools.lock.new
+	$(UV) pip compile --group docs $(LOCK) -o requirements-docs.lock.new
 	$(UV) pip compile tests/clients/requirements.in --override tests/clients/overrides.txt $(LOCK) -o tests/clients/requirements.lock.new
 	@for lock in $(LOCKS); do \
 	  { echo "# Made by 'make lock'. Install with: pip install --no-deps --require-hashes -r $$lock"; \
