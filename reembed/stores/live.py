@@ -24,7 +24,7 @@ from reembed.embedders.fingerprint import PROBES, SAME
 from reembed.embedders.recorded import believe
 from reembed.errors import ModelChangedError, ReembedError
 from reembed.manifest import Model
-from reembed.records import Vectors, cosine_rows
+from reembed.records import Metric, Vectors, cosine_rows
 
 REMEMBERED = 1_024
 """Texts whose vectors are kept in memory, so that what a framework embeds and then writes through
@@ -42,13 +42,15 @@ class Leads:
         token: another one after every move of the name.
         said: manifest keys of the model that made the vectors, as the store has it on record.
         dimensions: of the vectors, where the store knows them.
-        moved: when the name was moved there, in ISO 8601, where that is on record.
+        moved: when the name was moved there, where that is on record.
+        metric: by which the nearest are found.
     """
 
     token: str
     said: Mapping[str, Any] | None
     dimensions: int | None = None
     moved: str | None = None
+    metric: Metric = "cosine"
 
     @property
     def key(self) -> str:
@@ -75,6 +77,11 @@ class Live(ABC):
         self._own = embeds_with
         self._verdicts: dict[str, str] = {}
         self._memory = _Memory()
+
+    names_records = True
+    """Whether the application has to name new records; else the store may do so."""
+    keeps_nested = False
+    """Whether metadata may be nested."""
 
     # --- what a store does -----------------------------------------------------------------------
 
@@ -220,6 +227,23 @@ class Live(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def similarity(metric: Metric, distance: float) -> float:
+    """A distance as Chroma has it as 1 for the same and 0 for nothing alike: the cosine, or the
+    inner product; of squared l2 the cosine that vectors of length one have."""
+    return 1.0 - (distance / 2 if metric == "l2" else distance)
+
+
+def one_condition(
+    parts: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+) -> dict[str, Any] | None:
+    """Several conditions as the one that Chroma takes; None where there is none."""
+    if isinstance(parts, Mapping):
+        parts = [{key: value} for key, value in parts.items()]
+    if not parts:
+        return None
+    return dict(parts[0]) if len(parts) == 1 else {"$and": [dict(one) for one in parts]}
 
 
 class _Memory:

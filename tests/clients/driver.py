@@ -115,6 +115,21 @@ def application(
         process.stdout.close()
 
 
+def in_clients(
+    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the clients' interpreter once, in `folder`; its output is text."""
+    return subprocess.run(
+        [str(PYTHON), *arguments],
+        cwd=folder,
+        env=_environment(folder) | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 def _environment(folder: Path) -> dict[str, str]:
     """Nothing leaves this machine, and nothing is read from the home of who runs the tests."""
     return {

@@ -43,7 +43,13 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 
 STORE_ADAPTERS = {entry.module.split(".")[2] for entry in STORES if entry.module}
-PUBLIC_FACES = {"live", "stores.chroma_function"}
+PUBLIC_FACES = {
+    "live",
+    "stores.chroma_function",
+    "integrations",
+    "integrations.langchain",
+    "integrations.llamaindex",
+}
 """What applications import; nothing here imports them."""
 
 

@@ -195,7 +195,7 @@ class LiveCollection(Live):
             moved = (pointer.metadata or {}).get("moved") if pointer is not None else None
         return Leads(
             str(collection.id), model, collection.get_model().dimension,
-            moved if isinstance(moved, str) else None,
+            moved if isinstance(moved, str) else None, chroma_metric.recorded(collection, {})[0],
         )  # fmt: skip
 
     def vectors(self, texts: Sequence[str], *, query: bool) -> Vectors:
@@ -282,7 +282,7 @@ class LiveCollection(Live):
 
     def add(self, ids: Any, **arguments: Any) -> None:
         """As `Collection.add`; documents without embeddings are embedded with the model that
-        fits."""
+        fits, or `texts` in their place."""
         self._write("add", ids, arguments)
 
     def upsert(self, ids: Any, **arguments: Any) -> None:
@@ -299,7 +299,7 @@ class LiveCollection(Live):
         self._call(lambda c: c.delete(*args, **arguments))
 
     def _write(self, verb: str, ids: Any, arguments: dict[str, Any]) -> None:
-        documents = arguments.get("documents")
+        documents = arguments.pop("texts", None) or arguments.get("documents")
         if documents is None or arguments.get("embeddings") is not None:
             chroma_hold.wait(self._client, self.name)
             own = arguments.get("embeddings") is not None

@@ -36,7 +36,8 @@ from reembed.stores.postgres.live.pool import Pool
 from reembed.stores.postgres.live.rows import View, columns_of
 from reembed.stores.postgres.live.search import nearest
 from reembed.stores.postgres.live.whereabouts import Lock, State, Whereabouts
-from reembed.stores.postgres.live.writing import listed
+from reembed.stores.postgres.live.writing import Batch, listed
+from reembed.stores.postgres.schema.ids import BITS
 
 _SWAPS_PER_CALL = 20
 Result = TypeVar("Result")
@@ -55,6 +56,8 @@ class LiveTable(Live):
     Errors of Postgres come through as reembed's, with what Postgres said. Writers wait while a swap
     holds them, and go on in the table that is live then.
     """
+
+    keeps_nested = True
 
     def __init__(
         self, url: str, name: str, *, model: Model | None = None, embeds_with: Own | None = None
@@ -89,6 +92,12 @@ class LiveTable(Live):
     def leads(self) -> Leads:
         with self._at("ACCESS SHARE") as (_, state):
             return state.leads
+
+    @property
+    def names_records(self) -> bool:  # type: ignore[override]
+        """Whether ids are texts or UUIDs, which no database makes up by itself."""
+        with self._at("ACCESS SHARE") as (_, state):
+            return state.view.id.type not in BITS
 
     # --- which model -----------------------------------------------------------------------------
 
@@ -252,6 +261,7 @@ class LiveTable(Live):
     def add(
         self, ids: str | Sequence[str] | None = None, *, documents: Any = None,
         metadatas: Any = None, embeddings: Any = None, uris: Any = None,
+        texts: Any = None,
     ) -> list[str]:  # fmt: skip
         """Insert records; a taken id is an error, and then nothing is written.
 
@@ -259,34 +269,41 @@ class LiveTable(Live):
             ids: None lets Postgres make them, where the column has a default.
             documents: embedded with the model that fits, unless `embeddings` are given.
             metadatas: a dict a record: columns by name, all else into the JSON column.
+            texts: embedded in the documents' place.
 
         Returns:
             the ids.
         """
-        return self._write(pg_writing.insert, ids, documents, metadatas, embeddings, uris)
+        return self._write(
+            pg_writing.insert, Batch.of(ids, documents, metadatas, uris, texts), embeddings
+        )
 
     def upsert(
         self, ids: str | Sequence[str], *, documents: Any = None, metadatas: Any = None,
         embeddings: Any = None, uris: Any = None,
+        texts: Any = None,
     ) -> list[str]:  # fmt: skip
         """Insert records, or change those columns of them that are given. A metadata dict takes the
         place of the whole JSON column."""
-        return self._write(pg_writing.upsert, ids, documents, metadatas, embeddings, uris)
+        return self._write(
+            pg_writing.upsert, Batch.of(ids, documents, metadatas, uris, texts), embeddings
+        )
 
     def update(
         self, ids: str | Sequence[str], *, documents: Any = None, metadatas: Any = None,
         embeddings: Any = None, uris: Any = None,
+        texts: Any = None,
     ) -> list[str]:  # fmt: skip
         """Change those columns of records that are given. Ids that are not there are left out of
         the answer."""
-        return self._write(pg_writing.update, ids, documents, metadatas, embeddings, uris)
+        return self._write(
+            pg_writing.update, Batch.of(ids, documents, metadatas, uris, texts), embeddings
+        )
 
     def _write(
-        self, verb: Callable[[Connection, View, Sequence[dict[str, Any]]], list[str]], ids: Any,
-        documents: Any, metadatas: Any, embeddings: Any, uris: Any,
+        self, verb: Callable[[Connection, View, Sequence[dict[str, Any]]], list[str]],
+        batch: Batch, embeddings: Any,
     ) -> list[str]:  # fmt: skip
-        batch = pg_writing.Batch.of(ids, documents, metadatas, uris)
-
         def write(connection: Connection, state: State, vectors: Vectors | None) -> list[str]:
             if state.view.table.layout == "mem0":
                 raise PreflightError(
@@ -300,9 +317,9 @@ class LiveTable(Live):
         if embeddings is not None:
             given = np.atleast_2d(np.asarray(embeddings, np.float32))
             return self._without_texts("ROW EXCLUSIVE", lambda c, s: write(c, s, given), own=True)
-        if batch.texts is None:
+        if batch.to_embed is None:
             return self._without_texts("ROW EXCLUSIVE", lambda c, s: write(c, s, None))
-        return self._with_vectors("ROW EXCLUSIVE", batch.texts, write)
+        return self._with_vectors("ROW EXCLUSIVE", batch.to_embed or [], write)
 
     def delete(
         self, ids: str | Sequence[str] | None = None, where: Mapping[str, Any] | None = None

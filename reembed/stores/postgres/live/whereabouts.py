@@ -102,6 +102,6 @@ def _read(connection: Connection, token: tuple[Any, ...]) -> State:
     metric: Metric = index.metric if index else note.get("metric", "cosine")
     leads = Leads(
         token=f"{token[0]} {hash(token)}", said=note.get("model"), dimensions=table.dimensions,
-        moved=None if foreign else note.get("moved"),
+        moved=None if foreign else note.get("moved"), metric=metric,
     )  # fmt: skip
     return State(leads, View(table, metric), foreign)

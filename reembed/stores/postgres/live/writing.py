@@ -33,12 +33,19 @@ class Batch:
     texts: list[str] | None
     metadatas: list[Mapping[str, Any] | None] | None
     uris: list[str | None] | None
+    embedded: list[str] | None
+
+    @property
+    def to_embed(self) -> list[str] | None:
+        """The texts that vectors are made of."""
+        return self.texts if self.embedded is None else self.embedded
 
     @classmethod
-    def of(cls, ids: Any, documents: Any, metadatas: Any, uris: Any) -> Self:
+    def of(cls, ids: Any, documents: Any, metadatas: Any, uris: Any, texts: Any) -> Self:
         """Raise ValueError where lists are of different lengths or an id comes twice."""
         parts = {"ids": listed(ids), "documents": listed(documents),
-                 "metadatas": listed(metadatas), "uris": listed(uris)}  # fmt: skip
+                 "metadatas": listed(metadatas), "uris": listed(uris),
+                 "texts": listed(texts)}  # fmt: skip
         given = {name: part for name, part in parts.items() if part is not None}
         sizes = {name: len(part) for name, part in given.items()}
         if len(set(sizes.values())) > 1:
@@ -48,7 +55,10 @@ class Batch:
             twice = next(one for one in named if named.count(one) > 1)
             raise ValueError(f"the id {twice!r} comes twice in one call")
         size = next(iter(sizes.values()), 0)
-        return cls(named or [None] * size, parts["documents"], parts["metadatas"], parts["uris"])
+        return cls(
+            named or [None] * size, parts["documents"], parts["metadatas"], parts["uris"],
+            parts["texts"],
+        )  # fmt: skip
 
     def rows(self, view: View, vectors: Vectors | None) -> list[dict[str, Any]]:
         """Each record's columns. Raises ValueError where the table has no place for something."""
