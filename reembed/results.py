@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.loss import Loss
+from reembed.run.now import Now, StageDone, read_now, stages_done
 from reembed.run.steps import Step, next_steps, shown_path
 
 MANIFEST_COPY = files.MANIFEST.name
@@ -70,6 +71,8 @@ class RunResult:
         unchanged: with `if_changed`: nothing had changed, so nothing was done.
         differs: of a finished migration that is run again: what its source has by now that is not
             carried; None where it was not compared.
+        stages: of a run that is not verified yet: shards that each stage has done, and has to do.
+        now: who is at work on it, and how far; None for nobody. `status` alone looks.
     """
 
     name: str
@@ -88,6 +91,8 @@ class RunResult:
     losses: list[Loss] = field(default_factory=list)
     differs: Differs | None = None
     remedies: list[Remedy] = field(default_factory=list)
+    stages: list[StageDone] = field(default_factory=list)
+    now: Now | None = None
 
     @property
     def next(self) -> str:
@@ -116,6 +121,8 @@ class RunResult:
             "messages": self.messages, "spent": asdict(self.spent),
             "losses": [loss.to_dict() for loss in self.losses],
             "differs": asdict(self.differs) if self.differs is not None else None,
+            "stages": [asdict(stage) for stage in self.stages],
+            "now": self.now.to_dict() if self.now else None,
             "verdict": self.verdict.to_dict() if self.verdict else None,
             "remedies": [remedy.to_dict() for remedy in self.remedies],
             "swap": self.swap.to_dict() if self.swap else None,
@@ -207,10 +214,17 @@ def all_results(state: Path) -> list[RunResult]:
         return []
     runs = [(path, RunDir.latest(path)) for path in sorted(state.iterdir()) if path.is_dir()]
     return [
-        run_result(path.name, run, messages=guard_messages(path))
+        standing(path, run_result(path.name, run, messages=guard_messages(path)), run)
         for path, run in runs
         if run is not None
     ]
+
+
+def standing(state_dir: Path, result: RunResult, run: RunDir) -> RunResult:
+    """The result with who is at work on the run, and how far its stages are."""
+    now = read_now(state_dir)
+    under_way = now is not None or result.state in ("created", "exported", "embedded")
+    return replace(result, now=now, stages=stages_done(run) if under_way else [])
 
 
 def manifest_file(manifest: Manifest, run: RunDir) -> Path:

@@ -44,6 +44,7 @@ from reembed.run.guards import Pause
 from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
 from reembed.run.loss import LossGuard
+from reembed.run.now import kept
 from reembed.run.vector_cache import VectorCache, embedded_vectors, known_hashes
 from reembed.run.vector_ids import VectorIds
 from reembed.stores.collection import Collection
@@ -58,7 +59,7 @@ class Session:
 
     Args:
         run: the run to work on; None for a plan without one.
-        writes: False for a plan, which writes nothing into the run's books either.
+        writes: False for a look, which writes nothing into the run's books either.
         accept_loss: whether a person said that a mass of records may go.
     """
 
@@ -78,6 +79,8 @@ class Session:
     """Whether the run is one of several that move together: see `group/session.py`."""
 
     def __enter__(self) -> Self:
+        if self.writes and not self.in_group:
+            self.progress = self._closing.enter_context(kept(self.progress, self.manifest))
         self._closing.enter_context(telling(lambda: self.progress))
         return self
 
@@ -107,8 +110,8 @@ class Session:
 
     def create_run(self) -> None:
         """Begin a run; everything after writes into its directory."""
-        manifest = self.manifest
-        self._run = RunDir.create(manifest.state_dir, manifest.to_yaml(), manifest.identity())
+        m = self.manifest
+        self._run = RunDir.create(m.state_dir, m.to_yaml(), m.identity())
         self.spending.keep_in(self._run.path)
         self.learnt.keep_in(self._run.path)
         if self._lease is not None:
@@ -193,10 +196,9 @@ class Session:
 
     def _open_embedder(self, model: Model) -> Embedder:
         """An embedder that obeys the run's guards."""
-        memory, manifest = Memory(self.learnt, self.progress.note), self.manifest
-        told = self.progress.waiting
+        memory, told = Memory(self.learnt, self.progress.note), self.progress.waiting
         shared = Shared(self.spending, self.pause, memory, recalls=True, waiting=told)
-        return open_embedder(model, manifest.embed, manifest.base_dir, shared=shared)
+        return open_embedder(model, self.manifest.embed, self.manifest.base_dir, shared=shared)
 
     @cached_property
     def template(self) -> TextTemplate:
@@ -230,11 +232,8 @@ class Session:
 
     def paid_for(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> set[bytes]:
         """Which of these texts, of so many tokens each, have a vector that is paid for. Writes
-        nothing, and asks the model for the probes alone.
-
-        Raises:
-            as `Embedder.fingerprint`; ModelChangedError: it is not the model that the run has.
-        """
+        nothing, and asks the model for the probes alone. Raises as `Embedder.fingerprint`, and
+        ModelChangedError: it is not the model that the run has."""
         known = self.begun and self.run.history.last(events.FingerprintTaken) is not None
         if not known and not (self.manifest.embed.cache and has_shared_caches(self.manifest.state)):
             return set()
@@ -260,8 +259,7 @@ class Session:
     @stage("ask the model for its fingerprint")
     def fingerprint(self) -> Fingerprint:
         """The model's, taken when the run began and held against the model of now. Raises
-        ModelChangedError if that gives other vectors, PreflightError if its cost is to be capped
-        and its price is not known."""
+        ModelChangedError, or PreflightError if its cost is to be capped and it has no price."""
         unpriced = self.spending.unpriced(self.embedder.model, self.embedder.price)
         if unpriced:
             raise unpriced

@@ -47,6 +47,7 @@ class Log:
 
     def __post_init__(self) -> None:
         self._file: IO[str] | None = None
+        self._handler: logging.Handler | None = None
         self._lock = threading.RLock()
 
     def write_to(self, path: Path) -> None:
@@ -60,9 +61,12 @@ class Log:
         self._file = os.fdopen(fd, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and hear no library any more."""
         with self._lock:
             file, self._file = self._file, None
+            if self._handler is not None:
+                logging.getLogger().removeHandler(self._handler)
+                self._handler = None
         if file is not None:
             with contextlib.suppress(OSError):
                 file.close()
@@ -133,8 +137,8 @@ class Log:
 
     def listen(self) -> None:
         """Take up what libraries log: warnings always, and with -v or a log file more."""
-        root = logging.getLogger()
-        root.addHandler(_Handler(self))
+        self._handler = _Handler(self)
+        logging.getLogger().addHandler(self._handler)
         for name in LIBRARIES:
             logging.getLogger(name).setLevel(logging.INFO)
 

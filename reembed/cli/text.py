@@ -90,6 +90,7 @@ def result_text(result: RunResult) -> RenderableType:
         table.add_row("records", f"{result.exported:,} exported = {result.loaded:,} loaded + "
                                  f"{result.quarantined:,} quarantined")  # fmt: skip
     table.add_row("run", result.path)
+    _add_standing(table, result)
     _add_losses(table, result.losses)
     for message in result.messages:
         table.add_row("", message)
@@ -98,7 +99,17 @@ def result_text(result: RunResult) -> RenderableType:
         parts.append(verdict_text(result.verdict, result.remedies))
     if result.swap:
         parts.append(_moved_text(result.swap))
-    return Group(*parts, *steps_text(result.steps))
+    return Group(*parts, *steps_text([] if result.now else result.steps))
+
+
+def _add_standing(table: Table, result: RunResult) -> None:
+    """Who is at work, and how far each stage is."""
+    if result.now is not None:
+        table.add_row("at work", Text(result.now.holder))
+    for stage in result.stages:
+        table.add_row(stage.stage, f"{stage.done:,} of {stage.shards:,} shards done")
+    for line in result.now.lines if result.now else ():
+        table.add_row("now", Text(line))
 
 
 def steps_text(steps: Sequence[Step]) -> list[RenderableType]:

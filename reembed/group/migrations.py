@@ -35,6 +35,7 @@ from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.lock import locked
+from reembed.run.now import read_now
 from reembed.run.steps import next_steps, shown_path
 from reembed.sync.build import Stage
 
@@ -195,6 +196,8 @@ class Migrations:
         """Where every collection stands."""
         manifest, run = self.manifest, RunDir.latest(self.manifest.state_dir)
         told = guard_messages(manifest.state_dir)
+        if now := read_now(manifest.state_dir):
+            told += [f"at work: {now.holder}", *now.lines]
         if run is None:
             told = ["no run yet", *told]
             return GroupResult(manifest.name, "", str(manifest.state_dir), "created", messages=told)

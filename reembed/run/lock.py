@@ -24,6 +24,28 @@ def locked(state_dir: Path) -> Iterator[None]:
         yield
 
 
+TRIES = 20
+"""Of a lock that nobody's name is on: it is only being looked at, by `holder`."""
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock of this file, None for nobody. Writes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 4096, 0).decode("utf-8", "replace").strip() or "unknown"
+    except OSError:
+        return None
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
 class StateLock:
     """The right to write into `<state>/<name>/`, held by one process at a time.
 
@@ -49,15 +71,13 @@ class StateLock:
         make_private_dir(self.path.parent, self._instead)
         with write_errors(self.path, self._instead):
             fd = open_private(self.path, os.O_RDWR)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 4096, 0).decode("utf-8", "replace").strip() or "unknown"
+        owner = _lock(fd)
+        if owner is not None:
             os.close(fd)
             raise LockedError(
                 f"{self.path.parent}: another run is active: {owner}",
                 "Wait until it ends, or stop it; running again then resumes where it was.",
-            ) from None
+            )
         owner = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %z')}"
         try:
             with write_errors(self.path, self._instead):
@@ -82,3 +102,18 @@ class StateLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _lock(fd: int) -> str | None:
+    """Take the lock of an open file, or say who holds it."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 4096, 0).decode("utf-8", "replace").strip()
+            if owner:
+                return owner
+            time.sleep(0.01)
+        else:
+            return None
+    return "unknown"

@@ -117,6 +117,7 @@ class WayBack(OldVectors):
         done.withheld = withheld
         return done
 
+    @stage("look for late writes")
     def late(self) -> tuple[list[str], Loss | None]:
         """Ids written to or deleted from the new collection after the way back, which the old one
         lacks; and, in place of its deletions, what it has lost where they are a mass."""
@@ -147,6 +148,7 @@ class WayBack(OldVectors):
         swapped = self.run.history.last(events.SwapDone)
         return swapped is not None and swapped.receipt.get("mark") is not None
 
+    @stage("look what was written")
     def _written(self, known: dict[str, Hashes]) -> tuple[list[str], list[str]]:
         """Ids changed in and deleted from the new collection since they were last carried."""
         swapped = self.run.history.last(events.SwapDone)
@@ -190,6 +192,7 @@ class WayBack(OldVectors):
         missing is ours to restore."""
         return self.run.history.carry_interrupted
 
+    @stage("look who wrote last")
     def _conflicts(
         self, ids: Iterable[str], known: dict[str, Hashes], interrupted: bool
     ) -> set[str]:

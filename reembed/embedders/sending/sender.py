@@ -50,6 +50,7 @@ from reembed.errors import (
     QuotaError,
     UnreachableError,
 )
+from reembed.progress import stage
 from reembed.records import Vectors, cosine_rows
 from reembed.run.guards import Pause
 
@@ -131,6 +132,7 @@ class Sender:
         self._control_tokens = 0
         self._takes_two = False
 
+    @stage("ask the model a sentence")
     def contact(self) -> int:
         """Send one known text and learn the dimension. Raises as `Embedder.check_reachable`."""
         try:
