@@ -90,7 +90,10 @@ def init(
 @app.command()
 def plan(manifest: ManifestPath, as_json: Json = False) -> None:
     """Show what a run would do, what it would cost and need, and what blocks it. Writes nothing."""
-    from reembed.cli.text import plan_text
+    from rich.console import Group
+
+    from reembed.cli.text import plan_text, steps_text
+    from reembed.run.steps import plan_steps
 
     made = _migration(manifest).plan()
     refusal = None if made.ok else made.refusal()
@@ -98,6 +101,7 @@ def plan(manifest: ManifestPath, as_json: Json = False) -> None:
         say_json(made.to_dict() | ({"error": refusal.to_dict()} if refusal else {}))
     else:
         show(_text(made, plan_text))
+        show(Group(*steps_text(plan_steps(made.ok, manifest))))
     raise typer.Exit(refusal.exit_code if refusal else 0)
 
 

@@ -149,7 +149,9 @@ def swap_text(result: SwapResult) -> RenderableType:
     if result.done:
         return Group(_moved_text(result), *steps_text(result.steps))
     do_it = "Leave --dry-run out" if result.action == "sweep" else "Add --yes"
-    return Group(_moved_text(result), Text(f"Nothing was done. {do_it} to do it.", "bold"))
+    lines = [Text(f"Nothing was done. {do_it} to do it.", "bold")]
+    steps = [one for one in result.steps if one.command.startswith(f"reembed {result.action} ")]
+    return Group(_moved_text(result), *lines, *steps_text(steps))
 
 
 def _moved_text(result: SwapResult) -> RenderableType:

@@ -8,6 +8,7 @@ sample into the cache, so that this run does not pay for them again.
 from __future__ import annotations
 
 import random
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,18 +17,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reembed.commands.discover import discover, draft_model, legal_name
+from reembed.commands.discover import Discovery, discover, draft_model, legal_name
 from reembed.disk import make_private_dir, read_errors, write_output
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.identity import shared_cache, sign_cache
-from reembed.errors import UsageError
+from reembed.errors import PreflightError, UsageError
 from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.quality.queries import known_item_query
 from reembed.quality.search import Block, Hits, exact_search
 from reembed.quality.sidebyside import QUERY_LENGTH, TEXT_LENGTH, shorten
 from reembed.records import Metric, Vectors, bad_rows, list_array_to_vectors, text_hash
-from reembed.run.steps import Step, shown_path
+from reembed.run.steps import Step, plan_steps, shown_path
 from reembed.run.vector_cache import VectorCache
 from reembed.session import Session
 from reembed.stages.keeping import embed_keeping
@@ -140,6 +141,7 @@ def try_model(
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder", "Make it first.")
     found = discover(subject.url, subject.collection, folder, subject.model)
+    _refuse_empty(found)
     # Of its own name, so that several models can be tried, and compared.
     found.manifest["name"] = f"{found.manifest['name']}-to-{legal_name(subject.model)}"[:100]
     path = output or Path(f"{found.manifest['name']}.yaml")
@@ -159,20 +161,29 @@ def try_model(
         sampled, left_out, questions = _questions(s, ask, sample)
         unasked = "" if s.old_embedder is not None else s.old_model_note
     write_output(path, text)
-    return Trial(
-        str(path), sampled, left_out, questions, unasked, plan, _steps(plan, shown_path(path))
+    return Trial(str(path), sampled, left_out, questions, unasked, plan, _steps(plan, path))
+
+
+def _refuse_empty(found: Discovery) -> None:
+    """Raise PreflightError for an empty collection, with the flag that chooses another one."""
+    counts = {info.name: info.count for info in found.collections}
+    name = found.manifest["source"]["collection"]
+    most = max(counts, key=lambda name: counts[name], default=name)
+    if counts.get(name, 1):
+        return
+    raise PreflightError(
+        f"the collection {name!r} is empty, so there is nothing to try a model on",
+        f"Not empty here: `--collection {shlex.quote(most)}` ({counts[most]:,} records)."
+        if counts[most]
+        else "Check the URL: no collection of this store holds a record.",
     )
 
 
-def _steps(plan: Plan, path: str) -> list[Step]:
+def _steps(plan: Plan, path: Path) -> list[Step]:
     if not plan.ok:
-        return [
-            Step(f"reembed plan {path}", "see again what stands in the way, once it is changed")
-        ]
-    return [
-        Step(f"reembed run {path}", "embed everything beside the live collection, and judge it"),
-        Step(f"reembed plan {path}", "see what it would do, cost and need"),
-    ]
+        return plan_steps(plan.ok, path)
+    look = Step(f"reembed plan {shown_path(path)}", "see what it would do, cost and need")
+    return [*plan_steps(plan.ok, path), look]
 
 
 @dataclass(frozen=True)

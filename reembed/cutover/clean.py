@@ -15,6 +15,7 @@ from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import outcome, swap_kind
 from reembed.cutover.recover import recover_for_clean
+from reembed.cutover.told import told_of_clean
 from reembed.cutover.withdraw import give_up_swap, has_moved
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.progress import stage
@@ -77,6 +78,7 @@ def _refuse_unfinished(s: Session) -> None:
 def _dry_run(s: Session) -> SwapResult:
     """What would go, and what nobody but the collection to be deleted holds."""
     result = with_losses(s, outcome(s, "clean", False))
+    result = replace(result, messages=[*told_of_clean(s), *result.messages])
     history = s.run.history
     if history.shadow_id is None or not history.shards("embed"):
         return result
@@ -112,7 +114,8 @@ def _drop_old(s: Session) -> list[str]:
         raise PreflightError(
             f"the old collection is kept until {time.strftime('%F %T', time.localtime(due))} "
             "(swap.keep_old)",
-            "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now.",
+            "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now: "
+            "`swap.keep_old: 0d`.",
         )
     now = live_now(s).id
     if begun and now == parked.id and live.describe() is None:

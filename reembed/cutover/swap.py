@@ -22,6 +22,7 @@ from reembed.cutover.move import (
 )
 from reembed.cutover.recover import recover
 from reembed.cutover.rollback import WITHHELD, sweep_back, withheld_message
+from reembed.cutover.told import told_of_swap
 from reembed.cutover.withdraw import rollback_given_up, tell_way_out
 from reembed.errors import LockedError, LossError, RefusedError, SourceChangedError
 from reembed.results import SwapResult, wrong_state
@@ -76,7 +77,8 @@ def _swap(s: Session, dry_run: bool) -> SwapResult:
     warned = [". ".join(missing)] if missing else []
     if dry_run:
         _, kind = _may_move(s)
-        messages = [*warned, *guard_messages(manifest.state_dir), *_open_in_others(s)]
+        messages = [*told_of_swap(s, kind.kind), *warned]
+        messages += [*guard_messages(manifest.state_dir), *_open_in_others(s)]
         return with_losses(s, replace(outcome(s, "swap", False, kind), messages=messages))
     ready = get_ready(s)
     run_before(s, variables_of(s, "swap"))
@@ -181,7 +183,7 @@ def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
     result = _sweep_after(s, receipt)
     conflicts = sorted({*left, *result.conflicts})
     config = application_config(s.manifest, run.path, "swap")
-    messages = [] if config is None else [DEPLOY.format(config)]
+    messages = told_of_swap(s, kind.kind) if config is None else [DEPLOY.format(config)]
     messages += run_after(s, variables_of(s, "swap"))
     run.history.write(events.SwapFinished(swept=result.swept))
     return replace(

@@ -28,6 +28,8 @@ def explain(
     problems: dict[tuple[str, ...], list[Any]] = {}
     for problem in error.errors():
         problems.setdefault(tuple(_path(problem, data)), []).append(problem)
+    for path in [path for path, group in problems.items() if _is_misspelt(path, group, problems)]:
+        del problems[path]
     told = sorted(
         (_place(path, places), _told(path, group, manifest))
         for path, group in problems.items()
@@ -46,6 +48,19 @@ def _is_other_choice(
     are wrong."""
     inside = any(len(one) > len(path) and one[: len(path)] == path for one in problems)
     return inside and all(problem["type"] == "literal_error" for problem in group)
+
+
+def _is_misspelt(
+    path: tuple[str, ...], group: list[Any], problems: Mapping[tuple[str, ...], list[Any]]
+) -> bool:
+    """Whether a key is missing because it was given under another name, which is told."""
+    if group[0]["type"] != "missing":
+        return False
+    beside = [
+        other[-1] for other, found in problems.items()
+        if other[:-1] == path[:-1] and found[0]["type"] == "extra_forbidden"
+    ]  # fmt: skip
+    return bool(difflib.get_close_matches(path[-1], beside, n=1, cutoff=0.5))
 
 
 def _where(origin: str, place: tuple[int, int]) -> str:

@@ -10,6 +10,7 @@ the document (`layouts`).
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -65,8 +66,11 @@ class TextTemplate:
             return lambda id, document, metadata, uri: uri or ""
         key = name.removeprefix("metadata.")
         if key == name or not key:
+            close = difflib.get_close_matches(name, ("document", "id", "uri", "metadata.KEY"), 1)
+            meant = f"; did you mean '{{{close[0]}}}'?" if close else ""
             raise TemplateError(
                 f"unknown field {{{name}}}; known: {{document}}, {{id}}, {{uri}}, {{metadata.KEY}}"
+                f"{meant}"
             )
         self.metadata_keys.append(key)
         return lambda id, document, metadata, uri: _plain(look_up(metadata, key))

@@ -64,6 +64,17 @@ def next_steps(state: State, manifest: Path) -> list[Step]:
     return steps[state]
 
 
+def plan_steps(ok: bool, manifest: Path) -> list[Step]:
+    """What follows a plan: the run, or another look once it is changed."""
+    path = shown_path(manifest)
+    if not ok:
+        again = "see again what stands in the way, once it is changed"
+        return [Step(f"reembed plan {path}", again)]
+    return [
+        Step(f"reembed run {path}", "embed everything beside the live collection, and judge it")
+    ]
+
+
 def shown_path(path: Path) -> str:
     """A path relative to the working directory if it lies in it, quoted for a shell."""
     try:

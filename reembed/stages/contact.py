@@ -12,7 +12,7 @@ from reembed.applications.mem0.plan import compare_history
 from reembed.errors import PreflightError, ReembedError, RefusedError, UnreachableError
 from reembed.quality.queries import check_files
 from reembed.session import Session
-from reembed.stages.refusals import existing, name_taken, refuse_empty
+from reembed.stages.refusals import existing, name_taken, refuse_empty, told_fuller
 from reembed.stages.swap_kind import choose_kind
 from reembed.stages.texts import examine_texts
 from reembed.stores.collection import Collection
@@ -90,7 +90,8 @@ def _source(s: Session) -> tuple[CollectionInfo, int, tuple[str, ...]]:
     if where is not None:
         records = sum(len(page) for page in store.reader.list_ids(source.id, where))
     history = compare_history(manifest, source, store)
-    refuse_empty(source, where, records)
+    others = "" if source.count else told_fuller(store, source.name, "`source.collection: {}`")
+    refuse_empty(source, where, records, others)
     return source, records, tuple(history)
 
 

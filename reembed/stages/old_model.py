@@ -21,6 +21,12 @@ GIVE = (
 )
 
 
+GIVE_ANOTHER = (
+    "Give what made these vectors as source.model, now or later, or go on without it: "
+    "`source.model: null`."
+)
+
+
 def old_model_missing(s: Session) -> tuple[str, str] | None:
     """What it costs that the old model cannot be called, and the way on; None where it can, or
     where vectors are kept, so that nobody needs it."""
@@ -31,6 +37,7 @@ def old_model_missing(s: Session) -> tuple[str, str] | None:
         given = s.manifest.source.model is not None
         recorded = None if given else believe(s.source.model, [s.manifest.new_model])
         hint = recorded.hint if recorded is not None and recorded.model is None else GIVE
+        hint = GIVE_ANOTHER if given else hint
         return f"{s.old_model_note}. {WITHOUT}", hint
     try:
         embedder.check_reachable()

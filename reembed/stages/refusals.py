@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +31,13 @@ def leads_to(store: Store, live: str, id: str) -> bool:
 
 
 def refuse_empty(
-    source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int
+    source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int, others: str = ""
 ) -> None:
-    """Raise PreflightError if there is nothing to move."""
+    """Raise PreflightError if there is nothing to move.
+
+    Args:
+        others: what `told_fuller` says.
+    """
     if matching:
         return
     if source.count:
@@ -44,8 +49,29 @@ def refuse_empty(
     raise PreflightError(
         f"the source {source.name!r} is empty, and an empty source is never migrated",
         "If it should hold records, the application may be writing elsewhere, or the store may "
-        "have been re-created: check the URL, the credentials and the backups.",
+        f"have been re-created: check the URL, the credentials and the backups.{others}",
     )
+
+
+LOOKED_AT = 50
+"""Collections of a store that are looked at for one that holds something."""
+
+
+def told_fuller(store: Store, name: str, choose: str) -> str:
+    """Which other collection of the store is meant perhaps, since it is not empty.
+
+    Args:
+        choose: how it is chosen, with {} for its name.
+    """
+    found: list[CollectionInfo] = []
+    for other in store.catalog.collections()[:LOOKED_AT]:
+        with contextlib.suppress(PreflightError):
+            info = store.catalog.describe(other)
+            found += [info] if info.count and other != name else []
+    if not found:
+        return ""
+    most = max(found, key=lambda info: info.count)
+    return f" Not empty here: {choose.format(most.name)} ({most.count:,} records)."
 
 
 def refusals_without_text(
@@ -152,7 +178,8 @@ def name_taken(name: str) -> PreflightError:
     """The refusal of a target that exists and is not this run's."""
     return PreflightError(
         f"the target collection {name!r} exists and was not made by this run",
-        "Choose another target.collection, or delete that collection yourself if nobody needs it.",
+        f"Choose another name, `target.collection: {name}-2`, or delete that collection yourself "
+        "if nobody needs it.",
     )
 
 
@@ -171,6 +198,7 @@ def taken_by(there: CollectionInfo, manifest: Manifest, dimensions: int) -> Pref
         f"{refusal.message}; by its name and its dimensions an earlier run made it "
         f"({there.count:,} records), whose run directory is not in {manifest.state_dir}",
         "If that run directory is somewhere else, point `state` to it, and the same command goes "
-        "on with it. If it is gone: choose another target.collection, or delete the leftover "
-        "yourself unless an application reads it; the new run makes it again.",
+        f"on with it. If it is gone: choose another target.collection, "
+        f"`target.collection: {there.name}-2`, or delete the leftover yourself unless an "
+        "application reads it; the new run makes it again.",
     )

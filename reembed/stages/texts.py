@@ -59,7 +59,7 @@ def examine_texts(
     template = manifest.template()
     found.blockers.extend(_strangers(manifest, documents, metadatas))
     for key, count in _key_counts(template, metadatas).items():
-        _tell_key(found, key, count, metadatas)
+        _tell_key(found, manifest.text, key, count, metadatas)
     for kind, name in NAMES.items():
         if not kinds[kind]:
             continue
@@ -114,7 +114,9 @@ def _key_counts(template: TextTemplate, metadatas: Sequence[str]) -> dict[str, i
     }
 
 
-def _tell_key(found: TextFindings, key: str, count: int, metadatas: Sequence[str]) -> None:
+def _tell_key(
+    found: TextFindings, text: str, key: str, count: int, metadatas: Sequence[str]
+) -> None:
     share = count / len(metadatas)
     if share >= FEW:
         return
@@ -131,7 +133,9 @@ def _tell_key(found: TextFindings, key: str, count: int, metadatas: Sequence[str
     found.blockers.append((
         f"none of the {len(metadatas):,} sampled records has the metadata key {key!r} of the "
         "template (text)",
-        f"Did you mean {{metadata.{close[0]}}}?" if close else there,
+        f"Did you mean {{metadata.{close[0]}}}? `text: '{text.replace(key, close[0])}'`"
+        if close
+        else there,
     ))  # fmt: skip
 
 

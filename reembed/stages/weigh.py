@@ -105,10 +105,10 @@ def quarantine_problem(
     found = f"{bad:,} of {estimate.sampled:,} sampled records"
     ways = []
     if estimate.too_long and embedder.model.on_too_long == "fail":
-        ways.append("model.on_too_long: mean (or truncate) takes in the texts that are too long")
+        ways.append("`model.on_too_long: mean` (or `truncate`) takes in texts that are too long")
     if estimate.without_text:
         ways.append("a template (text) with more fields gives records a text")
-    ways.append(f"verify.allow_quarantined: {expected} lets {about}so many be left out")
+    ways.append(f"`verify.allow_quarantined: {expected}` lets {about}so many be left out")
     return Problem(
         f"{found} will be quarantined, {about}{expected:,} of all {records:,}, and "
         f"verify.allow_quarantined is {allowed:,}: the verdict would refuse the swap",

@@ -63,7 +63,8 @@ class StaticProvider:
             if model.dimensions not in WORDLLAMA_DIMENSIONS:
                 raise ProviderRefusedError(
                     f"wordllama has no {model.dimensions} dimensions",
-                    f"It has {', '.join(map(str, WORDLLAMA_DIMENSIONS))}.",
+                    f"It has {', '.join(map(str, WORDLLAMA_DIMENSIONS))}; the next to it: "
+                    f"`model.dimensions: {_nearest(model.dimensions)}`.",
                 )
             vectors = vectors[:, : model.dimensions]
         self._vectors: Vectors = np.ascontiguousarray(vectors, np.float32)
@@ -141,3 +142,7 @@ def _matrix(path: Path, name: str) -> Vectors:
 def open_provider(model: Model, base_dir: Path) -> StaticProvider:
     """See `registry.open_provider`."""
     return StaticProvider(model, base_dir)
+
+
+def _nearest(dimensions: int) -> int:
+    return min(WORDLLAMA_DIMENSIONS, key=lambda known: abs(known - dimensions))

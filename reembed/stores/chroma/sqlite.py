@@ -7,6 +7,8 @@ file cannot be opened or its lock is not to be had, and PreflightError for a dis
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -69,13 +71,28 @@ def check_openable(folder: Path) -> None:
     if not (folder / FILE).is_file():
         raise CollectionNotFoundError(
             f"{folder}: there is no Chroma database here ({FILE} is missing)",
-            "Check the path; relative paths in a manifest are relative to its own folder.",
+            "Check the path; relative paths in a manifest are relative to its own folder."
+            + _others(folder),
         )
     found: Migrations = _read("migrations", folder)
     refuse_newer(str(folder / FILE), found, known_migrations())
     missing = known_migrations() - found
     if missing:
         raise _older(folder, found, missing)
+
+
+def _others(folder: Path) -> str:
+    """Databases beside a folder that has none, or in it, the likeliest first."""
+    found: list[Path] = []
+    for place in (folder, folder.parent):
+        with contextlib.suppress(OSError):
+            found += [inner for inner in sorted(place.iterdir()) if (inner / FILE).is_file()]
+    found += [folder.parent] if (folder.parent / FILE).is_file() else []
+    if not found:
+        return ""
+    close = difflib.get_close_matches(folder.name, [path.name for path in found], 1, 0)
+    found.sort(key=lambda path: path.name != close[0] if close else False)
+    return f" Did you mean `chroma:{found[0]}`?"
 
 
 _FIRST_OF_1_0 = ("sysdb", 9)

@@ -32,7 +32,8 @@ def test_a_key_that_no_record_has_stands_in_the_way(key: str, hint: str) -> None
     metadatas = ['{"title": "a", "author": {"name": "b"}}', "null"]
     ((message, way),) = found(f"{{metadata.{key}}}: {{document}}", metadatas).blockers
     assert f"none of the 2 sampled records has the metadata key '{key}'" in message
-    assert way == hint
+    corrected = f" `text: '{hint[13:-1]}: {{document}}'`" if hint.startswith("Did") else ""
+    assert way == hint + corrected
     right = hint.removeprefix("Did you mean ").removesuffix("?")
     if right != hint:
         assert not found(f"{right}: {{document}}", metadatas).blockers
