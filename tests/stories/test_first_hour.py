@@ -149,11 +149,11 @@ def changed(**changes: Any) -> None:
 
 
 def judged(reader: Reader, outcome: Outcome) -> None:
-    reader.until(outcome, "verdict: pass")
+    reader.until(outcome, "verdict: safe to swap")
 
 
 def test_from_a_folder_to_a_verdict_and_back(reader: Reader) -> None:
-    outcome = reader.until(reader.type(TRY), "verdict: pass")
+    outcome = reader.until(reader.type(TRY), "verdict: safe to swap")
     outcome = reader.until(outcome, "now serves")
     assert "the application has to embed its queries with static wordllama" in outcome.out
     outcome = reader.type(_next(outcome.out))
@@ -174,6 +174,7 @@ def test_an_empty_collection(reader: Reader) -> None:
     judged(reader, reader.type(f"{TRY} --collection notes"))
 
 
+@pytest.mark.long
 def test_an_empty_collection_in_a_manifest(reader: Reader) -> None:
     records(Path("db"), "notes", 0)
     reader.type(f"{TRY} --collection docs")
@@ -221,7 +222,7 @@ def test_long_texts_and_records_without_text(reader: Reader, limit: dict[str, in
 
 
 def test_a_changed_mind(reader: Reader) -> None:
-    reader.until(reader.type(TRY), "verdict: pass")
+    reader.until(reader.type(TRY), "verdict: safe to swap")
     changed(model__dimensions=128)
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
     assert "--restart" in reader.typed[-1]
@@ -229,11 +230,12 @@ def test_a_changed_mind(reader: Reader) -> None:
 
 @follows_hint("choose another target.collection, `target.collection: ")
 def test_a_second_run_beside_the_first(reader: Reader) -> None:
-    reader.until(reader.type(TRY), "verdict: pass")
+    reader.until(reader.type(TRY), "verdict: safe to swap")
     changed(name="another")
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
 
 
+@pytest.mark.long
 @follows_hint("Choose another name, `target.collection: ")
 def test_a_target_that_is_there(reader: Reader) -> None:
     reader.type(TRY)
@@ -276,6 +278,7 @@ def test_a_wrong_old_model(reader: Reader) -> None:
     judged(reader, outcome)
 
 
+@pytest.mark.long
 @follows_hint("set swap.keep_old lower; 0d gives up the way back now")
 def test_cleaning_too_early(reader: Reader) -> None:
     outcome = reader.until(reader.type(TRY), "now serves")
