@@ -81,7 +81,7 @@ def printed(text: str, command: str) -> list[str]:
     return shlex.split(found[1])
 
 
-@follows_hint("model.on_too_long: mean (or truncate) takes in")
+@follows_hint("`model.on_too_long: mean` (or `truncate`) takes in")
 @follows_hint("so many be left out.")
 @follows_hint("--restart` gives that run up")
 def test_long_texts_are_taken_in_after_all(
