@@ -32,15 +32,17 @@ def told_of_swap(s: Session, kind: str) -> list[str]:
             "elsewhere it would go on reading the old collection"
         )
         return told
-    prefix = f" and the prefix {model.query_prefix!r}" if model.query_prefix else ""
     again = (
-        f", and open {live!r} again where it holds it open"
+        f"open {live!r} again where it holds it open"
         if s.manifest.target_url.startswith("chroma")
         else ""
     )
+    if isinstance(model, str):  # the vectors are kept, and so is the model of its queries
+        return [*told, f"the application has to {again}"] if again else told
+    prefix = f" and the prefix {model.query_prefix!r}" if model.query_prefix else ""
     told.append(
         f"the application has to embed its queries with {model.provider} {model.name}, "
-        f"{s.dimensions} dimensions{prefix}, from the swap on{again}"
+        f"{s.dimensions} dimensions{prefix}, from the swap on" + (f", and {again}" if again else "")
     )
     return told
 
