@@ -174,7 +174,20 @@ def test_an_empty_collection(reader: Reader) -> None:
     judged(reader, reader.type(f"{TRY} --collection notes"))
 
 
+@follows_hint("Check the URL: no collection of this store holds a record")
+def test_a_store_without_a_record(reader: Reader) -> None:
+    records(Path("old"), "docs", 0)
+    refused = reader.type(TRY.replace("./db", "./old"))
+    assert refused.code == 5 and "Check the URL" in refused.err
+    assert reader.type(TRY).code == 0
+
+
 @pytest.mark.long
+@follows_hint(
+    "If it should hold records, the application may be writing elsewhere",
+    where="stages/refusals.py",
+)
+@follows_hint(" Not empty here: ", where="stages/refusals.py")
 def test_an_empty_collection_in_a_manifest(reader: Reader) -> None:
     records(Path("db"), "notes", 0)
     reader.type(f"{TRY} --collection docs")

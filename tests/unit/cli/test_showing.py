@@ -13,6 +13,8 @@ import pytest
 from reembed.cli.logs import Log
 from reembed.cli.showing import ShownProgress
 from reembed.errors import PreflightError
+from tests.support.following import follows_hint
+from tests.support.helpers import Command
 from tests.unit.progress.test_pace import Clock
 
 
@@ -136,3 +138,19 @@ def test_what_a_library_logs_is_a_line(capsys: pytest.CaptureFixture[str]):
         root.handlers[:] = before
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["message"] for line in lines] == ["some.library: look here"]
+
+
+@follows_hint("Choose one.", where="cli/options.py")
+@follows_hint("Choose another file with --log-file, or leave it out")
+def test_options_that_cannot_be_are_refused_with_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+):
+    monkeypatch.chdir(tmp_path)
+    refused = command("status", "-v", "-q")
+    assert refused.code == 2 and "Choose one." in refused.err
+    assert command("status", "-q").code == 0
+    (tmp_path / "folder").mkdir()
+    refused = command("status", "--log-file", "folder")
+    assert refused.code == 5 and "Choose another file" in refused.err
+    assert command("status", "--log-file", "log").code == 0
+    assert command("status", "--log-format", "yaml").code == 2
