@@ -24,15 +24,7 @@ from reembed.manifest import Manifest
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.write import write_report
-from reembed.results import (
-    RunResult,
-    SwapResult,
-    manifest_file,
-    no_run,
-    run_result,
-    standing,
-    wrong_state,
-)
+from reembed.results import RunResult, SwapResult, manifest_file, no_run, run_result, wrong_state
 from reembed.run.directory import RunDir
 from reembed.run.guards import guard_messages
 from reembed.run.history import State
@@ -276,7 +268,7 @@ class Migration:
         if name_lost:
             result = replace(result, state="name lost", steps=[])
         told = [f"spent so far: {result.spent}"] if result.spent.tokens else []
-        return standing(state_dir, replace(result, messages=[*told, *result.messages]), run)
+        return replace(result, messages=[*told, *result.messages]).standing(state_dir, run)
 
     @named_errors()
     def report(self) -> Report:

@@ -98,6 +98,12 @@ class RunResult:
     def next(self) -> str:
         return self.steps[0].command if self.steps else ""
 
+    def standing(self, state_dir: Path, run: RunDir) -> RunResult:
+        """The same with who is at work on the run, and how far its stages are."""
+        now = read_now(state_dir)
+        under_way = now is not None or self.state in ("created", "exported", "embedded")
+        return replace(self, now=now, stages=stages_done(run) if under_way else [])
+
     @property
     def error(self) -> ReembedError | None:
         """The failing gates as an error, None if none fails."""
@@ -214,17 +220,10 @@ def all_results(state: Path) -> list[RunResult]:
         return []
     runs = [(path, RunDir.latest(path)) for path in sorted(state.iterdir()) if path.is_dir()]
     return [
-        standing(path, run_result(path.name, run, messages=guard_messages(path)), run)
+        run_result(path.name, run, messages=guard_messages(path)).standing(path, run)
         for path, run in runs
         if run is not None
     ]
-
-
-def standing(state_dir: Path, result: RunResult, run: RunDir) -> RunResult:
-    """The result with who is at work on the run, and how far its stages are."""
-    now = read_now(state_dir)
-    under_way = now is not None or result.state in ("created", "exported", "embedded")
-    return replace(result, now=now, stages=stages_done(run) if under_way else [])
 
 
 def manifest_file(manifest: Manifest, run: RunDir) -> Path:
