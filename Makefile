@@ -73,6 +73,7 @@ bench: $(INSTALLED)
 	  $(BIN)/python -m tests.campaigns.benchmarks.$$claim --keep || exit 1; done
 	$(BIN)/python -m tests.campaigns.benchmarks.tables
 	$(BIN)/python -m tests.campaigns.benchmarks.postgres
+	$(BIN)/python -m tests.campaigns.benchmarks.nightly
 
 bench-scale: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.benchmarks.scale --keep

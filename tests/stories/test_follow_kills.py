@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tests.support.crash import work
 from tests.support.helpers import Calls, Command
 
 KINDS = ("journal", "torn", "add", "reembed.stores.chroma.writer:ChromaWriter.delete")
-MOST = 80
+MOST = int(os.environ.get("REEMBED_KILLS", "80"))
+FIRST = int(os.environ.get("REEMBED_FIRST_KILL", "1"))
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def whole(scene: Scene, *was: dict[str, str]) -> None:
 def kill_everywhere(
     scene: Scene, kind: str, change: int, every: int, *, rebuilt: bool = False
 ) -> None:
-    for at in range(1, MOST, every):
+    for at in range(FIRST, MOST, every):
         before = dict(scene.texts)
         scene.change(change, change, change, seed=at)
         scene.calls.clear()
@@ -58,16 +60,18 @@ def test_a_carry_that_is_killed_is_finished(scene: Scene) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_carry_that_is_killed_anywhere_is_finished(scene: Scene, kind: str) -> None:
     scene.done()
-    kill_everywhere(scene, kind, 2, every=1)
+    kill_everywhere(scene, kind, 2, every=int(os.environ.get("REEMBED_EVERY", "1")))
 
 
 @pytest.mark.long
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rebuild_that_is_killed_anywhere_is_finished(scene: Scene, kind: str) -> None:
     scene.manifest(follow__rebuild_above=0.01)
     scene.done()
-    kill_everywhere(scene, kind, 3, every=1, rebuilt=True)
+    kill_everywhere(scene, kind, 3, every=int(os.environ.get("REEMBED_EVERY", "1")), rebuilt=True)
     assert len(scene.names()) <= 2 and len(list((scene.folder / ".reembed/move").glob("2*"))) <= 2
