@@ -24,7 +24,7 @@ from reembed.backup.directory import folder_of, snapshots
 from reembed.backup.index import row_digests
 from reembed.backup.shards import records_of
 from reembed.progress import Progress
-from tests.support.helpers import Command, chroma, sentence, vector_of
+from tests.support.helpers import Command, chroma, sentence, vector_of, write_manifest
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["reembed.migration", "reembed.stores.chroma.store"])
@@ -224,6 +224,33 @@ def test_a_restore_that_is_killed_leaves_no_half_of_one(
         assert at.command("restore", at.kept, "--yes").code == 0
         assert at.live() == old | whole
         assert at.good() == before and at.restorable() == before.keys()
+
+
+@kills
+def test_a_watch_that_is_killed_as_it_mends_leaves_no_half_of_it(
+    scene: Scene, tmp_path: Path, kills: int
+) -> None:
+    """`on_empty: restore`: the next cycle comes to the end, whatever one before has left."""
+    whole, before = scene.live(), scene.good()
+    watch = {"on_empty": "restore", "backups": "./kept", "probe": False}
+    cycle = ["watch", str(write_manifest(scene.folder, scene.url, watch=watch))]
+    assert run(cycle, 0, tmp_path)[0] == 0, "it was well once"
+    with chroma(scene.db) as client:
+        client.delete_collection("docs")
+    cycle.append("--yes")
+    shutil.copytree(scene.folder, tmp_path / "saved")  # another place is another database
+    mended, steps = run(cycle, 0, tmp_path)
+    assert mended in (0, 4) and steps > 5 and scene.live() == whole
+    for at in places(steps, kills):
+        shutil.rmtree(scene.folder)
+        shutil.copytree(tmp_path / "saved", scene.folder)
+        code, _ = run(cycle, at, tmp_path)
+        assert code == -signal.SIGKILL, f"step {at} of {steps}: {code}"
+        assert scene.live() in ({}, whole), "it is gone, or whole"
+        assert scene.good() == before and scene.restorable() == before.keys()
+        run(cycle, 0, tmp_path)  # the cycle that mends tells that it was gone
+        assert scene.live() == whole, f"step {at} of {steps}"
+        assert scene.good() == before and scene.restorable() == before.keys()
 
 
 def every_step(scene: Scene, tmp_path: Path, arguments: list[str], kills: int) -> Any:
