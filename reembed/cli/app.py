@@ -41,7 +41,7 @@ AcceptLoss = Annotated[
 ]
 
 
-OneCollection = Annotated[str | None, typer.Option("--collection", help="which one")]
+OneCollection = Annotated[str | None, typer.Option("--collection", help="name of the collection")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")]
 
 

@@ -28,7 +28,7 @@ def audit_(
         list[str] | None,
         typer.Option(
             "--model", metavar="PROVIDER:NAME",
-            help="what is believed to have made the vectors; of several the one that fits best",
+            help="the model that may have made the vectors; of several, the best fit counts",
         ),
     ] = None,
     text: Annotated[
@@ -36,7 +36,7 @@ def audit_(
         typer.Option("--text", metavar="TEMPLATE", help="what was embedded, as a manifest has it"),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option("--sample", help="records the model is asked for at first")
+        int | None, typer.Option("--sample", help="how many records to ask the model for at first")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="ask the model for every record")] = False,
     max_cost: Annotated[

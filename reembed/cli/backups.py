@@ -31,7 +31,7 @@ def backup(
     ],
     collection: OneCollection = None,
     every: Annotated[
-        bool, typer.Option("--all", help="every collection, and those that were there before")
+        bool, typer.Option("--all", help="all collections, also those that are gone by now")
     ] = False,
     output: Annotated[
         Path | None,
@@ -42,14 +42,19 @@ def backup(
         typer.Option("--by", metavar="KEY", help="count by a metadata key; may be repeated"),
     ] = None,
     max_drop: Annotated[
-        float, typer.Option("--max-drop", min=0, max=100, help="percent that may be gone")
+        float,
+        typer.Option(
+            "--max-drop", min=0, max=100, help="percent of the records that may be missing"
+        ),
     ] = 50.0,
     without_vectors: Annotated[
         bool, typer.Option("--without-vectors", help="leave the vectors out")
     ] = False,
     accept_drop: Annotated[
         str | None,
-        typer.Option("--accept-drop", metavar="WHY", help="records may be gone; journalled"),
+        typer.Option(
+            "--accept-drop", metavar="WHY", help="accept that records are missing, and note why"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
