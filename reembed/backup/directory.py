@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reembed.backup.folder import ABOUT, Folder
 from reembed.backup.snapshot import Snapshot
-from reembed.disk import read_errors
+from reembed.disk import named_errors, read_errors
 from reembed.errors import UsageError
 from reembed.manifest import Manifest
 
@@ -31,6 +31,7 @@ def folder_of(directory: Path, collection: str) -> Folder:
     return Folder(directory / folder_name(collection))
 
 
+@named_errors()
 def folders(directory: Path, collection: str | None = None) -> list[Folder]:
     """The folders of a backup directory, which may be given itself as one.
 
