@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -13,6 +14,7 @@ import typer
 
 from reembed.cli.app import app
 from reembed.cli.logs import LOG
+from reembed.cli.looks import COMPLETING
 from reembed.cli.output import say_json
 from reembed.disk import out_of_memory
 from reembed.errors import (
@@ -34,6 +36,10 @@ own, so importing the name from click would miss it."""
 
 def main() -> NoReturn:
     """Run the command line and exit with the code that `reembed.errors` documents."""
+    if COMPLETING in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     signal.signal(signal.SIGTERM, _interrupt)
     with clean_streams(), exported(lambda told: print(told, file=sys.stderr)):
         command = next(iter(sys.argv[1:]), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,17 @@ from reembed.cli.app import Json, Yes, app, show_result
 from reembed.cli.output import say_json
 from reembed.cli.showing import shown
 from reembed.disk import write_output
+
+COMPLETING = "_REEMBED_COMPLETE"
+"""The variable by which a shell asks for what may come next."""
+
+
+class Shell(StrEnum):
+    """Shells that can complete a command line."""
+
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
 
 
 @app.command()
@@ -63,6 +75,24 @@ def schema(as_json: Json = False) -> None:
     from reembed.manifest import json_schema
 
     say_json(json_schema())
+
+
+@app.command()
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="for which shell")],
+    as_json: Json = False,
+) -> None:
+    """Print what makes a shell complete commands and options; in bash: `source <(reembed completion
+    bash)`."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    script = get_completion_script(
+        prog_name="reembed", complete_var=COMPLETING, shell=shell.value
+    )  # fmt: skip
+    if as_json:
+        say_json({"shell": shell.value, "script": script})
+    else:
+        typer.echo(script)
 
 
 @app.command()
