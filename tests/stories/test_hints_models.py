@@ -1,0 +1,201 @@
+"""What is said of a provider, its key, its address and what lies between is done, and the plan of
+the same manifest passes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reembed.embedders.failures import CONTENT_STATUSES
+from tests.support.following import follows_hint
+from tests.support.helpers import Command, chroma, plain_collection, write_manifest
+from tests.support.servers.embedding_server import EmbeddingServer, Fault
+from tests.unit.embedders.test_connection import VARIABLES, front
+
+KEY = "right-key-0123456789abcdef"
+QUICK = {"retry_wait": 0.01, "retry_attempts": 2}
+QUOTA = Fault("status", 429, message="You exceeded your current quota (insufficient_quota)")
+AWAY = Fault("status", 503, message="warming up")
+REFUSES = Fault("status", min(CONTENT_STATUSES), message="this is not to our liking")
+PULLED = {"provider": "ollama", "base_url": "{ollama}"}
+FUNCTION = {"url": "{ollama}", "model_name": "wordllama", "timeout": 60}
+
+
+@dataclass(frozen=True)
+class Now:
+    """How things are when a command is given.
+
+    Attributes:
+        model: keys of `model` that differ; None takes one out.
+        set: environment variables.
+        fault: what the server answers with.
+        more: other keys of the manifest.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, str] = field(default_factory=dict)
+    fault: Fault | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+FINE = Now()
+ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
+    ("a wrong key", Now(set={"K": "wrong-key-0123456789abcdef"}),
+     follows_hint("The key is taken from "), FINE),
+    ("no key", Now({"api_key_env": None}),
+     follows_hint("No key was sent: name the variable that holds"), FINE),
+    ("a key that is not set", Now({"api_key_env": "OTHER_KEY"}),
+     follows_hint("=..., or name another variable with model.api_key_env."),
+     Now({"api_key_env": "OTHER_KEY"}, {"OTHER_KEY": KEY})),
+    ("a key with quotes", Now(set={"K": f"\u201c{KEY}\u201d"}),
+     follows_hint("It was often copied together with the key: set the variable"), FINE),
+    ("a name with a slip", Now({"name": "wordlama"}),
+     follows_hint("Check model.name and model.base_url.", where="embedders/failures.py"), FINE),
+    ("a quota that is used up", Now(fault=QUOTA),
+     follows_hint("Add credit or raise its limit, then run the same command again"), FINE),
+    ("a server that is away", Now(fault=AWAY),
+     follows_hint("Run the same command again: what is finished is kept.",
+                  where="embedders/sending/retry.py"), FINE),
+    ("a server that refuses all", Now(fault=REFUSES),
+     follows_hint("Check model.name, model.base_url, model.dimensions and model.options."), FINE),
+    ("a header's variable", Now({"options": QUICK | {"headers_env": {"X-Team": "TEAM"}}}),
+     follows_hint(" out of model.options.headers_env."),
+     Now({"options": QUICK | {"headers_env": {"X-Team": "TEAM"}}}, {"TEAM": "a"})),
+    ("a header's variable, left out", Now({"options": QUICK | {"headers_env": {"X-Team": "TEAM"}}}),
+     follows_hint(" out of model.options.headers_env."), FINE),
+    ("a header with a line break",
+     Now({"options": QUICK | {"headers_env": {"X-Team": "TEAM"}}}, {"TEAM": "a\nb"}),
+     follows_hint("Often a line break or a curly quote was copied with it."),
+     Now({"options": QUICK | {"headers_env": {"X-Team": "TEAM"}}}, {"TEAM": "ab"})),
+    ("a key of the body that is ours", Now({"options": QUICK | {"extra_body": {"input": "x"}}}),
+     follows_hint("Leave it out of "), FINE),
+    ("an option of another type", Now({"options": QUICK | {"batch_items": "many"}}),
+     follows_hint("Known options of "), Now({"options": QUICK | {"batch_items": 8}})),
+    ("a key in an option", Now({"options": QUICK | {"headers": {"X-K": "sk-" + "a1B2" * 8}}}),
+     follows_hint("Put it into an environment variable (OPENAI_API_KEY"),
+     Now({"options": QUICK | {"headers_env": {"X-K": "OTHER"}}}, {"OTHER": "sk-" + "a1B2" * 8})),
+    ("a key in the address", Now({"base_url": "{openai}?key=" + "a1B2" * 8}),
+     follows_hint("Put the whole address into OPENAI_BASE_URL or OLLAMA_HOST"),
+     Now({"base_url": None}, {"OPENAI_BASE_URL": "{openai}?key=" + "a1B2" * 8})),
+    ("https where there is none", Now({"base_url": "{https}"}),
+     follows_hint("Write http:// instead of https:// in model.base_url"), FINE),
+    ("a server that has moved to another host", Now({"base_url": "{moved_far}/v1"}),
+     follows_hint("Set model.base_url to the address that the server is at now."), FINE),
+    ("a server that has moved to another port", Now({"base_url": "{moved}/v1"}),
+     follows_hint("Set model.base_url to "), FINE),
+    ("a proxy that lets nothing through", Now(set={"HTTP_PROXY": "{refusing}"}),
+     follows_hint("Ask who runs the proxy, or name this server's host in NO_PROXY."),
+     Now(set={"HTTP_PROXY": "{refusing}", "NO_PROXY": "127.0.0.1"})),
+    ("a proxy that is none", Now(set={"HTTP_PROXY": "gopher://127.0.0.1:1"}),
+     follows_hint(" to http://HOST:PORT or socks5://HOST:PORT, or name this server's host"),
+     Now(set={"HTTP_PROXY": "gopher://127.0.0.1:1", "NO_PROXY": "127.0.0.1"})),
+    ("certificates that are none", Now(set={"SSL_CERT_FILE": "{folder}/m.yaml"}),
+     follows_hint("Name a file of certificates in PEM form there, or unset the variable."), FINE),
+    ("a model that is not pulled", Now(PULLED | {"name": "wordlama"}),
+     follows_hint("ollama pull "), Now(PULLED)),
+    ("no Ollama", Now(PULLED | {"base_url": "{nothing}"}),
+     follows_hint("it is the address of Ollama, without /v1 or /api."), Now(PULLED)),
+    ("no address of Ollama", Now(PULLED | {"base_url": "http://127.0.0.1:port"}),
+     follows_hint("Set model.base_url or OLLAMA_HOST to http://HOST:PORT."), Now(PULLED)),
+    ("a cap in dollars without a price", Now(more={"embed__max_cost": 1}),
+     follows_hint("Cap its tokens instead, with embed.max_tokens_total."),
+     Now(more={"embed__max_tokens_total": 100_000})),
+    ("one of Chroma's functions",
+     Now({"provider": "chroma", "name": "olama", "options": FUNCTION, "base_url": None}),
+     follows_hint("It knows "),
+     Now({"provider": "chroma", "name": "ollama", "options": FUNCTION, "base_url": None,
+          "api_key_env": None})),
+    ("the config of one of Chroma's functions",
+     Now({"provider": "chroma", "name": "ollama", "options": {}, "base_url": None,
+          "api_key_env": None}),
+     follows_hint("Copy the config that the source collection's configuration holds."),
+     Now({"provider": "chroma", "name": "ollama", "options": FUNCTION, "base_url": None,
+          "api_key_env": None})),
+    ("a function of another shape", Now({"provider": "python", "name": "shapes:flat"}),
+     follows_hint("It must return a float32 array of shape ("),
+     Now({"provider": "python", "name": "shapes:rows"})),
+]  # fmt: skip
+SHAPES = """
+import numpy as np
+
+def rows(texts):
+    return np.array([[len(text), sum(map(ord, text)) % 997, 1.0] for text in texts], np.float32)
+
+def flat(texts):
+    return rows(texts)[:, 0]
+"""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A database, a server of embeddings, and servers that stand in its way; by their names."""
+    folder = tmp_path_factory.mktemp("models")
+    with chroma(folder / "db") as client:
+        plain_collection(client, count=12)
+    (folder / "shapes.py").write_text(SHAPES)
+    with contextlib.ExitStack() as open_:
+        server = open_.enter_context(EmbeddingServer(api_key=KEY))
+        free = open_.enter_context(EmbeddingServer())
+        there = f"{server.openai_url}/embeddings"
+        far = there.replace("127.0.0.1", "localhost")
+        SERVERS.append(server)
+        yield {
+            "folder": str(folder), "openai": server.openai_url, "ollama": free.url,
+            "https": server.openai_url.replace("http:", "https:"),
+            "moved": open_.enter_context(front(301, Location=there)).url,
+            "moved_far": open_.enter_context(front(301, Location=far)).url,
+            "refusing": open_.enter_context(front(403)).url,
+            "nothing": open_.enter_context(front(404)).url,
+        }  # fmt: skip
+        SERVERS.clear()
+
+
+SERVERS: list[EmbeddingServer] = []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint", "right"),
+    [
+        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
+        for name, wrong, hint, right in ROWS
+    ],
+)
+def test_what_is_said_of_a_model_is_done_and_planned(
+    wrong: Now, hint: str, right: Now, places: dict[str, str], command: Command
+) -> None:
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(one) for key, one in value.items()}
+        if isinstance(value, str):
+            for name, place in places.items():
+                value = value.replace(f"{{{name}}}", place)
+        return value
+
+    def plan(now: Now) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in VARIABLES:
+                patch.delenv(name, raising=False)
+                patch.delenv(name.lower(), raising=False)
+            for name, value in ({"K": KEY} | filled(now.set)).items():
+                patch.setenv(name, value)
+            SERVERS[0].faults = lambda number, texts: now.fault
+            model = {"provider": "openai", "name": "wordllama", "base_url": "{openai}",
+                     "api_key_env": "K", "options": QUICK} | now.model  # fmt: skip
+            model = {key: value for key, value in filled(model).items() if value is not None}
+            folder = Path(places["folder"])
+            path = write_manifest(
+                folder, f"chroma:{folder}/db", model=model, source__model=None, **now.more
+            )
+            return command("plan", path, "--json")
+
+    refused = plan(wrong)
+    assert refused.code in (5, 7), refused.out
+    assert hint in refused.json["error"]["hint"], refused.out
+    led = plan(right)
+    assert led.code == 0, led.out
+    assert KEY not in refused.out + refused.err + led.out + led.err
