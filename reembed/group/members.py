@@ -57,6 +57,7 @@ class Member(Migration):
     def _session(
         self, run: RunDir | None, *, writes: bool = True, accept_loss: bool = False
     ) -> MemberSession:
+        self.shared.begin_member()
         return MemberSession(
             self.manifest, run, self.progress, writes=writes, accept_loss=accept_loss,
             shared=self.shared,

@@ -293,6 +293,8 @@ class Store:
             none. None: they are done one after another.
         withdraw: removes what a move that is given up had prepared in the collections of these
             object ids, be they gone or changed meanwhile. Idempotent. None: nothing is prepared.
+        rest: gives back what was opened for collections that were worked on, and goes on: called
+            between one collection of many and the next. None: nothing is kept open.
         close: gives back what was opened.
     """
 
@@ -313,6 +315,7 @@ class Store:
     opening: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]] | None = None
     together: Callable[[Sequence[Exchange]], list[Receipt]] | None = None
     withdraw: Callable[[Sequence[str]], None] | None = None
+    rest: Callable[[], None] | None = None
     close: Callable[[], None] = lambda: None
 
     def resolve(self, live: str) -> CollectionInfo:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
 
 from reembed.cutover.move import finish_move
 from reembed.errors import PreflightError
+from reembed.group import session
 from reembed.manifest import Manifest
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action
+from reembed.stores.chroma import client as chroma_client
+from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import Receipt
 from tests.campaigns.soak.many import Campaign
@@ -374,3 +378,60 @@ def test_tables_of_postgres_move_there_and_back(
         assert command("swap", path, "--yes").code == 0
         assert command("clean", path, "--yes").code == 0
         assert widths() == {"docs": {64}, "notes": {64}}
+
+
+def test_a_store_that_rests_between_collections_goes_on_with_each(
+    tmp_path: Path, manifest: Path, folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rested: list[int] = []
+    rest = chroma_client.rest
+
+    def counted(*given: Any) -> None:
+        rest(*given)
+        rested.append(1)
+
+    monkeypatch.setattr(chroma_client, "rest", counted)
+    monkeypatch.setattr(session, "REST_AFTER", 1)
+    for words in (("run",), ("swap", "--yes"), ("rollback", "--yes"), ("swap", "--yes")):
+        before = len(rested)
+        assert command(words[0], manifest, *words[1:]).code == 0
+        assert len(rested) > before
+    with chroma(folder) as client:
+        for name, count in SIZES.items():
+            found = client.get_collection(name, embedding_function=None)
+            assert records_of(found).keys() == {f"r{n}" for n in range(count)}
+            expected = vector_of("new", sentence(0))
+            np.testing.assert_allclose(vectors_of(found, ["r0"])[0], expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists open files so")
+def test_a_store_that_rests_holds_few_files_and_leaves_an_applications_client_alone(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "db"
+    with chroma(folder) as client:
+        for number in range(30):
+            plain_collection(client, f"one-{number}", 3)
+
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def read(store: Store) -> None:
+        for name in store.catalog.collections():
+            info = store.catalog.describe(name)
+            assert len(store.reader.fetch(info.id, ["r0", "r2"], vectors=True)) == 2
+
+    store = open_store(f"chroma:{folder}")
+    assert store.rest is not None
+    least = files()
+    read(store)
+    assert files() >= least + 60
+    store.rest()
+    assert files() < least + 10
+    read(store)
+    with chroma(folder) as client:
+        full = files()
+        store.rest()
+        assert files() > full - 10, "what is in an application's use stays open"
+        assert client.get_collection("one-3", embedding_function=None).count() == 3
+    store.close()

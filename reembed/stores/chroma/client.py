@@ -26,6 +26,8 @@ from reembed.stores.chroma.failures import ENOUGH_FILES, NO_CHROMA, mapped, of_s
 
 __all__ = ["Address", "close", "connect", "mapped", "parse"]
 
+OWN_USERS = 2
+"""References that one client holds to the part of Chroma that clients of a folder share."""
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 300.0
 """Chroma's own client waits for ever. A read that follows large writes may take many seconds while
@@ -214,6 +216,17 @@ def _sessions(client: ClientAPI) -> list[httpx.Client]:
 def _bound_waiting(client: ClientAPI) -> None:
     for session in _sessions(client):
         session.timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+
+
+def rest(client: ClientAPI, folder: Path) -> None:
+    """Close the indexes that Chroma keeps open in this process, four files and some megabytes for
+    each collection, and go on. What another client in this process works with is left alone. No
+    call may be under way."""
+    users = SharedSystemClient._identifier_to_refcount.get(str(folder), 0)
+    if users == OWN_USERS:
+        server = cast(Any, client)._server
+        server.stop()
+        server.start()
 
 
 def close(client: ClientAPI) -> None:

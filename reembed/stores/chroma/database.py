@@ -75,5 +75,11 @@ class Database:
         """Let go of the handle of a collection that is gone."""
         self._handles.pop(id, None)
 
+    def rest(self) -> None:
+        """Close the indexes that are open; see `client.rest`."""
+        if self.path is not None:
+            with self.one_writer, mapped(self.url):
+                chroma_client.rest(self.client, self.path)
+
     def close(self) -> None:
         chroma_client.close(self.client)

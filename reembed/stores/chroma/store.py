@@ -40,5 +40,6 @@ def open_store(url: str, options: StoreOptions) -> Store:
         claims=ChromaClaims(database.client, database.one_writer),
         opening=lambda names: opened(database.address, names),
         together=cutover.together if database.folder else None,
+        rest=database.rest if database.path else None,
         close=database.close,
     )  # fmt: skip

@@ -239,6 +239,7 @@ def main() -> int:
                 kills += killed(campaign, step, -(-given.kills // len(STEPS)), chance)
             else:
                 lines.append(measured(campaign, step))
+                print(lines[-1], file=sys.stderr, flush=True)
 
         campaign.tell(finish)
     for problem in campaign.problems[:20]:
