@@ -293,9 +293,7 @@ class Store:
             none. None: they are done one after another.
         withdraw: removes what a move that is given up had prepared in the collections of these
             object ids, be they gone or changed meanwhile. Idempotent. None: nothing is prepared.
-        rest: gives back what was opened for collections that were worked on, and goes on: called
-            between one collection of many and the next. None: nothing is kept open.
-        close: gives back what was opened.
+        rest: closes what is open for collections, and goes on. close: gives back all.
     """
 
     url: str

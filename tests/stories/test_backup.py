@@ -14,6 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma,
@@ -161,6 +162,12 @@ def same(now: dict[str, Any], before: dict[str, Any]) -> bool:
     return True
 
 
+@follows_hint("--accept-window lets it be gone for a few milliseconds.", sometimes=True)
+@follows_hint(
+    "Nothing was moved. If that is meant, run it again with --accept-loss.",
+    where="backup/restored.py",
+)
+@follows_hint("If not, see whether the application writes elsewhere")
 def test_a_collection_that_was_emptied_is_there_again(
     app: App_, tmp_path: Path, command: Command
 ) -> None:
@@ -213,6 +220,7 @@ def test_a_collection_that_was_deleted_is_there_again(
     assert command("backup", app.url, "--collection", NAME, "-o", kept).code == 0
 
 
+@follows_hint("` brings ")
 @in_stores("chroma")
 def test_an_upgrade_deletes_the_collection_at_night_and_the_drilled_backup_brings_it_back(
     app: App_, tmp_path: Path, command: Command
@@ -287,6 +295,7 @@ def test_a_migration_begins_with_a_backup_and_clean_keeps_what_it_deletes(
     assert json.loads((state / "manifest.json").read_text())["fingerprint"]["dimensions"] == 64
 
 
+@follows_hint("back up again with --accept-drop and the reason.")
 def test_a_migration_of_a_collapsed_collection_does_not_begin(
     tmp_path: Path, database: Path, command: Command
 ) -> None:

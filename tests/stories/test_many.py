@@ -23,6 +23,7 @@ from reembed.stores.store import Store
 from reembed.stores.values import Receipt
 from tests.campaigns.soak.many import Campaign
 from tests.support.crash import outcome, work
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Calls,
     Command,
@@ -291,6 +292,7 @@ def test_names_that_have_moved_go_back_where_one_cannot(
             client.delete_collection(name)
 
 
+@follows_hint(" --yes` finishes it; then swap again.")
 def test_a_way_back_that_has_moved_no_name_is_given_up_by_swap(
     tmp_path: Path, folder: Path, command: Command
 ) -> None:

@@ -55,6 +55,8 @@ def connect(address: Address, url: str) -> ClientAPI:
     with mapped(url), warnings.catch_warnings():
         # Chroma hands the CA file's name on to httpx, which would rather have a context.
         warnings.filterwarnings("ignore", ".*verify=<str>.*", DeprecationWarning)
+        if address.cloud:
+            _cloud_key()
         _check_answers(address, url)
         client = _open_cloud(address) if address.cloud else _open_http(address)
     _bound_waiting(client)
@@ -124,18 +126,22 @@ def _open_http(address: Address) -> ClientAPI:
     )
 
 
-def _open_cloud(address: Address) -> ClientAPI:
+def _cloud_key() -> str:
     key = read_variable("CHROMA_API_KEY")
     if not key:
         raise PreflightError(
             "Chroma Cloud needs a key and CHROMA_API_KEY is not set",
             "Set CHROMA_API_KEY to a key of that tenant.",
         )
+    return key
+
+
+def _open_cloud(address: Address) -> ClientAPI:
     # The key is passed on because CloudClient sends "None" when it finds it in the environment.
     client = chromadb.CloudClient(
         tenant=address.tenant,
         database=address.database,
-        api_key=key,
+        api_key=_cloud_key(),
         settings=_settings(address),
         cloud_host=address.host,
         cloud_port=address.port,

@@ -22,6 +22,7 @@ from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import simple
 from tests.support.chroma_cases import new_chroma_folder, points
+from tests.support.following import follows_hint
 from tests.support.helpers import chroma
 from tests.support.stores import database_of
 
@@ -188,6 +189,7 @@ def test_a_pointer_whose_target_is_gone_is_an_error_after_a_bounded_time(
         docs.count()
 
 
+@follows_hint("Pass query_embeddings, or model= to reembed.live.open.")
 def test_without_any_model_on_record_texts_need_one(store):
     with chroma(database_of(store).path) as client:
         made = client.create_collection("bare", embedding_function=None)

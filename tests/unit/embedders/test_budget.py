@@ -18,6 +18,7 @@ from reembed.embedders.spending import SPENDING_FILE, read_spent
 from reembed.errors import BudgetError, ManifestError, PreflightError
 from reembed.run import events
 from tests.support.crash import outcome, work
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
     chroma,
@@ -105,6 +106,7 @@ def priced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "open_provider", open_provider)
 
 
+@follows_hint("What is paid for is kept. Raise the cap (about ")
 def test_a_run_stops_half_way_and_resumes_with_a_higher_cap(scene: Scene, command: Command) -> None:
     migration(scene.manifest()).run(until="export")
     scene.forget()

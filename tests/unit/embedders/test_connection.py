@@ -22,6 +22,7 @@ from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import PreflightError, ProviderRefusedError, ReembedError, UnreachableError
 from reembed.manifest import Model
+from tests.support.following import follows_hint
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
 from tests.support.servers.socks_server import SocksServer
 
@@ -211,6 +212,7 @@ def test_a_socks_proxy_that_refuses_is_told_as_the_proxy(
         assert "not-the-password-55" not in f"{error.message} {error.hint}"
 
 
+@follows_hint("Name the file that holds the certificate of whoever signed it")
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_certificate_that_is_not_trusted_and_one_that_is(
     provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

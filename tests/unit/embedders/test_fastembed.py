@@ -19,6 +19,7 @@ from reembed.embedders.providers.model_files import package_folder
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
+from tests.support.following import follows_hint
 from tests.support.helpers import Command, chroma, plain_collection, write_manifest
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -86,6 +87,8 @@ def test_the_plan_and_the_fingerprint_say_where_it_runs(
     assert "fastembed on cpu" in page.read_text()
 
 
+@follows_hint("Did you mean ", where="embedders/providers/fastembed.py")
+@follows_hint("It is fetched once, into model.options.cache_dir.")
 def test_what_is_not_there_is_named_with_a_way_that_works(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

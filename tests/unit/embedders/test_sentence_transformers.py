@@ -15,6 +15,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Manifest, Model
+from tests.support.following import follows_hint
 
 PROMPTS = {"query": "ask: ", "document": "", "clustering": "group: "}
 
@@ -128,6 +129,7 @@ def library_of(embedder: Embedder) -> SentenceTransformer:
     return found
 
 
+@follows_hint("Write its text into model.options.prompts: ")
 def test_prompts_are_chosen_by_name_or_written_down():
     options = {"prompt_name": "clustering", "query_prompt_name": "mine", "prompts": {"mine": "q? "}}
     with opened(options=options) as model:
@@ -157,6 +159,7 @@ def test_revision_and_number_format_reach_the_library_and_the_plan_says_where_it
         opened(options={"dtype": "int8"})
 
 
+@follows_hint("It brings code of its own, which would run on this machine")
 def test_code_of_the_models_own_runs_only_if_the_manifest_says_so():
     with pytest.raises(ProviderRefusedError, match="cannot be loaded") as refused:
         opened(name="own-code")
@@ -171,6 +174,7 @@ def test_code_of_the_models_own_runs_only_if_the_manifest_says_so():
     assert manifest.executes() == ["the code that comes with own-code"]
 
 
+@follows_hint("Check model.options.device (cpu always works)")
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ProviderRefusedError, match="not compiled with CUDA") as refused:
         opened(options={"device": "cuda"})

@@ -24,6 +24,7 @@ from reembed.run.guards import HOLD_FILE, PAUSE_FILE, POLL_SECONDS, Pause, hold_
 from reembed.stages.estimate import TIMED_TEXTS
 from reembed.stores.registry import open_store
 from tests.support.crossing import crossed
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     REEMBED,
     Calls,
@@ -227,6 +228,7 @@ def test_a_pause_is_told_once_however_many_wait(tmp_path: Path) -> None:
 # Hold
 
 
+@follows_hint("Once whoever wrote the file agrees, remove it and run")
 def test_a_held_swap_is_refused_and_swaps_once_it_is_let_go(
     tmp_path: Path, database: Path, command: Command
 ) -> None:

@@ -18,6 +18,7 @@ from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.values import WriteMode
 from tests.support.crash import outcome, work
 from tests.support.crossing import crossed
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Calls,
     Command,
@@ -356,6 +357,7 @@ def _stopped(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@follows_hint("or, where the live name has moved, by `reembed sweep`.")
 def test_what_only_looks_names_the_file(tmp_path: Path, database: Path, command: Command) -> None:
     path, _ = moved(tmp_path, database)
     file = harm(path, "delete", "export/shard-00001.parquet")
