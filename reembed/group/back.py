@@ -127,11 +127,13 @@ class CommonWayBack(Moving):
         """Move these names back while their writers wait, but for those that may not after all."""
         going = [one for one in waiting if one.s.manifest.live not in errors]
         for one in going:
+            self._group.begin_member()
             prepare_back(one.s, ready[one.s.manifest.live])
             one.s.close_ledger()
         with self._held(going):
             may = []
             for one in going:
+                self._group.begin_member()
                 live = one.s.manifest.live
                 with noted(errors, live):
                     last_look_back(one.s, ready[live])

@@ -99,10 +99,12 @@ class CommonSwap(Moving):
 
         def move() -> None:
             for one in waiting:
+                self._group.begin_member()
                 self._caught_up_with(one.s, prepared(one.s, one.kind))
                 one.s.close_ledger()
             with self._held(waiting):
                 for one in waiting:
+                    self._group.begin_member()
                     self._caught_up_with(one.s, last_look(one.s))
                     one.s.close_ledger()
                 if self._at_once(waiting):
@@ -114,6 +116,7 @@ class CommonSwap(Moving):
 
         def follow() -> None:
             for one in waiting:
+                self._group.begin_member()
                 self._caught_up_with(one.s, catch_up(one.s))
                 one.s.close_ledger()
 

@@ -19,7 +19,7 @@ from reembed.session import Session
 from reembed.stores.store import Store
 
 REST_AFTER = 40
-"""Sessions of members between one rest of the store and the next."""
+"""Sessions and steps of members between one rest of the store and the next."""
 
 
 class GroupSession(Session):
@@ -28,8 +28,8 @@ class GroupSession(Session):
     _begun_with = 0
 
     def begin_member(self) -> None:
-        """Before a session of a member: now and then the store closes what it has open for others,
-        so that memory and open files do not grow with the number of collections."""
+        """Before a session of a member, or a step of one: now and then the store closes what it has
+        open for others, so that memory and open files do not grow with the number of members."""
         self._begun_with += 1
         store = self.__dict__.get("open_source")  # not opened for this
         if self._begun_with % REST_AFTER == 0 and store is not None and store.rest is not None:

@@ -74,7 +74,6 @@ def take(client: ClientAPI, live: str, text: str, over: str | None) -> str | Non
         found = _by_name(client, name)
         if found is None:
             if _make(client, name, text):
-                _remove_asides(client, name)
                 return None
             continue
         standing = _text(found)
@@ -83,7 +82,6 @@ def take(client: ClientAPI, live: str, text: str, over: str | None) -> str | Non
         if standing != over:
             return standing
         if _make(client, name + _NEXT, text) and _take_over(client, found, name, text):
-            _remove_asides(client, name)
             return None
     raise UnreachableError(
         f"the lease {name} changed {_TRIES} times while it was being claimed",
@@ -194,14 +192,6 @@ def _remove(client: ClientAPI, found: Collection, name: str) -> None:
         _delete(client, aside)
 
 
-def _remove_asides(client: ClientAPI, name: str) -> None:
-    """Delete what a process left that was killed while it removed a claim."""
-    for found in _again(lambda: list(list_all(client))):
-        rest = found.name.removeprefix(name)
-        if found.name.startswith(name) and _ASIDE.fullmatch(rest) and is_claim(found):
-            _delete(client, found.name)
-
-
 def _by_name(client: ClientAPI, name: str) -> Collection | None:
     return _again(lambda: chroma_names.by_name(client, name))
 
@@ -238,9 +228,28 @@ class ChromaClaims:
     def __init__(self, client: ClientAPI, one_writer: threading.Lock) -> None:
         self._client = client
         self._one_writer = one_writer
+        self._asides: list[str] | None = None
 
     def claim(self, live: str, claim: str, over: str | None = None) -> str | None:
-        return take(self._client, live, claim, over)
+        standing = take(self._client, live, claim, over)
+        if standing is None:
+            self._remove_asides(name_of(live))
+        return standing
+
+    def _remove_asides(self, name: str) -> None:
+        """Delete what a process left that was killed while it removed a claim. All collections are
+        listed once, not for each of a thousand names; what is left later waits for the next
+        command."""
+        if self._asides is None:
+            every = _again(lambda: list(list_all(self._client)))
+            self._asides = [found.name for found in every if is_claim(found)]
+        left = [one for one in self._asides
+                if one.startswith(name) and _ASIDE.fullmatch(one.removeprefix(name))]  # fmt: skip
+        for one in left:
+            self._asides.remove(one)
+            found = _by_name(self._client, one)
+            if found is not None and is_claim(found):
+                _delete(self._client, one)
 
     def renew(self, live: str, claim: str, renewed: str) -> str | None:
         with self._one_writer:
