@@ -59,7 +59,8 @@ def main() -> None:
         manifest = {
             "name": "nightly", "mode": "follow",
             "source": {"url": "jsonl:./corpus.jsonl", "collection": "corpus"},
-            "target": {"url": "chroma:./db", "collection": "search"},
+            "target": {"url": "chroma:./db", "collection": "search", "index": {"ef_search": 400}},
+            "verify": {"index_recall": 0.8},  # random letters lie all alike
             "model": {"provider": "static", "name": "wordllama"},
         }  # fmt: skip
         (folder / "m.yaml").write_text(yaml.safe_dump(manifest))
