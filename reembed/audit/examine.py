@@ -18,13 +18,23 @@ from reembed.audit.kinds import kinds_of
 from reembed.audit.result import MENDED, Audit, Cost, Judged, Kind
 from reembed.audit.search import Search
 from reembed.audit.soundness import soundness
-from reembed.audit.subject import Asked, Candidate, Subject, choose, opened_subject, shown
+from reembed.audit.subject import (
+    Asked,
+    Candidate,
+    Subject,
+    choose,
+    command_of,
+    opened_subject,
+    shown,
+)
 from reembed.disk import make_private_dir, temporary_folder
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.identity import shared_cache, sign_cache
 from reembed.embedders.spending import Spending
 from reembed.errors import PreflightError, UsageError
+from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
+from reembed.run.steps import Step
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.refusals import refuse_empty
 
@@ -40,7 +50,7 @@ class Looked:
 
     Attributes:
         rows: of each kind that is known by its ids.
-        embedder, cache: of the model that was asked; None without one.
+        embedder, template: what was asked, and of which texts; None without a model.
     """
 
     audit: Audit
@@ -48,7 +58,7 @@ class Looked:
     held: Held
     rows: dict[Kind, Rows] = field(default_factory=dict)
     embedder: Embedder | None = None
-    cache: VectorCache | None = None
+    template: TextTemplate | None = None
 
     @property
     def to_mend(self) -> Rows:
@@ -81,7 +91,8 @@ def looked(
         temporary_folder() as folder, opened_subject(asked, spending) as subject,
         contextlib.ExitStack() as closing,
     ):  # fmt: skip
-        yield _look(subject, folder, progress, closing, seed)
+        found = _look(subject, folder, progress, closing, seed)
+        yield replace(found, audit=replace(found.audit, steps=_steps(found.audit, asked)))
 
 
 def _look(
@@ -101,7 +112,7 @@ def _look(
     unpriced = subject.spending.unpriced(candidate.model, embedder.price)
     if unpriced:
         raise PreflightError("--max-cost: " + unpriced.message, "Cap its tokens: --max-tokens.")
-    cache = closing.enter_context(_cache(subject, embedder, progress))
+    cache = closing.enter_context(caching(subject, embedder, progress))
     judge = Judge(subject.collection, held, subject.template, embedder, cache, progress)
     judge.noise = noise_of(embedder)
     formats = Formats(judge, lambda: subject.open(bare_model(candidate.model)))
@@ -114,11 +125,24 @@ def _look(
         noise=judge.noise, median=_median(judge, search.sample), judged=_counts(search),
         mend=_mend(judge, told), asked=_cost(embedder, subject.spending.spent.tokens - before),
     )  # fmt: skip
-    return Looked(told.into(start), subject, held, told.rows, embedder, cache)
+    return Looked(told.into(start), subject, held, told.rows, embedder, judge.template)
 
 
-def _cache(subject: Subject, embedder: Embedder, progress: Progress) -> VectorCache:
-    """The state directory's, where runs keep what they pay for."""
+def _steps(found: Audit, asked: Asked) -> list[Step]:
+    """What to type next."""
+    steps = []
+    if found.mendable and found.model:
+        steps.append(Step(
+            command_of(asked, *(["--all"] if asked.every else []), "--fix", "--yes"),
+            f"embed these {len(found.mendable):,} again, with a backup and a way back",
+        ))  # fmt: skip
+    if any(one.high > one.records for one in found.bad):
+        steps.append(Step(command_of(asked, "--all"), "name every one of them"))
+    return steps
+
+
+def caching(subject: Subject, embedder: Embedder, progress: Progress) -> VectorCache:
+    """The state directory's cache, where runs keep what they pay for."""
     model = embedder.fingerprint()
     path = shared_cache(str(subject.state), model)
     make_private_dir(path.parent)

@@ -23,7 +23,7 @@ WORDS: dict[Kind, str] = {
     "edited": "have a vector that is nearly that of their text: one of the two was changed",
     "format": "have a vector of their text in another form",
 }
-FIX = ""
+FIX = "`--fix` embeds them again, and no others."
 
 
 @dataclass

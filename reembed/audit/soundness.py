@@ -29,7 +29,7 @@ def found(
 
 def soundness(held: Held) -> Iterator[tuple[Finding, Rows]]:
     """Findings, each with its rows."""
-    again = ""
+    again = "`--fix` embeds them again."
     lost = np.flatnonzero(held.missing & held.with_text)
     zero, odd = (np.flatnonzero(held.bad & mask) for mask in (held.lengths == 0, held.lengths != 0))
     plain: tuple[tuple[Kind, Rows, str], ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from reembed.embedders.spending import Spending
 from reembed.errors import ReembedError, UsageError
 from reembed.manifest import Embed, Manifest, Model
 from reembed.manifest.template import TemplateError, TextTemplate
+from reembed.redaction import without_secrets
 from reembed.stores.collection import Collection
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -119,8 +121,8 @@ def opened_subject(asked: Asked, spending: Spending) -> Iterator[Subject]:
         names = place.names or ()
         if len(names) != 1:
             raise UsageError(
-                f"{place.url}: the manifest names {len(names)} collections",
-                f"Choose with --collection: {', '.join(names)}.",
+                f"{place.url}: the manifest names {len(names)} collections; --collection names "
+                f"one of them: {', '.join(names)}"
             )
         info = store.resolve(names[0])
         template = _template(asked, place.manifest, info)
@@ -144,10 +146,7 @@ def model_given(spec: str) -> Model:
     try:
         return Model(**json.loads(spec))
     except (ValueError, TypeError, ValidationError) as error:
-        raise UsageError(
-            f"--model {spec}: these are not the keys of a model: {error}",
-            'For example {"provider": "onnx", "name": "./model", "options": {"pooling": "mean"}}.',
-        ) from None
+        raise UsageError(f"--model {spec}: these are not the keys of a model: {error}") from None
 
 
 def choose(subject: Subject) -> tuple[Candidate | None, Embedder | None, str]:
@@ -249,13 +248,13 @@ def shown(model: Model) -> str:
     return f"{model.provider} {model.name}"
 
 
-def options_of(asked: Asked) -> list[str]:
-    """The options of the command line that name the same subject."""
-    found: list[str] = [asked.target]
+def command_of(asked: Asked, *more: str) -> str:
+    """The command that audits the same subject, with more options."""
+    found: list[str] = [without_secrets(asked.target)[0]]
     pairs: list[tuple[str, Any]] = [
         ("--collection", asked.collection), *(("--model", one) for one in asked.models),
         ("--text", asked.text),
     ]  # fmt: skip
     for option, value in pairs:
         found += [option, str(value)] if value is not None else []
-    return found
+    return shlex.join(["reembed", "audit", *found, *more])

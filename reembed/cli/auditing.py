@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.app import Json, OneCollection, app, show_result
+from reembed.cli.app import Json, OneCollection, Yes, app, show_result
 from reembed.cli.showing import shown
 from reembed.disk import write_output
+from reembed.errors import UsageError
 
 if TYPE_CHECKING:
+    from reembed.audit.mend import Mended
     from reembed.audit.result import Audit, Finding
+    from reembed.audit.subject import Asked
 
 
 @app.command("audit")
@@ -45,6 +48,13 @@ def audit_(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="stop before it takes more tokens")
     ] = None,
+    mending: Annotated[
+        bool, typer.Option("--fix", help="embed the bad ones again, and no others")
+    ] = False,
+    undoing: Annotated[
+        bool, typer.Option("--undo", help="give those of the last --fix their old vectors back")
+    ] = False,
+    yes: Yes = False,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="write a report in Markdown too")
     ] = None,
@@ -57,6 +67,12 @@ def audit_(
 
     caps = Embed(max_cost=max_cost, max_tokens_total=max_tokens)
     asked = Asked(target, collection, tuple(model or ()), text, sample, every, caps=caps)
+    if mending and undoing:
+        raise UsageError("--fix and --undo cannot be used together")
+    if undoing or (mending and yes):
+        if undoing and not yes:
+            raise UsageError("--undo writes into the collection", "Add --yes to do it.")
+        _mend(asked, undoing, as_json)
     found = audit(asked, shown())
     if output is not None:
         write_output(output, markdown(found))
@@ -64,8 +80,37 @@ def audit_(
     raise typer.Exit(found.exit_code)
 
 
-def audit_text(found: Audit) -> RenderableType:
+def _mend(asked: Asked, undoing: bool, as_json: bool) -> NoReturn:
+    from reembed.audit.mend import fix, undo
+
+    done = (undo if undoing else fix)(asked, shown())
+    show_result(done, mended_text, as_json)
+    raise typer.Exit(done.exit_code)
+
+
+def mended_text(done: Mended) -> RenderableType:
+    """What was found, and what was done about it."""
+    from reembed.cli.text import steps_text
+
+    parts: list[RenderableType] = [audit_text(done.audit, steps=False)] if done.audit else []
+    what = "have the vector of their text now" if done.action == "fix" else "have their old vector"
+    if done.records:
+        parts.append(Text(f"{done.written:,} of {done.records:,} records {what}.", "bold"))
+    else:
+        parts.append(Text("Nothing was to be written."))
+    for why in sorted(set(done.left.values())):
+        ids = [id for id, one in done.left.items() if one == why]
+        shown_ids = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
+        parts.append(Text(f"! left as they are, {why}: {shown_ids}", "yellow"))
+    if done.backup:
+        parts.append(Text(f"backup: {done.backup}", "dim"))
+    return Group(*parts, *steps_text(done.steps))
+
+
+def audit_text(found: Audit, *, steps: bool = True) -> RenderableType:
     """What was found, as a small table and sentences."""
+    from reembed.cli.text import steps_text
+
     parts: list[RenderableType] = [Text(_head(found), "bold"), Text(_how(found), "dim")]
     if found.findings:
         parts.append(_table(found.findings))
@@ -81,7 +126,7 @@ def audit_text(found: Audit) -> RenderableType:
     if found.mendable and found.model:
         parts.append(Text(f"To embed these {len(found.mendable):,} again takes {_cost(found)}."))
     parts.append(Text(verdict(found), "red" if found.bad else "green"))
-    return Group(*parts)
+    return Group(*parts, *(steps_text(found.steps) if steps else ()))
 
 
 def verdict(found: Audit) -> str:

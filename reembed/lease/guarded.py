@@ -52,6 +52,10 @@ class LeasedWriter:
         self.lease(False)
         self.writer.write(id, records, vectors, mode)
 
+    def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:
+        self.lease(False)
+        self.writer.set_vectors(id, ids, vectors)
+
     def delete(self, id: str, ids: Sequence[str]) -> None:
         self.lease(False)
         self.writer.delete(id, ids)

@@ -83,6 +83,10 @@ class Collection:
         """`write` that leaves nothing of an older version."""
         self.write(records, vectors, "replace")
 
+    def set_vectors(self, ids: Sequence[str], vectors: Vectors) -> None:
+        """See `Writer.set_vectors`."""
+        self.store.to_write().set_vectors(self.id, ids, vectors)
+
     def delete(self, ids: Sequence[str]) -> None:
         """See `Writer.delete`. Raises PreflightError where the store can only be read."""
         self.store.to_write().delete(self.id, ids)

@@ -82,7 +82,6 @@ class Reader(Protocol):
 
     def count(self, id: str) -> int:
         """Number of records."""
-        ...
 
 
 class Search(Protocol):
@@ -125,13 +124,14 @@ class Writer(Protocol):
         """
         ...
 
+    def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:
+        """Give records other vectors, in place; ids that do not exist are fine. Idempotent."""
+
     def delete(self, id: str, ids: Sequence[str]) -> None:
         """Delete records; ids that do not exist are fine."""
-        ...
 
     def drop(self, id: str) -> None:
         """Delete the collection of this object id, never one of the same name. Gone is fine."""
-        ...
 
 
 class Changes(Protocol):

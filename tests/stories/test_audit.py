@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +15,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from tests.support.helpers import CASES, Command, chroma, sentence, vector_of
+from tests.stories.test_backup_kills import run
+from tests.support.following import follows_hint
+from tests.support.helpers import CASES, Calls, Command, chroma, sentence, vector_of
 
 OLD = "python:counting_model:old"
 COUNT = 400
@@ -31,6 +35,21 @@ class InChroma:
 
     url = "chroma:db"
 
+    def read(self) -> dict[str, Any]:
+        with chroma(Path("db")) as client:
+            got: Any = client.get_collection("docs", embedding_function=None).get(
+                include=["documents", "metadatas", "embeddings"]
+            )
+        rows = zip(got["ids"], got["documents"], got["metadatas"], got["embeddings"], strict=True)
+        return {row[0]: (row[1], row[2], np.asarray(row[3], np.float32)) for row in rows}
+
+    def change(self, number: int, text: str) -> None:
+        """As the application changes a text, with the right model."""
+        with chroma(Path("db")) as client:
+            client.get_collection("docs", embedding_function=None).update(
+                ids=[f"r{number:04d}"], documents=[text], embeddings=[vector_of("old", text)]
+            )
+
     def __init__(self, vectors: Vectors) -> None:
         with chroma(Path("db")) as client:
             made = client.create_collection("docs", embedding_function=None)
@@ -44,6 +63,20 @@ class InChroma:
 
 class InPostgres:
     """An application's own table."""
+
+    def read(self) -> dict[str, Any]:
+        with closing(psycopg.connect(self.url)) as db:
+            rows = db.execute("SELECT id, text, metadata, embedding::text FROM docs").fetchall()
+        return {row[0]: (row[1], row[2], np.array(json.loads(row[3]), np.float32)) for row in rows}
+
+    def change(self, number: int, text: str) -> None:
+        """As the application changes a text, with the right model."""
+        vector = str(vector_of("old", text).tolist())
+        with closing(psycopg.connect(self.url, autocommit=True)) as db:
+            db.execute(
+                "UPDATE docs SET text = %s, embedding = %s WHERE id = %s",
+                [text, vector, f"r{number:04d}"],
+            )
 
     def __init__(self, vectors: Vectors, url: str) -> None:
         self.url = url
@@ -128,6 +161,112 @@ def test_what_is_right_is_called_right(make: Any, command: Command) -> None:
     assert every.json["judged"]["screened"] == 0
 
 
+def holds(app: Any, vectors: Vectors, changed: dict[int, str] | None = None) -> None:
+    """Every record is there with its text, its metadata and this vector."""
+    read, changed = app.read(), changed or {}
+    assert len(read) == COUNT
+    for number in range(COUNT):
+        text, metadata, vector = read[f"r{number:04d}"]
+        assert text == changed.get(number, sentence(number))
+        assert metadata == _metadata(number)
+        np.testing.assert_allclose(vector, vectors[number], atol=1e-4)
+
+
+@follows_hint("Add --yes to do it.", "`reembed audit --fix` of the same URL")
+def test_the_bad_ones_are_mended_and_given_back(make: Any, command: Command, calls: Calls) -> None:
+    vectors = right()
+    vectors[list(WEEK)] = [vector_of("other", sentence(number)) for number in WEEK]
+    vectors[7] = 0
+    app = make(vectors)
+    without = command("audit", app.url, "--model", OLD, "--fix", "--json")
+    assert without.code == 4
+    holds(app, vectors)
+    step = next(one for one in without.json["steps"] if "--fix" in one["command"])
+    before = calls.repeated("old", COUNT)
+    fixed = command(*shlex.split(step["command"])[1:], "--json")
+    assert fixed.code == 0, fixed.out
+    assert fixed.json["written"] == len(WEEK) + 1
+    assert calls.repeated("old", COUNT) == before, "what was asked for is in the cache"
+    holds(app, right())
+    assert command("audit", app.url, "--model", OLD).code == 0
+    assert command("check", ".reembed/backups").code == 0
+
+    app.change(205, "a text of today")
+    back = next(one for one in fixed.json["steps"] if "--undo" in one["command"])
+    assert command(*shlex.split(back["command"].replace(" --yes", ""))[1:]).code == 2
+    undone = command(*shlex.split(back["command"])[1:], "--json")
+    assert undone.code == 4
+    assert undone.json["left"] == {"r0205": "it was changed since"}
+    expected = vectors.copy()
+    expected[205] = vector_of("old", "a text of today")
+    holds(app, expected, {205: "a text of today"})
+    once_more = command(*shlex.split(back["command"])[1:])
+    assert (once_more.code, "no mending to undo" in once_more.err) == (2, True)
+
+
+def test_a_record_that_is_changed_meanwhile_keeps_what_was_written(
+    make: Any, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reembed.stores.collection import Collection
+
+    vectors = right()
+    vectors[list(WEEK)] = [vector_of("other", sentence(number)) for number in WEEK]
+    app = make(vectors)
+    write, done = Collection.set_vectors, list[int]()
+
+    def between(self: Collection, ids: Any, given: Any) -> None:
+        if not done:  # after the look and before the write
+            done.append(1)
+            app.change(210, "a text of this moment")
+        write(self, ids, given)
+
+    monkeypatch.setattr(Collection, "set_vectors", between)
+    assert command("audit", app.url, "--model", OLD, "--fix", "--yes").code == 0
+    expected = right()
+    expected[210] = vector_of("old", "a text of this moment")
+    holds(app, expected, {210: "a text of this moment"})
+
+
+@pytest.mark.usefixtures("in_chroma")
+def test_a_wrong_model_mends_nothing(command: Command) -> None:
+    vectors = right()
+    others = range(40, COUNT)
+    vectors[list(others)] = [vector_of("other", sentence(number)) for number in others]
+    app = InChroma(vectors)
+    outcome = command("audit", "chroma:db", "--model", OLD, "--fix", "--yes")
+    assert (outcome.code, "that is no mending" in outcome.err) == (5, True)
+    holds(app, vectors)
+    assert not Path(".reembed/backups").exists()
+
+
+@pytest.mark.usefixtures("in_chroma")
+@pytest.mark.parametrize("part", [2, pytest.param(200, marks=pytest.mark.long)])
+def test_a_killed_mending_is_gone_on_with(part: int, command: Command, tmp_path: Path) -> None:
+    vectors = right()
+    vectors[list(WEEK)] = [vector_of("other", sentence(number)) for number in WEEK]
+    InChroma(vectors)
+    shutil.copytree("db", "bad")
+    arguments = ["audit", "chroma:db", "--model", OLD, "--fix", "--yes"]
+    code, steps = run(arguments, 0, tmp_path)
+    assert (code, steps > 20) == (0, True)
+    app = InChroma.__new__(InChroma)
+    holds(app, right())
+    chance = random.Random(part)
+    for at in sorted(chance.sample(range(1, steps), min(part, steps - 1))):
+        shutil.rmtree("db")
+        shutil.rmtree(".reembed", ignore_errors=True)
+        shutil.copytree("bad", "db")
+        assert run(arguments, at, tmp_path)[0] == -9
+        read = app.read()
+        assert len(read) == COUNT, "no record is ever gone"
+        for number in WEEK:
+            vector = read[f"r{number:04d}"][2]
+            ours = np.abs(vector - right()[number]).max(), np.abs(vector - vectors[number]).max()
+            assert min(ours) < 1e-4, "a vector is the old one or the new one"
+        assert command(*arguments).code == 0
+        holds(app, right())
+
+
 @pytest.mark.usefixtures("in_chroma")
 class TestKinds:
     def test_stale_vectors(self, command: Command) -> None:
@@ -208,6 +347,15 @@ class TestKinds:
         written = Path("audit.md").read_text()
         assert written.startswith("# Audit of docs: 400 records")
         assert "| zero | 1 | 1 |" in written
+
+
+@pytest.mark.usefixtures("in_chroma")
+@follows_hint("Cap its tokens: --max-tokens.")
+def test_a_model_without_a_price_is_capped_by_its_tokens(command: Command) -> None:
+    InChroma(right())
+    refused = command("audit", "chroma:db", "--model", OLD, "--max-cost", "1")
+    assert (refused.code, "--max-tokens" in refused.err) == (5, True)
+    assert command("audit", "chroma:db", "--model", OLD, "--max-tokens", "100000").code == 0
 
 
 @pytest.mark.usefixtures("in_chroma")

@@ -92,7 +92,7 @@ def _hook(step: Callable[[], None]) -> None:
     for name in ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir"):
         stepping(os, name)
     stepping(chroma_sqlite, "exchange")
-    for name in ("create_collection", "delete_collection", "_add", "_upsert", "_delete"):
+    for name in ("create_collection", "delete_collection", "_add", "_update", "_upsert", "_delete"):
         stepping(chromadb.api.rust.RustBindingsAPI, name)
 
 

@@ -180,6 +180,12 @@ class Arrays:
                     record["row_sha256"],
                 )  # fmt: skip
 
+    def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:
+        rows = self.held[id].rows
+        for one, vector in zip(ids, vectors, strict=True):
+            if one in rows:
+                rows[one] = replace(rows[one], vector=vector.copy())
+
     def delete(self, id: str, ids: Sequence[str]) -> None:
         for one in ids:
             self.held[id].rows.pop(one, None)

@@ -128,6 +128,16 @@ class ChromaWriter:
             wanted = dict(zip(batch.ids, batch.metadatas, strict=True))
             chroma_ghosts.remove(collection, new, wanted)
 
+    def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:
+        collection = self._database.handle(id)
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        chroma_records.refuse_not_finite(ids, vectors)
+        most = min(chroma_records.BATCH_ROWS, self._database.max_rows)
+        for start in range(0, len(ids), most):
+            rows = slice(start, start + most)
+            with mapped(collection.name):
+                collection.update(ids=list(ids[rows]), embeddings=vectors[rows])
+
     def delete(self, id: str, ids: Sequence[str]) -> None:
         collection = self._database.handle(id)
         with mapped(collection.name):

@@ -6,6 +6,7 @@ A collection of mem0's has two tables; the ids of the second begin with `entitie
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -239,6 +240,21 @@ class Records:
             ),
         )
         return {row[0] for row in rows}
+
+    def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:
+        tables, main = self._catalog.tables(id), self._catalog.main
+        place = {one: row for row, one in enumerate(ids)}
+        with mapped(tables[0].label), main.transaction():
+            for table, names in self._split(tables, ids):
+                type = of_pgvector(main, table.column(table.vector).type)
+                for name in usable(table, names):
+                    value = json.dumps(vectors[place[table.prefix + name]].tolist())
+                    main.execute(
+                        sql.SQL("UPDATE {} SET {} = {}::{} WHERE {}").format(
+                            table.identifier, sql.Identifier(table.vector), sql.Literal(value),
+                            type, any_of(table, [name]),
+                        )
+                    )  # fmt: skip
 
     def delete(self, id: str, ids: Sequence[str]) -> None:
         tables = self._catalog.tables(id)

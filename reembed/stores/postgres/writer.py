@@ -134,6 +134,10 @@ class TableWriter:
         self._tell(id, records.column("id").to_pylist())
         self._records.write(id, records, vectors, mode)
 
+    def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:
+        self._tell(id, ids)
+        self._records.set_vectors(id, ids, vectors)
+
     def delete(self, id: str, ids: Sequence[str]) -> None:
         self._tell(id, ids)
         self._records.delete(id, ids)

@@ -116,6 +116,25 @@ def test_adding_again_changes_nothing(store: Store):
     assert store.reader.fetch(id, before.column("id").to_pylist(), vectors=True).equals(before)
 
 
+def test_other_vectors_leave_all_else_of_a_record(store: Store, awkward: list[Record]):
+    id = make(store, "given-others").id
+    store.to_write().write(id, batch(awkward), vectors(len(awkward)), "add")
+    ids = [row[0] for row in awkward]
+    before = store.reader.fetch(id, ids, vectors=True)
+    given, others = ids[::2], vectors(len(ids[::2]), seed=5)
+    for _ in range(2):
+        store.to_write().set_vectors(id, [*given, "nobody"], np.vstack([others, others[:1]]))
+    after = store.reader.fetch(id, ids, vectors=True)
+    assert after.drop_columns(["embedding"]).equals(before.drop_columns(["embedding"]))
+    got, _ = list_array_to_vectors(after.column("embedding"))
+    np.testing.assert_allclose(got[::2], others, atol=1e-6)
+    np.testing.assert_allclose(got[1::2], vectors(len(ids))[1::2], atol=1e-6)
+    assert store.reader.count(id) == len(ids)
+    if store.search:
+        build_index(store, id)
+        assert store.search.query(id, others[:1], 1) == [[given[0]]]
+
+
 def test_replacing_leaves_nothing_of_the_old_record(store: Store):
     id = make(store, "replaced").id
     store.to_write().write(
