@@ -248,7 +248,8 @@ class Target(Section):
     headers_env: HeadersEnv = Field(default_factory=dict)
     """as source.headers_env, for target.url"""
     embedding_function: FunctionChoice = "auto"
-    """Chroma: the one to keep with the collection; auto: Chroma's own, if the source kept such"""
+    """Chroma: the one to keep with the collection; auto: Chroma's own, if the source kept such.
+    Postgres: record keeps the model in the column's comment after `clean`"""
     metric: Metric | None = None
     """default: the source's real one"""
     index: dict[str, Any] = Field(default_factory=dict)

@@ -181,8 +181,8 @@ def _attributes(
 
 
 def plain(found: Snapshot) -> Snapshot:
-    """A snapshot without what is to differ: the length of vectors, and the note that is in
-    its comment."""
+    """A snapshot without what is to differ: the length of vectors, and the note that its
+    comment is until `clean`."""
     text = re.sub(r"\b(vector|halfvec|bit)\((48|64)\)", r"\1(d)", json.dumps(found))
     # The names that a view keeps of what a function of the row type gives, one of them moved.
     text = re.sub(r"(FROM \w+\(\) \w+)\([^()]*\)", r"\1", text)
@@ -191,9 +191,8 @@ def plain(found: Snapshot) -> Snapshot:
         if key.startswith("pg_attribute") and attributes["atttypmod"] in (48, 64):
             del attributes["atttypmod"]
         comment = str(attributes.get("description", ""))
-        before, mark, note = ("\n" + comment).rpartition("\nreembed:")
-        if mark:
-            kept = before[1:] or json.loads(note).get("comment")
+        if comment.startswith("reembed:"):
+            kept = json.loads(comment.removeprefix("reembed:")).get("comment")
             attributes["description"] = kept
             if kept is None:
                 del shown[key]

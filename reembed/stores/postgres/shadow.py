@@ -43,10 +43,12 @@ class ShadowMaker:
     def _create(
         self, schema: str, name: str, spec: CollectionSpec, tables: Sequence[Table]
     ) -> None:
-        note = {
+        note: dict[str, Any] = {
             "model": spec.model.to_dict() if spec.model else None, "metric": spec.metric,
             "index": dict(spec.index) or {"type": "hnsw"}, "metadata": spec.metadata,
         }  # fmt: skip
+        if spec.function == "record":
+            note[pg_notes.RECORD] = True
         if not tables:
             type = pg_indexes.column_type(spec.dimensions, "vector", spec.index)
             pg_tables.create_plain(self._catalog.main, schema, name, type, spec.dimensions)

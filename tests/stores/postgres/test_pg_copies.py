@@ -13,7 +13,6 @@ from psycopg import sql
 from reembed import clean_database
 from reembed.errors import PreflightError
 from reembed.migration import Migration
-from reembed.stores.postgres.schema.notes import parse_note
 from reembed.stores.registry import open_store
 from tests.support.helpers import Command, migration, write_manifest
 from tests.support.pg_docs import app, catalog, identity, make_docs, traces
@@ -27,14 +26,6 @@ HELD = "CREATE VIEW titles AS SELECT id, content FROM docs"
 
 
 def comment(url: str, table: str = "docs") -> str | None:
-    """What is left of a comment besides the model that a run leaves on record."""
-    text = whole_comment(url, table) or ""
-    note = parse_note(text)
-    lasting = set(note) <= {"comment", "model", "moved", "of"}
-    return note.get("comment") if lasting else text
-
-
-def whole_comment(url: str, table: str = "docs") -> str | None:
     with psycopg.connect(url) as connection:
         row = connection.execute(
             "SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = "
@@ -214,7 +205,7 @@ def test_two_tables_that_hold_one_collection_are_a_refusal(
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE other (LIKE docs INCLUDING ALL)")
         for table in ("docs", "other"):
-            note = json.loads((whole_comment(postgres_url) or "").removeprefix("reembed:"))
+            note = json.loads((comment(postgres_url) or "").removeprefix("reembed:"))
             note["of"] = identity(connection, table)
             connection.execute(
                 sql.SQL("COMMENT ON COLUMN {}.embedding IS {}").format(

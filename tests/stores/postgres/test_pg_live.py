@@ -36,7 +36,7 @@ def moving(request: pytest.FixtureRequest, docs_url: str, tmp_path: Path) -> Any
     if request.param == "columns":
         with app(docs_url) as docs:
             docs.run("CREATE VIEW titles AS SELECT id, content FROM docs")
-    manifest = pg_manifest(tmp_path, docs_url)
+    manifest = pg_manifest(tmp_path, docs_url, target__embedding_function="record")
     live.trust(manifest)
     found = migration(manifest)
     found.run()
@@ -323,15 +323,30 @@ def test_no_transaction_is_left_open_by_an_error(docs_url: str, tmp_path: Path) 
         assert docs.count() == 40
 
 
-def test_a_note_says_it_all_to_whoever_reads_the_comment(docs_url: str, tmp_path: Path) -> None:
-    moving = migration(pg_manifest(tmp_path, docs_url))
+@pytest.mark.parametrize("stays", [True, False])
+def test_the_model_stays_on_record_where_that_is_asked_for(
+    docs_url: str, tmp_path: Path, stays: bool
+) -> None:
+    changes = {"target__embedding_function": "record"} if stays else {}
+    manifest = pg_manifest(tmp_path, docs_url, **changes)
+    live.trust(manifest)
+    moving = migration(manifest)
     moving.run(swap=True)
     moving.clean()
+    with live.open(docs_url, "docs") as docs:
+        if stays:
+            assert docs.query(query_texts=[sentence(3)], n_results=1)["ids"] == [["3"]]
+        else:
+            with pytest.raises(PreflightError, match="does not say which model"):
+                docs.query(query_texts=[sentence(3)])
     with app(docs_url) as direct:
         ((comment,),) = direct.run(
             "SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = "
             "'docs'::regclass AND attname = 'embedding'"
         )
+    if not stays:
+        assert comment is None
+        return
     note = json.loads(comment.removeprefix("reembed:"))
-    assert set(note) == {"model", "moved", "of"}
+    assert set(note) == {"model", "moved", "of", "record"}
     assert note["model"]["name"] == "counting_model:new"

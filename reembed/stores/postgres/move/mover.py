@@ -331,7 +331,9 @@ def _note_move(
         changed = _without(note, "moved") | {"parked": now.label}
     else:
         changed = _without(note, "parked")
-        if made_by := note.get("model") or model:
+        made_by = note.get("model") or model
+        spent = changed.keys() <= {"comment"}  # a way back: what was there before has no note
+        if made_by and not spent:
             moved = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
             changed |= {"model": dict(made_by), "moved": moved}
     if changed != note:

@@ -21,9 +21,11 @@ from reembed.stores.postgres.schema.hanging import sound_indexes
 from reembed.stores.postgres.schema.indexes import OPERATORS
 from reembed.stores.postgres.schema.table import Table
 
-LASTING = ("comment", "model", "moved")
-"""What a note still says when a run is done: which model embeds the texts of the live name, and
-since when. `reembed.live` and the next migration read it."""
+RECORD = "record"
+"""The key of a note whose model stays on record: `target.embedding_function: record`."""
+LASTING = ("comment", "model", "moved", RECORD)
+"""What such a note still says when a run is done: which model embeds the texts of the live name,
+and since when. `reembed.live` and the next migration read it. Of others the comment is left."""
 NOTE = "reembed:"
 """What a comment begins with that is a note."""
 OF = "of"
@@ -138,7 +140,7 @@ def _is_sound(key: str, value: Any) -> bool:
     return {
         "model": isinstance(value, dict), "metadata": isinstance(value, dict | None),
         "comment": isinstance(value, str), "moved": isinstance(value, str),
-        "not_null": isinstance(value, bool),
+        "not_null": isinstance(value, bool), RECORD: isinstance(value, bool),
     }.get(key, True)  # fmt: skip
 
 
@@ -224,4 +226,5 @@ def remove_spent(connection: Connection, table: Table) -> None:
     others = {note[key] for key in ("stands_for", "like") if key in note} - {table.oid}
     there = fetch_all(connection, "SELECT 1 FROM pg_class WHERE oid = ANY (%s)", [list(others)])
     if others and not there:
-        write_note(connection, table, {key: note[key] for key in LASTING if key in note})
+        lasting = LASTING if note.get(RECORD) else ("comment",)
+        write_note(connection, table, {key: note[key] for key in lasting if key in note})
