@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from reembed.cli.logs import LOG, Log
 from reembed.progress import Stand, Tracked, human_time, short_time
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 DRAWN_EVERY, LOOKED_EVERY = 0.2, 0.5
 """Seconds."""
@@ -39,7 +43,7 @@ class ShownProgress(Tracked):
     ) -> None:
         super().__init__(clock)
         self._log, self._ticks = log, ticks
-        self._drawn = ""
+        self._bar: tqdm[Any] | None = None
         self._began = clock()
         self._said: float | None = None
         self._stop = threading.Event()
@@ -105,21 +109,36 @@ class ShownProgress(Tracked):
         line = told(stands)
         if len(line) > width:  # the innermost says most
             line = str(stands[-1])
-        line = line[: max(0, width)]
-        self._write(f"\r{line.ljust(len(self._drawn))}")
-        self._drawn = line
+        counted = next((one for one in reversed(stands) if one.total), None)
+        with self._heard():
+            if self._bar is None:
+                self._bar = _bar()
+            bar = self._bar
+            bar.ncols, bar.bar_format = width, "{desc} {bar}" if counted else "{desc}"
+            bar.total, bar.n = (counted.total, counted.done) if counted else (None, 0)
+            bar.set_description_str(line[:width])
 
     def _erase(self) -> None:
-        if self._drawn:
-            self._write(f"\r{' ' * len(self._drawn)}\r")
-            self._drawn = ""
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            with self._heard():
+                bar.close()
 
-    def _write(self, text: str) -> None:
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
         try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            yield
         except (OSError, ValueError):  # the terminal is gone; the command goes on
             self._log.quiet = True
+
+
+def _bar() -> tqdm[Any]:
+    """A bar of no thread and no process-wide lock of its own: what it shows is told to it."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
+    return tqdm(file=sys.stderr, leave=False, bar_format="{desc}", nrows=20)
 
 
 def told(stands: list[Stand]) -> str:
