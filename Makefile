@@ -50,6 +50,7 @@ test-matrix: $(INSTALLED) $(call chromas,$(CHROMAS))
 SOAK_WRITERS := $(BIN)/python -m tests.campaigns.soak.writers --seconds 120 --rate 60
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
+	test -z "$$REEMBED_TEST_CORPORA" || $(BIN)/python -m tests.campaigns.audit_trials --trials 100
 	$(BIN)/python -m tests.campaigns.soak.crash --kills 500
 	$(BIN)/python -m tests.campaigns.soak.crash --kills 100 --http
 	$(SOAK_WRITERS) --path --kind transaction

@@ -11,8 +11,8 @@ from reembed.quality.proportion import Share
 from reembed.run.steps import Step
 
 Kind = Literal[
-    "model", "foreign", "stale", "other_text", "edited", "format", "text", "drift", "populations",
-    "zero", "not_finite", "missing", "lengths", "same_vector", "no_text", "refused", "orphans",
+    "model", "foreign", "stale", "other_text", "edited", "format", "text", "drift", "zero",
+    "not_finite", "missing", "lengths", "same_vector", "no_text", "refused",
 ]  # fmt: skip
 MENDED: tuple[Kind, ...] = (
     "foreign", "stale", "other_text", "edited", "format", "zero", "not_finite", "missing",
