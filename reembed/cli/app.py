@@ -75,7 +75,7 @@ def init(
         raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
     found = discover(url, collection, output.parent if output else None, model)
     if output is not None:
-        write_output(output, found.to_yaml())
+        found.write(output)
     if as_json:
         say_json(found.to_dict())
     elif output is None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
+from reembed.commands.draft import draft_yaml
+from reembed.disk import make_private_dir, write_output
 from reembed.embedders.evidence import SAMPLE as ASKED
 from reembed.embedders.evidence import doubt, misfit
 from reembed.embedders.families import OWN_PREFIXES, family_of
 from reembed.embedders.recorded import believe
 from reembed.embedders.registry import open_embedder
 from reembed.errors import PreflightError, ReembedError, UsageError
-from reembed.manifest import Provider
+from reembed.manifest import Provider, json_schema
 from reembed.manifest.layouts import Kind, kind_of, sends_blanks
 from reembed.manifest.template import TextTemplate
 from reembed.manifest.urls import resolve_url
@@ -28,9 +30,15 @@ from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 
 HEADER = """\
-# A migration manifest; `reembed schema` lists every key.
+# yaml-language-server: $schema={schema}
+# A migration manifest. A line in comment marks is an option at its default.
 # Next: check the model below, then `reembed plan` this file.
 """
+_NO_SCHEMA = "# `reembed schema > {schema}` lets an editor check and complete this file.\n"
+SCHEMA_FILE = "manifest.schema.json"
+STATE_DIR = ".reembed"
+SCHEMA_PLACE = f"{STATE_DIR}/{SCHEMA_FILE}"
+"""Seen from the manifest."""
 
 _NOTE = (
     "The password of the URL is not written here: set PGPASSWORD, or keep it in ~/.pgpass or a "
@@ -81,8 +89,12 @@ class Discovery:
             "doubts": list(self.doubts),
         } | ({"note": self.note} if self.note else {})
 
-    def to_yaml(self) -> str:
-        """The manifest as commented YAML."""
+    def to_yaml(self, schema: str = "") -> str:
+        """The manifest as YAML, with every other option as a comment.
+
+        Args:
+            schema: where its JSON Schema lies, seen from it; empty: nowhere yet.
+        """
         chosen = next(
             info for info in self.collections
             if info.name == self.manifest["source"]["collection"]
@@ -91,8 +103,20 @@ class Discovery:
         told = [found, *(f"# But {doubt}" for doubt in self.doubts)]
         lines = [" ".join(harmless(line).split()) for line in told]
         lines += [f"# {self.note}"] if self.note else []
-        written = yaml.safe_dump(self.manifest, sort_keys=False, allow_unicode=True)
-        return HEADER + "\n".join(lines) + "\n" + written
+        header = HEADER if schema else HEADER + _NO_SCHEMA
+        header = header.format(schema=schema or SCHEMA_FILE)
+        return header + "\n".join(lines) + "\n\n" + draft_yaml(self.manifest)
+
+    def write(self, path: Path) -> None:
+        """Write the manifest, and its JSON Schema into `.reembed` beside it for editors.
+
+        Raises:
+            PreflightError: one of them cannot be written.
+        """
+        schema = path.parent / STATE_DIR / SCHEMA_FILE
+        make_private_dir(schema.parent)
+        write_output(schema, json.dumps(json_schema(), indent=1))
+        write_output(path, self.to_yaml(SCHEMA_PLACE))
 
 
 def draft_model(spec: str) -> dict[str, Any]:
@@ -161,7 +185,7 @@ def discover(
                 f"Choose with --collection: {names}.",
             )
         chosen = store.catalog.describe(collection or infos[0].name)
-        kind = _kind(store, chosen)
+        kind, text = _looked_at(store, chosen)
         doubts = _doubts(store, chosen)
     finally:
         store.close()
@@ -179,6 +203,8 @@ def discover(
         "source": source,
         "model": chosen_model,
     }
+    if text is not None:
+        manifest["text"] = text
     if sends_blanks(kind, str(chosen_model["provider"])):
         manifest["line_breaks"] = "space"
     return Discovery(url, infos, manifest, refused, _NOTE if secrets else "", tuple(doubts))
@@ -205,14 +231,42 @@ def _doubts(store: Store, info: CollectionInfo) -> list[str]:
     return [f"{found[0]}. {found[1]}"] if found else []
 
 
-def _kind(store: Store, info: CollectionInfo) -> Kind:
-    """Which framework's the records are, by some of them."""
+def _looked_at(store: Store, info: CollectionInfo) -> tuple[Kind, str | None]:
+    """Which framework's the records are, by some of them, and the template of their text where it
+    is not the document."""
     rows = Collection(store, info.id).some(SAMPLE, vectors=False)
-    columns = (rows.column(name).to_pylist() for name in ("document", "metadata"))
-    kinds = Counter(map(kind_of, *columns))
+    documents, metadatas = (rows.column(name).to_pylist() for name in ("document", "metadata"))
     if info.layout == "mem0":
-        return "mem0"
-    return kinds.most_common(1)[0][0] if kinds else "plain"
+        return "mem0", None
+    kinds = Counter(map(kind_of, documents, metadatas))
+    kind = kinds.most_common(1)[0][0] if kinds else "plain"
+    if kind != "plain" or any(document and document.strip() for document in documents):
+        return kind, None
+    return kind, _text_in(metadatas)
+
+
+def _text_in(metadatas: Sequence[str]) -> str | None:
+    """The template for records without a document: the key of their metadata whose values are text
+    of several words in most records, and the longest. None where there is no such key."""
+    letters: Counter[str] = Counter()
+    worded: Counter[str] = Counter()
+    for metadata in map(json.loads, metadatas):
+        for key, value in metadata.items() if isinstance(metadata, dict) else ():
+            if isinstance(value, str) and len(value.split()) > 1 and not {*"{}"} & {*key}:
+                worded[key] += 1
+                letters[key] += len(value)
+    likely = [key for key in letters if worded[key] * 2 > len(metadatas)]
+    return f"{{metadata.{max(likely, key=lambda key: letters[key])}}}" if likely else None
+
+
+def collections_in(url: str) -> list[CollectionInfo]:
+    """Every collection of a store that can be described. Raises as `discover`."""
+    remember_url(url)
+    store = open_store(resolve_url(url, Path.cwd()))
+    try:
+        return _describe_all(store)[0]
+    finally:
+        store.close()
 
 
 def _describe_all(store: Store) -> tuple[list[CollectionInfo], dict[str, str]]:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reembed.commands.discover import Discovery, discover, draft_model, legal_name
-from reembed.disk import make_private_dir, read_errors, write_output
+from reembed.commands.discover import SCHEMA_PLACE, Discovery, discover, draft_model, legal_name
+from reembed.disk import make_private_dir, read_errors
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.identity import shared_cache, sign_cache
 from reembed.errors import PreflightError, UsageError
@@ -147,7 +147,7 @@ def try_model(
     path = output or Path(f"{found.manifest['name']}.yaml")
     if subject.old_model is not None:
         found.manifest["source"]["model"] = draft_model(subject.old_model)
-    text = found.to_yaml()
+    text = found.to_yaml(SCHEMA_PLACE)
     with read_errors(path):
         there = path.exists() and path.read_text(errors="replace") != text
     if there:
@@ -160,7 +160,7 @@ def try_model(
         plan = make_plan(s)
         sampled, left_out, questions = _questions(s, ask, sample)
         unasked = "" if s.old_embedder is not None else s.old_model_note
-    write_output(path, text)
+    found.write(path)
     return Trial(str(path), sampled, left_out, questions, unasked, plan, _steps(plan, path))
 
 

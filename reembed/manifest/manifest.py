@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from reembed.errors import ManifestError
 from reembed.manifest.following import Follow
@@ -77,6 +78,17 @@ class Manifest(Section):
 
     _base_dir: Path = PrivateAttr(default_factory=lambda: Path(os.curdir))
     _path: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _passes_over_empty_sections(cls, data: Any) -> Any:
+        """A section whose keys are all comments is as one that is not there."""
+        if not isinstance(data, dict):
+            return data
+        return {
+            key: value for key, value in data.items()
+            if value is not None or key not in _may_be_empty(cls)
+        }  # fmt: skip
 
     @field_validator("text")
     @classmethod
@@ -259,9 +271,26 @@ class Manifest(Section):
         return found
 
 
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a key always holds; None of a key with a value, or one that may be null."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _may_be_empty(manifest: type[Manifest]) -> frozenset[str]:
+    """Keys of the sections that need not be there."""
+    return frozenset(
+        key for key, field in manifest.model_fields.items()
+        if section_of(field) is not None and not field.is_required()
+    )  # fmt: skip
+
+
 def json_schema() -> dict[str, Any]:
     """The manifest's JSON Schema (draft 2020-12)."""
     schema = Manifest.model_json_schema()
+    for key in _may_be_empty(Manifest):
+        section = schema["properties"][key]
+        section["anyOf"] = [{"$ref": section.pop("$ref")}, {"type": "null"}]
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "reembed manifest"
     return schema

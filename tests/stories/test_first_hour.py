@@ -104,7 +104,8 @@ def _set(manifest: Path, key: str, value: Any) -> None:
     *sections, last = key.split(".")
     place = data
     for section in sections:
-        place = place.setdefault(section, {})
+        place[section] = place.get(section) or {}  # a section of comments is empty
+        place = place[section]
     place[last] = value
     manifest.write_text(yaml.safe_dump(data, sort_keys=False))
 
@@ -198,7 +199,8 @@ def test_an_empty_collection_in_a_manifest(reader: Reader) -> None:
 def test_wrong_keys(reader: Reader) -> None:
     reader.type(TRY)
     text = Path(MANIFEST).read_text().replace("provider:", "providr:")
-    Path(MANIFEST).write_text(f"{text}verfy: {{sample: 100}}\nswap: {{keep_odl: 1d}}\n")
+    text = text.replace("\nverify:\n", "\nverfy:\n  sample: 100\n")
+    Path(MANIFEST).write_text(text.replace("\nswap:\n", "\nswap:\n  keep_odl: 1d\n"))
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
     assert len(reader.typed) == 3, "all were told at once"
 

@@ -19,7 +19,7 @@ def follow(command: Command, manifest: Path, place: int = 0) -> Any:
     way = command("status", manifest, "--json").json["remedies"][place]
     data = yaml.safe_load(manifest.read_text())
     for section, key, value in re.findall(r"set (\w+)\.(\w+): ([\w.]+)", way["does"]):
-        data.setdefault(section, {})[key] = yaml.safe_load(value)
+        data[section] = (data.get(section) or {}) | {key: yaml.safe_load(value)}
     manifest.write_text(yaml.safe_dump(data))
     return command(*shlex.split(way["command"])[1:], "--json")
 

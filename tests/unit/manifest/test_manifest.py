@@ -398,7 +398,7 @@ class TestValues:
             {"verify__sample": True},
             {"verify__margin": 1},
             {"verify__confidence": 0.5},
-            {"verify": None},
+            {"source": None},
             {"verify": [1]},
             {"source__where": 3},
             {"source__collection": ""},
