@@ -289,7 +289,7 @@ class Migration:
         if not result.done:
             return result
         try:
-            write_report(self.manifest.name, run, self.manifest.path)
+            write_report(self.manifest, run, self.progress.note)
         except PreflightError as error:
             told = f"the report could not be written: {error.message}"
             return replace(result, messages=[*result.messages, told])

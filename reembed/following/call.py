@@ -170,7 +170,7 @@ class Call:
                 return self._result(s, told, verdict=verdict)
             swapped = moving.move(s)
             with contextlib.suppress(PreflightError):
-                write_report(self.manifest.name, s.run, self.manifest.path)
+                write_report(self.manifest, s.run, s.progress.note)
             told += prune(job, s.run)
             return self._result(s, told, swap=swapped, differs=look.differs)
 

@@ -28,7 +28,7 @@ from reembed.group.roster import Roster, group_state, where_it_stands
 from reembed.group.session import GroupSession
 from reembed.manifest import Manifest
 from reembed.progress import Progress
-from reembed.report.write import REPORT_FILE, SUMMARY_FILE
+from reembed.report.write import REPORT_FILE, SUMMARY_FILE, write_report
 from reembed.results import RunResult, SwapResult, manifest_file, no_run, wrong_state
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -253,6 +253,9 @@ class Migrations:
         moved = GroupSwap(
             action, group.run.run_id, True, done, planning.how(group, action), messages
         )
+        for member in Roster(group).members() if self.manifest.report.mlflow else ():
+            if member.run_dir is not None:
+                write_report(member.manifest, member.run_dir, self.progress.note)
         return self._with_steps(group.run, moved)
 
     def _of_each(

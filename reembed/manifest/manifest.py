@@ -23,6 +23,7 @@ from reembed.manifest.following import Follow
 from reembed.manifest.messages import Places, explain
 from reembed.manifest.misplaced import refuse_for_kept, refuse_for_several
 from reembed.manifest.reader import places, read_yaml
+from reembed.manifest.reporting import Reporting
 from reembed.manifest.secrets import refuse_secrets
 from reembed.manifest.sections import (
     Embed,
@@ -73,6 +74,7 @@ class Manifest(Section):
     """once: a migration; follow: a job that runs again and carries what changed in the source"""
     follow: Follow = Follow()
     watch: Watch = Watch()
+    report: Reporting = Reporting()
     state: str = "./.reembed"
     """where run directories live"""
 

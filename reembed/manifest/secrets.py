@@ -16,7 +16,7 @@ from reembed.redaction import redacted_values, without_secrets
 from reembed.redaction.forms import IN_PLACE, is_secret_name, known_form, starred_forms
 from reembed.redaction.urls import secrets_in_text
 
-_ADDRESSES = ("url", "base_url")
+_ADDRESSES = ("url", "base_url", "tracking_uri")
 _HINT = (
     "Put it into an environment variable (OPENAI_API_KEY, CHROMA_API_KEY, PGPASSWORD, "
     "QDRANT_API_KEY, or one that model.api_key_env names) and remove it here."
@@ -25,6 +25,11 @@ _ADDRESS_HINT = (
     "Put the whole address into OPENAI_BASE_URL or OLLAMA_HOST and leave base_url out; a header's "
     "key goes into the variable that model.api_key_env names."
 )
+_HINTS = {
+    "base_url": _ADDRESS_HINT,
+    "tracking_uri": "Put it into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+    "MLFLOW_TRACKING_TOKEN, and remove it here.",
+}
 
 
 def starred(text: str) -> str:
@@ -55,7 +60,7 @@ def refuse_secrets(data: Any, origin: str) -> None:
             where = starred(".".join(path))
             raise ManifestError(
                 f"{origin}: {where} looks like a secret, and manifests are shared",
-                _ADDRESS_HINT if key == "base_url" else _HINT,
+                _HINTS.get(key, _HINT),
             )
         if redacted_values(text, words=False) != text:
             raise ManifestError(

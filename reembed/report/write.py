@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 from reembed.disk import write_atomic
+from reembed.manifest import Manifest
 from reembed.progress import stage
 from reembed.report.gather import Report, read_report
+from reembed.report.mlflow import log_report
 from reembed.run.directory import RunDir
 
 REPORT_FILE = "report.html"
@@ -14,13 +16,18 @@ SUMMARY_FILE = "summary.md"
 
 
 @stage("write the report")
-def write_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
-    """Write both files and return what they show.
+def write_report(manifest: Manifest, run: RunDir, told: Callable[[str], None]) -> Report:
+    """Write both files, log them where the manifest says, and return what they show.
+
+    Args:
+        told: what became of the logging, which stops nothing.
 
     Raises:
         PreflightError: the disk is full or may not be written to.
     """
-    report = read_report(name, run, manifest)
+    report = read_report(manifest.name, run, manifest.path)
     write_atomic(run.path / REPORT_FILE, report.to_html().encode())
     write_atomic(run.path / SUMMARY_FILE, report.to_markdown().encode("utf-8", "replace"))
+    if manifest.report.mlflow is not None:
+        log_report(manifest.report.mlflow, report, told)
     return report

@@ -68,7 +68,7 @@ def verify_run(s: Session) -> Verdict:
     s.run.history.write(
         events.VerdictGiven(passed=verdict.passed, swap=swap, sha256=digest, **spent())
     )
-    write_report(s.manifest.name, s.run, s.manifest.path)
+    write_report(s.manifest, s.run, s.progress.note)
     return verdict
 
 
