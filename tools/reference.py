@@ -39,6 +39,9 @@ def _manifest() -> Iterator[str]:
     for name, field in schema["properties"].items():
         for inner in _inner(field):
             yield from _table(f"`{name}`", known[inner], name)
+            for key, value in known[inner].get("properties", {}).items():
+                for deeper in set(_inner(value)) - {"Model"}:  # told once, as `model`
+                    yield from _table(f"`{name}.{key}`", known[deeper], key)
 
 
 def _inner(field: dict[str, Any]) -> list[str]:
