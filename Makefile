@@ -18,7 +18,7 @@ CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
 CHROMAS_OF_CI := 1.0 1.5.5
 chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
-.PHONY: help demo test test-matrix soak bench bench-scale bench-sabotage lint format build docs audit lock clean
+.PHONY: help demo test test-matrix soak bench bench-scale bench-sabotage lint format build image docs audit lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
 	@echo "make build   the wheel, the source archive, and their bill of materials (CycloneDX) in dist/"
+	@echo "make image   the container image reembed, from the Dockerfile; needs a Docker daemon"
 	@echo "make docs    the documents as a site in build/site; a link that leads nowhere fails"
 	@echo "make audit   look the locked packages up among known vulnerabilities; asks the Python package index"
 	@echo "make lock    resolve the newest dependencies into the requirements*.lock files"
@@ -145,6 +146,10 @@ docs: $(DOCS)
 build: $(INSTALLED) $(TOOLS)
 	$(BIN)/python -m hatchling build -d dist
 	$(BIN)/python tools/sbom.py $(VENV)/tools/bin/cyclonedx-py requirements.lock dist
+
+image:
+	docker build --quiet --tag reembed .
+	docker run --rm --read-only --tmpfs /tmp reembed --version
 
 audit: $(TOOLS)
 	@$(PYTHON) tools/audit.py $(VENV)/tools/bin/pip-audit $(LOCKS)

@@ -52,4 +52,5 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import reembed` stays instant."""
     if name not in _MODULES:
         raise AttributeError(f"module 'reembed' has no attribute {name!r}")
+    importlib.import_module("reembed.errors").refuse_windows()
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -7,6 +7,7 @@ What it says holds no secret that the process has read, whoever prints it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -232,3 +233,13 @@ class InterruptedRunError(ReembedError):
 
     exit_code = 130
     kind = "interrupted"
+
+
+def refuse_windows() -> None:
+    """Raise PreflightError on Windows itself, whose file locks are others, and which renames no
+    file that is open. In WSL it is Linux."""
+    if sys.platform == "win32":
+        raise PreflightError(
+            "reembed runs on Linux and macOS, not on Windows itself",
+            "Use WSL (`wsl --install`): install reembed there, and run the same command.",
+        )
