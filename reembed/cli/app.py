@@ -56,7 +56,10 @@ def _version(
 
 @app.command()
 def init(
-    url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="[URL]", help="store URL, e.g. chroma:./chroma_db"),
+    ] = None,
     collection: OneCollection = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="the new model")
@@ -66,14 +69,16 @@ def init(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look into a store and write a manifest for one of its collections."""
+    """Look into a store and write a manifest for one of its collections. In a terminal it asks for
+    what is not given."""
+    from reembed.cli.asking import Wanted, complete
     from reembed.commands.discover import discover
 
-    if output is not None and output.exists():
-        raise UsageError(f"{output}: exists already", "Choose another name with -o.")
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
-    found = discover(url, collection, output.parent if output else None, model)
+    _refuse_to_overwrite(output)
+    wanted = complete(Wanted(url, collection, model, output), may_ask=not as_json)
+    output, model = wanted.output, wanted.model
+    _refuse_to_overwrite(output)
+    found = discover(str(wanted.url), wanted.collection, output.parent if output else None, model)
     if output is not None:
         found.write(output)
     if as_json:
@@ -85,6 +90,13 @@ def init(
         say(f"wrote {output}; next: {choose}reembed plan {shlex.quote(str(output))}")
         for told in (*found.doubts, *([found.note] if found.note else [])):
             say(told)
+
+
+def _refuse_to_overwrite(output: Path | None) -> None:
+    if output is not None and output.exists():
+        raise UsageError(f"{output}: exists already", "Choose another name with -o.")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: there is no such folder", "Make it first.")
 
 
 @app.command()

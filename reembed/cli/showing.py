@@ -54,6 +54,13 @@ class ShownProgress(Tracked):
             self._erase()
             self._log.line("info", "note", message)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """In the block nothing is drawn: somebody is asked something on the same terminal."""
+        with self.lock:
+            self._erase()
+            yield
+
     def waiting(self, seconds: float, why: str) -> None:
         super().waiting(seconds, why)
         with self.lock:

@@ -259,12 +259,13 @@ def _text_in(metadatas: Sequence[str]) -> str | None:
     return f"{{metadata.{max(likely, key=lambda key: letters[key])}}}" if likely else None
 
 
-def collections_in(url: str) -> list[CollectionInfo]:
-    """Every collection of a store that can be described. Raises as `discover`."""
+def collections_in(url: str) -> tuple[list[CollectionInfo], dict[str, str]]:
+    """Every collection of a store, and why those that are refused cannot be described. Raises as
+    `discover`."""
     remember_url(url)
     store = open_store(resolve_url(url, Path.cwd()))
     try:
-        return _describe_all(store)[0]
+        return _describe_all(store)
     finally:
         store.close()
 

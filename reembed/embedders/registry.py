@@ -41,6 +41,14 @@ def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
     return opener(model, base_dir or Path.cwd())
 
 
+def installed_models(provider: str) -> list[str]:
+    """Names of the models that a provider has at hand; none of a provider that cannot tell, or that
+    does not answer within a second."""
+    module = importlib.import_module(provider_entry(provider).module)
+    tell: Callable[[], list[str]] = getattr(module, "installed_models", list)
+    return tell()
+
+
 def open_embedder(
     model: Model,
     settings: Embed | None = None,

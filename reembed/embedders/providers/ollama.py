@@ -34,7 +34,7 @@ from reembed.embedders.providers.model_files import find
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
 from reembed.embedders.redact import redact
 from reembed.embedders.sending.retry import BadAnswer
-from reembed.errors import ProviderRefusedError
+from reembed.errors import ProviderRefusedError, ReembedError
 from reembed.manifest import Model
 from reembed.records import Vectors
 from reembed.redaction import remember_url, shown_url
@@ -217,15 +217,19 @@ class OllamaProvider:
         """The digest is the server's own, of the tag; empty if it does not list the model."""
         server = (self._asked("/api/version") or {}).get("version", "unknown")
         names = {self._model.name, f"{self._model.name}:latest"}
-        listed = (self._asked("/api/tags") or {}).get("models")
         digests = [
-            str(entry["digest"]) for entry in (listed if isinstance(listed, list) else [])
-            if isinstance(entry, dict) and entry.get("digest")
-            and names & {entry.get("model"), entry.get("name")}
+            str(entry["digest"]) for entry in self.tags()
+            if entry.get("digest") and names & {entry.get("model"), entry.get("name")}
         ]  # fmt: skip
         return ModelVersion(
             digests[0] if digests else "", {"ollama": str(server), "address": self.address}
         )
+
+    def tags(self) -> list[dict[str, Any]]:
+        """The models that the server has, each with `name` and `digest`. Raises as `version`."""
+        listed = (self._asked("/api/tags") or {}).get("models")
+        entries = listed if isinstance(listed, list) else []
+        return [entry for entry in entries if isinstance(entry, dict)]
 
     def warnings(self) -> list[str]:
         if not self._old:
@@ -306,3 +310,20 @@ def _credentials(host: str) -> dict[str, Any]:
 def open_provider(model: Model, base_dir: Path) -> OllamaProvider:
     """See `registry.open_provider`."""
     return OllamaProvider(model, base_dir)
+
+
+def installed_models(seconds: float = 1.0) -> list[str]:
+    """See `registry.installed_models`: of the Ollama that OLLAMA_HOST names, else this machine's.
+
+    Args:
+        seconds: how long to wait for it.
+    """
+    model = Model(provider="ollama", name="any", options={"timeout": seconds})
+    try:
+        provider = OllamaProvider(model, Path())
+        try:
+            return [name for one in provider.tags() if isinstance(name := one.get("name"), str)]
+        finally:
+            provider.close()
+    except (ReembedError, TransientError, RejectedInputError):
+        return []
