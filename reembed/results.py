@@ -15,6 +15,7 @@ from reembed.disk import named_errors
 from reembed.embedders.spending import Spent, read_spent
 from reembed.errors import DamagedError, GateError, ReembedError, UsageError
 from reembed.manifest import Manifest
+from reembed.quality.conclusion import conclude
 from reembed.quality.remedies import Remedy, remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.run import events, files
@@ -25,6 +26,7 @@ from reembed.run.history import State
 from reembed.run.loss import Loss
 from reembed.run.now import Now, StageDone, read_now, stages_done
 from reembed.run.steps import Step, next_steps, shown_path
+from reembed.shown import Face, Shown, code, lines, parts
 
 MANIFEST_COPY = files.MANIFEST.name
 
@@ -49,8 +51,8 @@ class Differs:
         return f"{self.added:,} added, {self.changed:,} changed, {self.deleted:,} deleted"
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Shown):
     """Where a run stands, and what the call did.
 
     Attributes:
@@ -134,6 +136,23 @@ class RunResult:
             "swap": self.swap.to_dict() if self.swap else None,
         }  # fmt: skip
         return document | ({"error": self.error.to_dict()} if self.error else {})
+
+    def _face(self) -> Face:
+        records = (
+            f"{self.exported:,} exported = {self.loaded:,} loaded + "
+            f"{self.quarantined:,} quarantined"
+            if self.exported
+            else ""
+        )
+        verdict = ""
+        if self.verdict is not None:
+            swapped = self.state == "swapped"
+            verdict = conclude(self.verdict, "swapped" if swapped else "safe to swap").headline
+        spent = str(self.spent) if self.spent.tokens else ""
+        return Face(parts(f"{self.name}: {self.state}", records, verdict), [
+            ("state", self.state), ("records", records), ("verdict", verdict), ("spent", spent),
+            ("told", lines(self.messages)), ("run", self.path), ("next", code(self.next)),
+        ])  # fmt: skip
 
 
 def gate_error(verdict: Verdict, ways: Sequence[Remedy] = ()) -> GateError:
@@ -246,8 +265,8 @@ def wrong_state(manifest: Manifest, run: RunDir, state: State, *wanted: State) -
     )
 
 
-@dataclass(frozen=True)
-class SwapResult:
+@dataclass(frozen=True, repr=False)
+class SwapResult(Shown):
     """What a swap, rollback or sweep did.
 
     Attributes:
@@ -291,3 +310,13 @@ class SwapResult:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _face(self) -> Face:
+        leads = f"{self.live!r} leads to {self.collection!r}" if self.live else ""
+        other = f"{self.parked!r}" if self.parked else ""
+        return Face(parts(self.action if self.done else f"{self.action} (dry run)", leads), [
+            ("live name", leads), ("the other one", other), ("kind", self.kind),
+            ("carried", f"{self.caught_up:,} before the move, {self.swept:,} after it"),
+            ("told", lines(self.messages)),
+            ("next", code(self.steps[0].command if self.steps else "")),
+        ])  # fmt: skip

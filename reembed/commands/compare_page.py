@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reembed.commands.compare import Candidate, ModelComparison
+from reembed.markup import Child, Markup, h
 from reembed.progress import human_bytes, human_time
 from reembed.quality.statistics import Interval
 from reembed.redaction import redacted_values
@@ -10,7 +11,6 @@ from reembed.redaction.terminal import harmless
 from reembed.report.html.charts import share_chart
 from reembed.report.html.figures import Span
 from reembed.report.html.front import card, sentence_case, verdict_banner
-from reembed.report.html.markup import Child, Markup, h
 from reembed.report.html.page import document
 
 

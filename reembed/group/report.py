@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from reembed.group.results import GroupResult, MemberResult
+from reembed.markup import Child, Markup, h
 from reembed.quality.conclusion import conclude
 from reembed.report.gather import Mood
 from reembed.report.html.front import SIGN, card, next_steps, sentence_case, verdict_banner
-from reembed.report.html.markup import Child, Markup, h
 from reembed.report.html.page import document
 from reembed.report.markdown import MARK, code, plain
 from reembed.report.write import REPORT_FILE

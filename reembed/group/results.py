@@ -8,15 +8,19 @@ from typing import Any, TypeVar
 
 from reembed.embedders.spending import Budget, Spent
 from reembed.errors import PreflightError, ReembedError
+from reembed.markup import Child
 from reembed.quality.remedies import Remedy, remedies
 from reembed.results import RunResult, SwapResult
 from reembed.run.history import State
 from reembed.run.steps import Step
+from reembed.shown import Face, Shown, code, lines, parts
 from reembed.stages.plan import Plan
 from reembed.stages.weigh import Problem
 
 TOLD = 5
 """Collections that a message names."""
+SHOWN = 20
+"""Collections that a notebook shows."""
 _ORDER: tuple[State, ...] = (
     "cleaning", "rolling back", "swapping", "name lost", "created", "exported", "embedded",
     "loaded", "failed", "verified", "rolled back", "swapped", "cleaned",
@@ -27,6 +31,12 @@ _ORDER: tuple[State, ...] = (
 def state_of(members: Sequence[State]) -> State:
     """How far all members came."""
     return min(members, key=_ORDER.index, default="created")
+
+
+def _few(each: list[tuple[str, str]]) -> list[tuple[str, Child]]:
+    """The rows of members, of which there may be thousands."""
+    more = [("…", f"{len(each) - SHOWN:,} more")] if len(each) > SHOWN else []
+    return [*each[:SHOWN], *more]
 
 
 E = TypeVar("E", bound=ReembedError)
@@ -72,8 +82,8 @@ class Planned:
                 "blockers": blockers, "plan": plan}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class GroupPlan:
+@dataclass(frozen=True, repr=False)
+class GroupPlan(Shown):
     """What a run of several collections would do.
 
     Attributes:
@@ -120,6 +130,20 @@ class GroupPlan:
             "members": [member.to_dict() for member in self.members],
         }  # fmt: skip
 
+    def _face(self) -> Face:
+        way = "nothing in the way" if self.ok else "blocked"
+        each = [(one.collection, f"{one.plan.records:,} records" if one.plan else one.note)
+                for one in self.members]  # fmt: skip
+        told = [*self.blockers, *(found for one in self.members for found in one.blockers)]
+        blocked: list[tuple[str, Child]] = [
+            ("in the way", lines(f"{one.message}. {one.hint}" for one in told)),
+            ("warnings", lines(one.message for one in self.warnings)),
+        ]  # fmt: skip
+        counts = f"{len(self.members):,} collections, {self.records:,} records"
+        return Face(
+            f"{self.name}: {counts}, {self.tokens:,} tokens, {way}", [*blocked, *_few(each)]
+        )
+
     def refusal(self) -> PreflightError:
         """All blockers as one error, which names every blocked collection."""
         lines = [problem.message for problem in self.blockers]
@@ -148,8 +172,8 @@ class MemberResult:
         return document | ({"error": self.error.to_dict()} if self.error else {})
 
 
-@dataclass(frozen=True)
-class GroupResult:
+@dataclass(frozen=True, repr=False)
+class GroupResult(Shown):
     """Where a group stands, and what the call did; the totals are over its members.
 
     Attributes:
@@ -228,6 +252,15 @@ class GroupResult:
         }  # fmt: skip
         return document | ({"error": self.error.to_dict()} if self.error else {})
 
+    def _face(self) -> Face:
+        counts = f"{len(self.members):,} collections"
+        counts += f", {self.exported:,} records" if self.exported else ""
+        each = [(one.collection, one.error.message if one.error else one.result.state)
+                for one in self.members]  # fmt: skip
+        return Face(f"{self.name}: {self.state}, {counts}", [
+            ("told", lines(self.messages)), ("next", code(self.next)), *_few(each),
+        ])  # fmt: skip
+
 
 @dataclass(frozen=True)
 class MemberSwap:
@@ -245,8 +278,8 @@ class MemberSwap:
         }
 
 
-@dataclass(frozen=True)
-class GroupSwap:
+@dataclass(frozen=True, repr=False)
+class GroupSwap(Shown):
     """What a swap, rollback, sweep or clean of several collections did.
 
     Attributes:
@@ -278,3 +311,16 @@ class GroupSwap:
             "members": [member.to_dict() for member in self.members],
         }  # fmt: skip
         return document | ({"error": self.error.to_dict()} if self.error else {})
+
+    def _face(self) -> Face:
+        each = [
+            (one.collection, one.error.message if one.error else
+             f"leads to {one.result.collection!r}" if one.result else "")
+            for one in self.members
+        ]  # fmt: skip
+        action = self.action if self.done else f"{self.action} (dry run)"
+        failed = f"{sum(bool(one.error) for one in self.members):,} failed" if self.error else ""
+        return Face(parts(action, f"{len(self.members):,} collections", failed), [
+            ("how", self.together), ("told", lines(self.messages)),
+            ("next", code(self.steps[0].command if self.steps else "")), *_few(each),
+        ])  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from reembed.shown import Face, Shown
+
 Status = Literal["pass", "fail", "inconclusive", "shown"]
 
 
-@dataclass(frozen=True)
-class Gate:
+@dataclass(frozen=True, repr=False)
+class Gate(Shown):
     """One check's outcome.
 
     Attributes:
@@ -26,9 +28,12 @@ class Gate:
     figures: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[str]] = field(default_factory=dict)
 
+    def _face(self) -> Face:
+        return Face(f"{self.name}: {self.status}, {self.message}")
 
-@dataclass(frozen=True)
-class Verdict:
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """All gates of a run together, and what is needed to compute them again.
 
     Attributes:
@@ -58,6 +63,12 @@ class Verdict:
             "passed": self.passed,
             "gates": [asdict(gate) for gate in self.gates],
         }
+
+    def _face(self) -> Face:
+        failing = ", ".join(f"{gate.name} {gate.status}" for gate in self.failing)
+        told = f"refused: {failing}" if failing else f"pass, {len(self.gates)} gates"
+        rows = [(gate.name, f"{gate.status}: {gate.message}") for gate in self.gates]
+        return Face(f"of run {self.run}: {told}", list(rows))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:

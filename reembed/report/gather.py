@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 import reembed
 from reembed.errors import DamagedError
+from reembed.markup import h
 from reembed.quality.conclusion import Conclusion, Tone, basis, conclude
 from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Verdict
@@ -24,6 +25,7 @@ from reembed.run.directory import RunDir
 from reembed.run.files import RunFile
 from reembed.run.history import History, State
 from reembed.run.steps import Step
+from reembed.shown import Face, Shown
 
 Outcome = Literal["pass", "refused", "none"]
 Mood = Tone | Literal["none"]
@@ -45,8 +47,8 @@ class Quarantined:
     samples: list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """Everything that the report's forms (HTML, Markdown, JSON) show.
 
     Attributes:
@@ -131,6 +133,14 @@ class Report:
         from reembed.report.html.page import page
 
         return harmless(redacted_values(page(self), words=False))
+
+    def _face(self) -> Face:
+        return Face(f"{self.name}: {self.state}, {self.headline}")
+
+    def _repr_html_(self) -> str:
+        """The page itself, in a frame of its own, where its style is not the notebook's."""
+        style = "width: 100%; height: 40em; border: 1px solid #ccc"
+        return h("iframe", srcdoc=self.to_html(), sandbox="", title="report", style=style)
 
     def to_markdown(self) -> str:
         """A short summary for pull requests and CI job pages."""

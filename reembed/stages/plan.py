@@ -24,6 +24,7 @@ from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.run.loss import Loss
 from reembed.session import Session
+from reembed.shown import Face, Shown, lines, parts
 from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate
 from reembed.stages.old_model import old_model_problems
@@ -43,8 +44,8 @@ DISK_RESERVE = 0.10
 """Share of a disk's free space that a run must leave."""
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """What a run would do.
 
     Attributes:
@@ -85,6 +86,20 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"ok": self.ok}
+
+    def _face(self) -> Face:
+        estimate = self.estimate
+        move = f"{self.name}: {self.source.name!r} to {self.target!r}"
+        tokens = "" if self.kept else f"{estimate.new_tokens:,} tokens"
+        usd = f"${estimate.usd:,.2f}" if estimate.usd is not None else ""
+        way = f"{len(self.blockers)} in the way" if self.blockers else "nothing in the way"
+        return Face(parts(move, f"{self.records:,} records", tokens, usd, way), [
+            ("records", f"{self.records:,}"), ("dimensions", self.dimensions),
+            ("metric", self.metric), ("to embed", parts(tokens, usd)),
+            ("swap", self.swap.kind if self.swap else ""),
+            ("in the way", lines(f"{one.message}. {one.hint}" for one in self.blockers)),
+            ("warnings", lines(one.message for one in self.warnings)),
+        ])  # fmt: skip
 
     def refusal(self) -> PreflightError:
         """The blockers as one error."""

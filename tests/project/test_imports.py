@@ -19,8 +19,8 @@ from reembed.manifest.adapters import STORES
 PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("redaction",),
-    ("errors", "records", "progress", "engines", "tracing"),
+    ("redaction", "markup"),
+    ("errors", "records", "progress", "engines", "tracing", "shown"),
     ("disk", "manifest"),
     ("run", "quality"),
     ("embedders",),

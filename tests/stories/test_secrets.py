@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.table import Table
 
+from reembed import markup
 from reembed.cli.output import say, say_json, show
 from reembed.cutover.hooks import run_hook
 from reembed.embedders.redact import redact
 from reembed.errors import PreflightError
 from reembed.redaction import known, remember
 from reembed.redaction.terminal import clean_streams
-from reembed.report.html import markup
 from reembed.report.markdown import plain
 from reembed.run.journal import Journal
 from tests.support.helpers import Command, write_manifest

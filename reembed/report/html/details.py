@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import time
 
+from reembed.markup import Child, Markup, h, join
 from reembed.report.gather import Report
 from reembed.report.html.drawing import plot_figure
 from reembed.report.html.figures import Grid
 from reembed.report.html.front import command
 from reembed.report.html.gates import clip, count_of, gate_article, grid_table
 from reembed.report.html.labels import label
-from reembed.report.html.markup import Child, Markup, h, join
 from reembed.report.html.plots import bar_plot
 
 Fold = tuple[str, str, str, Markup]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reembed.markup import Markup, h
 from reembed.report.html.figures import (
     Histogram,
     Quantiles,
@@ -17,7 +18,6 @@ from reembed.report.html.figures import (
     show,
 )
 from reembed.report.html.labels import DATA, label
-from reembed.report.html.markup import Markup, h
 from reembed.report.html.plots import box_plot, difference_plot, dot_plot, histogram
 
 MOST_ROWS = 8

@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reembed.markup import Child, Markup, h, join
 from reembed.quality.conclusion import check
 from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Gate, Status
 from reembed.report.gather import Mood, Report
 from reembed.report.html.charts import quality_chart, time_chart
 from reembed.report.html.figures import as_span, number, show
-from reembed.report.html.markup import Child, Markup, h, join
 from reembed.report.timeline import human_seconds
 from reembed.run.steps import Step
 

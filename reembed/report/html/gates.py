@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reembed.markup import Child, Markup, h, join
 from reembed.quality.verdict import Gate, Status
 from reembed.report.html.drawing import known_plots, metric_name, plot, title
 from reembed.report.html.figures import (
@@ -21,7 +22,6 @@ from reembed.report.html.figures import (
     show,
 )
 from reembed.report.html.labels import label
-from reembed.report.html.markup import Child, Markup, h, join
 from reembed.report.html.queries import answers, is_answers
 
 SYMBOL: dict[Status, str] = {

@@ -10,11 +10,11 @@ import base64
 import hashlib
 from importlib import resources
 
+from reembed.markup import Child, Markup, h
 from reembed.report.gather import Report
 from reembed.report.html.details import details, iso, utc
 from reembed.report.html.examples import example_section
 from reembed.report.html.front import front
-from reembed.report.html.markup import Child, Markup, h
 
 
 def page_head(title: str) -> Markup:

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reembed.markup import Child, Markup, h
 from reembed.report.html.figures import Histogram, Quantiles, Span
-from reembed.report.html.markup import Child, Markup, h
 
 WIDTH = 340
 LEFT, RIGHT = 44, 16

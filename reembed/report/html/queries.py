@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reembed.markup import Child, Markup, h
 from reembed.report.html.figures import is_number, is_scalar, show
 from reembed.report.html.labels import label
-from reembed.report.html.markup import Child, Markup, h
 
 SIDES = ("old", "new")
 QUERY_NAMES = ("query", "text", "question", "id")

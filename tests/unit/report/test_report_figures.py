@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reembed.markup import Markup, escape, h
 from reembed.quality.verdict import Gate
 from reembed.report.html.figures import (
     as_grid,
@@ -20,7 +21,6 @@ from reembed.report.html.figures import (
 )
 from reembed.report.html.gates import gate_article
 from reembed.report.html.labels import label
-from reembed.report.html.markup import Markup, escape, h
 from reembed.report.html.plots import Axis, around
 from reembed.report.markdown import code, plain
 from tests.support.report_cases import HISTOGRAM, HOSTILE, QUANTILES, SPAN, every_figure
