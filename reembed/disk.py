@@ -163,6 +163,9 @@ def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
 
 _NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
 """What Python and Arrow say where a thread's stack cannot be mapped."""
+_NO_LIBRARY = "failed to map segment from shared object"
+"""What the loader says at the end where a library cannot be mapped for want of memory; for another
+reason, such as a disk that is mounted noexec, the reason follows."""
 
 
 def out_of_memory(error: BaseException | None) -> OutOfMemoryError | None:
@@ -170,6 +173,7 @@ def out_of_memory(error: BaseException | None) -> OutOfMemoryError | None:
     while error is not None:
         no_thread = any(words in str(error) for words in _NO_THREAD)
         no_map = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        no_map |= isinstance(error, ImportError) and str(error).endswith(_NO_LIBRARY)
         if isinstance(error, MemoryError) or no_thread or no_map:
             return OutOfMemoryError(str(error) or type(error).__name__)
         error = error.__cause__ or error.__context__

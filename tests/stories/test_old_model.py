@@ -117,7 +117,7 @@ def test_an_old_model_that_cannot_be_the_one_is_told_with_what_it_costs(
     if wrong == "hashed:new":
         assert "the manifest says python hashed:new (64-d), but the vectors have 48" in message
     assert "a rollback cannot embed what was written since" in message
-    assert "may be added at any time" in way
+    assert "as source.model, now or later" in way
 
 
 def test_without_an_old_model_plan_says_so(tmp_path: Path) -> None:
