@@ -148,6 +148,7 @@ class RunResult(Shown):
         if self.verdict is not None:
             swapped = self.state == "swapped"
             verdict = conclude(self.verdict, "swapped" if swapped else "safe to swap").headline
+            verdict = verdict.removeprefix(f"{self.state}; ")
         spent = str(self.spent) if self.spent.tokens else ""
         return Face(parts(f"{self.name}: {self.state}", records, verdict), [
             ("state", self.state), ("records", records), ("verdict", verdict), ("spent", spent),

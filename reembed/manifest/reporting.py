@@ -34,4 +34,4 @@ class Reporting(Section):
     """Where a run's verdict and figures are logged besides the run directory."""
 
     mlflow: Mlflow | None = None
-    """an MLflow server; default: none"""
+    """an MLflow server: {tracking_uri: ..., experiment: ..., texts: false}; default: none"""
