@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -63,6 +63,12 @@ def _is_misspelt(
     return bool(difflib.get_close_matches(path[-1], beside, n=1, cutoff=0.5))
 
 
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that is meant, if any is near: one of the same letters before all others."""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return next((one for one in close if sorted(one) == sorted(word)), next(iter(close), None))
+
+
 def _where(origin: str, place: tuple[int, int]) -> str:
     return f"{origin}:{place[0]}:{place[1]}" if place[0] else origin
 
@@ -81,8 +87,8 @@ def _told(path: tuple[str, ...], group: list[Any], manifest: type[BaseModel]) ->
             field.alias or name
             for name, field in _section(manifest, [*path[:-1]]).model_fields.items()
         )
-        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        close = _nearest(path[-1], known)
+        hint = f"did you mean {close!r}?" if close else f"known here: {', '.join(known)}"
         return f"unknown key {where!r}; {hint}"
     if kind == "missing":
         return f"{where} is missing"

@@ -72,13 +72,15 @@ class KeptProgress(Tracked):
 
     def _keep(self) -> None:
         """Replace the file. It only helps to look on, so what goes wrong with it is nobody's."""
-        with self.lock, contextlib.suppress(OSError):
+        fresh = self._path.with_name(f".{NOW_FILE}.{os.getpid()}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with self.lock, contextlib.ExitStack() as failing:
             self._kept = self.clock()
             document = {"t": time.time(), "stages": [asdict(stand) for stand in self.stands()]}
-            fresh = self._path.with_name(f".{NOW_FILE}.{os.getpid()}.tmp")
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, PRIVATE_FILE)
-            with os.fdopen(fd, "w") as file:
-                json.dump(document, file)
+            failing.enter_context(contextlib.suppress(OSError))
+            failing.callback(fresh.unlink, missing_ok=True)
+            with os.fdopen(os.open(fresh, flags, PRIVATE_FILE), "wb") as file:
+                file.write(json.dumps(document).encode())
             fresh.replace(self._path)
 
     def remove(self) -> None:

@@ -89,7 +89,7 @@ def manifest_of(stage: Stage, folder: Path) -> Path:
     path.write_text(yaml.safe_dump({
         "name": "over-and-over", "source": {"url": stage.url, "collection": "docs",
                                             "model": stage.models[0]},
-        "model": stage.models[1],
+        "model": stage.models[1], "target": {"embedding_function": "record"},
         "swap": {"kind": stage.kind, "keep_old": "0d", "accept_window": stage.kind == "rename"},
     }))  # fmt: skip
     return path

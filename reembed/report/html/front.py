@@ -144,6 +144,7 @@ def _rows(report: Report, figures: Mapping[str, Any]) -> list[tuple[str, str, st
         ("model", _model(old) or "not recorded", "the same: vectors kept" if report.kept
          else _model(new)),
         ("called with", _called(old), _called(new)),
+        ("runs on", "", report.runs_on),
         ("collection", str(source.get("name", "")), report.target),
         ("records", _records(source.get("count") or report.exported), _records(report.loaded)),
         ("dimensions", show(before) if before else "", show(after) if after else ""),

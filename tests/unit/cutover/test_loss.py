@@ -278,7 +278,7 @@ def test_clean_keeps_the_old_collection_of_a_live_one_that_lacks_most(
     with chroma(database) as client:
         docs(client).delete(ids=ids(0, 4))
         docs(client).update(ids=["r9"], metadatas=[{"title": "new"}])
-    (gone, changed) = migration(path).clean(dry_run=True).messages
+    _, gone, changed = migration(path).clean(dry_run=True).messages
     assert "deleted from the live collection since: 4" in gone
     assert "changed in the live collection since: 1" in changed
 

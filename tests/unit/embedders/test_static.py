@@ -48,7 +48,7 @@ def test_wordllama_is_the_librarys_wordllama():
 def test_dimensions_that_wordllama_does_not_have():
     with pytest.raises(ProviderRefusedError, match="has no 100 dimensions") as caught:
         open_embedder(Model(provider="static", name="wordllama", dimensions=100))
-    assert caught.value.hint == "It has 64, 128, 256; the next to it: `model.dimensions: 256`."
+    assert caught.value.hint == "It has 64, 128, 256; the next to it: `model.dimensions: 128`."
 
 
 def test_any_length_is_taken_and_order_kept():

@@ -52,12 +52,15 @@ SHARD = 40
 BATCH = 8
 
 SITES = {
+    ".reembed": "where `init` puts the schema",
+    ".reembed/manifest.schema.json": "for editors",
     "state": "the state directory",
     "state/cache": "its vector caches",
     "state/cache/KEY.sqlite": "the new model's",
     "state/cache/KEY.model.json": "which model that is",
     "state/move": "the migration's directory",
     "state/move/lease": "",
+    "state/move/progress.json": "how far the command is, for others to look at",
     "state/move/RUN": "the run directory",
     "state/move/RUN/manifest.yaml": "",
     "state/move/RUN/journal.jsonl": "",
@@ -267,6 +270,8 @@ def check_refusal(outcome: Outcome, place: Place, step: str) -> None:
     if outcome.code in (0, 3):  # all was done, but for giving the store's lease back
         if place.path.endswith("ledger.sqlite.sha256"):
             return  # without it the ledger is looked through the next time
+        if place.path.endswith("progress.json"):
+            return  # others cannot look on, and that is all
         assert "could not be given back" in outcome.err, told
         return
     assert outcome.code in (5, 7), told

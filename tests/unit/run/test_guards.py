@@ -128,10 +128,10 @@ def test_a_pause_stops_requests_and_going_on_finishes(path: Path, server: Embedd
     assert embedded(server) == RECORDS
     told = [line for line in err.splitlines() if "pause" in line]
     assert len(told) == 2, err
-    assert told[0].startswith("paused, until the file is removed: ")
+    assert " paused, until the file is removed: " in told[0]
     assert str(file) in told[0]
     assert told[0].endswith(": the provider is at its limit")
-    assert told[1] == "the pause is over: going on"
+    assert told[1].endswith(" the pause is over: going on")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_signal_ends_a_paused_run(
             wait_for(lambda: embedded(server) > 60)
             file = guard(path, PAUSE_FILE)
         line = process.stderr.readline() if process.stderr else ""
-        while not line.startswith("paused"):
+        while "paused" not in line:
             assert line
             line = process.stderr.readline() if process.stderr else ""
         time.sleep(0.3)

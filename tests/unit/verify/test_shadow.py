@@ -72,7 +72,7 @@ def test_what_the_shadow_lost_or_got_wrong_is_put_back_before_the_move(
     one.run()
     meddle(database, delete_three)
     meddle(database, lambda collection: reverse(collection, 2))
-    lacked, off = one.swap().messages
+    lacked, off, *_ = one.swap().messages
     assert "3 records that the shadow lacked" in lacked
     assert "verified again" in off and "not as made" in off
     check_live(database)
@@ -104,7 +104,7 @@ def test_what_somebody_else_wrote_to_the_shadow_is_not_overwritten_unseen(
     with pytest.raises(LossError, match="2 records that somebody else wrote or changed") as caught:
         one.swap()
     assert "r7, stray" in caught.value.message and "--accept-loss" in caught.value.hint
-    (message,) = one.swap(accept_loss=True).messages
+    message, *_ = one.swap(accept_loss=True).messages
     assert "2 that somebody else had written" in message
     check_live(database)
 

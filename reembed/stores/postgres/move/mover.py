@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
@@ -19,11 +18,11 @@ from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move.ahead import Ahead
 from reembed.stores.postgres.move.copying import Copying, copy_held
+from reembed.stores.postgres.move.noting import note_move, stays_on_record
 from reembed.stores.postgres.move.refusals import refuse_forbidden, refuse_reshaped
 from reembed.stores.postgres.move.rename import exchange_names, rename_table
 from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.dependents import dependents
-from reembed.stores.postgres.schema.layout import read_columns, table_by_oid
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Exchange
@@ -298,6 +297,7 @@ def _exchange(connection: Connection, move: Move, copies: Mapping[int, Copying])
         connection: in a transaction that locks all of them.
         copies: by the oid of a live table, what is known of its vectors' way.
     """
+    record = stays_on_record(connection, move.incoming, move.outgoing)
     if move.by_name:
         exchange_names(connection, move.outgoing, move.incoming, move.parked)
         for table in move.incoming:
@@ -312,33 +312,4 @@ def _exchange(connection: Connection, move: Move, copies: Mapping[int, Copying])
                 rename_table(connection, new, parked)
     away = move.outgoing if move.by_name else move.incoming
     for table in move.tables:
-        _note_move(connection, table, move.model, parked=table in away)
-
-
-def _note_move(
-    connection: Connection, table: Table, model: Mapping[str, Any] | None, *, parked: bool
-) -> None:
-    """Note of a table that is not live its name, by which a copy of it can be told from a backup of
-    the live one; and of the live one when it was moved and which model embeds its texts, which
-    `reembed.live` reads."""
-    found = table_by_oid(connection, table.oid)
-    assert found is not None, "it is locked"
-    now = replace(
-        table, schema=found[1], name=found[2], columns=read_columns(connection, table.oid)
-    )
-    note = pg_notes.read_note(connection, now)
-    if parked:
-        changed = _without(note, "moved") | {"parked": now.label}
-    else:
-        changed = _without(note, "parked")
-        made_by = note.get("model") or model
-        spent = changed.keys() <= {"comment"}  # a way back: what was there before has no note
-        if made_by and not spent:
-            moved = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-            changed |= {"model": dict(made_by), "moved": moved}
-    if changed != note:
-        pg_notes.write_note(connection, now, changed)
-
-
-def _without(note: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in note.items() if name != key}
+        note_move(connection, table, move.model, parked=table in away, record=record)

@@ -37,7 +37,8 @@ def refuse_reshaped(
     for live, other in pairs:
         if not any("like" in read_note(connection, table) for table in (live, other)):
             continue
-        found = changes(connection, live, other, whole=by_name)
+        back = "like" in read_note(connection, live)
+        found = changes(connection, live, other, whole=by_name, back=back)
         if found:
             raise PreflightError(
                 f"{live.label} is no longer as {other.label} is: {'; '.join(found)}",

@@ -42,12 +42,16 @@ _CONSTRAINTS = "SELECT conname FROM pg_constraint WHERE conrelid = %s AND contyp
 _STATISTICS = "SELECT stxname FROM pg_statistic_ext WHERE stxrelid = %s"
 
 
-def changes(connection: Connection, live: Table, other: Table, *, whole: bool) -> list[str]:
+def changes(
+    connection: Connection, live: Table, other: Table, *, whole: bool, back: bool = False
+) -> list[str]:
     """How a live table differs from the one that was made like it, in words.
 
     Args:
         whole: all of it, for a table that is to take the live one's place; else the columns alone,
             which rows are written to.
+        back: whether it goes back to the table that it was made like: that one has constraints and
+            indexes that were given up since, which harms nothing.
     """
     found = _columns(connection, live, other, whole)
     if not whole:
@@ -61,7 +65,8 @@ def changes(connection: Connection, live: Table, other: Table, *, whole: bool) -
     for what, here, there, pairs in _parts(connection, live, other):
         matched, others = {name for name, _ in pairs}, {name for _, name in pairs}
         found += [f"the {what} {name} has come or changed" for name in sorted(here - matched)]
-        found += [f"the {what} {name} is gone" for name in sorted(there - others)]
+        if not back:
+            found += [f"the {what} {name} is gone" for name in sorted(there - others)]
     return found
 
 
