@@ -54,11 +54,6 @@ def kill_everywhere(
     raise AssertionError("it was killed every time")
 
 
-def test_a_carry_that_is_killed_is_finished(scene: Scene) -> None:
-    scene.done()
-    kill_everywhere(scene, "journal", 1, every=4)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", KINDS)
