@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.following import follows_hint
+from tests.support.following import follows_hint, wrong_and_right
 from tests.support.helpers import (
     Command,
     chroma,
@@ -191,13 +191,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("wrong", "hint", "right"),
-    [
-        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
-        for name, wrong, hint, right in REFUSALS
-    ],
-)
+@wrong_and_right(REFUSALS)
 def test_a_refusal_says_what_to_write_and_that_is_planned(
     wrong: dict[str, Any], hint: str, right: dict[str, Any], shop: Path, command: Command
 ) -> None:
@@ -217,13 +211,7 @@ def test_a_refusal_says_what_to_write_and_that_is_planned(
     assert led.code == 0, led.out
 
 
-@pytest.mark.parametrize(
-    ("wrong", "hint", "right"),
-    [
-        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
-        for name, wrong, hint, right in TEXTS
-    ],
-)
+@wrong_and_right(TEXTS)
 def test_a_manifest_that_cannot_be_read_says_how_it_is_written(
     wrong: str, hint: str, right: str, shop: Path, command: Command
 ) -> None:
@@ -236,13 +224,7 @@ def test_a_manifest_that_cannot_be_read_says_how_it_is_written(
     assert command("plan", path).code == 0
 
 
-@pytest.mark.parametrize(
-    ("wrong", "hint", "right"),
-    [
-        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
-        for name, wrong, hint, right in GROUPS
-    ],
-)
+@wrong_and_right(GROUPS)
 def test_a_manifest_of_several_collections_says_what_to_leave_out(
     wrong: dict[str, Any], hint: str, right: dict[str, Any], shop: Path, command: Command
 ) -> None:

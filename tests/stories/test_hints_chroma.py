@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.following import follows_hint
+from tests.support.following import filled, follows_hint, wrong_and_right
 from tests.support.helpers import (
     Command,
     chroma,
@@ -106,29 +106,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("wrong", "hint", "right"),
-    [
-        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
-        for name, wrong, hint, right in ROWS
-    ],
-)
+@wrong_and_right(ROWS)
 def test_what_is_said_of_a_server_is_done_and_planned(
     wrong: Now, hint: str, right: Now, places: dict[str, str], tmp_path: Path, command: Command
 ) -> None:
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: filled(one) for key, one in value.items()}
-        if isinstance(value, str):
-            for name, place in places.items():
-                value = value.replace(f"{{{name}}}", place)
-        return value
-
     def plan(now: Now) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in filled(now.set).items():
+            for name, value in filled(now.set, places).items():
                 patch.setenv(name, value)
-            path = write_manifest(tmp_path, filled(now.url), **filled(now.more))
+            path = write_manifest(tmp_path, filled(now.url, places), **filled(now.more, places))
             return command("plan", path, "--json")
 
     refused = plan(wrong)

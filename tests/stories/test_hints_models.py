@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reembed.embedders.failures import CONTENT_STATUSES
-from tests.support.following import follows_hint
+from tests.support.following import filled, follows_hint, wrong_and_right
 from tests.support.helpers import Command, chroma, plain_collection, write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, Fault
 from tests.unit.embedders.test_connection import VARIABLES, front
@@ -158,35 +158,23 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 SERVERS: list[EmbeddingServer] = []
 
 
-@pytest.mark.parametrize(
-    ("wrong", "hint", "right"),
-    [
-        pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
-        for name, wrong, hint, right in ROWS
-    ],
-)
+@wrong_and_right(ROWS)
 def test_what_is_said_of_a_model_is_done_and_planned(
     wrong: Now, hint: str, right: Now, places: dict[str, str], command: Command
 ) -> None:
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: filled(one) for key, one in value.items()}
-        if isinstance(value, str):
-            for name, place in places.items():
-                value = value.replace(f"{{{name}}}", place)
-        return value
-
     def plan(now: Now) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             for name in VARIABLES:
                 patch.delenv(name, raising=False)
                 patch.delenv(name.lower(), raising=False)
-            for name, value in ({"K": KEY} | filled(now.set)).items():
+            for name, value in ({"K": KEY} | filled(now.set, places)).items():
                 patch.setenv(name, value)
             SERVERS[0].faults = lambda number, texts: now.fault
             model = {"provider": "openai", "name": "wordllama", "base_url": "{openai}",
                      "api_key_env": "K", "options": QUICK} | now.model  # fmt: skip
-            model = {key: value for key, value in filled(model).items() if value is not None}
+            model = {
+                key: value for key, value in filled(model, places).items() if value is not None
+            }
             folder = Path(places["folder"])
             path = write_manifest(
                 folder, f"chroma:{folder}/db", model=model, source__model=None, **now.more

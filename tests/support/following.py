@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ast
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -31,6 +31,33 @@ from tests.support.hint_sites import PAIRS, Hint
 TESTS = Path(__file__).resolve().parents[1]
 
 follows_hint = pytest.mark.follows_hint
+
+
+def wrong_and_right(
+    rows: Iterable[tuple[str, Any, pytest.MarkDecorator, Any]],
+) -> pytest.MarkDecorator:
+    """Parametrizes a test by what is refused, the words of the hint, and what the hint leads to.
+
+    Args:
+        rows: of each, its name and, as the hint, its mark.
+    """
+    return pytest.mark.parametrize(
+        ("wrong", "hint", "right"),
+        [
+            pytest.param(wrong, hint.args[0], right, id=name, marks=hint)
+            for name, wrong, hint, right in rows
+        ],
+    )
+
+
+def filled(value: Any, places: Mapping[str, str]) -> Any:
+    """`{name}` in every text of a row's value, replaced by the place of this name."""
+    if isinstance(value, dict):
+        return {key: filled(one, places) for key, one in value.items()}
+    if isinstance(value, str):
+        for name, place in places.items():
+            value = value.replace(f"{{{name}}}", place)
+    return value
 
 
 @dataclass(frozen=True)
