@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.servers.serving import Serving
+from tests.support.servers.serving import Serving, send_json
 
 DIMENSIONS = 16
 Answered = tuple[int, bytes]
@@ -165,11 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, data = self.owner.answer(
             self.command, self.path, body, self.headers.get("content-type") or ""
         )
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        send_json(self, status, data)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socketserver
 import threading
+from http.server import BaseHTTPRequestHandler
 from typing import Self
 
 
@@ -19,6 +20,15 @@ class Serving:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def send_json(handler: BaseHTTPRequestHandler, status: int, data: bytes) -> None:
+    """Answer a request with JSON."""
+    handler.send_response(status)
+    handler.send_header("content-type", "application/json")
+    handler.send_header("content-length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
 
 
 class TcpServer(socketserver.ThreadingTCPServer):

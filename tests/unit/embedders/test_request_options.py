@@ -25,6 +25,7 @@ from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import ManifestError, ProviderRefusedError, ReembedError
 from reembed.manifest import Manifest, Model
 from tests.support.helpers import model_of
+from tests.support.servers.serving import send_json
 
 QUICK = RetryPolicy(attempts=2, wait=0.005, longest_wait=0.02, total=5.0)
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,11 +93,7 @@ def server() -> Iterator[Server]:
             made.seen.append(one)
             status, answer = made.answer(one)
             data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            send_json(self, status, data)
 
         def log_message(self, *_: object) -> None:
             pass
