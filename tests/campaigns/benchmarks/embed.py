@@ -9,11 +9,8 @@ sends to it from four threads, keeps the vectors as numpy files and checks nothi
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,21 +27,9 @@ KEY = "REEMBED_BENCH_KEY"
 BATCH = 256
 
 
-@contextlib.contextmanager
-def server() -> Iterator[str]:
-    """The URL of a fast server in a process of its own."""
-    command = [sys.executable, "-m", fast_server.__name__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-        finally:
-            process.kill()
-
-
 def around(folder: Path) -> Iterator[Mapping[str, str]]:
-    with server() as url:
-        yield {URL: url, KEY: "none"}
+    with fast_server.running() as address:
+        yield {URL: f"{address}/v1", KEY: "none"}
 
 
 def _through_server(work: Work, until: str) -> None:

@@ -96,6 +96,7 @@ class Benchmark:
     Attributes:
         prepare: makes what all rounds read.
         around: held open while the steps run, such as a server; gives them variables.
+        sized: whether records and dimensions mean anything to it.
     """
 
     steps: Mapping[str, Step]
@@ -103,6 +104,7 @@ class Benchmark:
     prepare: Callable[[Work], None] = lambda work: None
     around: Callable[[Path], Iterator[Mapping[str, str]]] | None = None
     dimensions: int = 384
+    sized: bool = True
     imports: Sequence[str] = field(default=("chromadb", "reembed.migration"))
 
     def main(self, module: str, words: str | None) -> None:
@@ -131,7 +133,7 @@ class Benchmark:
                 for number in range(options.rounds)
             ]  # fmt: skip
         found = {
-            f"{claim.key}, {options.records:,} x {options.dimensions}": told(
+            claim.key + f", {options.records:,} x {options.dimensions}" * self.sized: told(
                 claim, [claim.value(one, options.records) for one in rounds]
             )
             for claim in self.claims

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -28,16 +26,9 @@ REQUESTS_A_MINUTE = 3_000.0
 
 
 def around(folder: Path) -> Iterator[Mapping[str, str]]:
-    command = [
-        sys.executable, "-m", fast_server.__name__, "--latency", "0.1",
-        "--requests", str(REQUESTS_A_MINUTE), "--tokens", str(TOKENS_A_MINUTE),
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield {URL: f"http://127.0.0.1:{process.stdout.readline().strip()}", KEY: "none"}
-        finally:
-            process.kill()
+    quota = ["--requests", str(REQUESTS_A_MINUTE), "--tokens", str(TOKENS_A_MINUTE)]
+    with fast_server.running("--latency", "0.1", *quota) as address:
+        yield {URL: address, KEY: "none"}
 
 
 def _stats() -> Figures:
@@ -72,6 +63,8 @@ BENCHMARK = Benchmark(
         Claim("quota", "share of a quota of tokens that is used", ["embed"], figure="used",
               more=True, bar=0.95),
         Claim("quota, refusals", "requests refused with 429", ["embed"], figure="refused"),
+        Claim("quota, late refusals", "seconds from the middle of the run to its last 429",
+              ["embed"], figure="refused_late", bar=0),
     ],
     prepare=build,
     around=around,

@@ -26,6 +26,7 @@ BENCHMARK = Benchmark(
         Claim("start", "seconds of `reembed --help` beyond `python -c pass`", ["reembed --help"],
               less=["python -c pass"], bar=0.3),
     ],
+    sized=False,
     imports=(),
 )  # fmt: skip
 

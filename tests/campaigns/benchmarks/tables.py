@@ -22,7 +22,7 @@ def table(kept: Mapping[str, Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for key, figure in kept.items():
-        size = key.rpartition(", ")[2]
+        size = key.rpartition(", ")[2] if " x " in key else ""
         sign = "≤" if figure["at"] == "most" else "≥"
         aim = f"{sign} {figure['bar']:g}" if figure["bar"] is not None else ""
         lines.append(
@@ -39,7 +39,7 @@ def page() -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     kept = json.loads(KEPT.read_text())
-    return f"{before}{BEGIN}\n{table(kept)}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table(kept)}\n\n{END}{after}"
 
 
 def _figure(value: float) -> str:
