@@ -26,6 +26,7 @@ from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action, Hook
 from reembed.session import Session
+from reembed.signals import held_signals
 
 OUTPUT_LINES = 5
 OUTPUT_CHARACTERS = 1_000
@@ -46,21 +47,23 @@ def run_hook(
     """
     environment = os.environ | {f"REEMBED_{key}": value for key, value in variables.items()}
     output, written = os.pipe()
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(  # noqa: S602  (the user's own command line, listed by `plan`)
-            command, shell=True, env=environment, cwd=folder, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=written, stderr=written,
-        )  # fmt: skip
-    except OSError as error:
-        os.close(output)
-        return f"it cannot be started in {folder}: {error.strerror}"
-    finally:
-        os.close(written)
-    try:
+        with held_signals():
+            process = subprocess.Popen(  # noqa: S602  (the user's own command, listed by `plan`)
+                command, shell=True, env=environment, cwd=folder, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=written, stderr=written,
+            )  # fmt: skip
         tail = _follow(process, output, time.monotonic() + seconds)
         timed_out = process.poll() is None
+    except OSError as error:
+        if process is not None:
+            raise
+        return f"it cannot be started in {folder}: {error.strerror}"
     finally:  # also where the user interrupts
-        _end_group(process)
+        os.close(written)
+        if process is not None:
+            _end_group(process)
         os.close(output)
     if timed_out:
         return f"it took longer than {seconds:g} s (swap.hook_timeout) and was ended: {_told(tail)}"

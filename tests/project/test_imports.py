@@ -19,7 +19,7 @@ from reembed.manifest.adapters import STORES
 PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("redaction", "markup"),
+    ("redaction", "markup", "signals"),
     ("errors", "records", "progress", "engines", "tracing", "shown"),
     ("disk", "manifest"),
     ("run", "quality"),

@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 
 from reembed.errors import UnreachableError
 from reembed.redaction import read_variable
+from reembed.signals import held_signals
 from reembed.stores.chroma.address import API_PATH, Address
 
 SCRIPT = Path(__file__).with_name("as_application.py")
@@ -94,10 +95,12 @@ class _Process:
 
     def _start(self) -> subprocess.Popen[str]:
         if self._running is None or self._running.poll() is not None:
-            self._running = subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", str(SCRIPT)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
+            command = [sys.executable, "-P", "-W", "ignore", str(SCRIPT)]
+            with held_signals():
+                self._running = subprocess.Popen(
+                    command, text=True,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
         return self._running
 
     def end(self) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from reembed import errors
+from reembed.signals import held_signals
 
 _ROOT = Path(__file__).parents[3]
 CODE = (
@@ -90,10 +91,12 @@ class SqliteProcess:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-W", "ignore", "-c", CODE, str(_ROOT)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
-            )  # fmt: skip
+            command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", CODE, str(_ROOT)]
+            with held_signals():
+                self._process = subprocess.Popen(
+                    command, cwd="/",
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
         assert self._process.stdin is not None
         pickle.dump(request, self._process.stdin)
         self._process.stdin.flush()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +146,21 @@ def test_an_interrupted_hook_is_ended_and_journalled(
     assert command("swap", path, "--yes").code == 130
     run: RunDir = run_dir(path)
     assert [event.ok for event in run.history.all(HookDone)] == [False]
+
+
+class Interrupted(subprocess.Popen[bytes]):
+    """A process of which the user interrupts the start, when the child is there already."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_hook_interrupted_while_it_starts_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hook(tmp_path, "echo $$ > pid; exec sleep 300")
+    pid = tmp_path / "pid"  # ended before it wrote, or after
+    assert not pid.exists() or not pid.read_text() or ended(int(pid.read_text()))
