@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reembed.cutover.leftovers import clean_database
     from reembed.errors import ReembedError
-    from reembed.group.migrations import Migrations
     from reembed.manifest import Manifest
     from reembed.migration import Migration
+    from reembed.migration.group.migrations import Migrations
     from reembed.quality.verdict import Gate, Verdict
     from reembed.report.gather import Report
-    from reembed.results import RunResult, SwapResult
+    from reembed.report.results import RunResult, SwapResult
     from reembed.stages.plan import Plan
 
 __version__ = "0.1.0"
@@ -37,12 +37,12 @@ _MODULES = {
     "Gate": "reembed.quality.verdict",
     "Manifest": "reembed.manifest",
     "Migration": "reembed.migration",
-    "Migrations": "reembed.group.migrations",
+    "Migrations": "reembed.migration.group.migrations",
     "Plan": "reembed.stages.plan",
     "ReembedError": "reembed.errors",
     "Report": "reembed.report.gather",
-    "RunResult": "reembed.results",
-    "SwapResult": "reembed.results",
+    "RunResult": "reembed.report.results",
+    "SwapResult": "reembed.report.results",
     "Verdict": "reembed.quality.verdict",
     "clean_database": "reembed.cutover.leftovers",
 }

@@ -6,7 +6,7 @@ from reembed.backup.commands import model_of
 from reembed.backup.directory import default_directory, folder_of
 from reembed.backup.take import Subject, Taken, Wanted, take
 from reembed.redaction import without_secrets
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.stores.named import named
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from reembed.backup.folder import ABOUT, Folder
 from reembed.backup.snapshot import Snapshot
-from reembed.disk import named_errors, read_errors
 from reembed.errors import UsageError
 from reembed.manifest import Manifest
+from reembed.run.disk import named_errors, read_errors
 
 
 def default_directory(state: Path | str) -> Path:

@@ -23,10 +23,10 @@ from reembed.backup.folder import Folder
 from reembed.backup.restore import Job, compare, make, new_run, refuse_vectorless
 from reembed.backup.shards import records_of
 from reembed.backup.snapshot import DRILL, Drill, Snapshot
-from reembed.disk import temporary_folder, write_atomic
 from reembed.errors import GateError, ReembedError, UsageError
 from reembed.progress import Progress
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors
+from reembed.run.disk import temporary_folder, write_atomic
 from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.values import StoreOptions

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from reembed.backup.snapshot import ANOTHER_DISK, MANIFEST, Snapshot, read_snapshot
-from reembed.disk import (
+from reembed.errors import DamagedError, LockedError, PreflightError, UsageError
+from reembed.run.disk import (
     fsync_dir,
     open_private,
     read_errors,
@@ -35,7 +36,6 @@ from reembed.disk import (
     write_atomic,
     write_errors,
 )
-from reembed.errors import DamagedError, LockedError, PreflightError, UsageError
 from reembed.run.files import RunFile, damaged, read
 from reembed.run.journal import Journal
 from reembed.run.lock import StateLock

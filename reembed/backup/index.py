@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 
 from reembed.backup.shards import read_shard
 from reembed.backup.snapshot import ANOTHER_DISK, Alive, ShardFile, Snapshot
-from reembed.disk import remove, sqlite_errors
 from reembed.errors import DamagedError
 from reembed.records import SHARD_ROWS, chunked, list_array_to_vectors
+from reembed.run.disk import remove, sqlite_errors
 
 SQL_VARIABLES = 500
 SPARSE = 0.5

@@ -21,7 +21,6 @@ from reembed.backup.folder import Folder
 from reembed.backup.index import digests
 from reembed.backup.shards import read_shard, records_of
 from reembed.backup.snapshot import Snapshot
-from reembed.disk import write_errors
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.progress import Progress
 from reembed.quality.findings import Findings
@@ -29,6 +28,7 @@ from reembed.quality.integrity import KINDS, check_served
 from reembed.records import SHARD_ROWS, Metric, bad_rows, export_batch, list_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import RunDir
+from reembed.run.disk import write_errors
 from reembed.stages.load import ensure_shadow
 from reembed.stages.shadow_spec import recorded_model
 from reembed.stores.collection import Collection

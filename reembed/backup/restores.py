@@ -29,8 +29,6 @@ from reembed.backup.restore import (
 from reembed.backup.restored import How, Moved, go_back, kind_of, refuse_mixing, swap
 from reembed.backup.snapshot import MANIFEST, Snapshot
 from reembed.errors import GateError, PreflightError, UsageError
-from reembed.lease.guarded import leased
-from reembed.lease.lease import StoreLease
 from reembed.manifest.urls import resolve_url
 from reembed.progress import Progress
 from reembed.redaction import remember_url, without_secrets
@@ -38,6 +36,8 @@ from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.lock import StateLock
 from reembed.stores.collection import Collection
+from reembed.stores.lease.guarded import leased
+from reembed.stores.lease.lease import StoreLease
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reembed.backup.snapshot import ANOTHER_DISK, ShardFile, Snapshot
-from reembed.disk import write_atomic
 from reembed.errors import DamagedError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS
+from reembed.run.disk import write_atomic
 from reembed.run.files import RunFile, damaged, read
 from reembed.run.shards import encoding
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import write_atomic
+from reembed.run.disk import write_atomic
 from reembed.run.files import RunFile, damaged, read
 from reembed.stores.values import CollectionInfo
 

@@ -15,9 +15,9 @@ from reembed.backup.folder import Folder
 from reembed.backup.index import Base, Index
 from reembed.backup.shards import ShardWriter
 from reembed.backup.snapshot import ANOTHER_DISK, Snapshot
-from reembed.disk import make_private_dir
 from reembed.errors import CollectionNotFoundError, GateError, PreflightError, SourceChangedError
 from reembed.progress import Progress, stage
+from reembed.run.disk import make_private_dir
 from reembed.stores.collection import Collection
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo

@@ -19,8 +19,8 @@ import reembed
 from reembed.cli.options import App
 from reembed.cli.output import say, say_json, show
 from reembed.cli.showing import shown
-from reembed.disk import write_atomic, write_output
 from reembed.errors import UsageError
+from reembed.run.disk import write_atomic, write_output
 
 app = App(
     help="Move a live vector collection from one embedding model to another, safely.",
@@ -257,7 +257,7 @@ def status(
 ) -> None:
     """Say where a migration stands; without a manifest, all of ./.reembed."""
     from reembed.cli.text import result_text
-    from reembed.results import all_results
+    from reembed.report.results import all_results
 
     if manifest is not None:
         show_result(_migration(manifest).status(), result_text, as_json)
@@ -308,11 +308,11 @@ def _migration(path: Path) -> Any:
 
     manifest = Manifest.load(path)
     if manifest.is_group:
-        from reembed.group.migrations import Migrations
+        from reembed.migration.group.migrations import Migrations
 
         return Migrations(manifest, shown())
     if manifest.mode == "follow":
-        from reembed.following.following import Following
+        from reembed.migration.following.following import Following
 
         return Following(manifest, shown())
     from reembed.migration import Migration

@@ -12,13 +12,13 @@ from rich.text import Text
 
 from reembed.cli.app import Json, OneCollection, Yes, app, show_result
 from reembed.cli.showing import shown
-from reembed.disk import write_output
 from reembed.errors import UsageError
+from reembed.run.disk import write_output
 
 if TYPE_CHECKING:
-    from reembed.audit.mend import Mended
-    from reembed.audit.result import Audit, Finding
-    from reembed.audit.subject import Asked
+    from reembed.commands.audit.mend import Mended
+    from reembed.commands.audit.result import Audit, Finding
+    from reembed.commands.audit.subject import Asked
 
 
 @app.command("audit")
@@ -61,8 +61,8 @@ def audit_(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Say whether the vectors of a collection are made by this model from these texts."""
-    from reembed.audit.examine import audit
-    from reembed.audit.subject import Asked
+    from reembed.commands.audit.examine import audit
+    from reembed.commands.audit.subject import Asked
     from reembed.manifest import Embed
 
     caps = Embed(max_cost=max_cost, max_tokens_total=max_tokens)
@@ -81,7 +81,7 @@ def audit_(
 
 
 def _mend(asked: Asked, undoing: bool, as_json: bool) -> NoReturn:
-    from reembed.audit.mend import fix, undo
+    from reembed.commands.audit.mend import fix, undo
 
     done = (undo if undoing else fix)(asked, shown())
     show_result(done, mended_text, as_json)

@@ -16,7 +16,6 @@ from reembed.cli.app import app
 from reembed.cli.logs import LOG
 from reembed.cli.looks import COMPLETING
 from reembed.cli.output import say_json
-from reembed.disk import out_of_memory
 from reembed.errors import (
     InterruptedRunError,
     OutOfMemoryError,
@@ -24,8 +23,9 @@ from reembed.errors import (
     ReembedError,
     UsageError,
 )
+from reembed.progress.tracing import exported, span
 from reembed.redaction.terminal import clean_streams
-from reembed.tracing import exported, span
+from reembed.run.disk import out_of_memory
 
 COMMAND_LINE_ERROR: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.text import TONE_STYLE, pairs, problem_text, steps_text, ways_text
-from reembed.group.report import concluded, verdict_of
-from reembed.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
+from reembed.migration.group.report import concluded, verdict_of
+from reembed.migration.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
 
 
 def text_of(result: GroupPlan | GroupResult | GroupSwap) -> Callable[[Any], RenderableType]:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from reembed.disk import open_private, write_errors
 from reembed.errors import ReembedError
 from reembed.redaction import redacted
 from reembed.redaction.terminal import harmless, json_harmless
+from reembed.run.disk import open_private, write_errors
 
 Level = Literal["debug", "info", "warning", "error"]
 OUTPUT = "Choose another file with --log-file, or leave it out."

@@ -11,7 +11,7 @@ import typer
 from reembed.cli.app import Json, Yes, app, show_result
 from reembed.cli.output import say_json
 from reembed.cli.showing import shown
-from reembed.disk import write_output
+from reembed.run.disk import write_output
 
 COMPLETING = "_REEMBED_COMPLETE"
 """The variable by which a shell asks for what may come next."""

@@ -14,7 +14,7 @@ from reembed.progress import human_bytes, human_time
 from reembed.quality.conclusion import conclude
 from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Verdict
-from reembed.results import RunResult, SwapResult
+from reembed.report.results import RunResult, SwapResult
 from reembed.run.loss import Loss
 from reembed.run.steps import Step
 from reembed.stages.estimate import Estimate

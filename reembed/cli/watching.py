@@ -16,7 +16,7 @@ from reembed.cli.output import say, say_json_line, show
 from reembed.errors import UsageError
 
 if TYPE_CHECKING:
-    from reembed.watch import Orders, Subject, WatchResult
+    from reembed.commands.watch import Orders, Subject, WatchResult
 
 STYLE = {"ok": "green", "warning": "yellow", "alert": "bold red"}
 
@@ -68,8 +68,8 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Look whether a live collection is what it should be; end with 4 if it is not."""
-    from reembed.watch import Orders, subject_of
-    from reembed.watch import watch as watch_once
+    from reembed.commands.watch import Orders, subject_of
+    from reembed.commands.watch import watch as watch_once
 
     if as_json and markdown:
         raise UsageError("--json and --markdown cannot be used together", "Choose one.")
@@ -90,7 +90,7 @@ def watch(
         raise UsageError("--listen is for a watch that goes on", "Say --every 5m, too.")
     result = watch_once(subject(), orders)
     if markdown:
-        from reembed.watch.summary import to_markdown
+        from reembed.commands.watch.summary import to_markdown
 
         say(to_markdown(result), end="")
     else:
@@ -107,9 +107,9 @@ def _again_and_again(
     tell: Callable[[WatchResult], None],
 ) -> None:  # fmt: skip
     """Look until a signal ends it."""
+    from reembed.commands.watch import watch_every
+    from reembed.commands.watch.metrics import Collector, serve
     from reembed.manifest.watching import seconds_of
-    from reembed.watch import watch_every
-    from reembed.watch.metrics import Collector, serve
 
     if orders.accept is not None or orders.report or orders.yes:
         raise UsageError("--accept, --report and --yes are for one look", "Leave --every out.")

@@ -1,1 +1,1 @@
-"""Commands beside a migration: `init`, `try`, `compare`, `doctor` and `runs`."""
+"""Commands beside a migration: `init`, `try`, `compare`, `doctor`, `runs`, `audit` and `watch`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reembed.commands.compare import Candidate, ModelComparison
-from reembed.markup import Child, Markup, h
+from reembed.display.markup import Child, Markup, h
 from reembed.progress import human_bytes, human_time
 from reembed.quality.statistics import Interval
 from reembed.redaction import redacted_values

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from reembed.commands.draft import draft_yaml
-from reembed.disk import make_private_dir, write_output
 from reembed.embedders.evidence import SAMPLE as ASKED
 from reembed.embedders.evidence import doubt, misfit
 from reembed.embedders.families import OWN_PREFIXES, family_of
@@ -24,6 +23,7 @@ from reembed.manifest.template import TextTemplate
 from reembed.manifest.urls import resolve_url
 from reembed.redaction import remember_url, without_secrets
 from reembed.redaction.terminal import harmless
+from reembed.run.disk import make_private_dir, write_output
 from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store

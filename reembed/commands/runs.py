@@ -18,14 +18,14 @@ from typing import Any
 from reembed.backup.directory import default_directory
 from reembed.backup.folder import Folder
 from reembed.backup.restore import RESTORES, finished, prune_restores
-from reembed.disk import named_errors, write_errors
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.identity import SHARED, same_model
 from reembed.errors import ReembedError
-from reembed.group.members import FOLDER
-from reembed.group.roster import group_state
+from reembed.migration.group.members import FOLDER
+from reembed.migration.group.roster import group_state
 from reembed.run import events
 from reembed.run.directory import RUN_ID, RunDir
+from reembed.run.disk import named_errors, write_errors
 from reembed.run.lock import StateLock, locked
 
 NEVER_BEGAN = "never began"

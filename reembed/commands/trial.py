@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from reembed.commands.discover import SCHEMA_PLACE, Discovery, discover, draft_model, legal_name
-from reembed.disk import make_private_dir, read_errors
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.identity import shared_cache, sign_cache
 from reembed.errors import PreflightError, UsageError
@@ -28,11 +27,12 @@ from reembed.quality.queries import known_item_query
 from reembed.quality.search import Block, Hits, exact_search
 from reembed.quality.sidebyside import QUERY_LENGTH, TEXT_LENGTH, shorten
 from reembed.records import Metric, Vectors, bad_rows, list_array_to_vectors, text_hash
+from reembed.run.disk import make_private_dir, read_errors
 from reembed.run.steps import Step, plan_steps, shown_path
 from reembed.run.vector_cache import VectorCache
-from reembed.session import Session
 from reembed.stages.keeping import embed_keeping
 from reembed.stages.plan import Plan, make_plan
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 
 SAMPLE = 300

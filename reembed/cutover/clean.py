@@ -19,13 +19,13 @@ from reembed.cutover.told import told_of_clean
 from reembed.cutover.withdraw import give_up_swap, has_moved
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.progress import stage
-from reembed.results import SwapResult, manifest_file
+from reembed.report.results import SwapResult, manifest_file
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.loss import Loss, loss_in
 from reembed.run.steps import shown_path
-from reembed.session import Session
 from reembed.stages.load import intended_shadow
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.sync.difference import find_late, without_conflicts
 from reembed.sync.live_name import refuse_third

@@ -25,8 +25,8 @@ from reembed.redaction.terminal import harmless
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action, Hook
-from reembed.session import Session
-from reembed.signals import held_signals
+from reembed.run.signals import held_signals
+from reembed.stages.session import Session
 
 OUTPUT_LINES = 5
 OUTPUT_CHARACTERS = 1_000

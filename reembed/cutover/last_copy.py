@@ -14,7 +14,7 @@ from reembed.errors import CollectionNotFoundError, LossError
 from reembed.records import hashes_of
 from reembed.run import events
 from reembed.run.loss import Loss
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from reembed.errors import ReembedError
 from reembed.progress import stage
-from reembed.results import SwapResult
+from reembed.report.results import SwapResult
 from reembed.run.counts import count_records
 from reembed.run.loss import Loss
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 
 

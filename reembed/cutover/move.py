@@ -16,12 +16,12 @@ from reembed.applications.mem0.plan import application_config
 from reembed.cutover.hooks import hook_variables
 from reembed.manifest import SwapKind
 from reembed.progress import stage
-from reembed.results import SwapResult
+from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action
 from reembed.run.history import parked_name
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
 from reembed.stores.store import Store
 from reembed.stores.values import Exchange, Receipt

@@ -7,8 +7,8 @@ done and its call did not live to journal. What more a command needs is in its o
 from __future__ import annotations
 
 from reembed.cutover.move import finish_move, release_writes
-from reembed.session import Session
 from reembed.stages.refusals import leads_to
+from reembed.stages.session import Session
 from reembed.sync.follow import load_rest
 from reembed.sync.mend import has_ledger, mend_shards, resync_shadow
 from reembed.verify.shadow import require_shadow

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from reembed.errors import UsageError
 from reembed.manifest import Manifest
-from reembed.results import MANIFEST_COPY
+from reembed.report.results import MANIFEST_COPY
 from reembed.run.directory import RunDir
 from reembed.run.events.event import Action
 from reembed.run.history import State

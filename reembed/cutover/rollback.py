@@ -23,19 +23,19 @@ from reembed.cutover.move import (
 from reembed.cutover.recover import recover_for_way_back
 from reembed.cutover.withdraw import has_moved, swap_given_up
 from reembed.errors import LockedError, LossError, PreflightError, ReembedError
+from reembed.progress.tracing import traced
 from reembed.records import SHARD_ROWS, chunked
-from reembed.results import SwapResult
+from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.loss import Loss, loss_in, worst
-from reembed.session import Session
 from reembed.stages.refusals import leads_to
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.values import Receipt
 from reembed.sync.carry_back import CarriedBack, WayBack
 from reembed.sync.difference import find_late
 from reembed.sync.live_name import refuse_third
 from reembed.sync.mend import LOST_AFTER_ROLLBACK, way_back_of
-from reembed.tracing import traced
 from reembed.verify.parked import check_parked, parked_is_off
 
 STILL_WRITTEN_BACK = (

@@ -25,17 +25,17 @@ from reembed.cutover.rollback import WITHHELD, sweep_back, withheld_message
 from reembed.cutover.told import told_of_swap
 from reembed.cutover.withdraw import rollback_given_up, tell_way_out
 from reembed.errors import LockedError, LossError, RefusedError, SourceChangedError
-from reembed.results import SwapResult, wrong_state
+from reembed.progress.tracing import traced
+from reembed.report.results import SwapResult, wrong_state
 from reembed.run import events
 from reembed.run.guards import guard_messages, refuse_held
-from reembed.session import Session
 from reembed.stages.old_model import old_model_missing
 from reembed.stages.refusals import leads_to, refuse_other
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import CollectionInfo, Receipt
 from reembed.sync.follow import catch_up, merge_intruder, sweep
 from reembed.sync.live_name import refuse_astray, refuse_third
-from reembed.tracing import traced
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from reembed.run import events, files
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 
 

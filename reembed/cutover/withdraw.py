@@ -20,11 +20,11 @@ from reembed.cutover.move import (
     variables_of,
 )
 from reembed.errors import PreflightError, ReembedError
-from reembed.results import SwapResult, manifest_file
+from reembed.report.results import SwapResult, manifest_file
 from reembed.run import events
 from reembed.run.steps import shown_path
-from reembed.session import Session
 from reembed.stages.refusals import leads_to
+from reembed.stages.session import Session
 
 GIVEN_UP = "the swap is given up: {!r} has not moved"
 STAYS = "the way back is given up: {!r} serves the new collection, as before"

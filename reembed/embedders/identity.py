@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from reembed.disk import write_atomic
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.manifest import Manifest
 from reembed.records import cosine_rows
+from reembed.run.disk import write_atomic
 from reembed.run.vector_cache import Lender
 
 SAME_NAME, OTHER_NAME = 0.9999, 0.99999

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from reembed.disk import open_private, write_errors
 from reembed.embedders.provider import Price
 from reembed.errors import BudgetError, DamagedError, PreflightError
 from reembed.manifest import Embed, Model
 from reembed.run import files
+from reembed.run.disk import open_private, write_errors
 from reembed.run.files import WRONG
 
 SPENDING_FILE = files.SPENDING.name

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
-from reembed.disk import TEMPORARY, sqlite_errors
 from reembed.records import Vectors
+from reembed.run.disk import TEMPORARY, sqlite_errors
 
 HASH_BYTES = 16
 CACHE_KIB = 65_536

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from reembed.shown import Face, Shown
+from reembed.display.shown import Face, Shown
 
 Status = Literal["pass", "fail", "inconclusive", "shown"]
 

@@ -1,1 +1,1 @@
-"""Plans, verdicts and states as something to read."""
+"""What commands return, and the report: plans, verdicts and states as something to read."""

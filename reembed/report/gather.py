@@ -11,21 +11,21 @@ from typing import Any, Literal, TypeVar
 import pyarrow.parquet as pq
 
 import reembed
+from reembed.display.markup import h
+from reembed.display.shown import Face, Shown
 from reembed.errors import DamagedError
-from reembed.markup import h
 from reembed.quality.conclusion import Conclusion, Tone, basis, conclude
 from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Verdict
 from reembed.redaction import redacted_values
 from reembed.redaction.terminal import harmless
+from reembed.report.results import RunResult, run_result
 from reembed.report.timeline import Moment, Stage, stages, timeline
-from reembed.results import RunResult, run_result
 from reembed.run import events, files
 from reembed.run.directory import RunDir
 from reembed.run.files import RunFile
 from reembed.run.history import History, State
 from reembed.run.steps import Step
-from reembed.shown import Face, Shown
 
 Outcome = Literal["pass", "refused", "none"]
 Mood = Tone | Literal["none"]

@@ -21,13 +21,13 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from reembed.disk import read_errors
 from reembed.embedders.spending import SPENDING_FILE, read_spent
 from reembed.errors import ReembedError
 from reembed.manifest.reporting import Mlflow
 from reembed.redaction import read_variable, redacted_data, redacted_values, shown_url
 from reembed.redaction.terminal import harmless
 from reembed.report.gather import Report
+from reembed.run.disk import read_errors
 
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"

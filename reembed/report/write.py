@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reembed.disk import write_atomic
 from reembed.manifest import Manifest
 from reembed.progress import stage
 from reembed.report.gather import Report, read_report
 from reembed.report.mlflow import log_report
 from reembed.run.directory import RunDir
+from reembed.run.disk import write_atomic
 
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.md"

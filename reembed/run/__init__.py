@@ -1,1 +1,1 @@
-"""One run on disk: its directory, journal, shards, ledger and caches."""
+"""One run on disk: its directory, journal, shards, ledger and caches; and durable writes."""

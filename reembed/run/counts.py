@@ -6,9 +6,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-from reembed.disk import read_errors, temporary_folder
 from reembed.errors import DamagedError
 from reembed.run.directory import RunDir
+from reembed.run.disk import read_errors, temporary_folder
 from reembed.run.ledger import FILE, Ledger, is_as_it_was_closed
 
 

@@ -19,7 +19,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import (
+from reembed.errors import DamagedError, ManifestError
+from reembed.run import events
+from reembed.run.disk import (
     atomic_file,
     file_sha256,
     fsync_dir,
@@ -28,8 +30,6 @@ from reembed.disk import (
     write_atomic,
     write_errors,
 )
-from reembed.errors import DamagedError, ManifestError
-from reembed.run import events
 from reembed.run.files import MANIFEST, SHARD, read
 from reembed.run.history import History
 from reembed.run.journal import Journal

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from reembed.disk import read_errors
 from reembed.errors import DamagedError
+from reembed.run.disk import read_errors
 
 Found = TypeVar("Found")
 

@@ -17,9 +17,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import STATE, fsync_dir, open_private, read_errors, write_errors
 from reembed.errors import DamagedError
 from reembed.redaction import redacted_data
+from reembed.run.disk import STATE, fsync_dir, open_private, read_errors, write_errors
 
 DATA = frozenset({"deleted", "foreign", "ids", "members", "metadata", "missing"})
 """Keys of events that hold the user's records or collections, which are never altered."""

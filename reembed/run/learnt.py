@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import write_atomic
+from reembed.run.disk import write_atomic
 
 LEARNT_FILE = "learnt.json"
 

@@ -16,7 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from reembed.disk import (
+from reembed.errors import DamagedError, PreflightError
+from reembed.records import SHARD_ROWS
+from reembed.run import events
+from reembed.run.directory import RunDir, Shard
+from reembed.run.disk import (
     file_sha256,
     open_private,
     read_errors,
@@ -25,10 +29,6 @@ from reembed.disk import (
     write_atomic,
     write_errors,
 )
-from reembed.errors import DamagedError, PreflightError
-from reembed.records import SHARD_ROWS
-from reembed.run import events
-from reembed.run.directory import RunDir, Shard
 
 FILE = "ledger.sqlite"
 UNKNOWN = bytes(32)

@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from reembed.disk import write_errors
 from reembed.run.directory import RUN_ID, RunDir
+from reembed.run.disk import write_errors
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from reembed.disk import STATE, make_private_dir, named_errors, open_private, write_errors
 from reembed.errors import LockedError
+from reembed.run.disk import STATE, make_private_dir, named_errors, open_private, write_errors
 from reembed.run.leftovers import remove_leftovers
 
 

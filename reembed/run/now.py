@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import PRIVATE_FILE
 from reembed.manifest import Manifest
 from reembed.progress import Counter, Progress, Stand, Tracked, short_time
 from reembed.records import SHARD_ROWS
 from reembed.run.directory import RunDir
+from reembed.run.disk import PRIVATE_FILE
 from reembed.run.lock import holder
 
 NOW_FILE = "progress.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file, remove
 from reembed.errors import DamagedError
 from reembed.records import QUARANTINE_SCHEMA, hashes_of
 from reembed.run import files
 from reembed.run.directory import RunDir
+from reembed.run.disk import atomic_file, remove
 from reembed.run.files import RunFile
 from reembed.run.ledger import Ledger
 

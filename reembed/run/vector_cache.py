@@ -28,11 +28,11 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from reembed.disk import STATE, make_private_dir, open_private, sqlite_errors, write_errors
 from reembed.errors import PreflightError
 from reembed.records import Vectors, fixed_array_to_vectors
 from reembed.run.damaged_cache import Row, readable
 from reembed.run.directory import RunDir
+from reembed.run.disk import STATE, make_private_dir, open_private, sqlite_errors, write_errors
 
 Answer = TypeVar("Answer")
 Paid = tuple[Sequence[bytes], Vectors, npt.NDArray[np.int32]]

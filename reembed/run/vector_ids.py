@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reembed.disk import open_private, remove, sqlite_errors, write_errors
 from reembed.records import Vectors, chunked, list_array_to_vectors, row_hashes
 from reembed.run.directory import RunDir
+from reembed.run.disk import open_private, remove, sqlite_errors, write_errors
 
 FILE = "vectors.sqlite"
 PROJECTIONS = 12

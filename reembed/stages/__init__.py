@@ -1,1 +1,1 @@
-"""Plan, export, embed, load: what happens before the verdict."""
+"""Plan, export, embed, load: what happens before the verdict, in the session of a command."""

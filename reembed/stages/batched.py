@@ -19,7 +19,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from reembed.disk import atomic_file, remove
 from reembed.embedders.batches import BatchAnswer, Batches, BatchState
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.provider import TransientError
@@ -30,6 +29,7 @@ from reembed.progress import Progress
 from reembed.records import SHARD_ROWS, Vectors, bad_rows, text_hash, unicode_fault, unit
 from reembed.run import events
 from reembed.run.directory import RunDir
+from reembed.run.disk import atomic_file, remove
 from reembed.run.guards import Wait
 from reembed.run.shards import Shard
 from reembed.run.vector_cache import VectorCache

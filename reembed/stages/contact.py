@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from reembed.applications.mem0.plan import compare_history
 from reembed.errors import PreflightError, ReembedError, RefusedError, UnreachableError
 from reembed.quality.queries import check_files
-from reembed.session import Session
 from reembed.stages.refusals import existing, name_taken, refuse_empty, told_fuller
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import choose_kind
 from reembed.stages.texts import examine_texts
 from reembed.stores.collection import Collection

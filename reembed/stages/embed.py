@@ -19,8 +19,6 @@ import pyarrow as pa
 
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
-from reembed.engines.engine import Engine
-from reembed.engines.local import LocalEngine
 from reembed.errors import BudgetError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Counter, Progress
@@ -30,10 +28,12 @@ from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.quarantine import Reason, lists_all, quarantine_rows, write_quarantine
 from reembed.run.vector_cache import Known, VectorCache
-from reembed.session import Session
 from reembed.stages.batched import Batched
+from reembed.stages.engines.engine import Engine
+from reembed.stages.engines.local import LocalEngine
 from reembed.stages.estimate import tokens_left, verify_tokens
 from reembed.stages.kept import Keeping
+from reembed.stages.session import Session
 
 STAGE = "embed"
 SHARDS_IN_WORK = 2

@@ -16,7 +16,7 @@ from reembed.manifest.template import TextTemplate
 from reembed.progress import stage
 from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stages.texts import TextFindings, examine_texts
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo

@@ -17,16 +17,16 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file, file_sha256, read_errors
 from reembed.manifest import Layout
 from reembed.progress import Counter, Progress, stage
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run import events, files
 from reembed.run.directory import DELTA, RunDir, Shard
+from reembed.run.disk import atomic_file, file_sha256, read_errors
 from reembed.run.guards import Wait, no_wait
 from reembed.run.shards import Besides
-from reembed.session import Session
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 

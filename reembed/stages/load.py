@@ -19,8 +19,8 @@ from reembed.run import events
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
-from reembed.session import Session
 from reembed.stages.refusals import existing, name_taken
+from reembed.stages.session import Session
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.shard_rows import ShardRows, displace, displacing, load_shard, read_rows
 from reembed.stores.collection import Collection

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reembed.embedders.embedder import Embedder
-from reembed.session import Session
+from reembed.stages.session import Session
 
 
 def meter(s: Session) -> Callable[[], dict[str, Any]]:

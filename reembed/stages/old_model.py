@@ -5,7 +5,7 @@ from __future__ import annotations
 from reembed.embedders.evidence import SAMPLE, doubt
 from reembed.embedders.recorded import believe
 from reembed.errors import ReembedError
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 

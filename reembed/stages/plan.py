@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reembed.applications.mem0.plan import examine
+from reembed.display.shown import Face, Shown, lines, parts
 from reembed.embedders.recorded import believe
 from reembed.embedders.spending import Budget
 from reembed.errors import PreflightError, RefusedError
@@ -23,12 +24,11 @@ from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.run.loss import Loss
-from reembed.session import Session
-from reembed.shown import Face, Shown, lines, parts
 from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate
 from reembed.stages.old_model import old_model_problems
 from reembed.stages.refusals import existing, taken_by
+from reembed.stages.session import Session
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stages.weigh import Problem, application_warning, weigh

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import Spending, cost
 from reembed.manifest import Manifest
-from reembed.session import Session
 from reembed.stages.estimate import Estimate, make_estimate, timed
 from reembed.stages.refusals import refusals_without_text
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.values import CollectionInfo
 

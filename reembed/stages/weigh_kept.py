@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reembed.records import Metric, Vectors, lengths_of, list_array_to_vectors
-from reembed.session import Session
 from reembed.stages.estimate import CHROMA_TEXT_FACTOR, SAMPLE, Estimate
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stages.weigh import Problem, Weighed
 from reembed.stores.collection import Collection

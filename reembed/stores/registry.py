@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import require_memory
 from reembed.errors import ManifestError, MissingExtraError, PreflightError
 from reembed.manifest import Manifest, Model
 from reembed.manifest.adapters import STORES, StoreEntry, install_hint, store_entry
 from reembed.manifest.urls import check_url
 from reembed.redaction import shown_url
+from reembed.run.disk import require_memory
 from reembed.stores.live import Live, Own
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions

@@ -10,14 +10,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
+from reembed.progress.tracing import span
 from reembed.run import events
-from reembed.session import Session
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
 from reembed.stages.meter import meter
+from reembed.stages.session import Session
 from reembed.sync.follow import catch_up
-from reembed.tracing import span
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 

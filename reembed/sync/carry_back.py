@@ -21,7 +21,7 @@ from reembed.records import SHARD_ROWS, Vectors, chunked, hashes_of
 from reembed.run import events
 from reembed.run.ledger import UNKNOWN
 from reembed.run.loss import Loss, loss_in, worst
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back_log import Hashes, known_carried, write_carried
 from reembed.sync.difference import Carried, find_difference

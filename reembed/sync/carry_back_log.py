@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import atomic_file, write_errors
 from reembed.errors import DamagedError
 from reembed.run import files
 from reembed.run.directory import RunDir
+from reembed.run.disk import atomic_file, write_errors
 
 CARRIED_FILE = files.CARRIED.name
 CARRIED_SCHEMA = pa.schema(

@@ -15,10 +15,10 @@ from reembed.progress import stage
 from reembed.run import events
 from reembed.run.loss import Loss, loss_in, worst
 from reembed.run.quarantine import quarantined_ids
-from reembed.session import Session
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_delta
 from reembed.stages.load import load, load_shadow
+from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.sync.difference import (
     Carried,

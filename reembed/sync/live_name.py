@@ -8,11 +8,11 @@ command looks the name up again, and says where it leads by now, and the ways on
 from __future__ import annotations
 
 from reembed.errors import CollectionNotFoundError, ReembedError, SourceChangedError
-from reembed.results import manifest_file
+from reembed.report.results import manifest_file
 from reembed.run import events
 from reembed.run.steps import shown_path
-from reembed.session import Session
 from reembed.stages.refusals import existing, refuse_other
+from reembed.stages.session import Session
 from reembed.stores.values import CollectionInfo
 
 RENAME = "(Chroma: collection.modify(name=...))"

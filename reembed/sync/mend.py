@@ -15,18 +15,18 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reembed.disk import remove
 from reembed.errors import DamagedError, PreflightError
 from reembed.progress import stage
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked, hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
+from reembed.run.disk import remove
 from reembed.run.ledger import UNKNOWN, Entry, Ledger
 from reembed.run.quarantine import quarantined_of
 from reembed.run.shards import Besides
-from reembed.session import Session
 from reembed.stages.embed import embed_shards, not_embedded
 from reembed.stages.export import census_ids, export_source, is_complete
+from reembed.stages.session import Session
 from reembed.stages.shard_rows import displacing, read_rows, write_rows
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back import WayBack

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from reembed.embedders.evidence import DOCUMENT, SAME, SAMPLE, cosine_of
 from reembed.manifest.template import TextTemplate
 from reembed.records import Vectors, list_array_to_vectors
-from reembed.session import Session
 from reembed.stages.keeping import embed_keeping
+from reembed.stages.session import Session
 
 Key = tuple[str, str, str]
 """Id and texts of a record."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reembed.records import SHARD_ROWS, chunked
-from reembed.results import Differs, manifest_file
+from reembed.report.results import Differs, manifest_file
 from reembed.run.ledger import Ledger
 from reembed.run.steps import shown_path
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.sync.difference import Difference, find_difference, find_late, without_conflicts
 from reembed.sync.mend import has_ledger
 

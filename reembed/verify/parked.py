@@ -21,7 +21,7 @@ from reembed.progress import stage
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors
 from reembed.run import events
 from reembed.run.directory import Shard
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.verify.shadow import SAMPLE, SHARDS, SHOWN
 
 

@@ -15,9 +15,9 @@ from reembed.progress import stage
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import KINDS
 from reembed.quality.verdict import Verdict
-from reembed.results import gate_error
+from reembed.report.results import gate_error
 from reembed.run import events
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.sync.difference import find_difference
 from reembed.sync.mend import restore_shards, resync
 from reembed.verify.corpus import Page

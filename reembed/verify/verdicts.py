@@ -7,28 +7,28 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from reembed.disk import write_atomic
 from reembed.errors import BudgetError, DamagedError, GateError, PreflightError
 from reembed.progress import stage
+from reembed.progress.tracing import traced
 from reembed.quality.remedies import remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.redaction import redacted_data
+from reembed.report.results import gate_error, manifest_file, read_verdict, unread_verdict
 from reembed.report.write import write_report
-from reembed.results import gate_error, manifest_file, read_verdict, unread_verdict
 from reembed.run import events, files
 from reembed.run.directory import DELTA
+from reembed.run.disk import write_atomic
 from reembed.run.history import State
 from reembed.run.steps import shown_path
-from reembed.session import Session
 from reembed.stages.embed import budget_stop
 from reembed.stages.meter import meter
+from reembed.stages.session import Session
 from reembed.stages.swap_kind import choose_kind
 from reembed.sync.difference import (
     find_late,
     without_conflicts,
 )
 from reembed.sync.live_name import refuse_astray
-from reembed.tracing import traced
 from reembed.verify.embedded import EmbeddedVerification
 from reembed.verify.gates import Verification
 from reembed.verify.kept import KeptVerification

@@ -25,9 +25,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from reembed.audit.examine import looked
-from reembed.audit.subject import Asked
 from reembed.backup.commands import Place
+from reembed.commands.audit.examine import looked
+from reembed.commands.audit.subject import Asked
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.spending import Spending
 from reembed.manifest import Model
@@ -164,7 +164,7 @@ class Field:
         models = (json.dumps(self.pair.model),) if model else ()
         asked = Asked("chroma:in-memory", models=models, state=Path(self._folder.name))
         with (
-            patch("reembed.audit.subject.opened", lambda *_, **__: _opened(arrays)),
+            patch("reembed.commands.audit.subject.opened", lambda *_, **__: _opened(arrays)),
             Spending() as spending, looked(asked, spending, seed=seed) as one,
         ):  # fmt: skip
             audit = one.audit

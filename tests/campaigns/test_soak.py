@@ -17,8 +17,8 @@ import pytest
 from reembed import live
 from reembed.cutover.move import release_writes, writes_held
 from reembed.run import events
-from reembed.session import Session
 from reembed.stages.embed import embed_shards
+from reembed.stages.session import Session
 from reembed.stores.registry import open_store
 from reembed.sync import follow
 from tests.support.helpers import (
@@ -46,7 +46,7 @@ def soak(*arguments: str) -> str:
 
 @pytest.mark.slow
 def test_kills_anywhere_leave_no_trace() -> None:
-    """Of the other kind of swap there are some in `tests/unit/test_migration.py`."""
+    """Of the other kind of swap there are some in `tests/unit/migration/test_migration.py`."""
     told = soak("tests.campaigns.soak.crash", "--kills", "3", "--seed", "41", "--kind", "pointer")
     assert told.endswith("3 passed, 0 failed\n")
 

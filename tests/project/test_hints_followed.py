@@ -35,7 +35,7 @@ def excused() -> set[Hint]:
 
 def test_the_hints_are_found(hints: set[Hint]) -> None:
     assert len(hints) > 400
-    assert Hint("Begin one with `reembed run`.", "results.py") in hints
+    assert Hint("Begin one with `reembed run`.", "report/results.py") in hints
 
 
 def test_every_hint_has_a_follower(hints: set[Hint]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reembed.lease.guarded import LeasedWriter
+from reembed.stores.lease.guarded import LeasedWriter
 from tests.stories.test_follow import Scene
 from tests.support.helpers import Calls, Command
 

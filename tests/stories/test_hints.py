@@ -259,7 +259,7 @@ def test_a_collection_with_records_without_text_moves_by_both_ways_that_are_told
     assert (moved.json["state"], moved.json["quarantined"]) == ("swapped", 3)
 
 
-@follows_hint("` to ", where="results.py")
+@follows_hint("` to ", where="report/results.py")
 @follows_hint("Use `reembed run`.", where="verify/verdicts.py")
 @follows_hint("Begin one with `reembed run`.")
 @follows_hint("Use `reembed run` first.")

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from reembed import Manifest, Migration
+from reembed.commands.watch import subject_of, watch
 from reembed.errors import ManifestError, PreflightError, SourceChangedError
-from reembed.watch import subject_of, watch
 from tests.clients.driver import Application, ApplicationError, application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, USER, Incident, mem0_config
 from tests.support.servers.embedding_server import EmbeddingServer

@@ -12,8 +12,8 @@ from psycopg import sql
 
 from reembed.cutover.move import finish_move
 from reembed.errors import PreflightError
-from reembed.group import session
 from reembed.manifest import Manifest
+from reembed.migration.group import session
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action
@@ -267,7 +267,7 @@ def test_names_that_have_moved_go_back_where_one_cannot(
         return finish_move(store, run, action)
 
     with monkeypatch.context() as patch:
-        patch.setattr("reembed.group.move.finish_move", fails_at_the_last)
+        patch.setattr("reembed.migration.group.move.finish_move", fails_at_the_last)
         refused = command("swap", path, "--yes", "--json")
     assert moved == names[:2]
     assert refused.code == 5 and "the server refuses it" in refused.json["error"]["message"]
@@ -304,7 +304,7 @@ def test_a_way_back_that_has_moved_no_name_is_given_up_by_swap(
     told, url = tmp_path / "told", f"chroma:{folder}"
     assert work(path, "run(swap=True)") == 0, outcome(path)
     swapped = names_in(url)
-    assert work(path, "rollback()", "reembed.group.back:last_look_back", 2) == -9
+    assert work(path, "rollback()", "reembed.migration.group.back:last_look_back", 2) == -9
     assert command("status", path, "--json").json["state"] == "rolling back"
     given_up = command("swap", path, "--yes", "--json")
     assert given_up.code == 0, given_up.out
@@ -317,7 +317,7 @@ def test_a_way_back_that_has_moved_no_name_is_given_up_by_swap(
     assert told.read_text().splitlines() == stopped_and_started
 
     # One that has moved the names is only finished.
-    assert work(path, "rollback()", "reembed.group.moving:end_move", 1) == -9
+    assert work(path, "rollback()", "reembed.migration.group.moving:end_move", 1) == -9
     refused = command("swap", path, "--yes", "--json")
     assert refused.code == 5
     assert "'alpha' no longer serves the new collection" in refused.json["error"]["message"]

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-import reembed.watch
+import reembed.commands.watch
 from reembed.manifest import Manifest
 from tests.support.helpers import CASES, Command, chroma, manifest_data, plain_collection
 
@@ -206,7 +206,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_command_line_works(
     command: Command, app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = reembed.watch.watch_every
+    real = reembed.commands.watch.watch_every
 
     def one_cycle(seconds: float, subject: Any, told: Callable[[Any], None]) -> None:
         stop = threading.Event()
@@ -217,7 +217,7 @@ def test_every_command_line_works(
 
         real(seconds, subject, told_once, stop)
 
-    monkeypatch.setattr(reembed.watch, "watch_every", one_cycle)
+    monkeypatch.setattr(reembed.commands.watch, "watch_every", one_cycle)
     lines = command_lines()
     assert len(lines) > 12, lines
     for line in lines:

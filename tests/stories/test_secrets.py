@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.table import Table
 
-from reembed import markup
 from reembed.cli.output import say, say_json, show
 from reembed.cutover.hooks import run_hook
+from reembed.display import markup
 from reembed.embedders.redact import redact
 from reembed.errors import PreflightError
 from reembed.redaction import known, remember

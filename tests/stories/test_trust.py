@@ -25,7 +25,7 @@ from reembed.errors import PreflightError
 from reembed.manifest import Manifest
 from reembed.migration import Migration
 from reembed.progress import Progress
-from reembed.session import Session
+from reembed.stages.session import Session
 from reembed.stores.chroma import keeping
 from reembed.stores.chroma.pointer import name_of
 from tests.support.helpers import CASES, ROOT, Command, chroma, vector_of, write_manifest

@@ -56,10 +56,10 @@ def _work(
     if ":" in kill:
         _hook_function(kill, count)
     from reembed.errors import ReembedError
-    from reembed.following.following import Following
-    from reembed.group.migrations import Migrations
     from reembed.manifest import Manifest
     from reembed.migration import Migration
+    from reembed.migration.following.following import Following
+    from reembed.migration.group.migrations import Migrations
 
     try:
         manifest = Manifest.load(path)

@@ -24,8 +24,8 @@ import pytest
 
 from reembed import errors
 from reembed.commands import doctor
+from reembed.commands.watch import findings
 from reembed.stages import weigh
-from reembed.watch import findings
 from tests.support.hint_sites import PAIRS, Hint
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
 PLACES = {"Problem": 1, "alert": 3, "warning": 3, "Check": 3, "_refusal": 1}
 """Which argument of a call is its hint, besides that of the errors, where it is the second."""
-FILES = {"alert": "watch/", "warning": "watch/", "Check": "commands/doctor.py"}
+FILES = {"alert": "commands/watch/", "warning": "commands/watch/", "Check": "commands/doctor.py"}
 """Where calls of that name are meant."""
 HOLE = "{}"
 WORDS = re.compile(r"[a-z]{2}")

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from reembed.migration import Migration
-from reembed.results import RunResult, SwapResult
+from reembed.report.results import RunResult, SwapResult
 from tests.support.helpers import migration, sentence, vector_of, write_manifest
 
 Row = tuple[Any, ...]

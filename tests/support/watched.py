@@ -17,10 +17,10 @@ from reembed.backup.commands import backup
 from reembed.backup.directory import snapshots
 from reembed.backup.snapshot import DRILL, Drill
 from reembed.backup.take import Wanted
-from reembed.disk import write_atomic
+from reembed.commands.watch import subject_of, watch
 from reembed.progress import Progress
+from reembed.run.disk import write_atomic
 from reembed.stores.chroma import keeping
-from reembed.watch import subject_of, watch
 from tests.support.helpers import chroma, migration, plain_collection, sentence, write_manifest
 from tests.support.servers.embedding_server import NATIVE, OLLAMA, EmbeddingServer
 

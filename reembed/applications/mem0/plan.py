@@ -17,10 +17,10 @@ from reembed.applications.mem0 import (
     read_config,
     refuse_fresh_database,
 )
-from reembed.disk import write_atomic
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest, Model
 from reembed.records import SHARD_ROWS, chunked
+from reembed.run.disk import write_atomic
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 

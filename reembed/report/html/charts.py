@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reembed.markup import Child, Markup, h
+from reembed.display.markup import Child, Markup, h
 from reembed.report.html.figures import Span
 from reembed.report.html.plots import around
 from reembed.report.timeline import human_seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from reembed.markup import Child, Markup, h, join
+from reembed.display.markup import Child, Markup, h, join
 from reembed.report.gather import Report
 from reembed.report.html.drawing import plot_figure
 from reembed.report.html.figures import Grid

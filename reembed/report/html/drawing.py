@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reembed.markup import Markup, h
+from reembed.display.markup import Markup, h
 from reembed.report.html.figures import (
     Histogram,
     Quantiles,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reembed.markup import Child, Markup, h, join
+from reembed.display.markup import Child, Markup, h, join
 
 SHOWN = 3
 """Answers of each side; a right one that comes later is shown besides."""

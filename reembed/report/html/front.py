@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reembed.markup import Child, Markup, h, join
+from reembed.display.markup import Child, Markup, h, join
 from reembed.quality.conclusion import check
 from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Gate, Status

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reembed.markup import Child, Markup, h, join
+from reembed.display.markup import Child, Markup, h, join
 from reembed.quality.verdict import Gate, Status
 from reembed.report.html.drawing import known_plots, metric_name, plot, title
 from reembed.report.html.figures import (

@@ -10,7 +10,7 @@ import base64
 import hashlib
 from importlib import resources
 
-from reembed.markup import Child, Markup, h
+from reembed.display.markup import Child, Markup, h
 from reembed.report.gather import Report
 from reembed.report.html.details import details, iso, utc
 from reembed.report.html.examples import example_section

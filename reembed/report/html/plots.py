@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reembed.markup import Child, Markup, h
+from reembed.display.markup import Child, Markup, h
 from reembed.report.html.figures import Histogram, Quantiles, Span
 
 WIDTH = 340

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reembed.markup import Child, Markup, h
+from reembed.display.markup import Child, Markup, h
 from reembed.report.html.figures import is_number, is_scalar, show
 from reembed.report.html.labels import label
 

@@ -17,9 +17,9 @@ from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.auth import ClientAuthProvider
 from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings, System
 
-from reembed.disk import make_private_dir
 from reembed.errors import PreflightError, ReembedError
 from reembed.redaction import read_variable
+from reembed.run.disk import make_private_dir
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.address import API_PATH, Address, parse
 from reembed.stores.chroma.failures import ENOUGH_FILES, NO_CHROMA, mapped, of_status

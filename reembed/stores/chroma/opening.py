@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 from reembed.errors import UnreachableError
 from reembed.redaction import read_variable
-from reembed.signals import held_signals
+from reembed.run.signals import held_signals
 from reembed.stores.chroma.address import API_PATH, Address
 
 SCRIPT = Path(__file__).with_name("as_application.py")

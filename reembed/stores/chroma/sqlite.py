@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from reembed.disk import TEMPORARY, sqlite_errors, temporary_folder
 from reembed.errors import CollectionNotFoundError, PreflightError, UnreachableError
 from reembed.records import SHARD_ROWS
+from reembed.run.disk import TEMPORARY, sqlite_errors, temporary_folder
 from reembed.stores.chroma.sqlite_calls import (
     File,
     FloatFix,

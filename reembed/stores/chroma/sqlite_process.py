@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from reembed import errors
-from reembed.signals import held_signals
+from reembed.run.signals import held_signals
 
 _ROOT = Path(__file__).parents[3]
 CODE = (

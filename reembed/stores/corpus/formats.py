@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reembed.disk import read_errors
 from reembed.errors import PreflightError
 from reembed.records import SHARD_ROWS
+from reembed.run.disk import read_errors
 from reembed.stores.corpus.rows import Fault, Roles, Row, roles, to_records
 
 LIST = pa.list_(pa.float32())

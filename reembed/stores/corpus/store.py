@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from reembed.disk import read_errors
 from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
+from reembed.run.disk import read_errors
 from reembed.stores.corpus.formats import FORMATS, Format, Slice
 from reembed.stores.corpus.rows import Fault, fault_error
 from reembed.stores.store import Store

@@ -21,7 +21,6 @@ import reembed.verify.search_gates
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.call import Embedded
-from reembed.engines.local import LocalEngine
 from reembed.manifest import Model, Verify
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
@@ -41,6 +40,7 @@ from reembed.run.ledger import Ledger
 from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import Embedding, embed
+from reembed.stages.engines.local import LocalEngine
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.collection import Collection as Handle

@@ -237,7 +237,7 @@ def _hook(kill: Kill) -> None:
 def _note_checks(log: Path) -> None:
     """A plan, a verification, and rollback's look at the old model embed some texts on purpose.
     What they were served is told apart by what the server had served when they began and ended."""
-    from reembed import migration
+    from reembed.migration import migration
     from reembed.sync.old_vectors import OldVectors
     from reembed.verify.gates import Verification
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from reembed.errors import PreflightError
-from reembed.lease import lease
-from reembed.lease.owner import Owner
+from reembed.stores.lease import lease
+from reembed.stores.lease.owner import Owner
 from reembed.stores.registry import open_store
 from tests.support.helpers import migration, sentence, vector_of, write_manifest
 from tests.support.servers.postgres_server import PostgresServer

@@ -28,7 +28,7 @@ SELECT setval('notes_id_seq', 100), setval('odd."Talks_id_seq"', 100)
 """
 """Two leaf tables, which exchange their names, and one between that keeps its place for a view."""
 MOVER = "reembed.stores.postgres.move.mover"
-KILLS = {f"{MOVER}:_exchange": False, "reembed.group.moving:end_move": True}
+KILLS = {f"{MOVER}:_exchange": False, "reembed.migration.group.moving:end_move": True}
 """What a call is killed before, the second time, and whether the names have moved by then."""
 
 

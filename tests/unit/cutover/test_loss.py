@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reembed.errors import LossError, ReembedError, SourceChangedError, UnreachableError
-from reembed.results import RunResult, SwapResult
+from reembed.report.results import RunResult, SwapResult
 from reembed.run import events
 from reembed.run.loss import Loss
 from reembed.stores.chroma.writer import ChromaWriter

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reembed.markup import Markup, escape, h
+from reembed.display.markup import Markup, escape, h
 from reembed.quality.verdict import Gate
 from reembed.report.html.figures import (
     as_grid,

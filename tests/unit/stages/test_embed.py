@@ -14,7 +14,6 @@ import pytest
 
 from reembed.embedders.sending.call import Embedded
 from reembed.embedders.sending.outcome import Rejection
-from reembed.engines.local import LocalEngine
 from reembed.errors import ProviderRefusedError, UnreachableError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
@@ -31,6 +30,7 @@ from reembed.run.ledger import Ledger
 from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import Embedding, embed
+from reembed.stages.engines.local import LocalEngine
 from tests.support.helpers import (
     Calls,
     chroma,

@@ -1,0 +1,79 @@
+"""What a following job has replaced goes: collections and run directories, so that the disk stays
+bounded. The newest one before the live one stays for a way back until swap.keep_old has passed.
+
+Only collections that a generation of this job has made are deleted, by their object ids, and never
+the one that has the live name. One that the job took the name over from is never deleted here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from reembed.migration.following.job import Job
+from reembed.migration.following.moving import Foreign, copy_foreign
+from reembed.run import events
+from reembed.run.directory import RunDir
+from reembed.run.disk import write_errors
+from reembed.stages.load import intended_shadow
+from reembed.stores.collection import Collection
+
+
+def prune(job: Job, current: RunDir, *, all: bool = False) -> list[str]:
+    """Remove what nothing needs. Returns what was done, in words.
+
+    Args:
+        all: the way back, too.
+    """
+    told, kept = list[str](), False
+    exchange = current.history.last(events.SwapDone)
+    way_back = exchange.exchange.get("outgoing_id") if exchange else None
+    for run in job.runs():
+        if run.path == current.path:
+            continue
+        newer = run.run_id > current.run_id
+        due = exchange is None or time.time() >= exchange.t + job.manifest.swap.keep_old_seconds
+        if run.history.shadow_id == way_back and not kept and not due and not all:
+            kept = True
+            continue
+        if newer and run.history.last_move is None and not all:
+            continue  # one that is being built
+        if run.history.shadow_id == way_back and run.history.shadow_id is not None:
+            _copy_late(job, current, run)
+        told += remove_run(job, run)
+    return told
+
+
+def _copy_late(job: Job, current: RunDir, run: RunDir) -> None:
+    """Copy what an application has written to the old collection since, through handles that it
+    had opened before the name moved."""
+    old = Collection(job.store, str(run.history.shadow_id))
+    if old.describe() is not None:
+        with job.session(current) as s:
+            copy_foreign(s, Foreign(old, run))
+
+
+def remove_run(job: Job, run: RunDir) -> list[str]:
+    """Delete a generation's collection, unless it is live, and its run directory."""
+    id = run.history.shadow_id or intended_shadow(job.store, run)
+    told = []
+    if id is not None:
+        live = job.live()
+        if live is not None and live.id == id:
+            return []
+        info = job.store.catalog.describe_id(id)
+        if info is not None:
+            if run.history.dropping != id:
+                run.history.write(events.CleanBegun(id=id))
+            job.store.to_write().drop(id)
+            told = [f"deleted {info.name!r}, which the live collection has replaced"]
+        run.history.write(events.Cleaned(what="replaced"))
+    with write_errors(run.path):
+        # The journal goes last: what is left of a directory is then still a run that is cleaned.
+        for path in sorted(run.path.iterdir(), key=lambda path: path.name == "journal.jsonl"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        run.path.rmdir()
+    return told

@@ -1,7 +1,0 @@
-"""The watch: is what the application reads still what everyone believes?"""
-
-from reembed.watch.result import WatchResult
-from reembed.watch.subject import Subject, subject_of
-from reembed.watch.watcher import Orders, watch, watch_every
-
-__all__ = ["Orders", "Subject", "WatchResult", "subject_of", "watch", "watch_every"]
