@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from reembed.records import Metric, Vectors, unit
 
-CELLS = 16_000_000
-"""Scores held at a time: 64 MB of float32."""
+CELLS = 4_000_000
+"""Scores held at a time: 16 MB of float32, and four times that to find the first best of all."""
+FEW = 64
+"""Records of a block that may be better than the k-th best so far, of any query, for them to be
+picked out one by one."""
 
 Scores = npt.NDArray[np.float32]
 
@@ -78,6 +81,35 @@ def similarity(queries: Vectors, vectors: Vectors, metric: Metric) -> Scores:
     return distances
 
 
+@dataclass(frozen=True)
+class Question:
+    """One search of several over the same blocks.
+
+    Attributes:
+        queries: `(q, d) float32`.
+        asked: for each query, ids whose scores are wanted too (what an index answered), so that a
+            tie of the index's answer with the exact one can be told from a miss.
+    """
+
+    queries: Vectors
+    k: int
+    metric: Metric
+    asked: Sequence[Sequence[str]] | None = None
+
+
+def exact_searches(blocks: Iterable[Block], questions: Sequence[Question]) -> list[Hits]:
+    """Search every block, which is read once, and keep the best k of each query of each question:
+    `(q, d) float32` against all."""
+    searches = [_Search(one) for one in questions]
+    for block in blocks:
+        for search in searches:
+            step = max(1, CELLS // max(1, search.size))
+            for start in range(0, len(block.ids), step):
+                part = slice(start, start + step)
+                search.add(block.ids[part], block.keys[part], block.vectors[part])
+    return [search.hits() for search in searches]
+
+
 def exact_search(
     queries: Vectors,
     blocks: Iterable[Block],
@@ -85,30 +117,44 @@ def exact_search(
     metric: Metric,
     asked: Sequence[Sequence[str]] | None = None,
 ) -> Hits:
-    """Search every block and keep the best k of each query, `(q, d) float32` against all.
+    """`exact_searches` of one question."""
+    (hits,) = exact_searches(blocks, [Question(queries, k, metric, asked)])
+    return hits
 
-    Args:
-        asked: for each query, ids whose scores are wanted too (what an index answered), so that a
-            tie of the index's answer with the exact one can be told from a miss.
-    """
-    if metric == "cosine":
-        queries = unit(queries)
-    search = _Search(queries, k, metric, asked or [[] for _ in range(len(queries))])
-    for block in blocks:
-        step = max(1, CELLS // max(1, len(queries)))
-        for start in range(0, len(block.ids), step):
-            part = slice(start, start + step)
-            search.add(block.ids[part], block.keys[part], block.vectors[part])
-    return search.hits()
+
+def judged(
+    queries: Vectors, blocks: Iterable[Block], k: int, metric: Metric,
+    answers: Sequence[Sequence[Sequence[str]]],
+) -> list[Hits]:  # fmt: skip
+    """One exact search, once for each of several answers to the same queries, each asked for as
+    `Question.asked`."""
+    joined = [[id for one in answers for id in one[query]] for query in range(len(queries))]
+    hits = exact_search(queries, blocks, k, metric, joined)
+    starts = np.zeros(len(queries), np.int64)
+    found = []
+    for one in answers:
+        lengths = np.array([len(row) for row in one], np.int64)
+        columns = np.arange(lengths.max(initial=0))
+        there = columns < lengths[:, None]
+        asked = np.full(there.shape, np.nan, np.float32)
+        keys = np.full(there.shape, b"", object)
+        rows, places = np.nonzero(there)
+        asked[there] = hits.asked[rows, starts[rows] + places]
+        keys[there] = hits.asked_keys[rows, starts[rows] + places]
+        found.append(replace(hits, asked=asked, asked_keys=keys))
+        starts += lengths
+    return found
 
 
 class _Search:
     """The best k so far, and the scores of what was asked for."""
 
-    def __init__(
-        self, queries: Vectors, k: int, metric: Metric, asked: Sequence[Sequence[str]]
-    ) -> None:
-        count = len(queries)
+    def __init__(self, question: Question) -> None:
+        queries, k, metric = question.queries, question.k, question.metric
+        if metric == "cosine":
+            queries = unit(queries)
+        count = self.size = len(queries)
+        asked = question.asked or [[] for _ in range(count)]
         self._queries, self._k, self._metric = queries, k, metric
         self._scores = np.full((count, k), -np.inf, np.float32)
         self._ids = np.full((count, k), "", object)
@@ -128,13 +174,30 @@ class _Search:
         block_ids, block_keys = _objects(ids), _objects(keys)
         if self._places:
             self._score_asked(ids, keys, found)
-        kept = min(self._k, found.shape[1])
-        near = _first_of_best(found, kept)
-        scores = np.concatenate([self._scores, np.take_along_axis(found, near, axis=1)], axis=1)
+        near, best = self._better(found)
+        scores = np.concatenate([self._scores, best], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
         self._scores = np.take_along_axis(scores, order, axis=1)
         self._ids = _pick(self._ids, block_ids[near], order)
         self._keys = _pick(self._keys, block_keys[near], order)
+
+    def _better(self, found: Scores) -> tuple[npt.NDArray[np.intp], Scores]:
+        """Columns of those that may be among the best, in corpus order, and their scores. Once
+        there are k for each query only what is better than the k-th counts, which few are."""
+        last = self._scores[:, -1:] if self._k else self._scores
+        if self._k and np.isfinite(last).all():
+            rows, columns = np.nonzero(found > last)
+            counts = np.bincount(rows, minlength=len(found))
+            width = int(counts.max(initial=0))
+            if width <= FEW:
+                places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+                near = np.zeros((len(found), width), np.intp)
+                best = np.full((len(found), width), -np.inf, np.float32)
+                near[rows, places] = columns
+                best[rows, places] = found[rows, columns]
+                return near, best
+        near = _first_of_best(found, min(self._k, found.shape[1]))
+        return near, np.take_along_axis(found, near, axis=1)
 
     def _score_asked(self, ids: Sequence[str], keys: Sequence[bytes], found: Scores) -> None:
         for column, id in enumerate(ids):

@@ -36,13 +36,14 @@ class TwinFinder:
     """Collects vectors with the hashes of their texts; see `twins`.
 
     Kept in a private temporary SQLite database, which moves to disk when it outgrows its cache.
+    Several threads may use it, one at a time.
 
     Raises:
         PreflightError: there is no room for it in the temporary directory; from every method.
     """
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")

@@ -147,19 +147,21 @@ class Corpus:
         """Those of these ids that the source has, quarantined ones too."""
         return set(self._ledger.lookup(sorted(set(ids))))
 
-    def new_blocks(self) -> Iterator[Block]:
-        """Every record with its new vector."""
+    def new_blocks(self, only: set[str] | None = None) -> Iterator[Block]:
+        """Every record, or only those of some ids, with its new vector."""
         for stem, shard in _counted("read the new vectors", self.embeds):
             table = self._run.read_shard(shard, ["id", "text_sha256", "embedding"])
-            table = table.filter(_among(table, self._ledger.current(stem)))
+            current = self._ledger.current(stem)
+            table = table.filter(_among(table, current if only is None else current & only))
             ids = table.column("id").to_pylist()
             vectors = fixed_array_to_vectors(table.column("embedding"))
             fine = ~bad_rows(vectors)  # the integrity gate tells of those that are not
             keys = table.column("text_sha256").to_pylist()
             yield _block(ids, keys, vectors, fine)
 
-    def old_blocks(self) -> Iterator[Block]:
-        """Every record with its old vector, quarantined ones too: the old collection finds them.
+    def old_blocks(self, only: set[str] | None = None) -> Iterator[Block]:
+        """Every record, or only those of some ids, with its old vector, quarantined ones too: the
+        old collection finds them.
 
         Records without a usable old vector are left out. The key of a quarantined record is its own
         row hash, since no text of it was embedded.
@@ -167,6 +169,8 @@ class Corpus:
         for stem, shard in _counted("read the old vectors", self.exports):
             keys = self._shard_keys(stem)
             table = self._run.read_shard(shard, ["id", "row_sha256", "embedding"])
+            if only is not None:
+                table = table.filter(_among(table, only))
             entries = self._ledger.lookup(table.column("id").to_pylist())
             mine = {id for id, entry in entries.items() if entry.shard == stem}
             table = table.filter(_among(table, mine))
@@ -191,11 +195,10 @@ class Corpus:
         """New and old vectors `(d,) float32` of these records, as far as they have usable ones."""
         wanted = set(ids)
         found: tuple[dict[str, Vectors], dict[str, Vectors]] = ({}, {})
-        for place, blocks in zip(found, (self.new_blocks(), self.old_blocks()), strict=True):
+        both = self.new_blocks(wanted), self.old_blocks(wanted)
+        for place, blocks in zip(found, both, strict=True):
             for block in blocks:
-                for row, id in enumerate(block.ids):
-                    if id in wanted:
-                        place[id] = block.vectors[row].copy()
+                place.update(zip(block.ids, block.vectors, strict=True))
         return found
 
     def _texts(self, exports: pa.Table) -> list[str]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from reembed.errors import UsageError
 from reembed.manifest import Verify
@@ -97,7 +99,10 @@ class Verification:
 
     def check_served(self, page: Page, findings: Findings) -> None:
         """Hold records as the shadow serves them against the run's shards."""
-        served = self.shadow.fetch(page.ids, vectors=True)
+        self._compare(page, self.shadow.fetch(page.ids, vectors=True), findings)
+
+    def _compare(self, page: Page, served: pa.RecordBatch, findings: Findings) -> None:
+        """Hold records as they were served against the run's shards."""
         check_served(page.ids, page.rows, page.vectors, served, self.target_metric, findings)
 
     @contextlib.contextmanager
@@ -131,11 +136,18 @@ class Verification:
         with (
             progress.stage(STAGE, sum(len(part) for _, part in chosen)) as counter,
             self._looks(findings, more) as look,
+            ThreadPoolExecutor(1, "compare") as thread,
         ):
+            compared: Future[None] | None = None
             for stem, part in chosen:
                 self.wait()
-                self._check_shard(stem, part, look, findings)
+                page, served = self._served(stem, part, findings)
+                if compared is not None:
+                    compared.result()
+                compared = thread.submit(self._check_page, page, served, look, findings)
                 counter.update(len(part))
+            if compared is not None:
+                compared.result()
         total, quarantined = self.ledger.counts()
         expected = total - quarantined
         count = self.shadow.count()
@@ -183,16 +195,25 @@ class Verification:
             if (stems is None or stem in stems) and len(mine):
                 yield stem, mine
 
-    def _check_shard(self, stem: str, rows: range, look: Look, findings: Findings) -> None:
+    def _served(
+        self, stem: str, rows: range, findings: Findings
+    ) -> tuple[Page | None, pa.RecordBatch | None]:
+        """A page of a shard, and what the shadow serves of it; None where there is nothing to be
+        compared. The store is asked by the caller's thread alone."""
         damaged = self.corpus.damaged(stem)
         if damaged:
             findings.add("in damaged files", damaged)
-            return
+            return None, None
         page = self.corpus.page(stem, rows)
-        if not page.ids:
-            return
-        self.check_served(page, findings)
-        look(page)
+        return page, self.shadow.fetch(page.ids, vectors=True) if page.ids else None
+
+    def _check_page(
+        self, page: Page | None, served: pa.RecordBatch | None, look: Look, findings: Findings
+    ) -> None:
+        """Compare a page, in a thread, while the next one is asked for."""
+        if page is not None and served is not None:
+            self._compare(page, served, findings)
+            look(page)
 
     @stage("verify: records too many")
     def _find_extra(self, findings: Findings) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from reembed.progress import stage
 from reembed.quality.findings import Findings
@@ -36,8 +37,7 @@ class KeptVerification(Verification):
         super().__post_init__()
         self._tally = Tally(self.target_metric)
 
-    def check_served(self, page: Page, findings: Findings) -> None:
-        served = self.shadow.fetch(page.ids, vectors=True)
+    def _compare(self, page: Page, served: pa.RecordBatch, findings: Findings) -> None:
         check_kept(page.ids, page.rows, page.vectors, served, findings, self._tally)
 
     @contextlib.contextmanager
@@ -63,7 +63,7 @@ class KeptSearches(SearchGates):
 
     def gates(self) -> list[Gate]:
         """`index`, then what is shown."""
-        new, _ = self.corpus.vectors(self.sample)
+        new, _ = self.held
         ids = [id for id in self.sample if id in new]
         if not ids:
             return [Gate("index", "shown", "no record has a vector to search by")]

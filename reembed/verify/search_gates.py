@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any, get_args
 
@@ -26,12 +27,20 @@ from reembed.quality.index import (
     index_gate,
     other_metric,
 )
+from reembed.quality.integrity import SERVED_LENGTH
 from reembed.quality.neighbours import vector_figures
-from reembed.quality.search import Block, Hits, exact_search
+from reembed.quality.search import (
+    Block,
+    Hits,
+    Question,
+    exact_search,
+    exact_searches,
+    judged,
+)
 from reembed.quality.sidebyside import score_figures
 from reembed.quality.statistics import quantiles
 from reembed.quality.verdict import Gate
-from reembed.records import Metric, Vectors
+from reembed.records import Metric, Vectors, lengths_of
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
 from reembed.verify.corpus import Corpus
@@ -40,7 +49,9 @@ TIMED_QUERIES = 50
 DEEPER = (2, 4, 8, 16)
 """Times its present ef_search (or k) that a weak index is asked for, to measure what a larger one
 would give: HNSW's search list is never shorter than what is asked for."""
-DEEPER_QUERIES = 100
+DEEPER_QUERIES = 50
+"""So many of the queries, since each costs up to 16 times what it did."""
+BASELINE_QUERIES = 100
 DEFAULT_INDEX_RECALL = Verify().index_recall
 
 
@@ -73,25 +84,43 @@ class SearchGates:
         limit = self.settings.index_recall
         looks = Looks()
         if k and real == self.target_metric and recalls.mean() < limit:
-            by_metric = {self.target_metric: float(recalls.mean())}
-            for metric in get_args(Metric):
-                if metric != self.target_metric:
-                    hits = exact_search(queries, self.corpus.new_blocks(), k, metric, answers)
-                    by_metric[metric] = float(answer_recalls(hits, k).mean())
-            explained = other_metric(by_metric, self.target_metric)
-            deeper = [] if explained else self._deeper(queries[:DEEPER_QUERIES], k, info)
+            explained = self._other_metric(queries, answers, k, float(recalls.mean()))
+            deeper = [] if explained else self._deeper(queries[:DEEPER_QUERIES], k, exact, info)
             baseline = self.baseline(k) if limit == DEFAULT_INDEX_RECALL else None
             looks = Looks(explained, deeper, baseline)
         scheme = self.shadow.store.url.partition(":")[0]
         index = Index(real, scheme, info.index if info else {})
         return index_gate(recalls, k, limit, self.target_metric, index, looks)
 
+    @cached_property
+    def held(self) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
+        """New and old vectors of the sample, as `Corpus.vectors` gives them."""
+        return self.corpus.vectors(self.sample)
+
+    def _other_metric(
+        self, queries: Vectors, answers: Sequence[Sequence[str]], k: int, recall: float
+    ) -> Metric | None:
+        """The metric by which the index ranks, if it is clearly another. Vectors of one length have
+        the same neighbours by all of them."""
+        new, _ = self.held
+        lengths = lengths_of(np.stack(list(new.values()))) if new else np.ones(1)
+        if lengths.max() - lengths.min() <= SERVED_LENGTH * lengths.max():
+            return None
+        others: list[Metric] = [one for one in get_args(Metric) if one != self.target_metric]
+        questions = [Question(queries, k, metric, answers) for metric in others]
+        hits = exact_searches(self.corpus.new_blocks(), questions)
+        recalls = {
+            metric: float(answer_recalls(one, k).mean())
+            for metric, one in zip(others, hits, strict=True)
+        }
+        return other_metric({self.target_metric: recall, **recalls}, self.target_metric)
+
     def baseline(self, k: int) -> Baseline | None:
         """What the source's index and the shadow's find, asked with the same records' vectors."""
         if self.source is None:
             return None
-        new, old = self.corpus.vectors(self.sample[:DEEPER_QUERIES])
-        ids = [id for id in new if id in old]
+        new, old = self.held
+        ids = [id for id in self.sample[:BASELINE_QUERIES] if id in new and id in old]
         if not ids:
             return None
 
@@ -110,23 +139,37 @@ class SearchGates:
         mine = recall(self.shadow, new, blocks, self.target_metric)
         return Baseline(len(ids), old=found, new=mine)
 
-    def _deeper(self, queries: Vectors, k: int, info: CollectionInfo | None) -> list[Deeper]:
-        """What the index finds among the first k if it is asked for more."""
-        found = []
-        count = self.shadow.count()
+    def _deeper(
+        self, queries: Vectors, k: int, exact: Hits, info: CollectionInfo | None
+    ) -> list[Deeper]:
+        """What the index finds among the first k if it is asked for more.
+
+        Args:
+            exact: the nearest of these queries, the first of its own.
+        """
+        count, limit = self.shadow.count(), self.settings.index_recall
         now = max(k, int(info.index.get("ef_search", k)) if info else k)
+        nearest = [set(row[:k]) for row in exact.rows(slice(len(queries))).ranked_ids()]
+        depths, answers = list[int](), list[list[list[str]]]()
         for asked in sorted({min(now * times, count) for times in DEEPER}):
-            answers = [row[:k] for row in self.shadow.query(queries, asked)]
-            hits = exact_search(queries, self.corpus.new_blocks(), k, self.target_metric, answers)
+            depths.append(asked)
+            answers.append([row[:k] for row in self.shadow.query(queries, asked)])
+            right = sum(len(near & {*row}) for near, row in zip(nearest, answers[-1], strict=True))
+            if right >= limit * k * len(queries):  # and those that tie come on top
+                break
+        found = []
+        blocks = self.corpus.new_blocks()
+        each = judged(queries, blocks, k, self.target_metric, answers)
+        for asked, hits in zip(depths, each, strict=True):
             recall = round(float(answer_recalls(hits, k).mean()), 6)
             found.append(Deeper(asked, recall))
-            if recall >= self.settings.index_recall:
+            if recall >= limit:
                 break
         return found
 
     @stage("verify: the vectors")
     def vectors(self, new: Hits, old: Hits | None) -> Gate:
-        new_vectors, old_vectors = self.corpus.vectors(self.sample)
+        new_vectors, old_vectors = self.held
         figures: dict[str, Any] = {"new": {}, "old": {}}
         for name, vectors, hits, metric in (
             ("new", new_vectors, new, self.target_metric),

@@ -102,7 +102,8 @@ class Searches(SearchGates):
     def _old_model_differs(self, old: Embedder) -> str:
         """Whether the old model gives some records the vectors that the source holds."""
         ids = list(self.sample[:: max(1, len(self.sample) // OLD_MODEL_SAMPLE)])
-        _, stored = self.corpus.vectors(ids)
+        _, held = self.held
+        stored = {id: held[id] for id in ids if id in held}
         records = self.corpus.records(stored)
         if not stored:
             return "not one old vector is usable, so there is nothing to search in"
@@ -110,8 +111,8 @@ class Searches(SearchGates):
         fine = [row for row in range(len(stored)) if row not in again.rejected]
         if not fine:
             return ""
-        held = np.stack(list(stored.values()))
-        cosine = float(np.median(cosine_rows(held[fine], again.vectors[fine])))
+        served = np.stack(list(stored.values()))
+        cosine = float(np.median(cosine_rows(served[fine], again.vectors[fine])))
         if cosine < STRANGER:
             return (
                 "not the source's: the old model gives other vectors than the source holds "

@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from reembed.errors import PreflightError
-from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors
+from reembed.errors import PreflightError, ReembedError
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Metric, Vectors
 from reembed.stores.postgres import unique as pg_unique
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import (
@@ -34,6 +36,10 @@ from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.search_path import of_pgvector, operator_of_pgvector
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import Where, WriteMode
+
+QUERY_CONNECTIONS = 4
+QUERIES_EACH = 50
+"""A connection of its own is worth its while for so many queries."""
 
 
 def _rows(
@@ -57,6 +63,28 @@ def condition_of(where: Where) -> str | None:
             "For example: where: \"payload->>'user_id' = 'alice'\".",
         )
     return where
+
+
+def _nearest(
+    label: str, queries: Sequence[tuple[str, sql.Composed]], k: int, connection: Connection,
+    vectors: Vectors,
+) -> list[list[str]]:  # fmt: skip
+    """The ids of the k nearest of each vector, by the queries of a unit's tables, each with the
+    prefix of its ids."""
+    answers: list[list[tuple[float, str]]] = [[] for _ in vectors]
+    connection.adapters.register_dumper(np.ndarray, VectorDumper)
+    with mapped(label), connection.transaction():
+        # The index's list of candidates is never shorter than what is asked for.
+        connection.execute(
+            "SELECT set_config('hnsw.ef_search', greatest(coalesce(current_setting("
+            "'hnsw.ef_search', true), '40')::int, least(%s, 1000))::text, true)",
+            [k],
+        )
+        for prefix, query in queries:
+            for answer, vector in zip(answers, vectors, strict=True):
+                rows = connection.execute(query, [vector], prepare=True).fetchall()
+                answer.extend((row[1], prefix + row[0]) for row in rows)
+    return [[one for _, one in sorted(answer)[:k]] for answer in answers]
 
 
 class Records:
@@ -137,37 +165,45 @@ class Records:
         return split
 
     def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+        """See `Search.query`. Many queries go through a few connections at once."""
         tables = self._catalog.tables(id)
-        metric = self._catalog.metric_of(tables[0])
-        answers: list[list[tuple[float, str]]] = [[] for _ in vectors]
-        self._catalog.main.adapters.register_dumper(np.ndarray, VectorDumper)
-        with mapped(tables[0].label), self._catalog.main.transaction():
-            # The index's list of candidates is never shorter than what is asked for.
-            self._catalog.main.execute(
-                "SELECT set_config('hnsw.ef_search', greatest(coalesce(current_setting("
-                "'hnsw.ef_search', true), '40')::int, least(%s, 1000))::text, true)",
-                [k],
-            )
-            main = self._catalog.main
-            for table in tables:
-                type = table.column(table.vector).type
-                query = sql.SQL(
-                    "SELECT {id}::text, {vector} {operator} %b::{vectors}{type} AS distance "
-                    "FROM {table} WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
-                ).format(
-                    id=beside_parameters(sql.Identifier(table.id)),
-                    vector=beside_parameters(sql.Identifier(table.vector)),
-                    operator=operator_of_pgvector(main, pg_indexes.OPERATORS[metric]),
-                    vectors=beside_parameters(of_pgvector(main, "vector")),
-                    type=sql.SQL("" if type == "vector" else "::{}").format(
-                        *([] if type == "vector" else [beside_parameters(of_pgvector(main, type))])
-                    ),
-                    table=beside_parameters(table.identifier), k=sql.Literal(k),
-                )  # fmt: skip
-                for answer, vector in zip(answers, vectors, strict=True):
-                    rows = self._catalog.main.execute(query, [vector], prepare=True).fetchall()
-                    answer.extend((row[1], table.prefix + row[0]) for row in rows)
-        return [[one for _, one in sorted(answer)[:k]] for answer in answers]
+        with mapped(tables[0].label):
+            metric = self._catalog.metric_of(tables[0])
+            queries = [(one.prefix, self._nearest_query(one, metric, k)) for one in tables]
+        several = max(1, min(QUERY_CONNECTIONS, len(vectors) // QUERIES_EACH))
+        with contextlib.ExitStack() as opened:
+            connections = [self._catalog.main]
+            with contextlib.suppress(ReembedError):  # the server has no room for more
+                while len(connections) < several:
+                    connections.append(opened.enter_context(connect(self._catalog.url)))
+            each = -(-len(vectors) // len(connections)) if len(vectors) else 1
+            parts = [vectors[start : start + each] for start in range(0, len(vectors), each)]
+            if len(parts) <= 1:
+                return _nearest(tables[0].label, queries, k, connections[0], vectors)
+            ask = partial(_nearest, tables[0].label, queries, k)
+            with ThreadPoolExecutor(len(parts), "query") as threads:
+                asked = [
+                    threads.submit(ask, connection, part)
+                    for connection, part in zip(connections, parts, strict=False)
+                ]
+                return [answer for one in asked for answer in one.result()]
+
+    def _nearest_query(self, table: Table, metric: Metric, k: int) -> sql.Composed:
+        """Asks for the nearest rows of a table."""
+        type, connection = table.column(table.vector).type, self._catalog.main
+        return sql.SQL(
+            "SELECT {id}::text, {vector} {operator} %b::{vectors}{type} AS distance "
+            "FROM {table} WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
+        ).format(
+            id=beside_parameters(sql.Identifier(table.id)),
+            vector=beside_parameters(sql.Identifier(table.vector)),
+            operator=operator_of_pgvector(connection, pg_indexes.OPERATORS[metric]),
+            vectors=beside_parameters(of_pgvector(connection, "vector")),
+            type=sql.SQL("" if type == "vector" else "::{}").format(
+                *([] if type == "vector" else [beside_parameters(of_pgvector(connection, type))])
+            ),
+            table=beside_parameters(table.identifier), k=sql.Literal(k),
+        )  # fmt: skip
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
         replacing = mode == "replace"

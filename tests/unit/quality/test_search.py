@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from reembed.quality import search
-from reembed.quality.search import Block, exact_search
+from reembed.quality.search import Block, Question, exact_search, exact_searches, judged
 from reembed.records import Metric
 
 
@@ -76,3 +77,34 @@ def test_what_was_asked_for_gets_its_score_wherever_it_ranks():
     assert np.isnan(hits.asked[0, 1])
     assert hits.asked_keys[0, 0] == ids[299].encode()
     assert hits.rows(slice(1, 2)).asked[0, 0] == hits.asked[1, 0]
+
+
+def test_answers_of_any_length_are_judged_in_one_pass():
+    vectors, ids = made()
+    queries, _ = made(3, seed=3)
+    first = [[ids[0], ids[1]], [], [ids[299]]]
+    second = [["never"], [ids[2], ids[2], ids[3]], [ids[4]]]
+    both = judged(queries, blocks(vectors, ids, 64), 5, "ip", [first, second])
+    for answers, hits in zip((first, second), both, strict=True):
+        alone = exact_search(queries, blocks(vectors, ids, 64), 5, "ip", answers)
+        assert np.array_equal(hits.asked, alone.asked, equal_nan=True)
+        assert hits.asked_keys.tolist() == alone.asked_keys.tolist()
+        assert hits.ranked_ids() == alone.ranked_ids()
+
+
+def test_several_questions_read_every_block_once():
+    vectors, ids = made()
+    queries, _ = made(4, seed=4)
+    read: list[int] = []
+
+    def once() -> Iterator[Block]:
+        for block in blocks(vectors, ids, 50):
+            read.append(len(block.ids))
+            yield block
+
+    questions = [Question(queries, 7, metric) for metric in get_args(Metric)]
+    found = exact_searches(once(), questions)
+    assert len(read) == 6
+    for question, hits in zip(questions, found, strict=True):
+        alone = exact_search(queries, [Block(ids, [b""] * 300, vectors)], 7, question.metric)
+        assert hits.ranked_ids() == alone.ranked_ids()
