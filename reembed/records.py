@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -49,8 +49,6 @@ QUARANTINE_SCHEMA = pa.schema(
 """A quarantined record whole, with a short `reason` (`no_text`, `too_long`, `refused`) and what the
 provider or reembed said (`detail`)."""
 
-NO_METADATA = "null"
-
 
 def embed_schema(dimensions: int) -> pa.Schema:
     """The schema of an embed shard of `dimensions`-d vectors.
@@ -64,19 +62,6 @@ def embed_schema(dimensions: int) -> pa.Schema:
             pa.field("tokens", pa.int32(), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dimensions), nullable=False),
         ]
-    )
-
-
-def metadata_text(metadata: Mapping[str, Any] | None) -> str:
-    """Metadata as canonical JSON text: keys sorted, 1 and 1.0 told apart, no metadata is `null`.
-
-    For stores that hand metadata out as objects in no fixed order (Chroma). A store that keeps
-    JSON text (Postgres) passes its own text on instead.
-    """
-    if not metadata:
-        return NO_METADATA
-    return json.dumps(
-        metadata, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
     )
 
 

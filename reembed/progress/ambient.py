@@ -29,3 +29,8 @@ def stage(name: str, total: int = 0, done: int = 0) -> Iterator[Counter]:
     """A stage of the command at work; see `Progress.stage`."""
     with _CURRENT.get()().stage(name, total, done) as counter:
         yield counter
+
+
+def note(message: str) -> None:
+    """Something that happened by the way in the command at work; see `Progress.note`."""
+    _CURRENT.get()().note(message)

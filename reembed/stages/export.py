@@ -186,7 +186,7 @@ def export_shard(
 
 
 def _fetch(source: Collection, ids: Sequence[str]) -> pa.Table:
-    batch = source.fetch(ids, vectors=True) if ids else _no_records()
+    batch = source.fetch(ids, vectors=True, many=True) if ids else _no_records()
     return pa.Table.from_batches([batch])
 
 

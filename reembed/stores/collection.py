@@ -43,11 +43,18 @@ class Collection:
         """See `Reader.list_ids`."""
         return self.store.reader.list_ids(self.id, self.where)
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool) -> pa.RecordBatch:
-        """See `Reader.fetch`. With `marked`, vectors are fetched in any case."""
+    def fetch(self, ids: Sequence[str], *, vectors: bool, many: bool = False) -> pa.RecordBatch:
+        """See `Reader.fetch`. With `marked`, vectors are fetched in any case.
+
+        Args:
+            many: it is one page of many, which the store may have a faster way for.
+        """
         marked = self.marked
         wanted = vectors or marked is not None
-        rows = self.store.reader.fetch(self.id, ids, vectors=wanted, where=self.where)
+        if many and self.where is None and self.store.many is not None:
+            rows = self.store.many(self.id, ids, vectors=wanted)
+        else:
+            rows = self.store.reader.fetch(self.id, ids, vectors=wanted, where=self.where)
         rows = rows if self.fitted is None else self.fitted.there(rows)
         return rows if marked is None else marked(rows)
 

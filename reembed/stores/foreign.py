@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from reembed.manifest.adapters import store_entry
-from reembed.records import export_batch, metadata_text
+from reembed.records import export_batch
+from reembed.stores.canonical import metadata_text
 
 INT64 = range(-(2**63), 2**63)
 

@@ -249,8 +249,7 @@ class Claims(Protocol):
 
 
 class Leftovers(Protocol):
-    """What runs have left in a database, and was copied with it to this one, where no run knows of
-    it."""
+    """What runs have left in a database, of which this one is a copy that no run knows of."""
 
     def find(self) -> list[Leftover]:
         """All of it, in the order in which it is removed."""
@@ -262,8 +261,7 @@ class Leftovers(Protocol):
 
 
 class Shapes(Protocol):
-    """What a collection is made like, where a store has more of it than `CollectionSpec` says: a
-    table's columns, constraints and indexes."""
+    """What a collection is made like beyond a `CollectionSpec`: columns, constraints, indexes."""
 
     def define(self, id: str) -> dict[str, Any]:
         """The shape of a collection, as JSON has it."""
@@ -284,6 +282,7 @@ class Store:
             the records are there. Idempotent. Raises TakenError where records hold the same values,
             which an index must have unique. None: it indexes as it is filled.
         snapshot: what is listed and fetched in the block is as of one moment.
+        many: `Reader.fetch` without a filter, faster for pages of many records; None: it is fast.
         survey: what is to be said of a collection (by its object id) before it is moved to
             vectors of so many dimensions.
         opening: what came of opening collections (by their names) as an application does, in a
@@ -303,6 +302,7 @@ class Store:
     writer: Writer | None = None
     build_index: Callable[[str], None] | None = None
     snapshot: Callable[[], AbstractContextManager[None]] | None = None
+    many: Callable[..., pa.RecordBatch] | None = None
     survey: Callable[[str, int], Survey] | None = None
     changes: Changes | None = None
     capture: Capture | None = None

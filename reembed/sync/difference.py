@@ -124,7 +124,7 @@ def _compare(
 ) -> tuple[list[str], dict[str, Entry]]:
     """Compare records with the ledger by row hash. Returns the ids of those that are there, and
     what the ledger knows of the ids asked for."""
-    rows = collection.fetch(ids, vectors=False)
+    rows = collection.fetch(ids, vectors=False, many=True)
     present = rows.column("id").to_pylist()
     known = ledger.lookup(ids)
     for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):

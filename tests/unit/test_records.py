@@ -22,13 +22,13 @@ from reembed.records import (
     export_batch,
     fixed_array_to_vectors,
     list_array_to_vectors,
-    metadata_text,
     row_hash,
     row_hashes,
     unit,
     vectors_to_fixed_array,
     vectors_to_list_array,
 )
+from reembed.stores.canonical import metadata_text
 
 rng = np.random.default_rng(7)
 

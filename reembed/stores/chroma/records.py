@@ -15,13 +15,8 @@ from chromadb.api.types import GetResult
 from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError
-from reembed.records import (
-    SHARD_ROWS,
-    Vectors,
-    export_batch,
-    metadata_text,
-    vectors_to_list_array,
-)
+from reembed.records import SHARD_ROWS, Vectors, export_batch, vectors_to_list_array
+from reembed.stores.canonical import metadata_text
 from reembed.stores.chroma.failures import OLDER, REFUSALS, mapped, refused, status_of
 from reembed.stores.chroma.floats import to_send
 from reembed.stores.chroma.sqlite_calls import FloatFix

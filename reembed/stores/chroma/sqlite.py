@@ -13,12 +13,14 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from reembed.errors import CollectionNotFoundError, PreflightError, UnreachableError
 from reembed.records import SHARD_ROWS
 from reembed.run.disk import TEMPORARY, sqlite_errors, temporary_folder
+from reembed.stores.chroma.formats import FORMATS
 from reembed.stores.chroma.sqlite_calls import (
     File,
     FloatFix,
@@ -27,6 +29,7 @@ from reembed.stores.chroma.sqlite_calls import (
     listed,
     refuse_newer,
 )
+from reembed.stores.chroma.sqlite_pages import Page, Segments
 from reembed.stores.chroma.sqlite_process import beside
 from reembed.stores.values import Exchange
 
@@ -74,7 +77,7 @@ def check_openable(folder: Path) -> None:
             "Check the path; relative paths in a manifest are relative to its own folder."
             + _others(folder),
         )
-    found: Migrations = _read("migrations", folder)
+    found = migrations(folder)
     refuse_newer(str(folder / FILE), found, known_migrations())
     missing = known_migrations() - found
     if missing:
@@ -122,10 +125,15 @@ def _older(folder: Path, found: Migrations, missing: Migrations) -> PreflightErr
     )
 
 
-@lru_cache(maxsize=1)
 def known_migrations() -> Migrations:
-    """What the installed chromadb gives a new database. Its Rust part holds the list, so a new
-    database in a temporary folder is the only one to ask."""
+    """What the installed chromadb gives a new database."""
+    return FORMATS.get(version("chromadb")) or asked_migrations()
+
+
+@lru_cache(maxsize=1)
+def asked_migrations() -> Migrations:
+    """The same, of a new database in a temporary folder, which is the only one to ask for a version
+    that is not listed: Chroma's Rust part holds the list."""
     import chromadb
     from chromadb.config import Settings
     from chromadb.errors import ChromaError
@@ -139,8 +147,13 @@ def known_migrations() -> Migrations:
                 f"Free some space, or {TEMPORARY}.",
             ) from error
         client.close()
-        known: Migrations = _read("migrations", Path(folder))
-        return known
+        return migrations(Path(folder))
+
+
+def migrations(folder: Path) -> Migrations:
+    """The parts of the format that the file has."""
+    found: Migrations = _read("migrations", folder)
+    return found
 
 
 def collection_names(folder: Path, tenant: str, database: str) -> dict[str, str]:
@@ -166,6 +179,23 @@ def id_pages(folder: Path, id: str) -> Iterator[list[str]]:
         if len(page) < SHARD_ROWS:
             return
         after = page[-1]
+
+
+def segments(folder: Path, id: str) -> Segments | None:
+    """The parts of a collection; None where it has others than those that a local one has."""
+    found: Segments | None = _read("segments", folder, id)
+    return found
+
+
+def applied(folder: Path, segment: str) -> int:
+    """The number of the last write that a segment holds."""
+    return int(_read("applied", folder, segment))
+
+
+def records(folder: Path, id: str, parts: Segments, ids: Sequence[str]) -> Page:
+    """The records of these ids, each different, as of one moment and without their vectors."""
+    page: Page = _read("records", folder, id, parts, list(ids))
+    return page
 
 
 def watermark(folder: Path, id: str) -> str:

@@ -5,8 +5,9 @@ POSIX gives a lock to a process, and closing a file drops the locks of every cop
 (https://www.sqlite.org/howtocorrupt.html, 2.2.1). An application's thread that wrote through Chroma
 while ours read or moved a name in the same process met disk errors, deadlocks and crashes. So
 whatever is done to the file is done by a small process of its own, started at the first use and
-kept. It takes a name from `sqlite_calls` with arguments, and does the whole before it answers,
-since Chroma's writers wait for its lock and may hold Python's in ours while they do.
+kept. It takes a name from `sqlite_calls` or `sqlite_pages` with arguments, and does the whole
+before it answers, since Chroma's writers wait for its lock and may hold Python's in ours while they
+do.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CODE = (
 
 
 class SqliteProcess:
-    """A process that calls functions of `sqlite_calls`, one after the other.
+    """A process that calls functions of `sqlite_calls` and `sqlite_pages`, one after the other.
 
     It ends with the one that started it; what that one did not live to see committed is not.
     """
@@ -110,8 +111,9 @@ class SqliteProcess:
 
 def serve() -> None:
     """Answer calls from standard input until it ends."""
-    from reembed.stores.chroma import sqlite_calls
+    from reembed.stores.chroma import sqlite_calls, sqlite_pages
 
+    known = {**vars(sqlite_pages), **vars(sqlite_calls)}
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asked decides
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while True:
@@ -120,7 +122,7 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            answer = False, getattr(sqlite_calls, function)(*arguments)
+            answer = False, known[function](*arguments)
         except Exception as error:
             answer = True, _told(error)
         pickle.dump(answer, answers)

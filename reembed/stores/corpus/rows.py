@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from reembed.errors import PreflightError
-from reembed.records import NO_METADATA, export_batch, metadata_text, unicode_fault
+from reembed.records import export_batch, unicode_fault
+from reembed.stores.canonical import NO_METADATA, metadata_text
 
 USUAL: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "_id", "doc_id", "uuid"),

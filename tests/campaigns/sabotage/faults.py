@@ -18,7 +18,8 @@ import numpy as np
 
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
-from reembed.records import Vectors, metadata_text, text_hash, unit
+from reembed.records import Vectors, text_hash, unit
+from reembed.stores.canonical import metadata_text
 from tests.campaigns.sabotage.run import NEW, Finished, WorseModel, other_model, vectors_of
 from tests.support.array_store import Row
 

@@ -31,7 +31,6 @@ from reembed.records import (
     embed_schema,
     export_batch,
     fixed_array_to_vectors,
-    metadata_text,
     unit,
     vectors_to_fixed_array,
 )
@@ -43,6 +42,7 @@ from reembed.stages.embed import Embedding, embed
 from reembed.stages.engines.local import LocalEngine
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
+from reembed.stores.canonical import metadata_text
 from reembed.stores.collection import Collection as Handle
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from reembed.manifest import Model
-from reembed.records import Vectors, export_batch, metadata_text
+from reembed.records import Vectors, export_batch
+from reembed.stores.canonical import metadata_text
 
 MODEL = Model(provider="static", name="wordllama", dimensions=4)
 

@@ -32,7 +32,7 @@ from reembed.errors import PreflightError, ReembedError, UnreachableError
 from reembed.quality.twins import TwinFinder
 from reembed.run.directory import RunDir
 from reembed.stores.chroma.failures import mapped
-from reembed.stores.chroma.sqlite import known_migrations
+from reembed.stores.chroma.sqlite import asked_migrations
 from tests.support.disk_faults import FAULTS, FULL, READ_ONLY, Disk, Place, opened
 from tests.support.helpers import (
     Command,
@@ -365,7 +365,7 @@ def test_a_full_temporary_directory_is_named(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("chromadb.PersistentClient", full)
     with pytest.raises(PreflightError, match=str(tmp_path)) as caught:
-        known_migrations.__wrapped__()
+        asked_migrations.__wrapped__()
     assert "TMPDIR" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 

@@ -22,7 +22,6 @@ from reembed.records import (
     embed_schema,
     export_batch,
     fixed_array_to_vectors,
-    metadata_text,
     text_hash,
 )
 from reembed.run.directory import RunDir, Shard
@@ -31,6 +30,7 @@ from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import Embedding, embed
 from reembed.stages.engines.local import LocalEngine
+from reembed.stores.canonical import metadata_text
 from tests.support.helpers import (
     Calls,
     chroma,

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from reembed.records import NO_METADATA, Vectors
+from reembed.records import Vectors
+from reembed.stores.canonical import NO_METADATA
 from reembed.stores.postgres.schema.ids import FORMS
 from reembed.stores.postgres.schema.metadata import JSON_NULL
 

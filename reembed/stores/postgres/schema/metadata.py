@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from reembed.records import NO_METADATA
+from reembed.stores.canonical import NO_METADATA
 from reembed.stores.postgres.schema.table import Column, Table
 
 JSON_TYPES = ("json", "jsonb")
