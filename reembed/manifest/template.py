@@ -108,6 +108,8 @@ class TextTemplate:
                 text_of(self.layout, document, metadata)
                 for document, metadata in zip(documents, metadatas, strict=True)
             ]
+        if self.template == "{document}" and self.line_breaks == "keep":
+            return [text if text and not text.isspace() else "" for text in documents]
         return [
             self.render(id, document, parse(metadata), uri)
             for id, document, metadata, uri in zip(ids, documents, metadatas, uris, strict=True)

@@ -22,7 +22,7 @@ from reembed.embedders.spending import cost
 from reembed.errors import BudgetError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Counter, Progress
-from reembed.records import Vectors, embed_schema, text_hash, vectors_to_fixed_array
+from reembed.records import EXPORT_SCHEMA, Vectors, embed_schema, vectors_to_fixed_array
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
@@ -34,6 +34,7 @@ from reembed.stages.engines.local import LocalEngine
 from reembed.stages.estimate import tokens_left, verify_tokens
 from reembed.stages.kept import Keeping
 from reembed.stages.session import Session
+from reembed.stages.shard_texts import ShardTexts, ShardVectors
 
 STAGE = "embed"
 SHARDS_IN_WORK = 2
@@ -56,105 +57,112 @@ class Embedding:
 
     def shard(self, source: Shard) -> Shard:
         """Embed one export shard and write the embed shard; see the module's docstring."""
-        records = self.run.read_shard(source)
-        texts = self.template.texts(
-            *(records.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
+        records = self.run.read_shard(source, ["id", "document", "metadata", "uri"])
+        texts = ShardTexts(self.template.texts(*(one.to_pylist() for one in records.columns)))
+        self.counter.update(int((texts.place < 0).sum()))
+        made = self._vectors(texts)
+
+        there = np.append(made.there, False)[texts.place]  # -1 is the last
+        self._set_aside(source, texts, np.flatnonzero(~there).tolist())
+        kept = np.flatnonzero(there)
+        places = texts.place[kept]
+        hashes = b"".join([texts.hashes[row] for row in kept.tolist()])
+        table = pa.table(
+            [
+                records.column("id").take(pa.array(kept)),
+                pa.Array.from_buffers(pa.binary(32), len(kept), [None, pa.py_buffer(hashes)]),
+                pa.array(made.tokens[places], pa.int32()),
+                vectors_to_fixed_array(made.of(places)),
+            ],
+            schema=embed_schema(self.embedder.dimensions),
         )
-        hashes = [text_hash(text) for text in texts]
-        usable = [bool(text.strip()) for text in texts]
-        self.counter.update(len(texts) - sum(usable))
-        wanted = {key: text for key, text, ok in zip(hashes, texts, usable, strict=True) if ok}
-        known = self._vectors(wanted, _multiplicity(hashes))
+        return self.run.write_shard(STAGE, source.stem, table, source=source.sha256)
 
-        kept = [row for row, key in enumerate(hashes) if key in known]
+    def _set_aside(self, source: Shard, texts: ShardTexts, rows: Sequence[int]) -> None:
+        """List the rows that get no vector, with all that was exported of them."""
         reasons = {
-            row: self._rejected[key] if usable[row] else NO_TEXT
-            for row, key in enumerate(hashes)
-            if key not in known
+            row: self._rejected[texts.hashes[row]] if texts.place[row] >= 0 else NO_TEXT
+            for row in rows
         }
+        records = self.run.read_shard(source) if rows else EXPORT_SCHEMA.empty_table()
         quarantine_rows(self.run, source.stem, records, reasons)
-        return self._write_shard(source, records, kept, hashes, known)
 
-    def _vectors(
-        self, wanted: dict[bytes, str], multiplicity: dict[bytes, int]
-    ) -> dict[bytes, tuple[Vectors, int]]:
-        """Hash to vector and tokens of these texts; rejected ones are missing (see `_rejected`)."""
-        mine, others = self._claim(list(wanted))
+    def _vectors(self, texts: ShardTexts) -> ShardVectors:
+        """What these texts get; rejected ones get nothing (see `_rejected`)."""
+        made, done = ShardVectors(len(texts.keys), self.embedder.dimensions), Future[None]()
+        mine, others = self._claim(texts.keys, done)
         try:  # after the claim, or a text that another shard finishes just now is paid for twice
-            known = dict(self.cache.get(mine))
-            known |= self._borrowed([key for key in mine if key not in known], wanted)
-            self.counter.update(sum(multiplicity[key] for key in known))
-            new = [key for key in mine if key not in known]
-            known |= self._embed(new, [wanted[key] for key in new], multiplicity)
+            self._recall(texts, made, self.cache.get([*mine]))
+            if self.cache.lenders:
+                self._recall(texts, made, self._borrowed(texts, _lacking(made, mine)))
+            self._embed(texts, made, _lacking(made, mine))
         except BaseException as error:
-            with self._lock:
-                for key in mine:
-                    self._claims.pop(key).set_exception(error)
+            self._release(mine)
+            done.set_exception(error)
             raise
-        with self._lock:
-            for key in mine:
-                self._claims.pop(key).set_result(None)
-        for claim in others.values():
+        self._release(mine)
+        done.set_result(None)
+        for claim in set(others.values()):
             claim.result()
-        self.counter.update(sum(multiplicity[key] for key in others))
-        return known | dict(self.cache.get([*others]))
+        self._recall(texts, made, self.cache.get([*others]))
+        return made
 
-    def _borrowed(self, keys: list[bytes], texts: dict[bytes, str]) -> Known:
-        if not keys or not self.cache.lenders:
-            return {}
-        tokens = self.embedder.count_tokens([texts[key] for key in keys])
-        return self.cache.borrow(keys, tokens.tolist())
-
-    def _claim(self, keys: Sequence[bytes]) -> tuple[list[bytes], dict[bytes, Future[None]]]:
-        """Of these texts, the ones for this shard to see to, and those another has in work."""
+    def _claim(
+        self, keys: Sequence[bytes], done: Future[None]
+    ) -> tuple[dict[bytes, int], dict[bytes, Future[None]]]:
+        """Of these texts, those for this shard to see to, each with its place, until it is `done`;
+        and those that another has in work."""
         with self._lock:
             others = {key: self._claims[key] for key in keys if key in self._claims}
-            mine = [key for key in keys if key not in others and key not in self._rejected]
-            self._claims.update((key, Future()) for key in mine)
+            mine = {
+                key: place
+                for place, key in enumerate(keys)
+                if key not in others and key not in self._rejected
+            }
+            self._claims.update(dict.fromkeys(mine, done))
         return mine, others
 
-    def _embed(
-        self, keys: Sequence[bytes], texts: Sequence[str], multiplicity: dict[bytes, int]
-    ) -> dict[bytes, tuple[Vectors, int]]:
-        """Hash to vector and tokens of these texts; what comes is kept before anything else."""
-        found: dict[bytes, tuple[Vectors, int]] = {}
-        if not keys:
-            return found
+    def _release(self, mine: dict[bytes, int]) -> None:
+        with self._lock:
+            for key in mine:
+                del self._claims[key]
+
+    def _recall(self, texts: ShardTexts, made: ShardVectors, known: Known) -> None:
+        """Put in what is known already."""
+        if known:
+            self.counter.update(int(texts.rows[made.recall(texts.keys, known)].sum()))
+
+    def _borrowed(self, texts: ShardTexts, places: Sequence[int]) -> Known:
+        if not places:
+            return {}
+        tokens = self.embedder.count_tokens([texts.texts[place] for place in places])
+        return self.cache.borrow([texts.keys[place] for place in places], tokens.tolist())
+
+    def _embed(self, texts: ShardTexts, made: ShardVectors, places: Sequence[int]) -> None:
+        """Ask the model for these texts; what comes is kept before anything else."""
+        if not places:
+            return
+        keys, rows = [texts.keys[place] for place in places], texts.rows[places]
 
         def keep(indices: Sequence[int], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> None:
-            done = [keys[i] for i in indices]
-            self.cache.put(done, vectors, tokens)
-            found.update(zip(done, zip(vectors, tokens.tolist(), strict=True), strict=True))
-            self.counter.update(sum(multiplicity[key] for key in done))
+            self.cache.put([keys[index] for index in indices], vectors, tokens)
+            self.counter.update(int(rows[indices].sum()))
 
-        embedded = self.embedder.embed_documents(texts, on_batch=keep)
+        embedded = self.embedder.embed_documents(
+            [texts.texts[place] for place in places], on_batch=keep
+        )
+        made.take(places, embedded.vectors, embedded.tokens)
         with self._lock:
             for index, rejection in embedded.rejected.items():
                 self._rejected[keys[index]] = (rejection.reason, rejection.detail)
-        return found
+                made.there[places[index]] = False
 
-    def _write_shard(
-        self,
-        source: Shard,
-        records: pa.Table,
-        kept: Sequence[int],
-        hashes: Sequence[bytes],
-        known: dict[bytes, tuple[Vectors, int]],
-    ) -> Shard:
-        d = self.embedder.dimensions
-        vectors = np.empty((len(kept), d), np.float32)
-        for position, row in enumerate(kept):
-            vectors[position] = known[hashes[row]][0]
-        table = pa.table(
-            [
-                records.column("id").take(pa.array(kept, pa.int64())),
-                pa.array([hashes[row] for row in kept], pa.binary(32)),
-                pa.array([known[hashes[row]][1] for row in kept], pa.int32()),
-                vectors_to_fixed_array(vectors),
-            ],
-            schema=embed_schema(d),
-        )
-        return self.run.write_shard(STAGE, source.stem, table, source=source.sha256)
+
+def _lacking(made: ShardVectors, mine: dict[bytes, int]) -> list[int]:
+    """The places of these texts that have no vector yet."""
+    places = np.fromiter(mine.values(), np.int64, len(mine))
+    lacking: list[int] = places[~made.there[places]].tolist()
+    return lacking
 
 
 def embed(
@@ -206,13 +214,6 @@ def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:
         and run.is_whole(shard)
         and lists_all(run, source.stem, source.rows - shard.rows)
     )
-
-
-def _multiplicity(hashes: Sequence[bytes]) -> dict[bytes, int]:
-    counts: dict[bytes, int] = {}
-    for key in hashes:
-        counts[key] = counts.get(key, 0) + 1
-    return counts
 
 
 def embed_shards(s: Session) -> None:

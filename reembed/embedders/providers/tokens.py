@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from reembed.embedders.provider import Counts
@@ -39,30 +39,64 @@ class TextTokenizer:
         return np.array([len(encoding.ids) for encoding in encodings], np.int32)
 
 
-_RUNS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\S ]+| {2,}|[^\x00-\x7f]+|[!-/:-@\[-`{-~]")
 _UNBROKEN = 40
 """Signs without white space above which a chunk is no words but a hash, base64 or a long URL."""
+_AT_ONCE = 1 << 17
+"""Bytes that are looked at together, about: memory is bounded."""
+_ZERO, _SPACE, _BLANK, _WIDE, _SIGN, _DIGIT, _UPPER, _LOWER = range(8)
+"""Kinds of bytes: white space but for the space is `_BLANK`, what is not ASCII `_WIDE`; those from
+`_SIGN` on make up unbroken chunks."""
 
 
-def _run_tokens(run: str, letters: int) -> int:
-    first = run[0]
-    if not first.isascii():
-        return len(run.encode("utf-8"))
-    if first.isalpha():
-        return -(-len(run) // (2 if len(run) > 1 and run.isupper() else letters))
-    if first.isdigit():
-        return -(-len(run) // 2)
-    return 1 + len(run) // 16 if first == " " else len(run)
+def _kinds() -> bytes:
+    kinds = np.full(256, _SIGN, np.uint8)
+    kinds[0] = _ZERO
+    for first, last, kind in (("a", "z", _LOWER), ("A", "Z", _UPPER), ("0", "9", _DIGIT)):
+        kinds[ord(first) : ord(last) + 1] = kind
+    kinds[[*b"\t\n\v\f\r\x1c\x1d\x1e\x1f"]] = _BLANK
+    kinds[ord(" ")], kinds[0x80:] = _SPACE, _WIDE
+    return kinds.tobytes()
 
 
-def _estimate(text: str, letters: int) -> int:
-    total = sum(_run_tokens(run, letters) for run in _RUNS.findall(text))
-    if len(text) > _UNBROKEN:
-        for chunk in text.split():
-            if len(chunk) > _UNBROKEN and chunk.isascii():
-                counted = sum(_run_tokens(run, letters) for run in _RUNS.findall(chunk))
-                total += max(0, len(chunk) * 4 // 5 - counted)
-    return total + 2
+_KINDS = _kinds()
+"""The kind of each byte."""
+
+
+def _estimates(texts: Sequence[bytes], letters: int) -> npt.NDArray[np.int64]:
+    """Tokens of texts in UTF-8, all looked at as one array that is cut into runs of one kind. The
+    zero byte behind each text has no tokens, so a run of such bytes may lie in two texts."""
+    kinds = np.frombuffer(b"\0".join([*texts, b""]).translate(_KINDS), np.uint8)
+    starts = np.concatenate(([0], np.flatnonzero(kinds[1:] != kinds[:-1]) + 1))
+    kind, sizes = kinds[starts], np.diff(starts, append=len(kinds))
+    tokens = np.where(kind <= _SPACE, 0, sizes)
+
+    lower, several = kind == _LOWER, sizes > 1
+    capital = np.zeros(len(kind), bool)  # a single one belongs to the word that it begins
+    capital[:-1] = (kind[:-1] == _UPPER) & ~several[:-1] & lower[1:]
+    words = sizes[lower] + np.concatenate(([False], capital[:-1]))[lower]
+    tokens[lower], tokens[capital] = -(-words // letters), 0
+    pairs = (kind == _DIGIT) | ((kind == _UPPER) & several)
+    tokens[pairs] = -(-sizes[pairs] // 2)
+    gaps = (kind == _SPACE) & several
+    tokens[gaps] = 1 + sizes[gaps] // 16
+    _raise_unbroken(tokens, kind, sizes)
+
+    ends = np.searchsorted(starts, np.cumsum([len(text) + 1 for text in texts]))
+    summed = np.concatenate(([0], np.cumsum(tokens)))
+    return np.diff(summed[ends], prepend=0) + 2
+
+
+def _raise_unbroken(
+    tokens: npt.NDArray[np.int64], kind: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]
+) -> None:
+    """Give long chunks of ASCII four tokens for five signs at least, in place."""
+    inside = kind >= _SIGN
+    first = np.flatnonzero(inside & ~np.concatenate(([False], inside[:-1])))
+    if not len(first):
+        return
+    signs = np.add.reduceat(np.where(inside, sizes, 0), first)
+    counted = np.add.reduceat(np.where(inside, tokens, 0), first)
+    tokens[first] += np.where(signs > _UNBROKEN, np.maximum(0, signs * 4 // 5 - counted), 0)
 
 
 def estimate_tokens(texts: Sequence[str], letters: int = 3) -> Counts:
@@ -75,4 +109,14 @@ def estimate_tokens(texts: Sequence[str], letters: int = 3) -> Counts:
     letter strings takes more tokens than this says, up to twice as many. Three letters suit the
     smaller vocabularies of BERT's family.
     """
-    return np.array([_estimate(text, letters) for text in texts], np.int32)
+    found = np.zeros(len(texts), np.int32)
+    waiting: list[bytes] = []
+    first = size = 0
+    for place, text in enumerate(texts, start=1):
+        waiting.append(text.encode())
+        size += len(waiting[-1])
+        if size >= _AT_ONCE or place == len(texts):
+            found[first:place] = _estimates(waiting, letters)
+            first, size = place, 0
+            waiting.clear()
+    return found

@@ -179,6 +179,29 @@ class Call:
 
     def _take(self, pieces: Sequence[Piece], vectors: Vectors) -> list[int]:
         """Put vectors in their place; the indices of texts that are complete now."""
+        done = self._take_whole(pieces, vectors)
+        if done is None:
+            done = self._take_parts(pieces, vectors)
+        if done and self._normalize:
+            self.result.vectors[done] = unit(self.result.vectors[done])
+        self._stats.add(texts=len(done), tokens=int(self.result.tokens[done].sum()))
+        return done
+
+    def _take_whole(self, pieces: Sequence[Piece], vectors: Vectors) -> list[int] | None:
+        """All at once, where each piece is a whole text that was not rejected; else None."""
+        indices = [piece.index for piece in pieces]
+        missing = self._missing
+        if any(missing[index] != 1 for index in indices):
+            return None
+        if not (self._parts.keys().isdisjoint(indices)
+                and self.result.rejected.keys().isdisjoint(indices)):  # fmt: skip
+            return None
+        missing.update(dict.fromkeys(indices, 0))
+        self.result.vectors[indices] = vectors
+        self.result.tokens[indices] = [piece.tokens for piece in pieces]
+        return indices
+
+    def _take_parts(self, pieces: Sequence[Piece], vectors: Vectors) -> list[int]:
         done = []
         for piece, vector in zip(pieces, vectors, strict=True):
             index = piece.index
@@ -194,7 +217,4 @@ class Call:
             self.result.vectors[index] = vector
             self.result.tokens[index] = sum(weights)
             done.append(index)
-        if done and self._normalize:
-            self.result.vectors[done] = unit(self.result.vectors[done])
-        self._stats.add(texts=len(done), tokens=int(self.result.tokens[done].sum()))
         return done

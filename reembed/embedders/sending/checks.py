@@ -38,6 +38,7 @@ def check_answer(texts: Sequence[str], answer: Answer, dimensions: int | None) -
         raise BadAnswer(f"{len(bad)} of {len(texts)} vectors hold {what}", bad.tolist())
     if (
         len(texts) > 2
+        and (vectors[1] == vectors[0]).all()
         and (vectors == vectors[0]).all()
         and len({key for text in texts if (key := _telling(text))}) > 2
     ):
@@ -69,6 +70,8 @@ def check_untruncated(texts: Sequence[str], answer: Answer) -> None:
     count in their answer gives them away.
     """
     if answer.tokens is None:
+        return
+    if answer.tokens >= sum(len(text.split()) for text in texts):  # quickly told of most
         return
     least = least_tokens(texts)
     if answer.tokens < least:

@@ -44,6 +44,8 @@ class Recall:
         self._send, self.keeps, self._alike = send, keeps, alike
         self._documents: dict[Key, Known] = {}
         self._queries: dict[Key, Known] = {}  # no control sentence went with them
+        self._marks: set[int] = set()
+        """Python's own hashes of what is remembered: most texts are not, and are told so by it."""
         self._width = 0
         self._lock = threading.Lock()
 
@@ -62,6 +64,7 @@ class Recall:
         with self._lock:
             self._documents.clear()
             self._queries.clear()
+            self._marks.clear()
 
     def _embed(
         self, texts: Sequence[str], prefix: str, manner: Manner, on_batch: OnBatch | None
@@ -69,12 +72,12 @@ class Recall:
         if not (self.keeps and texts):
             return self._send(texts, prefix, manner, on_batch)
         known = self._find(texts, prefix, manner, take=on_batch is not None)
-        rest = [row for row in range(len(texts)) if row not in known]
         if not known:
             sent = self._send(texts, prefix, manner, on_batch)
             if on_batch is None:
                 self._keep(texts, prefix, manner, sent)
             return sent
+        rest = [row for row in range(len(texts)) if row not in known]
         whole = self._of_known(len(texts), known)
         given = [row for row in known if row not in whole.rejected]
         if on_batch and given:
@@ -104,6 +107,8 @@ class Recall:
         found: dict[int, Known] = {}
         with self._lock:
             for row, text in enumerate(texts):
+                if hash(prefix + text) not in self._marks:
+                    continue
                 key = self._key(manner, prefix + text)
                 one = self._documents.pop(key, None) if take else (
                     self._documents.get(key) or self._queries.get(key)
@@ -122,6 +127,7 @@ class Recall:
                 if (kept + 1) * vector.nbytes > MOST_BYTES:
                     return
                 key = self._key(manner, prefix + text)
+                self._marks.add(hash(prefix + text))
                 place[key] = sent.rejected.get(row) or (vector.copy(), int(sent.tokens[row]))
 
     def _key(self, manner: Manner, sent: str) -> Key:
