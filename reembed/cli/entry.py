@@ -60,7 +60,7 @@ def _exit_code() -> int:
     except typer.Abort:
         code = _fail(_interrupted())
     except COMMAND_LINE_ERROR as error:
-        code = _fail(UsageError(error.format_message(), "See `reembed --help`."))
+        code = _fail(_mistyped(error))
     except KeyboardInterrupt:
         code = _fail(_interrupted())
     except MemoryError as error:
@@ -77,6 +77,22 @@ def _exit_code() -> int:
             )
         )
     return code or 0
+
+
+BEGIN = "Begin with `reembed init`, which asks, or with `reembed try URL --model PROVIDER:NAME`."
+
+
+def _mistyped(error: Any) -> UsageError:
+    """What is wrong on the command line, what a missing word would say, and whose help has more."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    message = error.format_message()
+    if not message:  # no word at all: the help was shown
+        return UsageError("no command is given", BEGIN)
+    missing = type(error).__name__ == "MissingParameter"
+    if missing and (about := getattr(parameter, "help", None)):
+        message = f"{message.rstrip('.')}: {about}"
+    path = context.command_path.split(context.find_root().info_name)[-1] if context else ""
+    return UsageError(message, f"See `reembed{path} --help`.")
 
 
 def _without_folder(error: Exception) -> ReembedError | None:

@@ -25,7 +25,7 @@ from reembed.redaction.terminal import harmless, json_harmless
 from reembed.run.disk import open_private, write_errors
 
 Level = Literal["debug", "info", "warning", "error"]
-OUTPUT = "Choose another file with --log-file, or leave it out."
+OUTPUT = "choose another file with --log-file"
 LIBRARIES = ("httpx", "httpcore", "openai", "chromadb", "psycopg")
 """Whose own log is told with -v, from its level INFO on."""
 

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from reembed.commands.trial import Answer, Question, Trial
 
 
+MODEL_HELP = (
+    "the model to try, such as openai:text-embedding-3-small, ollama:nomic-embed-text or "
+    "static:wordllama, which needs no server and no key"
+)
+
+
 @app.command("try")
 def try_(
     url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
-    model: Annotated[
-        str, typer.Option("--model", metavar="PROVIDER:NAME", help="the model to try")
-    ],
+    model: Annotated[str, typer.Option("--model", metavar="PROVIDER:NAME", help=MODEL_HELP)],
     collection: OneCollection = None,
     old_model: Annotated[
         str | None,
@@ -74,7 +78,10 @@ def trial_text(trial: Trial) -> RenderableType:
         about += ". The questions are made from records (*); ask your own with --ask"
     parts.append(Text(f"{about}.", "dim"))
     if trial.old_model:
-        told = f"{trial.old_model}. To see today's answers, name what made the vectors: --old-model"
+        told = (
+            f"{trial.old_model}. To see today's answers, name what made the vectors: "
+            "--old-model PROVIDER:NAME"
+        )
         parts.append(Text(told, "yellow"))
     parts.append(Text(""))
     parts.append(plan_text(trial.plan))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from reembed.redaction import remember_url, without_secrets
 from reembed.redaction.terminal import harmless
 from reembed.run.disk import make_private_dir, write_output
 from reembed.stores.collection import Collection
+from reembed.stores.named import left_by_run
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
@@ -129,7 +132,8 @@ def draft_model(spec: str) -> dict[str, Any]:
     known = get_args(Provider)
     if not separator or not name or provider not in known:
         raise UsageError(
-            f"--model {spec}: should be PROVIDER:NAME", f"PROVIDER is one of {', '.join(known)}."
+            f"--model {spec}: should be PROVIDER:NAME",
+            f"PROVIDER is one of {', '.join(known)}.{_meant(provider, name or provider)}",
         )
     model: dict[str, Any] = {"provider": provider, "name": name}
     family = family_of(name)
@@ -138,6 +142,15 @@ def draft_model(spec: str) -> dict[str, Any]:
         model |= {key: prefix for key, prefix in prefixes.items() if prefix}
         model |= {"max_tokens": family.max_tokens} if family.max_tokens else {}
     return model
+
+
+def _meant(provider: str, name: str) -> str:
+    """`Did you mean` with the provider of nearly this name, or of a model whose name alone was
+    given."""
+    close = difflib.get_close_matches(provider, get_args(Provider), n=1)
+    if not close and name == "wordllama":
+        close = ["static"]
+    return f" Did you mean `--model {close[0]}:{name}`?" if close else ""
 
 
 def legal_name(text: str) -> str:
@@ -175,16 +188,19 @@ def discover(
             store.catalog.describe(*refused)  # raises, with the way out
         if not infos and not refused:
             raise PreflightError(f"{url}: holds no collection", "Check the path or the database.")
-        if collection is None and len(infos) + len(refused) > 1:
+        # A whole name may be what a run has left; without one, it is not meant.
+        meant = [info for info in infos if not left_by_run(info.name)]
+        alone = len(meant) == 1 and all(map(left_by_run, refused))
+        if collection is None and len(infos) + len(refused) > 1 and not alone:
             names = ", ".join(
-                [f"{info.name} ({_described(info)})" for info in infos]
+                [f"`--collection {shlex.quote(info.name)}` ({_described(info)})" for info in infos]
                 + [f"{name} (not as it is: {why})" for name, why in refused.items()]
             )
             raise UsageError(
                 f"{url}: holds {len(infos) + len(refused)} collections",
-                f"Choose with --collection: {names}.",
+                f"Choose one of them: {names}.",
             )
-        chosen = store.catalog.describe(collection or infos[0].name)
+        chosen = store.catalog.describe(collection or (meant or infos)[0].name)
         kind, text = _looked_at(store, chosen)
         doubts = _doubts(store, chosen)
     finally:

@@ -82,14 +82,23 @@ def _read(path: Path) -> str:
             f"{path}: there is no such file", "Write one with `reembed init URL -o FILE`."
         ) from None
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ManifestError(
+            f"{path}: cannot be read: {error.strerror}",
+            "Name the manifest's file, and give this user the right to read it.",
+        ) from None
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: is not UTF-8: byte {error.start} cannot be read") from None
+        raise ManifestError(
+            f"{path}: is not UTF-8: byte {error.start} cannot be read",
+            "If it is the manifest, let an editor save it as UTF-8; else name the right file.",
+        ) from None
 
 
 def _not_yaml(path: Path, why: str) -> ManifestError:
+    message = f"{path}: is not valid YAML: {starred(why)}"
+    if why.endswith(" is given twice"):
+        return ManifestError(message, "Leave one of the two out.")
     return ManifestError(
-        f"{path}: is not valid YAML: {starred(why)}",
+        message,
         "Texts with a colon, a # or a brace in them need quotes; indent with spaces.",
     )
 

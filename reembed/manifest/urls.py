@@ -10,7 +10,10 @@ from reembed.errors import ManifestError
 from reembed.manifest.adapters import STORES, store_entry
 from reembed.redaction import remember_url, shown_url
 
-_EXAMPLES = "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://tenant/database."
+_EXAMPLES = (
+    "For example chroma:./dir, chroma+http://host:8000, chroma+cloud://tenant/database, or "
+    "postgresql://user@host/database."
+)
 
 
 def resolve_url(url: str, base_dir: Path) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 from reembed.progress.pace import Pace
 from reembed.progress.told import Counter, Meter, Progress, human_time, short_time
 
+MEASURED = 1.0
+"""Seconds before which a rate of tokens says nothing."""
+
 
 @dataclass(frozen=True)
 class Stand:
@@ -142,7 +145,7 @@ class Tracked(Progress):
         left = (one.total - one.done) / rate if one.total and rate else None
         return Stand(
             one.name, one.total, one.done, seconds, rate, left, tokens, usd,
-            sent / seconds if sent > 0 and seconds > 0 else None, self._waiting(),
+            sent / seconds if sent > 0 and seconds >= MEASURED else None, self._waiting(),
         )  # fmt: skip
 
     def _waiting(self) -> str:

@@ -61,6 +61,8 @@ def _refusal(path: Path | str, error: OSError, instead: str) -> PreflightError |
     cannot = f"{path}: cannot be written: {error.strerror}"
     if error.errno in _FORBIDDEN:
         return PreflightError(cannot, f"Give this user the right to write there, or {instead}.")
+    if error.errno == errno.ENOENT and not Path(path).parent.exists():
+        return PreflightError(cannot, f"Make its folder first, or {instead}.")
     if error.errno in _IN_THE_WAY:
         return PreflightError(cannot, f"Move what is in the way, or {instead}.")
     if error.errno in _FAILING:

@@ -52,7 +52,7 @@ def named(store: Store, source: Source, own: Iterable[str] = ()) -> Named:
         own: collections that this group's runs have made.
     """
     there = set(store.catalog.collections())
-    plain = {name for name in there if not _OURS.fullmatch(name)} - set(own)
+    plain = {name for name in there if not left_by_run(name)} - set(own)
     plain = _through_pointers(store, there, plain)
     wanted: set[str] = set()
     unmatched = []
@@ -62,6 +62,11 @@ def named(store: Store, source: Source, own: Iterable[str] = ()) -> Named:
             unmatched.append(pattern)
         wanted |= found
     return Named(sorted(wanted - matching(wanted, source.exceptions)), unmatched)
+
+
+def left_by_run(name: str) -> bool:
+    """Whether this is what a run leaves beside a live name, such as a parked collection."""
+    return _OURS.fullmatch(name) is not None
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:

@@ -57,7 +57,7 @@ def holders(folder: Path) -> Holders:
         if any(link.startswith(inside) for link in links):
             found[int(process.name)] = _command(process)
     return Holders(
-        found, f"{hidden} processes of other users cannot be looked at" if hidden else ""
+        found, f"processes of other users cannot be looked at: {hidden}" if hidden else ""
     )
 
 

@@ -105,4 +105,4 @@ def test_what_cannot_be_seen_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError
 
     monkeypatch.setattr(Path, "iterdir", refused)
-    assert "processes of other users cannot be looked at" in holders(tmp_path).unseen
+    assert "processes of other users cannot be looked at: " in holders(tmp_path).unseen

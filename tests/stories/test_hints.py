@@ -149,6 +149,8 @@ TEXTS: list[tuple[str, str, pytest.MarkDecorator, str]] = [
      "state: ./state\n"),
     ("a date", "text: 2024-01-01\n", follows_hint("Put it in quotes if a text is meant."),
      "text: '{document} 2024-01-01'\n"),
+    ("a key twice", "text: '{document}'\ntext: '{document}'\n",
+     follows_hint("Leave one of the two out."), "text: '{document}'\n"),
     ("a brace", "text: {metadata.title}: {document}\n",
      follows_hint("Texts with a colon, a # or a brace in them need quotes"),
      "text: '{metadata.title}: {document}'\n"),

@@ -203,7 +203,10 @@ def _no_connection(url: str, error: psycopg.Error) -> ReembedError:
             f"{url}: the server answers and refuses: {said}",
             "Check the role, the database's name and the password (PGPASSWORD or ~/.pgpass).",
         )
-    return UnreachableError(f"{url}: cannot connect: {said}", "Is the server running there?")
+    return UnreachableError(
+        f"{url}: cannot connect: {said}",
+        "Check the host and the port, and that the server runs; then run the same command again.",
+    )
 
 
 def identify(connection: Connection, url: str) -> Database:

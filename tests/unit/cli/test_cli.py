@@ -22,6 +22,7 @@ import pytest
 import reembed as package
 from reembed.cli.app import app
 from reembed.manifest import json_schema
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     REEMBED,
     Calls,
@@ -63,10 +64,17 @@ def test_help_names_every_command(command: Command) -> None:
     assert command("--version").out.strip() == package.__version__
 
 
-def test_no_arguments_show_the_help(command: Command) -> None:
+@follows_hint("Begin with `reembed init`, which asks, or with `reembed try URL --model ")
+def test_no_arguments_show_the_help_and_where_to_begin(
+    command: Command, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcome = command()
-    assert outcome.code in (0, 2)
-    assert "Usage" in outcome.out + outcome.err
+    assert outcome.code == 2
+    assert "Usage" in outcome.out and outcome.err.startswith("error: no command is given\n")
+    monkeypatch.chdir(database.parent)
+    without = command("try", f"chroma:{database}")
+    assert "static:wordllama" in without.err and "See `reembed try --help`." in without.err
+    assert command("try", f"chroma:{database}", "--model", "static:wordllama").code == 0
 
 
 def test_the_schema(command: Command) -> None:
