@@ -54,31 +54,31 @@ def hold_writes(
     return writes_held(s.store, s.run, s.manifest.live, incoming_id)
 
 
-PREPARE_ROUNDS = 8
-"""How often what was written while a move was prepared is carried before writers are held."""
-FEW_LEFT = 20
-"""Rows that are left for the time in which they are."""
-
-
 @stage("get the move ready")
 def prepare_move(
     s: Session, kind: SwapPlan, incoming_id: str, carry: Callable[[], object]
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """Do what takes long about a move before writers are held, and carry what was written
-    meanwhile, until that is little, or no less than the time before: somebody writes all the time.
+    meanwhile, until that is little.
 
     Args:
         carry: carries what was written to the live collection.
+
+    Returns:
+        whether there was anything to do.
+
+    Raises:
+        SourceChangedError: it is written to faster than that can be followed.
     """
     if kind.kind == "config":  # no name moves
-        return
-    before: int | None = None
-    for _ in range(PREPARE_ROUNDS):
+        return False
+    rows = 0
+    while True:
         found = s.store.to_move().prepare(s.manifest.live, incoming_id)
-        if found <= FEW_LEFT or (before is not None and before <= 2 * found):
-            return
+        rows += found.rows
+        if found.ready:
+            return rows > 0
         carry()
-        before = found
 
 
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:

@@ -52,11 +52,20 @@ class ReadyBack:
         kind: how its name moves.
         before: what was carried to the old collection so far.
         told: what is to be told of the old collection.
+        seen: what was carried of what the store logs.
     """
 
     kind: SwapPlan
     before: CarriedBack = field(default_factory=CarriedBack)
     told: list[str] = field(default_factory=list)
+    seen: object = None
+
+    def carry(self, s: Session) -> None:
+        """Carry what was written to the new collection and not carried yet."""
+        way_back = way_back_of(s)
+        way_back.seen = self.seen
+        self.before.add(way_back.carry())
+        self.seen = way_back.seen
 
 
 def ready_back(s: Session) -> ReadyBack | None:
@@ -74,20 +83,27 @@ def ready_back(s: Session) -> ReadyBack | None:
     recover_for_way_back(s)
     ready = ReadyBack(swap_kind(s))
     _look_at_old(s, ready)
-    ready.before.add(way_back_of(s).carry())
+    ready.carry(s)
     return ready
 
 
-def prepare_back(s: Session, ready: ReadyBack) -> None:
-    """Do what takes long about a move back before writers are held. Adds to what was carried."""
-    moving.prepare_move(
-        s, ready.kind, s.old.id, lambda: ready.before.add(way_back_of(s).carry())
-    )  # fmt: skip
+def prepare_back(s: Session, ready: ReadyBack, *, again: bool = False) -> bool:
+    """Do what takes long about a move back before writers are held. Adds to what was carried.
+
+    Args:
+        again: whether time has passed since that was done, so that more is to be carried first.
+
+    Returns:
+        whether there was anything to do.
+    """
+    if again:
+        ready.carry(s)
+    return moving.prepare_move(s, ready.kind, s.old.id, lambda: ready.carry(s))
 
 
 def last_look_back(s: Session, ready: ReadyBack) -> None:
     """What comes right before the move back, while writers wait. Adds to what was carried."""
-    ready.before.add(way_back_of(s).carry())
+    ready.carry(s)
     _refuse_fewer(s, ready.kind)
 
 

@@ -134,7 +134,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     """
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         try:
-            caught_up += prepared(s, kind)
+            caught_up += prepared(s, kind)[0]
             with hold_writes(s, kind, s.new.id):
                 caught_up += last_look(s)
                 move(s, "swap", kind)
@@ -147,11 +147,12 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     raise AssertionError("the last try returns or raises")
 
 
-def prepared(s: Session, kind: SwapPlan) -> int:
-    """Prepare the move. Returns the number of records that were carried meanwhile."""
+def prepared(s: Session, kind: SwapPlan) -> tuple[int, bool]:
+    """Prepare the move. Returns the number of records that were carried meanwhile, and whether
+    there was anything to do."""
     carried: list[int] = []
-    moving.prepare_move(s, kind, s.new.id, lambda: carried.append(catch_up(s)))
-    return sum(carried)
+    worked = moving.prepare_move(s, kind, s.new.id, lambda: carried.append(catch_up(s)))
+    return sum(carried), worked
 
 
 def resume_swap(s: Session) -> SwapResult:

@@ -98,10 +98,12 @@ class Collection:
         """See `Writer.delete`. Raises PreflightError where the store can only be read."""
         self.store.to_write().delete(self.id, ids)
 
-    def changes_since(self, mark: str | None) -> Change:
+    def changes_since(self, mark: str | None, besides: object = None) -> Change:
         """See `Changes.since`; of a store without it everything must be compared."""
         changes = self.store.changes
-        return changes.since(self.id, mark) if changes is not None else Change(None, None)
+        if changes is None:
+            return Change(None, None)
+        return changes.since(self.id, mark, besides)
 
     def start_capture(self) -> None:
         """Log writes from now on, where the store can."""

@@ -29,6 +29,7 @@ from reembed.stores.values import (
     CollectionSpec,
     Exchange,
     Leftover,
+    Prepared,
     Receipt,
     SpecCheck,
     Survey,
@@ -137,9 +138,13 @@ class Writer(Protocol):
 class Changes(Protocol):
     """What was written since."""
 
-    def since(self, id: str, mark: str | None) -> Change:
+    def since(self, id: str, mark: str | None, besides: object = None) -> Change:
         """What was written since an earlier call gave the mark; with None all that counts is the
-        mark of this moment."""
+        mark of this moment.
+
+        Args:
+            besides: the token of an earlier call; what that told may be left out.
+        """
         ...
 
 
@@ -191,9 +196,11 @@ class Cutover(Protocol):
         """
         ...
 
-    def prepare(self, live: str, incoming: str) -> int:
-        """Do what would take long while writers wait, or what has come since. Returns for how many
-        records: after many, what was written meanwhile is to be carried first."""
+    def prepare(self, live: str, incoming: str) -> Prepared:
+        """Do what would take long while writers wait, or what has come since.
+
+        Raises SourceChangedError if more comes than can be done.
+        """
         ...
 
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:

@@ -224,6 +224,20 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What was done about a move before writers are held.
+
+    Attributes:
+        rows: records whose vectors were copied, or looked at.
+        ready: whether writers may be held now. If not, what was written meanwhile is to be carried,
+            and the same asked for again: the store says when it helps no more.
+    """
+
+    rows: int = 0
+    ready: bool = True
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What an exchange did.
 

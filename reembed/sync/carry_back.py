@@ -25,7 +25,7 @@ from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back_log import Hashes, known_carried, write_carried
 from reembed.sync.difference import Carried, find_difference
-from reembed.sync.grouped_writes import write_together
+from reembed.sync.grouped_writes import taken_refusal, write_together
 from reembed.sync.old_vectors import OldVectors
 
 LIVE_ROWS = 50
@@ -61,6 +61,9 @@ class WayBack(OldVectors):
     def __init__(self, s: Session) -> None:
         super().__init__(s)
         self.new, self.guard, self.note = s.new, s.loss_guard, s.progress.note
+        self.seen: object = None
+        """What `carry` has carried of what the store logs: only what came after is compared."""
+        self._looked: object = None
 
     @stage("carry back")
     def carry(self) -> CarriedBack:
@@ -93,6 +96,7 @@ class WayBack(OldVectors):
         conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
         done = self._carry(changed, deleted, known, accept_loss)
         done.conflicts = sorted(conflicts)
+        self.seen = self._looked
         return done
 
     @stage("carry back what came late")
@@ -153,11 +157,14 @@ class WayBack(OldVectors):
         """Ids changed in and deleted from the new collection since they were last carried."""
         swapped = self.run.history.last(events.SwapDone)
         found = find_difference(
-            self.new, self.ledger, include_quarantined=False,
+            self.new, self.ledger, include_quarantined=False, besides=self.seen,
             since=swapped.receipt.get("mark") if swapped else None,
         )  # fmt: skip
         merged = [id for stem in sorted(self.foreign) for id in sorted(self.ledger.current(stem))]
-        ids = list(dict.fromkeys([*found.changed, *found.deleted, *merged, *known]))
+        self._looked, ids = found.token, [*found.changed, *found.deleted, *merged, *known]
+        if self.seen is not None and found.touched is not None:
+            ids = [*found.touched, *sorted(self.run.history.displaced_back)]
+        ids = list(dict.fromkeys(ids))
         changed, deleted = list[str](), list[str]()
         for part in chunked(ids, SHARD_ROWS):
             now = _hashes(self.new, part)
@@ -284,7 +291,7 @@ class WayBack(OldVectors):
                         still = _hashes(self.new, list(taken))
                         taken = {id: by for id, by in taken.items() if still.get(id) == now[id]}
                     if taken and not accept_loss:
-                        raise _taken_refusal(taken)
+                        raise taken_refusal(taken)
                     if taken:
                         there = _hashes(self.old, list(taken))
                         pairs |= {id: (now[id], there.get(id)) for id in taken}
@@ -330,15 +337,6 @@ class WayBack(OldVectors):
             if self.takes_model
             else "Give them such a vector, or accept losing them with --accept-loss.",
         )
-
-
-def _taken_refusal(taken: dict[str, str]) -> PreflightError:
-    id, by = next(iter(taken.items()))
-    return PreflightError(
-        f"{len(taken):,} rows written since the swap cannot go back, e.g. {id!r}: a value that "
-        f"must be unique is held by {by} of the old collection, which cannot give it up",
-        "Give one of the two another value, or accept losing these rows with --accept-loss.",
-    )
 
 
 def _hashes(collection: Collection, ids: Sequence[str]) -> dict[str, bytes]:

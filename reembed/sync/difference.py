@@ -31,6 +31,8 @@ class Difference:
         watermark: the store's, taken before the first record was read.
         compared: records read.
         token: acknowledges to the store that this is carried.
+        touched: ids of all records that were written to, whether or not they differ; None where
+            the store could not tell.
     """
 
     changed: list[str] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Difference:
     watermark: str | None = None
     compared: int = 0
     token: object = None
+    touched: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.changed) + len(self.deleted)
@@ -69,6 +72,7 @@ def find_difference(
     ledger: Ledger,
     *,
     since: str | None = None,
+    besides: object = None,
     include_quarantined: bool = True,
 ) -> Difference:
     """Compare every record of a collection with the ledger.
@@ -76,11 +80,12 @@ def find_difference(
     Args:
         since: a watermark at which there was no difference; the store may know what was written
             since, and then only that is compared, and what was displaced.
+        besides: the token of an earlier look; what that told may be left out.
         include_quarantined: whether quarantined records are expected in the collection: yes in the
             source, no in the shadow.
     """
-    written = collection.changes_since(since)
-    difference = Difference(watermark=written.mark, token=written.token)
+    written = collection.changes_since(since, besides)
+    difference = Difference(watermark=written.mark, token=written.token, touched=written.ids)
     displaced = ledger.displaced()
     if written.ids is not None:
         touched = [*written.ids, *sorted(displaced.difference(written.ids))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from itertools import islice
 
-from reembed.errors import TakenError
+from reembed.errors import PreflightError, TakenError
 
 Chosen = Callable[[Collection[str]], set[str]]
 
@@ -70,3 +70,13 @@ def write_together(
             for id in joined:
                 del waiting[id]
     return together, stuck
+
+
+def taken_refusal(taken: dict[str, str]) -> PreflightError:
+    """What is said of rows that cannot go back, with who holds what each of them needs."""
+    id, by = next(iter(taken.items()))
+    return PreflightError(
+        f"{len(taken):,} rows written since the swap cannot go back, e.g. {id!r}: a value that "
+        f"must be unique is held by {by} of the old collection, which cannot give it up",
+        "Give one of the two another value, or accept losing these rows with --accept-loss.",
+    )

@@ -143,7 +143,8 @@ def move(s: FollowSession) -> SwapResult:
         )  # fmt: skip
         if live is not None:
             job.store.to_move().check(job.manifest.live, parked, live.id)
-            job.store.to_move().prepare(job.manifest.live, s.new.id)
+            while not job.store.to_move().prepare(job.manifest.live, s.new.id).ready:
+                pass  # what was written is copied while writers wait
         for left in reversed(range(MOVE_TRIES)):
             try:
                 _move_held(s, kind, exchange, source)

@@ -126,10 +126,17 @@ class CommonWayBack(Moving):
     ) -> None:
         """Move these names back while their writers wait, but for those that may not after all."""
         going = [one for one in waiting if one.s.manifest.live not in errors]
-        for one in going:
-            self._group.begin_member()
-            prepare_back(one.s, ready[one.s.manifest.live])
-            one.s.close_ledger()
+
+        def get_ready(*, again: bool = False) -> bool:
+            worked = False
+            for one in going:
+                self._group.begin_member()
+                worked |= prepare_back(one.s, ready[one.s.manifest.live], again=again)
+                one.s.close_ledger()
+            return worked
+
+        if get_ready() and len(going) > 1:  # the first were written to meanwhile
+            get_ready(again=True)
         with self._held(going):
             may = []
             for one in going:

@@ -97,11 +97,20 @@ class CommonSwap(Moving):
     def _move_all(self, waiting: list[Waiting]) -> None:
         """Move these names, while the writers of all of them wait."""
 
-        def move() -> None:
+        def get_ready() -> bool:
+            worked = False
             for one in waiting:
                 self._group.begin_member()
-                self._caught_up_with(one.s, prepared(one.s, one.kind))
+                carried, took_time = prepared(one.s, one.kind)
+                self._caught_up_with(one.s, carried)
                 one.s.close_ledger()
+                worked |= took_time
+            return worked
+
+        def move() -> None:
+            if get_ready() and len(waiting) > 1:  # the first were written to meanwhile
+                follow()
+                get_ready()
             with self._held(waiting):
                 for one in waiting:
                     self._group.begin_member()

@@ -16,7 +16,7 @@ from reembed.stores.chroma.catalog import ChromaCatalog
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.reader import ChromaReader
 from reembed.stores.chroma.writer import ChromaWriter
-from reembed.stores.values import CollectionInfo, Exchange, Receipt
+from reembed.stores.values import CollectionInfo, Exchange, Prepared, Receipt
 
 
 class ChromaCutover:
@@ -64,8 +64,8 @@ class ChromaCutover:
         with database.one_writer:
             return chroma_swap.exchange_all(database.client, exchanges, database.folder)
 
-    def prepare(self, live: str, incoming: str) -> int:
-        return 0
+    def prepare(self, live: str, incoming: str) -> Prepared:
+        return Prepared()
 
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:
         held = [chroma_hold.hold(self._database.client, live, seconds) for live in incoming]

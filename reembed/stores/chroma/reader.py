@@ -87,6 +87,6 @@ class ChromaChanges:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def since(self, id: str, mark: str | None) -> Change:
+    def since(self, id: str, mark: str | None, besides: object = None) -> Change:
         now = chroma_sqlite.watermark(self._file, id)
         return Change([] if mark is not None and now == mark else None, now)

@@ -21,6 +21,7 @@ from reembed.stores.values import (
     CollectionInfo,
     CollectionSpec,
     Exchange,
+    Prepared,
     Receipt,
     SpecCheck,
     WriteMode,
@@ -109,7 +110,7 @@ class LeasedCutover:
         self.lease(True)
         return self.cutover.exchange(kind, exchange)
 
-    def prepare(self, live: str, incoming: str) -> int:
+    def prepare(self, live: str, incoming: str) -> Prepared:
         self.lease(True)
         return self.cutover.prepare(live, incoming)
 

@@ -14,7 +14,7 @@ log's comment says, by `identity`, whose it is, and a copy counts for nobody.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import LiteralString
@@ -69,14 +69,30 @@ class Touched:
     """What a queue holds at one moment.
 
     Attributes:
-        ids: of rows that were written to, without repetition.
-        truncated: whether the table was emptied, so that any row may be gone.
-        entries: the queue's own numbers, for `forget`.
+        log: by the queue's own number, in which row of a table was written to; None where the table
+            was emptied, so that any may be gone.
+        prefix: which ids of the table's rows have.
+        lost: whether the queue is not ours any more, so that nothing is known.
     """
 
-    ids: list[str]
-    truncated: bool
-    entries: list[int]
+    log: Mapping[int, str | None]
+    prefix: str = ""
+    lost: bool = False
+
+    @property
+    def ids(self) -> list[str]:
+        """Of rows that were written to, without repetition."""
+        return [self.prefix + id for id in dict.fromkeys(self.log.values()) if id is not None]
+
+    def without(self, entries: Iterable[int]) -> Touched:
+        """What it holds besides these entries."""
+        left = {number: self.log[number] for number in self.log.keys() - set(entries)}
+        return Touched(dict(sorted(left.items())), self.prefix, self.lost)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether any row may be gone."""
+        return self.lost or None in self.log.values()
 
 
 def mark(connection: Connection, table: Table) -> str | None:
@@ -284,10 +300,10 @@ def touched(connection: Connection, table: Table) -> Touched:
     """What the queue holds now; where it is not ours any more, that any row may be gone."""
     with _locked_log(connection, table, "ACCESS SHARE") as log:
         if log is None:
-            return Touched([], truncated=True, entries=[])
+            return Touched({}, lost=True)
         rows = fetch_all(connection, sql.SQL("SELECT seq, op, id FROM {} ORDER BY seq").format(log))
-    ids = dict.fromkeys(table.prefix + id for _, _, id in rows if id is not None)
-    return Touched(list(ids), any(op == TRUNCATED for _, op, _ in rows), [row[0] for row in rows])
+    log_entries = {seq: None if op == TRUNCATED else id for seq, op, id in rows}
+    return Touched(log_entries, table.prefix)
 
 
 def forget(connection: Connection, table: Table, entries: list[int]) -> None:

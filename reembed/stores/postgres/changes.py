@@ -14,9 +14,12 @@ from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Change
 
+Token = list[tuple[Table, list[int]]]
+"""The log's entries, by table."""
+
 
 class TableChanges:
-    """See `reembed.stores.store.Changes` and `Capture`. A token is the log's entries, by table."""
+    """See `reembed.stores.store.Changes` and `Capture`."""
 
     def __init__(self, catalog: Catalog, mover: Mover) -> None:
         self._catalog = catalog
@@ -41,7 +44,7 @@ class TableChanges:
                     pg_notes.remove_spent(self._catalog.main, table)
                 pg_capture.check_removed(self._catalog.main, table)
 
-    def since(self, id: str, mark: str | None) -> Change:
+    def since(self, id: str, mark: str | None, besides: object = None) -> Change:
         tables = self._catalog.tables(id)
         if self._catalog.options.text_query is not None:
             self._saw_all(tables)
@@ -54,11 +57,13 @@ class TableChanges:
                 return Change(None, now)
             found = [(table, pg_capture.touched(self._catalog.main, table)) for table in tables]
         for table, touched in found:
-            self._mover.ahead.saw(table, None if touched.truncated else touched.ids)
-        token = [(table, touched.entries) for table, touched in found]
-        if any(touched.truncated for _, touched in found):  # what else went cannot be told
+            self._mover.ahead.logged(table, touched)
+        token = [(table, list(touched.log)) for table, touched in found]
+        known = {table.oid: entries for table, entries in cast("Token", besides or [])}
+        fresh = [touched.without(known.get(table.oid, [])) for table, touched in found]
+        if any(touched.truncated for touched in fresh):  # what else went cannot be told
             return Change(None, now, token)
-        return Change([one for _, touched in found for one in touched.ids], now, token)
+        return Change([one for touched in fresh for one in touched.ids], now, token)
 
     def _saw_all(self, tables: Sequence[Table]) -> None:
         for table in tables:
@@ -66,5 +71,5 @@ class TableChanges:
 
     def acknowledge(self, token: object) -> None:
         with mapped(self._catalog.url):
-            for table, entries in cast("list[tuple[Table, list[int]]]", token):
+            for table, entries in cast("Token", token):
                 pg_capture.forget(self._catalog.main, table, entries)

@@ -11,7 +11,7 @@ from reembed.stores.postgres.changes import TableChanges
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move.mover import Mover
-from reembed.stores.values import CollectionInfo, Exchange, Receipt
+from reembed.stores.values import CollectionInfo, Exchange, Prepared, Receipt
 
 GUARANTEE = (
     "one transaction: every statement sees the old table or the new one whole, never neither and "
@@ -59,7 +59,7 @@ class TableCutover:
             for one in exchanges
         ]
 
-    def prepare(self, live: str, incoming: str) -> int:
+    def prepare(self, live: str, incoming: str) -> Prepared:
         return self._mover.prepare(live, incoming)
 
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:

@@ -12,10 +12,10 @@ from reembed.stores.postgres import unique as pg_unique
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.move import columns as pg_columns
-from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.schema import counterparts as pg_pairs
 from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema import notes as pg_notes
+from reembed.stores.postgres.schema.kept_indexes import note_kept
 from reembed.stores.postgres.schema.layout import read_parts, table_by_oid
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table
 from reembed.stores.postgres.schema.table import Table
@@ -96,7 +96,7 @@ class ShadowMaker:
         """Make the indexes that are better made when the records are there."""
         for table in self._catalog.tables(id):
             note = pg_notes.read_note(self._catalog.main, table)
-            if pg_indexing.NOTED in note and pg_columns.is_ours(self._catalog.main, table):
+            if pg_notes.NOTED in note and pg_columns.is_ours(self._catalog.main, table):
                 continue  # they are on their way to the live table, where these are made
             found = table_by_oid(self._catalog.main, int(note["like"])) if "like" in note else None
             like = self._catalog.parts(found)[0] if found else None
@@ -107,6 +107,7 @@ class ShadowMaker:
                     if like is not None:
                         pg_pairs.copy_comments(self._catalog.main, like, table)
                         pg_pairs.copy_settings(self._catalog.main, like, table)
+                        note_kept(self._catalog.main, like, table)
             except PreflightError as error:
                 if like is None or not pg_unique.is_collision(error):
                     raise

@@ -140,11 +140,11 @@ def by_watermark() -> Any:
     def above(connection: Any, table: Any) -> pg_capture.Touched:
         found = touched(connection, table)
         rows = connection.execute(
-            f"SELECT id FROM {table.schema}.reembed_{table.oid}_log WHERE seq > %s",
+            f"SELECT seq, id FROM {table.schema}.reembed_{table.oid}_log WHERE seq > %s",
             [last[table.oid]],
         ).fetchall()
-        last[table.oid] = max([last[table.oid], *found.entries])
-        return pg_capture.Touched(list(dict.fromkeys(id for (id,) in rows)), False, [])
+        last[table.oid] = max([last[table.oid], *found.log])
+        return pg_capture.Touched(dict(rows), table.prefix)
 
     return mock.patch("reembed.stores.postgres.capture.touched", above)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from reembed.errors import LockedError
 from reembed.stores.postgres.catalog import Catalog
-from reembed.stores.postgres.move import ahead
+from reembed.stores.postgres.move import ahead, indexing
+from reembed.stores.postgres.move import pace as pace_module
 from reembed.stores.postgres.move.columns import add_columns
-from reembed.stores.postgres.move.copying import Copying, copy_all
+from reembed.stores.postgres.move.copying import Copying, copy_all, copy_touched
+from reembed.stores.postgres.move.indexing import build_indexes
+from reembed.stores.postgres.move.pace import Pace, Round
+from reembed.stores.postgres.schema.table import Table
 from reembed.stores.registry import open_store
 from reembed.stores.values import Exchange, StoreOptions
 from tests.support.crash import outcome, work
-from tests.support.helpers import migration, run_dir, sentence
+from tests.support.following import follows_hint
+from tests.support.helpers import Command, migration, run_dir, sentence
 from tests.support.pg_docs import app, pg_manifest
 
 HELD = "reembed.cutover.move:writes_held"
@@ -109,6 +115,67 @@ def test_most_rows_stay_in_their_block_so_that_no_index_gets_entries_for_them(
             "o.embedding AND o.reembed_incoming = large.embedding"
         ).fetchone() or (0,)
         assert right == 3000
+
+
+def rounds(pace: Pace, *seconds: float) -> list[bool]:
+    """Whether a table is ready after each of these rounds, of ten rows a second."""
+    table = Table(1, "public", "docs", (), "id", "embedding", None, None, None, "table")
+    return [pace.is_ready(table, Round(round(10 * one), one, 1.0)) for one in seconds]
+
+
+def test_rounds_go_on_while_they_become_shorter() -> None:
+    assert rounds(Pace(indexed=True), 100, 60, 61, 30, 29, 10, 3, 0.2) == [False] * 7 + [True]
+
+
+def test_little_that_becomes_no_less_is_left_for_the_end() -> None:
+    assert rounds(Pace(indexed=True), 100, 1.5, 1.6, 1.5, 1.7) == [False] * 4 + [True]
+
+
+def test_writers_wait_longer_for_a_group_of_rows_where_it_does_not_get_ahead() -> None:
+    pace = Pace(indexed=True)
+    before = pace.held_seconds
+    rounds(pace, 100, 99)
+    assert before < pace.held_seconds < 1
+
+
+@follows_hint("what was copied stays. Run again when fewer writes come in, or pause the writers")
+def test_what_is_written_faster_than_it_can_be_copied_is_told_by_name(
+    tmp_path: Path, docs_url: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once the writers pause, the same command moves the name."""
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute("CREATE VIEW titles AS SELECT id FROM docs")
+    path = pg_manifest(tmp_path, docs_url)
+    assert command("run", path).code == 0
+    steps = list[str]()
+    with app(docs_url) as docs, monkeypatch.context() as patched:
+
+        def copied(*arguments: Any) -> int:
+            steps.append("copy")
+            docs.rewrite(2, f"written in round {len(steps)}")
+            return copy_touched(*arguments)
+
+        def built(*arguments: Any) -> None:
+            steps.append("index")
+            build_indexes(*arguments)
+
+        patched.setattr(ahead, "copy_touched", copied)
+        patched.setattr(indexing, "build_indexes", built)
+        for limit in ("QUICK_SECONDS", "LAST_SECONDS", "MOST_SECONDS"):
+            patched.setattr(pace_module, limit, -1.0)
+        refused = command("swap", path, "--yes", "--json")
+        assert refused.code != 0 and docs.model == "old"
+        told = refused.json["error"]
+        assert "public.docs is written to faster than its new vectors" in told["message"]
+        assert "pause the writers" in told["hint"]
+        at = steps.index("index")
+        assert steps.count("index") == 1 and 0 < at < len(steps) - 1
+    with app(docs_url) as docs:
+        assert command("swap", path, "--yes").code == 0
+        assert docs.model == "new" and docs.wrong_vectors("new") == []
+        assert docs.run("SELECT content FROM {t} WHERE id = 2") == [
+            (f"written in round {len(steps)}",)
+        ]
 
 
 def blocks(connection: psycopg.Connection) -> dict[int, int]:

@@ -18,6 +18,7 @@ from reembed.stores.postgres.locks import hold as pg_hold
 from reembed.stores.postgres.move import ahead
 from reembed.stores.postgres.move.ahead import Ahead
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.values import Prepared
 from tests.support.crossing import crossed
 from tests.support.forked import Forked
 from tests.support.helpers import Command, migration
@@ -296,7 +297,7 @@ def test_a_snapshot_from_just_before_the_end_sees_every_vector(
     with contextlib.ExitStack() as readers, app(docs_url) as docs:
         looks: list[App] = []
 
-        def copied(self: Ahead, *arguments: Table) -> int:
+        def copied(self: Ahead, *arguments: Table) -> Prepared:
             rows = copy(self, *arguments)
             if not docs.run("SELECT 1 FROM docs WHERE id = 90"):
                 docs.rewrite(2, "written after the copying")
@@ -327,7 +328,7 @@ def test_a_writer_that_comes_between_is_carried_in_another_try(
     tries = 0
     with app(docs_url) as docs:
 
-        def copied(self: Ahead, *arguments: Table) -> int:
+        def copied(self: Ahead, *arguments: Table) -> Prepared:
             rows = copy(self, *arguments)
             docs.rewrite(2, f"written after copying {time.monotonic()}")
             return rows

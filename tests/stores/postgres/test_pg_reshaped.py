@@ -85,7 +85,22 @@ OTHERS = {
         "its storage parameters is fillfactor=70",
     ),
 }  # fmt: skip
-CHANGES = COLUMNS | OTHERS
+VECTORS = {
+    "index of the vectors": Change(
+        "CREATE INDEX by_l2 ON docs USING hnsw (embedding vector_l2_ops) WITH (m = 8)",
+        "DROP INDEX by_l2", "the index by_l2 has come",
+    ),
+    "index of the vectors gone": Change(
+        "DROP INDEX docs_by_vector",
+        "CREATE INDEX docs_by_vector ON docs USING hnsw (embedding vector_cosine_ops) WITH (m = 8)",
+        "the index docs_by_vector is gone",
+    ),
+    "index of an expression of the vectors": Change(
+        "CREATE INDEX by_text ON docs (md5(embedding::text))", "DROP INDEX by_text",
+        "the index by_text has come",
+    ),
+}  # fmt: skip
+CHANGES = COLUMNS | OTHERS | VECTORS
 
 
 def execute(url: str, *statements: str) -> None:
@@ -105,8 +120,11 @@ def begun(url: str, folder: Path, way: str, command: Command) -> Path:
 
 ALWAYS = [
     ("text column renamed", "rename"), ("another text column", "columns"), ("index", "rename"),
+    ("index of the vectors", "columns"), ("index of the vectors gone", "rename"),
 ]  # fmt: skip
-CASES = [(kind, way) for kind in COLUMNS for way in WAYS] + [(kind, "rename") for kind in OTHERS]
+CASES = [(kind, way) for kind in COLUMNS | VECTORS for way in WAYS] + [
+    (kind, "rename") for kind in OTHERS
+]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from reembed.stores.postgres import capture as pg_capture
@@ -10,6 +11,7 @@ from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move.copying import Copying, copy_all, copy_touched
 from reembed.stores.postgres.schema.table import Table
+from reembed.stores.values import Prepared
 
 
 class Ahead:
@@ -39,25 +41,48 @@ class Ahead:
                     ]
                 )  # fmt: skip
 
-    def copy(self, old: Table, new: Table) -> int:
+    def logged(self, table: Table, touched: pg_capture.Touched) -> None:
+        """A table's log was read, of which entries stay that were read before."""
+        for copying in self.copies.values():
+            if copying.of(table):
+                copying.read(table, touched)
+
+    def is_ready(self, table: Table) -> bool:
+        """Whether a live table's vectors are copied and indexed."""
+        copying = self.copies.get(table.oid)
+        return copying is not None and copying.pace.indexed
+
+    def copy(self, old: Table, new: Table) -> Prepared:
         """Copy vectors to their new columns, all of them or those written since, and index them.
-        Returns the number of rows.
 
         Raises:
             LockedError: transactions of others do not end.
+            SourceChangedError: copying does not keep up with what is written.
         """
-        main, copying = self._catalog.main, self.copies.get(old.oid)
-        again = copying is not None and copying.other.oid == new.oid
-        if copying is not None and again and copying.whole:
-            return copy_touched(main, copying)
-        self.copies.pop(old.oid, None)  # if it fails midway, nothing is known
-        wanted = pg_indexing.note_indexes(main, old, new)
-        pg_columns.add_columns(main, [(old, new)])
-        copying = Copying(old, new, unique=any(one.unique for one in wanted))
-        rows = copy_all(main, copying)
-        pg_indexing.build_indexes(self._catalog.url, old, wanted)
-        self.copies[old.oid] = copying
-        if pg_capture.mark(main, old) is None:  # nobody tells us what is written
+        main, copying, began = self._catalog.main, self.copies.get(old.oid), time.monotonic()
+        if copying is None or copying.other.oid != new.oid or not copying.whole:
+            before = self.copies.pop(old.oid, None)  # if it fails midway, nothing is known
+            copying = Copying(old, new)
+            if before is not None:  # what was read of the logs is older than what is copied now
+                copying.entries = before.entries
+            wanted = pg_indexing.note_indexes(main, old, new)
+            copying.unique = any(one.unique for one in wanted)
+            pg_columns.add_columns(main, [(old, new)])
+            rows = copy_all(main, copying)
+            self.copies[old.oid] = copying
+        else:
+            rows = copy_touched(main, copying)
+        told, pace = pg_capture.mark(main, old) is not None, copying.pace
+        last = pace.step(rows, time.monotonic() - began)
+        if pace.indexed:
+            ready = pace.is_ready(old, last)
+        elif told and not pace.may_index(last):
+            ready = False
+        else:
+            pg_indexing.build_indexes(
+                self._catalog.url, old, pg_indexing.noted_indexes(main, new)
+            )  # fmt: skip
+            ready = pace.has_index(began)
+        if not told:  # nobody tells us what is written: all of it is looked at in the end
             copying.saw(None)
-            return 0 if again else rows
-        return rows
+        return Prepared(rows, ready or not told)

@@ -23,7 +23,7 @@ from reembed.errors import LockedError, PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import patiently
 from reembed.stores.postgres.move.copying import Copying, complete
-from reembed.stores.postgres.move.indexing import NOTED, built, place_indexes
+from reembed.stores.postgres.move.indexing import built, place_indexes
 from reembed.stores.postgres.schema.hanging import (
     Check,
     Index,
@@ -37,6 +37,7 @@ from reembed.stores.postgres.schema.hanging import (
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import COMING, read_columns
 from reembed.stores.postgres.schema.notes import (
+    NOTED,
     comment_column,
     noted_columns,
     read_note,

@@ -21,8 +21,10 @@ from typing import Any
 from psycopg import errors, sql
 
 from reembed.records import chunked
+from reembed.stores.postgres.capture import Touched
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import WRITERS, patiently
+from reembed.stores.postgres.move.pace import HELD_SECONDS, Pace
 from reembed.stores.postgres.move.triggers import INSERT_BIT, UPDATE_BIT, switch_off, switch_on
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import COMING
@@ -33,8 +35,6 @@ PAGE_ROWS = 20_000
 """Rows that are compared at a time; see `_spread`."""
 MOST_ROWS = 500
 """Rows that are written at a time, at most."""
-HELD_SECONDS = 0.2
-"""How long writers wait for a group of rows; its size is made to fit."""
 PAUSE_SHARE = 0.25
 """How long they have for themselves between two groups, as a share of that."""
 
@@ -48,6 +48,8 @@ class Copying:
         empty: by table, ids of rows for which the other one has no vector.
         whole: whether `touched` names all of them; if not, any row may have been written to.
         unique: whether an index of the live table keeps the coming vectors unique.
+        entries: by table, those of its log that are accounted for.
+        pace: whether the copying keeps up.
     """
 
     live: Table
@@ -56,6 +58,8 @@ class Copying:
     empty: dict[int, set[str]] = field(default_factory=dict)
     whole: bool = True
     unique: bool = False
+    entries: dict[int, set[int]] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
 
     def of(self, table: Table) -> bool:
         return table.oid in (self.live.oid, self.other.oid)
@@ -66,6 +70,13 @@ class Copying:
             self.whole = False
         else:
             self.touched.update(ids)
+
+    def read(self, table: Table, log: Touched) -> None:
+        """A table's log was read; what was read of it before is accounted for."""
+        known = self.entries.setdefault(table.oid, set())
+        more = log.without(known)
+        known.update(more.log)
+        self.saw(None if more.truncated else [id for id in more.log.values() if id is not None])
 
     def loose(self, table: Table) -> list[str] | None:
         """Ids of rows of a table that may be without a vector or a row in the other one; None where
@@ -101,6 +112,7 @@ def copy_touched(connection: Connection, copying: Copying) -> int:
     refused: list[str] = []
     for table, giver in ((copying.live, copying.other), (copying.other, copying.live)):
         group = Group(connection, table, giver, table is copying.live, copying.unique)
+        group.seconds = copying.pace.held_seconds
         group.copy(ids)
         refused += group.refused
         for some in chunked(ids, PAGE_ROWS):
@@ -136,6 +148,7 @@ class Group:
     Attributes:
         held: whether the table's writers wait meanwhile, and its triggers are off.
         unique: whether another row may hold a vector still that one of these gets.
+        seconds: for which they wait; the size is made to fit.
         refused: ids of those for which one did.
     """
 
@@ -144,6 +157,7 @@ class Group:
     giver: Table
     held: bool
     unique: bool = False
+    seconds: float = HELD_SECONDS
     size: int = 20
     refused: list[str] = field(default_factory=list)
 
@@ -152,27 +166,30 @@ class Group:
         at = 0
         while at < len(ids):
             some = ids[at : at + self.size]
-            began = time.monotonic()
-            self._write(some)
-            took = max(time.monotonic() - began, 1e-3)
+            took = max(self._write(some), 1e-3)
             at += len(some)
-            wanted = int(len(some) * min(2.0, HELD_SECONDS / took))
+            wanted = int(len(some) * min(2.0, self.seconds / took))
             self.size = min(max(wanted, 1), MOST_ROWS)
             if self.held:
                 time.sleep(took * PAUSE_SHARE)
 
-    def _write(self, ids: Sequence[str]) -> None:
+    def _write(self, ids: Sequence[str]) -> float:
+        """Write these rows. Returns for how many seconds writers waited; the time in which we wait
+        for them is not ours to shorten."""
+        began = time.monotonic()
         if not self.held:
             with self.connection.transaction():
                 write(self.connection, self.table, self.giver, ids)
-            return
+            return time.monotonic() - began
 
         def work() -> None:
+            nonlocal began
             self.connection.execute(
                 sql.SQL("LOCK TABLE {} IN {} MODE").format(
                     self.table.identifier, sql.SQL(WRITERS)
                 )
             )  # fmt: skip
+            began = time.monotonic()
             off = switch_off(self.connection, self.table, UPDATE_BIT)
             write(self.connection, self.table, self.giver, ids, clear=self.unique)
             switch_on(self.connection, self.table, off)
@@ -181,6 +198,7 @@ class Group:
             patiently(self.connection, [self.table], work, mode=WRITERS)
         except errors.UniqueViolation:  # all of them change places while writers are held
             self.refused.extend(ids)
+        return time.monotonic() - began
 
 
 def write(

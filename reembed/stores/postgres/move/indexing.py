@@ -18,11 +18,9 @@ from reembed.stores.postgres.locks.hold import wait_for_older
 from reembed.stores.postgres.schema.counterparts import constraint_pairs, index_pairs
 from reembed.stores.postgres.schema.hanging import Index, read_indexes
 from reembed.stores.postgres.schema.indexes import BUILD_MEMORY
-from reembed.stores.postgres.schema.notes import read_note, write_note
+from reembed.stores.postgres.schema.notes import NOTED, read_note, write_note
 from reembed.stores.postgres.schema.table import Table
 
-NOTED = "indexes"
-"""The key of a note under which the indexes stand that its vectors have when they are live."""
 SETTINGS = {
     "lock_timeout": "10min",  # for transactions that Postgres waits for at the end of a build
     "client_connection_check_interval": "2s",  # or the build of a killed process goes on

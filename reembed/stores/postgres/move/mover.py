@@ -18,14 +18,14 @@ from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move.ahead import Ahead
 from reembed.stores.postgres.move.copying import Copying, copy_held
-from reembed.stores.postgres.move.noting import note_move, stays_on_record
+from reembed.stores.postgres.move.noting import note_indexes_of, note_move, stays_on_record
 from reembed.stores.postgres.move.refusals import refuse_forbidden, refuse_reshaped
 from reembed.stores.postgres.move.rename import exchange_names, rename_table
 from reembed.stores.postgres.schema import notes as pg_notes
 from reembed.stores.postgres.schema.dependents import dependents
 from reembed.stores.postgres.schema.names import ENTITIES, check_identifier, find_table, place_for
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.values import Exchange
+from reembed.stores.values import Exchange, Prepared
 
 ALONE_SECONDS = 60.0
 """How long writers wait at most where the caller does not hold them."""
@@ -72,22 +72,23 @@ class Mover:
         """Whether the writers of a live name wait."""
         return self._hold is not None
 
-    def prepare(self, live: str, incoming: str) -> int:
-        """Copy and index vectors, where columns are exchanged, before writers are held. Returns the
-        number of rows whose vectors were copied, or looked at."""
+    def prepare(self, live: str, incoming: str) -> Prepared:
+        """Copy and index vectors, where columns are exchanged, before writers are held; see
+        `Cutover.prepare`."""
         outgoing = self._catalog.tables_of_name(live)
         arriving = self._catalog.tables(incoming)
         if [one.oid for one in outgoing] == [one.oid for one in arriving]:  # it has moved
-            return 0
+            return Prepared()
         with mapped(self._catalog.url):
             refuse_forbidden(self._catalog, outgoing)
             by_name = self._by_name(outgoing, arriving)
             both = list(zip(outgoing, arriving, strict=False))
             refuse_reshaped(self._catalog.main, both, by_name=by_name)
             if by_name:
-                return 0
+                return Prepared()
             self._finish(outgoing)
-            return sum(self.ahead.copy(*pair) for pair in both)
+            done = [self.ahead.copy(*pair) for pair in both]
+        return Prepared(sum(one.rows for one in done), all(one.ready for one in done))
 
     def hold(self, incoming: Mapping[str, str], seconds: float) -> None:
         """Let the writers of live names wait, for at most so long.
@@ -104,7 +105,7 @@ class Mover:
                 live += outgoing
                 if not self._by_name(outgoing, arriving):
                     by_column = True
-                    if any(table.oid not in self.ahead.copies for table in outgoing):
+                    while not all(map(self.ahead.is_ready, outgoing)):
                         self.prepare(name, id)
         self._hold = Hold(self._catalog.url, seconds)
         try:
@@ -313,3 +314,5 @@ def _exchange(connection: Connection, move: Move, copies: Mapping[int, Copying])
     away = move.outgoing if move.by_name else move.incoming
     for table in move.tables:
         note_move(connection, table, move.model, parked=table in away, record=record)
+    for old, new in move.pairs:
+        note_indexes_of(connection, new if move.by_name else old, (old, new))

@@ -9,6 +9,7 @@ from typing import Any
 
 from reembed.stores.postgres.client import Connection
 from reembed.stores.postgres.schema import notes as pg_notes
+from reembed.stores.postgres.schema.kept_indexes import note_kept
 from reembed.stores.postgres.schema.layout import read_columns, table_by_oid
 from reembed.stores.postgres.schema.table import Table
 
@@ -32,11 +33,7 @@ def note_move(
     the live one; and of the live one when it was moved and which model embeds its texts, which
     `reembed.live` reads. On the way back that is a table without a note, and it gets one only if
     the manifest asks for a `record`."""
-    found = table_by_oid(connection, table.oid)
-    assert found is not None, "it is locked"
-    now = replace(
-        table, schema=found[1], name=found[2], columns=read_columns(connection, table.oid)
-    )
+    now = _now(connection, table)
     note = pg_notes.read_note(connection, now)
     if parked:
         changed = _without(note, "moved") | {"parked": now.label}
@@ -50,6 +47,26 @@ def note_move(
             changed[pg_notes.RECORD] = True
     if changed != note:
         pg_notes.write_note(connection, now, changed)
+
+
+def note_indexes_of(connection: Connection, live: Table, tables: Sequence[Table]) -> None:
+    """Note which indexes the vectors of the table that is live now have.
+
+    Args:
+        tables: the two that have moved, of which one has the vectors of a run.
+    """
+    now = _now(connection, live)
+    for table in tables:
+        note_kept(connection, now, _now(connection, table))
+
+
+def _now(connection: Connection, table: Table) -> Table:
+    """A table under the name and with the columns that it has by now."""
+    found = table_by_oid(connection, table.oid)
+    assert found is not None, "it is locked"
+    return replace(
+        table, schema=found[1], name=found[2], columns=read_columns(connection, table.oid)
+    )
 
 
 def _without(note: dict[str, Any], key: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.table import Table
 
 _ASIDE = "reembed_aside"
-_INDEXES = """
+INDEXES = """
 SELECT c.relname::text, indisunique, substr(pg_get_indexdef(indexrelid), 1 + length(format(
     'CREATE %%sINDEX %%I ON %%I.%%I', CASE WHEN indisunique THEN 'UNIQUE ' ELSE '' END, c.relname,
     nspname, t.relname))),
@@ -137,7 +137,7 @@ def read_indexes(connection: Connection, table: Table) -> list[Index]:
     """The indexes that read the table's vector column, by name."""
     of_table = {"oid": table.oid, "column": table.column(table.vector).number}
     with _as_coming(connection, table):
-        rows = fetch_all(connection, _INDEXES, of_table)
+        rows = fetch_all(connection, INDEXES, of_table)
     return [Index(*row) for row in rows]
 
 

@@ -158,7 +158,7 @@ def make_indexes(
                     )
                     if main is not None and asked:
                         continue
-                    tail = _retyped(tail, like, shadow, _prefix(connection))
+                    tail = retyped(tail, like, shadow, prefix_of_pgvector(connection))
                 if (one.unique, tail) not in present:
                     _create_index(connection, shadow, one.unique, sql.SQL(tail))
                     made = True
@@ -214,7 +214,7 @@ def definitions(connection: Connection, table: Table) -> list[Definition]:
     return [Definition(*row) for row in rows]
 
 
-def _prefix(connection: Connection) -> str:
+def prefix_of_pgvector(connection: Connection) -> str:
     """What Postgres puts before the names of pgvector in a definition; nothing where the session's
     path leads there."""
     path = path_of(connection)
@@ -224,7 +224,7 @@ def _prefix(connection: Connection) -> str:
     return f"{path.extension if plain else sql.Identifier(path.extension).as_string(None)}."
 
 
-def _retyped(tail: str, like: Table, shadow: Table, prefix: str) -> str:
+def retyped(tail: str, like: Table, shadow: Table, prefix: str) -> str:
     """The definition of an index over the vectors of `like`, for those of its shadow, as Postgres
     will write it.
 

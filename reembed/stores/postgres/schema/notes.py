@@ -28,6 +28,10 @@ LASTING = ("comment", "model", "moved", RECORD)
 and since when. `reembed.live` and the next migration read it. Of others the comment is left."""
 NOTE = "reembed:"
 """What a comment begins with that is a note."""
+NOTED = "indexes"
+"""The key of a note under which the indexes stand that its vectors have when they are live."""
+HAD = "had"
+"""The key of a note under which stand, by a live table's oid, the indexes that its vectors had."""
 OF = "of"
 """The key of a note under which it says whose it is."""
 
@@ -126,8 +130,14 @@ def _is_sound(key: str, value: Any) -> bool:
             return value in OPERATORS
         if key == "index":
             pg_indexes.check_index(value)
-        if key == "indexes":
+        if key == NOTED:
             return sound_indexes(value)
+        if key == HAD:
+            return all(
+                oid.isdigit() and [type(part) for part in one] == [str, bool, str]
+                for oid, had in value.items()
+                for one in had
+            )
         if key == "settling":
             return (
                 value.keys() == {"checks", "not_null"}

@@ -15,6 +15,7 @@ from reembed.stores.postgres.schema.counterparts import (
     statistics_pairs,
 )
 from reembed.stores.postgres.schema.indexes import definitions
+from reembed.stores.postgres.schema.kept_indexes import changed_indexes
 from reembed.stores.postgres.schema.table import Table
 
 _COLUMNS = """
@@ -49,11 +50,12 @@ def changes(
 
     Args:
         whole: all of it, for a table that is to take the live one's place; else the columns alone,
-            which rows are written to.
+            which rows are written to, and the indexes of the vectors.
         back: whether it goes back to the table that it was made like: that one has constraints and
             indexes that were given up since, which harms nothing.
     """
     found = _columns(connection, live, other, whole)
+    found += changed_indexes(connection, live, other, back=back)
     if not whole:
         return found
     rows = [fetch_all(connection, _TABLE, [table.oid])[0] for table in (live, other)]
@@ -67,7 +69,7 @@ def changes(
         found += [f"the {what} {name} has come or changed" for name in sorted(here - matched)]
         if not back:
             found += [f"the {what} {name} is gone" for name in sorted(there - others)]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _columns(connection: Connection, live: Table, other: Table, whole: bool) -> list[str]:

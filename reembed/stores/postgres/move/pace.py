@@ -1,0 +1,121 @@
+"""Whether copying keeps up with an application that goes on writing.
+
+Rows that are written before there is an index of the coming vectors cost little to copy, so they
+are copied first, until that goes fast. While the index is made nothing can be copied, and what is
+written after it has to be put into both indexes: rounds of it have to become shorter, until what a
+round leaves fits into the time for which writers may wait. Where they do not, waiting longer does
+not help, and somebody has to be told.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from reembed.errors import SourceChangedError
+from reembed.stores.postgres.schema.table import Table
+
+QUICK_SECONDS = 0.4
+"""What takes no longer need not be done again before the next step."""
+LAST_SECONDS = 0.25
+"""What is left for the time in which writers wait takes no longer to copy, or, where copying does
+not get ahead any more, MOST_SECONDS."""
+MOST_SECONDS = 2.0
+HELD_SECONDS = 0.2
+"""How long writers wait for a group of rows, and, where copying does not get ahead otherwise,
+LONGER_SECONDS: they write less then, and each time costs less beside the rows."""
+LONGER_SECONDS = 0.5
+FALLS = 0.85
+"""A round gets ahead if it takes at most so much of what the one before it took."""
+PATIENCE = 3
+"""Rounds that may get no further before copying is said not to keep up."""
+
+
+@dataclass
+class Round:
+    """What one round of copying found.
+
+    Attributes:
+        rows: that were written to since the last one.
+        seconds: that it took to copy them.
+        since: seconds since the last round's end, in which they were written.
+    """
+
+    rows: int
+    seconds: float
+    since: float
+
+
+@dataclass
+class Pace:
+    """The rounds of one table's copying.
+
+    Attributes:
+        indexed: whether there is an index of the coming vectors, if there is to be one.
+        best: the shortest of the rounds since, in seconds.
+        stalled: how many rounds got no further than it.
+    """
+
+    indexed: bool = False
+    best: float | None = None
+    stalled: int = 0
+    ended: float = 0.0
+
+    @property
+    def held_seconds(self) -> float:
+        """How long writers may wait for a group of rows."""
+        return LONGER_SECONDS if self.stalled else HELD_SECONDS
+
+    def step(self, rows: int, seconds: float) -> Round:
+        """Note a round, which ends now."""
+        now = time.monotonic()
+        since, self.ended = now - seconds - self.ended, now
+        return Round(rows, seconds, since)
+
+    def has_index(self, began: float) -> bool:
+        """The index is made; from here on rounds are counted anew. Returns whether that was quick,
+        so that nothing has to be copied before writers wait.
+
+        Args:
+            began: when the copying before it did, by the monotonic clock.
+        """
+        self.indexed, self.best, self.stalled = True, None, 0
+        self.ended = time.monotonic()
+        return self.ended - began <= QUICK_SECONDS
+
+    def may_index(self, last: Round) -> bool:
+        """Whether more rounds before the index would not make less of what comes after it."""
+        return last.seconds <= QUICK_SECONDS or not self._gets_ahead(last)
+
+    def is_ready(self, table: Table, last: Round) -> bool:
+        """Whether what is left can be copied while writers wait.
+
+        Raises:
+            SourceChangedError: it is too much, and becomes no less.
+        """
+        if not last.rows or last.seconds <= LAST_SECONDS:
+            self.best, self.stalled = None, 0
+            return True
+        if self._gets_ahead(last):
+            self.stalled = min(self.stalled, 1)
+            return False
+        self.stalled += 1
+        if self.stalled < PATIENCE:
+            return False
+        best, self.best, self.stalled = self.best, None, 0
+        if best is not None and best <= MOST_SECONDS:
+            return True
+        written = last.rows / max(last.since + last.seconds, 1e-3)
+        raise SourceChangedError(
+            f"{table.label} is written to faster than its new vectors can be copied and indexed: "
+            f"about {written:.0f} rows a second are written, and {last.rows / last.seconds:.0f} "
+            f"copied, so that {last.rows:,} are left, and no fewer from round to round",
+            "Nothing was moved, and what was copied stays. Run again when fewer writes come in, or "
+            "pause the writers for the swap.",
+        )
+
+    def _gets_ahead(self, last: Round) -> bool:
+        before = self.best
+        if before is None or last.seconds < before:
+            self.best = last.seconds
+        return before is None or last.seconds <= FALLS * before
