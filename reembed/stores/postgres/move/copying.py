@@ -24,7 +24,7 @@ from reembed.records import chunked
 from reembed.stores.postgres.capture import Touched
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import WRITERS, patiently
-from reembed.stores.postgres.move.pace import HELD_SECONDS, Pace
+from reembed.stores.postgres.move.pace import HELD_SECONDS, PAUSE_SHARE, Pace
 from reembed.stores.postgres.move.triggers import INSERT_BIT, UPDATE_BIT, switch_off, switch_on
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import COMING
@@ -35,8 +35,6 @@ PAGE_ROWS = 20_000
 """Rows that are compared at a time; see `_spread`."""
 MOST_ROWS = 500
 """Rows that are written at a time, at most."""
-PAUSE_SHARE = 0.25
-"""How long they have for themselves between two groups, as a share of that."""
 
 
 @dataclass
@@ -112,7 +110,7 @@ def copy_touched(connection: Connection, copying: Copying) -> int:
     refused: list[str] = []
     for table, giver in ((copying.live, copying.other), (copying.other, copying.live)):
         group = Group(connection, table, giver, table is copying.live, copying.unique)
-        group.seconds = copying.pace.held_seconds
+        group.seconds, group.pause = copying.pace.held_seconds, copying.pace.pause_share
         group.copy(ids)
         refused += group.refused
         for some in chunked(ids, PAGE_ROWS):
@@ -149,6 +147,7 @@ class Group:
         held: whether the table's writers wait meanwhile, and its triggers are off.
         unique: whether another row may hold a vector still that one of these gets.
         seconds: for which they wait; the size is made to fit.
+        pause: how long they have for themselves then, as a share of that.
         refused: ids of those for which one did.
     """
 
@@ -158,6 +157,7 @@ class Group:
     held: bool
     unique: bool = False
     seconds: float = HELD_SECONDS
+    pause: float = PAUSE_SHARE
     size: int = 20
     refused: list[str] = field(default_factory=list)
 
@@ -171,7 +171,7 @@ class Group:
             wanted = int(len(some) * min(2.0, self.seconds / took))
             self.size = min(max(wanted, 1), MOST_ROWS)
             if self.held:
-                time.sleep(took * PAUSE_SHARE)
+                time.sleep(took * self.pause)
 
     def _write(self, ids: Sequence[str]) -> float:
         """Write these rows. Returns for how many seconds writers waited; the time in which we wait

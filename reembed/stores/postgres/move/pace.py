@@ -25,10 +25,13 @@ HELD_SECONDS = 0.2
 """How long writers wait for a group of rows, and, where copying does not get ahead otherwise,
 LONGER_SECONDS: they write less then, and each time costs less beside the rows."""
 LONGER_SECONDS = 0.5
-FALLS = 0.85
-"""A round gets ahead if it takes at most so much of what the one before it took."""
+PAUSE_SHARE, SHORTER_SHARE = 0.25, 0.05
+"""How long they have for themselves between two groups, as a share of that; those that wait come
+first in any case."""
+FALLS = 0.9
+"""A round gets ahead if it has at most so many of the rows that the one before it had."""
 PATIENCE = 3
-"""Rounds that may get no further before copying is said not to keep up."""
+"""Rounds in a row that may get no further before copying is said not to keep up."""
 
 
 @dataclass
@@ -52,19 +55,26 @@ class Pace:
 
     Attributes:
         indexed: whether there is an index of the coming vectors, if there is to be one.
-        best: the shortest of the rounds since, in seconds.
-        stalled: how many rounds got no further than it.
+        before: how many rows the last round had.
+        stalled: how many rounds in a row got no further.
+        slow: whether one ever did, so that writers wait longer.
     """
 
     indexed: bool = False
-    best: float | None = None
+    before: int | None = None
     stalled: int = 0
+    slow: bool = False
     ended: float = 0.0
 
     @property
     def held_seconds(self) -> float:
         """How long writers may wait for a group of rows."""
-        return LONGER_SECONDS if self.stalled else HELD_SECONDS
+        return LONGER_SECONDS if self.slow else HELD_SECONDS
+
+    @property
+    def pause_share(self) -> float:
+        """How long they have for themselves then, as a share of that."""
+        return SHORTER_SHARE if self.slow else PAUSE_SHARE
 
     def step(self, rows: int, seconds: float) -> Round:
         """Note a round, which ends now."""
@@ -79,7 +89,7 @@ class Pace:
         Args:
             began: when the copying before it did, by the monotonic clock.
         """
-        self.indexed, self.best, self.stalled = True, None, 0
+        self.indexed, self.before, self.stalled = True, None, 0
         self.ended = time.monotonic()
         return self.ended - began <= QUICK_SECONDS
 
@@ -94,16 +104,16 @@ class Pace:
             SourceChangedError: it is too much, and becomes no less.
         """
         if not last.rows or last.seconds <= LAST_SECONDS:
-            self.best, self.stalled = None, 0
+            self.before, self.stalled = None, 0
             return True
         if self._gets_ahead(last):
-            self.stalled = min(self.stalled, 1)
+            self.stalled = 0
             return False
-        self.stalled += 1
+        self.stalled, self.slow = self.stalled + 1, True
         if self.stalled < PATIENCE:
             return False
-        best, self.best, self.stalled = self.best, None, 0
-        if best is not None and best <= MOST_SECONDS:
+        self.before, self.stalled = None, 0
+        if last.seconds <= MOST_SECONDS:
             return True
         written = last.rows / max(last.since + last.seconds, 1e-3)
         raise SourceChangedError(
@@ -115,7 +125,5 @@ class Pace:
         )
 
     def _gets_ahead(self, last: Round) -> bool:
-        before = self.best
-        if before is None or last.seconds < before:
-            self.best = last.seconds
-        return before is None or last.seconds <= FALLS * before
+        before, self.before = self.before, last.rows
+        return before is None or last.rows <= FALLS * before
