@@ -139,12 +139,7 @@ class Changes(Protocol):
     """What was written since."""
 
     def since(self, id: str, mark: str | None, besides: object = None) -> Change:
-        """What was written since an earlier call gave the mark; with None all that counts is the
-        mark of this moment.
-
-        Args:
-            besides: the token of an earlier call; what that told may be left out.
-        """
+        """Since an earlier call gave the mark (None: of this moment); not what `besides` told."""
         ...
 
 
@@ -197,10 +192,8 @@ class Cutover(Protocol):
         ...
 
     def prepare(self, live: str, incoming: str) -> Prepared:
-        """Do what would take long while writers wait, or what has come since.
-
-        Raises SourceChangedError if more comes than can be done.
-        """
+        """Do what would take long while writers wait, or what has come since. Raises
+        SourceChangedError if more comes than can be done."""
         ...
 
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:

@@ -53,6 +53,9 @@ SETTINGS = {
     "lock_timeout": "30s",
     "temp_buffers": "64MB",  # a shard that goes through a temporary table stays in memory
     "default_transaction_isolation": "read committed",
+    # What a definition says, and where what is made lies, is not for the role's defaults to say.
+    "quote_all_identifiers": "off",
+    "default_tablespace": "",
     # A row that a policy hides is an error then, as in pg_dump, not a row that is silently lost.
     "row_security": "off",
 }
