@@ -16,7 +16,7 @@ import click
 import typer
 
 from reembed.cli import app
-from reembed.manifest import Manifest
+from reembed.manifest import json_schema
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NOTE = "Made from the code by `tools/reference.py`. Do not change this page by hand.\n"
@@ -31,7 +31,7 @@ def pages() -> dict[str, str]:
 
 
 def _manifest() -> Iterator[str]:
-    schema = Manifest.model_json_schema()
+    schema = json_schema()
     known: dict[str, Any] = schema["$defs"]
     yield f"# Manifest reference\n\n{NOTE}\n"
     yield "Every key, with its default. [Writing a manifest](manifest.md) explains by example.\n"

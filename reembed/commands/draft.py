@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from reembed.manifest import Manifest, Model
 from reembed.manifest.manifest import section_of
+from reembed.manifest.schema import described
 from reembed.manifest.sections import Section
 
 _INDENT = "  "
@@ -31,7 +32,7 @@ def draft_yaml(manifest: Mapping[str, Any]) -> str:
 
 def _plain(manifest: Mapping[str, Any]) -> Iterator[str]:
     fields = {key: field for key, field in _fields(Manifest) if _section(key, field) is None}
-    yield from _options(fields, manifest)
+    yield from _options(Manifest, fields, manifest)
 
 
 def _sections(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -39,7 +40,7 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[str]:
         section = _section(key, field)
         if section is not None:
             yield from ("", f"# {' '.join((section.__doc__ or '').split())}", f"{key}:")
-            lines = _options(dict(_fields(section)), manifest.get(key) or {})
+            lines = _options(section, dict(_fields(section)), manifest.get(key) or {})
             yield from (textwrap.indent(line, _INDENT) for line in lines)
 
 
@@ -47,14 +48,18 @@ def _section(key: str, field: FieldInfo) -> type[Section] | None:
     return Model if key == "model" else section_of(field)
 
 
-def _options(fields: Mapping[str, FieldInfo], given: Mapping[str, Any]) -> Iterator[str]:
+def _options(
+    section: type[Section], fields: Mapping[str, FieldInfo], given: Mapping[str, Any]
+) -> Iterator[str]:
     """The keys that are given, then the others as comments."""
+    texts = {section.model_fields[name].alias or name: text
+             for name, text in described(section).items()}  # fmt: skip
     for key in fields:
         if key in given:
             yield _written(key, given[key])
     for key, field in fields.items():
         if key not in given:
-            about = " ".join((field.description or "").split())
+            about = " ".join(texts.get(key, "").split())
             default = field.get_default(call_default_factory=True)
             yield f"# {_written(key, default)}  # {about}"
 

@@ -14,8 +14,8 @@ from reembed.manifest.manifest import (
     Target,
     Verify,
     Watch,
-    json_schema,
 )
+from reembed.manifest.schema import json_schema
 from reembed.manifest.sections import WithoutVector
 
 __all__ = [

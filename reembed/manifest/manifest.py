@@ -47,8 +47,7 @@ from reembed.redaction import allow
 
 __all__ = [
     "Embed", "Follow", "FunctionChoice", "Layout", "LineBreaks", "Manifest", "Model", "Provider",
-    "Source",
-    "Swap", "SwapKind", "Target", "Verify", "Watch", "json_schema",
+    "Source", "Swap", "SwapKind", "Target", "Verify", "Watch",
 ]  # fmt: skip
 
 
@@ -58,23 +57,23 @@ class Manifest(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """the migration's name, also the name of its run directory"""
     source: Source
-    target: Target = Target()
+    target: Target = Field(default_factory=Target)
     model: Model | Literal["keep"]
     """what makes the new vectors; keep: nothing does, they are moved as they are"""
     text: str = "{document}"
     """what is embedded; {document}, {uri}, {id} and {metadata.KEY} may be used"""
     line_breaks: LineBreaks = "keep"
     """space: send line breaks as spaces, as many applications' embedders do"""
-    embed: Embed = Embed()
-    verify: Verify = Verify()
-    swap: Swap = Swap()
+    embed: Embed = Field(default_factory=Embed)
+    verify: Verify = Field(default_factory=Verify)
+    swap: Swap = Field(default_factory=Swap)
     backup: Literal["before"] | None = None
     """before: a snapshot of the source before a run begins, and before the name moves"""
     mode: Literal["once", "follow"] = "once"
     """once: a migration; follow: a job that runs again and carries what changed in the source"""
-    follow: Follow = Follow()
-    watch: Watch = Watch()
-    report: Reporting = Reporting()
+    follow: Follow = Field(default_factory=Follow)
+    watch: Watch = Field(default_factory=Watch)
+    report: Reporting = Field(default_factory=Reporting)
     state: str = "./.reembed"
     """where run directories live"""
 
@@ -89,7 +88,7 @@ class Manifest(Section):
             return data
         return {
             key: value for key, value in data.items()
-            if value is not None or key not in _may_be_empty(cls)
+            if value is not None or key not in may_be_empty(cls)
         }  # fmt: skip
 
     @field_validator("text")
@@ -279,23 +278,12 @@ def section_of(field: FieldInfo) -> type[Section] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
-def _may_be_empty(manifest: type[Manifest]) -> frozenset[str]:
+def may_be_empty(manifest: type[Manifest]) -> frozenset[str]:
     """Keys of the sections that need not be there."""
     return frozenset(
         key for key, field in manifest.model_fields.items()
         if section_of(field) is not None and not field.is_required()
     )  # fmt: skip
-
-
-def json_schema() -> dict[str, Any]:
-    """The manifest's JSON Schema (draft 2020-12)."""
-    schema = Manifest.model_json_schema()
-    for key in _may_be_empty(Manifest):
-        section = schema["properties"][key]
-        section["anyOf"] = [{"$ref": section.pop("$ref")}, {"type": "null"}]
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "reembed manifest"
-    return schema
 
 
 def _resolve_model(model: dict[str, Any] | str | None, base_dir: Path) -> None:

@@ -62,11 +62,11 @@ def _are_headers(value: dict[str, str]) -> dict[str, str]:
 
 
 class Section(BaseModel):
-    """Keys of a manifest: unknown ones are errors, and values are never converted."""
+    """Keys of a manifest: unknown ones are errors, and values are never converted. The text below
+    a key says what it is (`schema.py`)."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    # Built where it is first used: most commands use few of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Model(Section):

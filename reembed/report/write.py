@@ -7,7 +7,6 @@ from collections.abc import Callable
 from reembed.manifest import Manifest
 from reembed.progress import stage
 from reembed.report.gather import Report, read_report
-from reembed.report.mlflow import log_report
 from reembed.run.directory import RunDir
 from reembed.run.disk import write_atomic
 
@@ -29,5 +28,7 @@ def write_report(manifest: Manifest, run: RunDir, told: Callable[[str], None]) -
     write_atomic(run.path / REPORT_FILE, report.to_html().encode())
     write_atomic(run.path / SUMMARY_FILE, report.to_markdown().encode("utf-8", "replace"))
     if manifest.report.mlflow is not None:
+        from reembed.report.mlflow import log_report  # httpx takes its time to load
+
         log_report(manifest.report.mlflow, report, told)
     return report

@@ -58,6 +58,17 @@ class Collection:
         rows = rows if self.fitted is None else self.fitted.there(rows)
         return rows if marked is None else marked(rows)
 
+    def row_hashes(self) -> Iterator[pa.RecordBatch]:
+        """Ids and row hashes of all records, in the order of `list_ids`: as the store knows them,
+        else of records without their vectors."""
+        known = self.store.row_hashes
+        if known is not None and self.where is None and self.fitted is None and not self.marked:
+            yield from known(self.id)
+            return
+        for ids in self.list_ids():
+            rows = self.fetch(ids.to_pylist(), vectors=False, many=True)
+            yield rows.select(["id", "row_sha256"])
+
     def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
         """Up to `most` records, spread over the first page of ids."""
         first = next(iter(self.list_ids()), None)

@@ -283,15 +283,14 @@ class Store:
             which an index must have unique. None: it indexes as it is filled.
         snapshot: what is listed and fetched in the block is as of one moment.
         many: `Reader.fetch` without a filter, faster for pages of many records; None: it is fast.
-        survey: what is to be said of a collection (by its object id) before it is moved to
-            vectors of so many dimensions.
+        survey: what is to be said of a collection before it gets vectors of so many dimensions.
         opening: what came of opening collections (by their names) as an application does, in a
-            process of its own: name to each way, in words, to what went wrong, empty for nothing.
-            None: a collection is just there, and nothing can be in the way.
-        together: does several moves at once, each as `Cutover.exchange` does one: all of them or
-            none. None: they are done one after another.
+            process of its own: name to each way to what went wrong, empty for nothing. None: a
+            collection is just there.
+        together: does several moves at once, as `Cutover.exchange` does one: all of them or none.
         withdraw: removes what a move that is given up had prepared in the collections of these
             object ids, be they gone or changed meanwhile. Idempotent. None: nothing is prepared.
+        row_hashes: `id` and `row_sha256` of all records, without reading them again.
         rest: closes what is open for collections, and goes on. close: gives back all.
     """
 
@@ -313,6 +312,7 @@ class Store:
     opening: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]] | None = None
     together: Callable[[Sequence[Exchange]], list[Receipt]] | None = None
     withdraw: Callable[[Sequence[str]], None] | None = None
+    row_hashes: Callable[[str], Iterator[pa.RecordBatch]] | None = None
     rest: Callable[[], None] | None = None
     close: Callable[[], None] = lambda: None
 

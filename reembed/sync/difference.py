@@ -8,8 +8,10 @@ only that is compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import pyarrow as pa
 
 from reembed.progress import Counter, stage
 from reembed.records import SHARD_ROWS, chunked, hashes_of
@@ -94,11 +96,11 @@ def find_difference(
         return difference
     with stage(STAGE, ledger.counts()[0]) as counter:
         ledger.begin_scan()
-        for page in collection.list_ids():
-            ids = page.to_pylist()
-            present, _ = _compare(collection, ledger, ids, difference, include_quarantined)
+        for page in collection.row_hashes():
+            known = ledger.lookup(page.column("id").to_pylist())
+            present = _compare(page, known, difference, include_quarantined)
             ledger.mark_seen(present)
-            counter.update(len(ids))
+            counter.update(len(present))
         for ids in ledger.unseen(include_quarantined=include_quarantined):
             difference.deleted += ids
     return difference
@@ -114,31 +116,29 @@ def _compare_touched(
 ) -> None:
     """Compare records that may have been written to; what is not there and was known is deleted."""
     for ids in chunked(touched, SHARD_ROWS):
-        present, known = _compare(collection, ledger, ids, difference, include_quarantined)
+        known = ledger.lookup(ids)
+        rows = collection.fetch(ids, vectors=False, many=True)
+        present = _compare(rows, known, difference, include_quarantined)
         gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
         difference.deleted += sorted(gone.difference(present))
         counter.update(len(ids))
 
 
 def _compare(
-    collection: Collection,
-    ledger: Ledger,
-    ids: Sequence[str],
+    rows: pa.RecordBatch,
+    known: Mapping[str, Entry],
     difference: Difference,
     include_quarantined: bool,
-) -> tuple[list[str], dict[str, Entry]]:
-    """Compare records with the ledger by row hash. Returns the ids of those that are there, and
-    what the ledger knows of the ids asked for."""
-    rows = collection.fetch(ids, vectors=False, many=True)
-    present = rows.column("id").to_pylist()
-    known = ledger.lookup(ids)
+) -> list[str]:
+    """Compare records with what the ledger knows, by row hash. Returns the ids of the records."""
+    present: list[str] = rows.column("id").to_pylist()
     for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
         entry = known.get(id)
         expected = entry is not None and (include_quarantined or not entry.quarantined)
         if not expected or entry is None or entry.row_sha256 != row:
             difference.changed.append(id)
     difference.compared += len(present)
-    return present, known
+    return present
 
 
 def find_late(

@@ -29,7 +29,7 @@ class Event(BaseModel):
         t: when it was written, seconds since the epoch: for people; the order is that of the lines.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
     event: ClassVar[str] = ""
     t: Moment = 0.0
 

@@ -27,11 +27,13 @@ class Slice:
         mark: from which the format reads this slice again.
         records: `EXPORT_SCHEMA`.
         places: line or row of each, counted from 1 over the file.
+        roles: which column is which in this file.
     """
 
     mark: tuple[int, int]
     records: pa.RecordBatch
     places: Sequence[int]
+    roles: Roles
 
 
 class Format(Protocol):
@@ -49,10 +51,22 @@ class Format(Protocol):
 
     def slices(
         self, path: Path, columns: Mapping[Any, str], faults: list[Fault], *,
-        mark: tuple[int, int] | None = None, vectors: bool = False,
+        mark: tuple[int, int] | None = None, known: Roles | None = None, vectors: bool = False,
     ) -> Iterator[Slice]:  # fmt: skip
         """The file's rows as records, in its order, from a mark on. What is no record is added to
-        `faults`."""
+        `faults`.
+
+        Args:
+            known: as the first slice of the file had them; needed with a mark.
+        """
+        ...
+
+    def picked(
+        self, path: Path, mark: tuple[int, int], known: Roles, rows: Sequence[int], *,
+        vectors: bool,
+    ) -> pa.RecordBatch | None:  # fmt: skip
+        """Some records of the slice at a mark, by their places in it, which ascend; None where
+        that takes as long as the whole slice. Fewer come where the file has changed."""
         ...
 
 
@@ -64,15 +78,11 @@ class JsonLines:
 
     def slices(
         self, path: Path, columns: Mapping[Any, str], faults: list[Fault], *,
-        mark: tuple[int, int] | None = None, vectors: bool = False,
+        mark: tuple[int, int] | None = None, known: Roles | None = None, vectors: bool = False,
     ) -> Iterator[Slice]:  # fmt: skip
-        known: Roles | None = None
         with read_errors(path), path.open("rb") as file:
             start, before = mark or (0, 0)
-            if mark is not None:
-                first = json.loads(file.readline().decode("utf-8-sig"))
-                known = roles(columns, self._keys(file, first), str(path))
-                file.seek(start)
+            file.seek(start)
             number, rows, places = before, list[Row](), list[int]()
             while True:
                 line = file.readline()
@@ -87,23 +97,38 @@ class JsonLines:
                         names = dict.fromkeys(key for row in rows for key in row)
                         known = roles(columns, [*names], str(path))
                     records = self._records(rows, places, known, faults, vectors)
-                    yield Slice((start, before), records, places)
+                    yield Slice((start, before), records, places, known)
                     start, before, rows, places = file.tell(), number, [], []
                 if not line:
                     return
 
-    def _keys(self, file: Any, first: Any) -> list[str]:
-        """The keys of the first slice, which say what the columns are."""
-        names, rows = dict.fromkeys(first if isinstance(first, dict) else ()), 1
-        while rows < SHARD_ROWS and (line := file.readline()):
-            row = _parsed(line, 0, [])
-            if row is not None:
-                names |= dict.fromkeys(row)
-                rows += 1
-        return [*names]
+    def picked(
+        self, path: Path, mark: tuple[int, int], known: Roles, rows: Sequence[int], *,
+        vectors: bool,
+    ) -> pa.RecordBatch | None:  # fmt: skip
+        wanted, found, faults = set(rows), list[Row](), list[Fault]()
+        number, place = mark[1], 0
+        with read_errors(path), path.open("rb") as file:
+            file.seek(mark[0])
+            while len(found) < len(wanted) and (line := file.readline()):
+                number += 1
+                if not line.startswith(b"{") and not _text_of(line, number):
+                    continue
+                if place in wanted:
+                    row = _parsed(line, number, faults)
+                    if row is None:
+                        break
+                    found.append(row)
+                place += 1
+        return self._records(found, range(1, len(found) + 1), known, faults, vectors)
 
     def _records(
-        self, rows: list[Row], places: list[int], known: Roles, faults: list[Fault], vectors: bool
+        self,
+        rows: list[Row],
+        places: Sequence[int],
+        known: Roles,
+        faults: list[Fault],
+        vectors: bool,
     ) -> pa.RecordBatch:
         found: list[Fault] = []
         embeddings = None
@@ -117,13 +142,17 @@ class JsonLines:
         return records
 
 
+def _text_of(line: bytes, number: int) -> str:
+    return line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+
+
 def _parsed(line: bytes, number: int, faults: list[Fault]) -> Row | None:
     """The object of a line; None of an empty one, and of one with a fault."""
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        text = _text_of(line, number)
         if not text:
             return None
-        row = json.loads(text, parse_constant=_refuse)
+        row = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         faults.append((number, f"no JSON: {error}"))
         return None
@@ -137,6 +166,9 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 class Parquet:
     """A row is a record. A mark is a row group, and rows of the file before it."""
 
@@ -145,7 +177,7 @@ class Parquet:
 
     def slices(
         self, path: Path, columns: Mapping[Any, str], faults: list[Fault], *,
-        mark: tuple[int, int] | None = None, vectors: bool = False,
+        mark: tuple[int, int] | None = None, known: Roles | None = None, vectors: bool = False,
     ) -> Iterator[Slice]:  # fmt: skip
         with read_errors(path):
             try:
@@ -178,7 +210,13 @@ class Parquet:
                 records = to_records(rows, known, before + 1, faults, embeddings)
                 places = range(before + 1, before + 1 + len(rows))
                 before += len(rows)
-                yield Slice((number, start), records, places)
+                yield Slice((number, start), records, places, known)
+
+    def picked(
+        self, path: Path, mark: tuple[int, int], known: Roles, rows: Sequence[int], *,
+        vectors: bool,
+    ) -> pa.RecordBatch | None:  # fmt: skip
+        return None
 
 
 FORMATS: Mapping[str, Format] = {"jsonl": JsonLines(), "parquet": Parquet()}

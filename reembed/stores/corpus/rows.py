@@ -105,9 +105,10 @@ def to_records(
             if "uri" not in (roles.id, roles.text):
                 uri = _text(row, "uri")
             metadata = _metadata(row, roles)
-            for value in (id, document or "", metadata, uri or ""):
-                if told := unicode_fault(value):
-                    raise ValueError(f"no valid Unicode: {told}")
+            fields = (id, document or "", metadata, uri or "")
+            if unicode_fault("".join(fields)):
+                told = next(filter(None, map(unicode_fault, fields)))
+                raise ValueError(f"no valid Unicode: {told}")
         except ValueError as error:
             faults.append((first + number, str(error)))
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,10 +19,12 @@ from reembed.errors import CollectionNotFoundError, PreflightError, SourceChange
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run.disk import read_errors
 from reembed.stores.corpus.formats import FORMATS, Format, Slice
-from reembed.stores.corpus.rows import Fault, fault_error
+from reembed.stores.corpus.rows import Fault, Roles, fault_error
 from reembed.stores.store import Store
 from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions, Where
 
+FEW = 0.5
+"""Share of a slice's records up to which they are picked out of it."""
 Stamp = tuple[int, int, int]
 """What a file is like while it is the same one: inode, bytes, and when it was written."""
 
@@ -34,6 +37,9 @@ class _Slot:
     mark: tuple[int, int]
     ordinal: int
     """which of the slices with this mark"""
+    roles: Roles
+    hashes: pa.Array
+    """of its rows, `binary(32)`"""
 
 
 @dataclass
@@ -98,7 +104,7 @@ class Corpus:
         found = self._index(path)
         dimensions = None
         first = next(iter(found.ids), None)
-        if first is not None:
+        if first is not None and found.slots[0].roles.embedding is not None:
             vector = self.fetch(str(path), [first], vectors=True).column("embedding")[0].as_py()
             dimensions = len(vector) if vector else None
         return CollectionInfo(str(path), name, len(found.ids), dimensions, "cosine")
@@ -156,12 +162,15 @@ class Corpus:
             wanted.setdefault(slot, []).append(row)
         parts, order = list[pa.RecordBatch](), dict[tuple[int, int], int]()
         for slot, rows in wanted.items():
-            records = self._read(known, slot, vectors)
-            if max(rows) >= records.num_rows:
+            records = self._picked(known, slot, rows, vectors)
+            if records is None:
+                whole = self._read(known, slot, vectors)
+                records = whole.take(pa.array([row for row in rows if row < whole.num_rows]))
+            if records.num_rows < len(rows):
                 raise self._changed(known.slots[slot].path)
             for row in rows:
                 order[slot, row] = len(order)
-            parts.append(records.take(pa.array(rows, pa.int64())))
+            parts.append(records)
         if not parts:
             return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
         table = pa.Table.from_batches(parts).take(
@@ -172,6 +181,25 @@ class Corpus:
             raise self._changed(self._place)
         return found
 
+    def row_hashes(self, id: str) -> Iterator[pa.RecordBatch]:
+        """The ids and row hashes of all records, as they were read."""
+        known = self._require(id)
+        ids = iter(known.ids)
+        for slot in known.slots:
+            page = pa.array(islice(ids, len(slot.hashes)), pa.string())
+            yield pa.record_batch([page, slot.hashes], names=["id", "row_sha256"])
+
+    def _picked(
+        self, known: _Indexed, number: int, rows: Sequence[int], vectors: bool
+    ) -> pa.RecordBatch | None:
+        """A few records of a slice; None where it has to be read whole."""
+        slot = known.slots[number]
+        if len(rows) > FEW * len(slot.hashes):
+            return None
+        if _stamp(slot.path) != known.stamps[slot.path]:
+            raise self._changed(slot.path)
+        return self._format.picked(slot.path, slot.mark, slot.roles, rows, vectors=vectors)
+
     def _read(self, known: _Indexed, number: int, vectors: bool) -> pa.RecordBatch:
         """The records of a slice. Slices that are asked for in their order are read in one go."""
         slot = known.slots[number]
@@ -181,8 +209,9 @@ class Corpus:
         expected, ahead = self._cursor or (None, iter(()))
         if expected != (id(known), number, vectors):
             ahead = self._format.slices(
-                slot.path, self._columns, faults, mark=slot.mark, vectors=vectors
-            )
+                slot.path, self._columns, faults, mark=slot.mark, known=slot.roles,
+                vectors=vectors,
+            )  # fmt: skip
             for _ in range(slot.ordinal):
                 next(ahead, None)
         found = next(ahead, None)
@@ -224,7 +253,8 @@ class Corpus:
             for found in self._format.slices(file, self._columns, faults):
                 ordinal = ordinal + 1 if found.mark == before else 0
                 before = found.mark
-                known.slots.append(_Slot(file, found.mark, ordinal))
+                hashes = found.records.column("row_sha256")
+                known.slots.append(_Slot(file, found.mark, ordinal, found.roles, hashes))
                 ids = found.records.column("id").to_pylist()
                 for row, (one, place) in enumerate(zip(ids, found.places, strict=False)):
                     if one in known.ids:
@@ -254,4 +284,4 @@ def open_store(url: str, options: StoreOptions) -> Store:
             f"{url}: there is no such file or folder", "A path is relative to the manifest."
         )
     corpus = Corpus(url, place.resolve(), FORMATS[scheme], options)
-    return Store(url, corpus, corpus, close=corpus.close)
+    return Store(url, corpus, corpus, row_hashes=corpus.row_hashes, close=corpus.close)

@@ -48,6 +48,28 @@ def refusal(store: Store) -> str:
     return caught.value.message
 
 
+def test_row_hashes_and_single_rows_are_those_of_the_whole(tmp_path: Path) -> None:
+    """What is compared without reading it again, and what is picked out of the middle of a file,
+    are the records that reading all of it gives: with empty lines, and in a file of two slices."""
+    odd = (
+        "\ufeff\n \n"
+        + json.dumps({"id": "first", "text": "a", "vector": [1.0, 2.0]})
+        + "\n\u00a0\n"
+    )
+    rows = [{"id": f"r{n}", "text": f"text {n}", "n": n} for n in range(SHARD_ROWS + 20)]
+    store = lines(tmp_path / "corpus.jsonl", odd, *rows)
+    found = store.catalog.describe("corpus")
+    ids = [id for page in store.reader.list_ids(found.id) for id in page.to_pylist()]
+    whole = store.reader.fetch(found.id, ids, vectors=False)
+    assert store.row_hashes is not None
+    known = [row for page in store.row_hashes(found.id) for row in page.to_pylist()]
+    assert known == whole.select(["id", "row_sha256"]).to_pylist()
+    few = [f"r{SHARD_ROWS + 7}", "first", "r3"]
+    picked = store.reader.fetch(found.id, few, vectors=False).to_pylist()
+    assert picked == whole.take([ids.index(id) for id in few]).to_pylist()
+    assert found.dimensions == 2
+
+
 def test_other_columns_are_metadata(tmp_path: Path) -> None:
     day = datetime.date(2026, 11, 29)
     store = parquet(
