@@ -20,6 +20,8 @@ from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
 from reembed.errors import PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
+from reembed.migration.newest import current_run, required_run
+from reembed.migration.running import build_and_verify, finish_begun_move, is_as_verified
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.results import (
@@ -41,12 +43,10 @@ from reembed.run.steps import next_steps
 from reembed.stages.plan import Plan, make_plan, refuse_blocked
 from reembed.stages.session import Session
 from reembed.stages.weigh import Problem
-from reembed.sync.build import Stage, run_stages
-from reembed.sync.difference import find_difference
+from reembed.sync.build import Stage
 from reembed.sync.follow import retry_quarantined as retry
 from reembed.sync.live_name import look_up, refuse_astray, told_astray
 from reembed.sync.since import since_swap
-from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import UNLOADED, verify_run, verify_slice
 
 
@@ -110,57 +110,46 @@ class Migration:
             Migration(begun_with, self.progress).clean(accept_loss=accept_loss)
         with self._lease(), self._session(self._current_run(), accept_loss=accept_loss) as s:
             if s.begun and s.run.history.is_done:
-                if retry_quarantined and s.run.history.state == "swapped":
-                    s.take_lease()
-                    return self._result(s.run, messages=retry(s, recover(s)))
-                s.remove_dead_lease()
-                refuse_astray(s)
-                since = since_swap(s)
-                told = [*since.messages, *told_astray(s)]
-                return self._result(
-                    s.run, messages=told, unchanged=not since.source, differs=since.source
-                )
+                return self._after_swap(s, retry_quarantined)
             if s.begun or until != "plan":
                 s.take_lease()
-            if s.begun:
-                if s.run.history.state == "cleaning":
-                    raise wrong_state(self.manifest, s.run, "cleaning")
-                if s.run.history.pending_move == "rollback":
-                    done = rollback_run(s, dry_run=False)
-                    return self._result(s.run, swap=done, messages=["finished the rollback"])
-                if s.run.history.pending_move or s.run.history.swap_unfinished:
-                    done = swap_run(s, dry_run=False)
-                    return self._result(s.run, swap=done, messages=["finished the swap"])
-                refuse_astray(s)
-                if until == "plan":
-                    return self.status()
-                recover_for_stages(s)
-                verified = s.run.history.state == "verified"
-                agreed = s.run.history.compared_until
-                skipped = if_changed and verified and not retry_quarantined
-                if skipped and not find_difference(s.old, s.ledger, since=agreed):
-                    return self._result(s.run, messages=["nothing has changed"], unchanged=True)
-            else:
+            if not s.begun:
                 self._refuse_blocked(s)
-                if until == "plan":
-                    return self.status()
+            elif s.run.history.state == "cleaning":
+                raise wrong_state(self.manifest, s.run, "cleaning")
+            elif finished := finish_begun_move(s):
+                told = [f"finished the {finished.action}"]
+                return self._result(s.run, swap=finished, messages=told)
+            else:
+                refuse_astray(s)
+            if until == "plan":
+                return self.status()
+            if not s.begun:
                 begin_run(s)
-            resumed = s.begun and s.run.shards("embed")
-            failed = s.run.history.state == "failed"
+            else:
+                recover_for_stages(s)
+                if if_changed and not retry_quarantined and is_as_verified(s):
+                    return self._result(s.run, messages=["nothing has changed"], unchanged=True)
             with s.pause.obeyed():
-                run_stages(s, until)
-                if retry_quarantined and resumed and until not in ("export", "embed"):
-                    for message in retry(s):
-                        s.progress.note(message)
-                if until not in ("verify", "swap"):
+                verdict = build_and_verify(s, until, retry=retry_quarantined)
+                if verdict is None:
                     return self._result(s.run)
-                if failed:  # perhaps since somebody harmed the shadow
-                    mend_shadow(s)
-                verdict = verify_run(s)
             if not (swap or until == "swap") or not verdict.passed:
                 return self._result(s.run, verdict=verdict)
             swapped = self._reported(s.run, swap_run(s, dry_run=False))
             return self._result(s.run, swap=swapped)
+
+    def _after_swap(self, s: Session, retry_quarantined: bool) -> RunResult:
+        """`run` once more of a run that is done: tell what has changed since, or try again what is
+        quarantined."""
+        if retry_quarantined and s.run.history.state == "swapped":
+            s.take_lease()
+            return self._result(s.run, messages=retry(s, recover(s)))
+        s.remove_dead_lease()
+        refuse_astray(s)
+        since = since_swap(s)
+        told = [*since.messages, *told_astray(s)]
+        return self._result(s.run, messages=told, unchanged=not since.source, differs=since.source)
 
     def verify(self, *, slice: str | None = None) -> RunResult:
         """Check the gates again on a loaded run.
@@ -315,19 +304,7 @@ class Migration:
         refuse_blocked(s)
 
     def _current_run(self) -> RunDir | None:
-        """The newest run if it is this manifest's, None where a new one is to begin.
-
-        Raises:
-            ManifestError: an unfinished run belongs to another manifest of this name.
-        """
-        run = RunDir.latest(self.manifest.state_dir)
-        if run is None:
-            return None
-        if run.history.state == "cleaned":
-            done = run.history.last_move == "swap"
-            return run if done and run.has_identity(self.manifest.identity()) else None
-        run.check_identity(self.manifest.identity(), self.manifest.live, self.manifest.path)
-        return run
+        return current_run(self.manifest, lambda run: run.history.last_move == "swap")
 
     def _require_run(self, *states: State, cleaning: bool = False) -> RunDir:
         """The newest run, in one of these states, or in any but the one that a killed `clean` left.
@@ -335,10 +312,7 @@ class Migration:
         Args:
             cleaning: that one, too.
         """
-        run = RunDir.latest(self.manifest.state_dir)
-        if run is None:
-            raise no_run(self.manifest)
-        run.check_identity(self.manifest.identity(), self.manifest.live, self.manifest.path)
+        run = required_run(self.manifest)
         state = run.history.state
         fits = state in states or ("swapping" in states and run.history.swap_tried)
         if (states and not fits) or (state == "cleaning" and not cleaning):

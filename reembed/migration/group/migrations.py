@@ -32,8 +32,9 @@ from reembed.migration.group.results import (
 )
 from reembed.migration.group.roster import Roster, group_state, where_it_stands
 from reembed.migration.group.session import GroupSession
+from reembed.migration.newest import current_run, required_run
 from reembed.progress import Progress
-from reembed.report.results import RunResult, SwapResult, manifest_file, no_run, wrong_state
+from reembed.report.results import RunResult, SwapResult, manifest_file, wrong_state
 from reembed.report.write import REPORT_FILE, SUMMARY_FILE, write_report
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -108,23 +109,14 @@ class Migrations:
                 return self.status()
             messages = Roster(group).take_in()
             messages += Roster(group).leave_out_gone(accept_loss)
-            results = list[MemberResult]()
-            for _ in range(ROUNDS):
-                known = {result.collection for result in results}
-                left = [
-                    member for member in Roster(group).members() if member.collection not in known
-                ]
-                if not left:
-                    break
-                results += self._each(
-                    group, left,
-                    lambda member: member.run(
-                        until="verify" if until == "swap" else until, if_changed=if_changed,
-                        retry_quarantined=retry_quarantined, accept_loss=accept_loss,
-                    ),
-                )  # fmt: skip
-                if until in ("verify", "swap"):
-                    messages += Roster(group).take_in()
+            results, appeared = self._run_each(
+                group, until,
+                lambda member: member.run(
+                    until="verify" if until == "swap" else until, if_changed=if_changed,
+                    retry_quarantined=retry_quarantined, accept_loss=accept_loss,
+                ),
+            )  # fmt: skip
+            messages += appeared
             result = self._reported(self._result(group, results, messages=messages))
             if (swap or until == "swap") and result.error is None and result.passed:
                 done = self._swapped(group, accept_loss)
@@ -133,7 +125,7 @@ class Migrations:
 
     def verify(self, *, slice: str | None = None) -> GroupResult:
         """Check the gates of every collection again."""
-        with self._opened(self._require_run()) as group:
+        with self._opened(required_run(self.manifest)) as group:
             checked = self._each(group, Roster(group).members(), lambda m: m.verify(slice=slice))
             return self._reported(self._result(group, checked))
 
@@ -143,7 +135,7 @@ class Migrations:
         Raises:
             GateError, PreflightError: a collection may not move, so none has; all are named.
         """
-        with self._opened(self._require_run()) as group:
+        with self._opened(required_run(self.manifest)) as group:
             state = group_state(group.run)
             if state == "cleaned":
                 raise wrong_state(self.manifest, group.run, "cleaned")
@@ -160,7 +152,7 @@ class Migrations:
 
     def rollback(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
         """Move all names back, with what was written since; see `Migration.rollback`."""
-        with self._opened(self._require_run()) as group:
+        with self._opened(required_run(self.manifest)) as group:
             state = group_state(group.run)
             states: tuple[State, ...] = ("swapping", "swapped", "rolling back", "rolled back")
             if state not in states and not group.run.history.swap_tried:
@@ -174,14 +166,14 @@ class Migrations:
 
     def sweep(self, *, dry_run: bool = False, accept_loss: bool = False) -> GroupSwap:
         """Carry late writes of every collection; see `Migration.sweep`."""
-        with self._opened(self._require_run()) as group:
+        with self._opened(required_run(self.manifest)) as group:
             options = {"dry_run": dry_run, "accept_loss": accept_loss}
             done = self._of_each(group, "sweep", lambda m: m.sweep(**options))
             return replace(done, done=not dry_run)
 
     def clean(self, *, dry_run: bool = False, **options: bool) -> GroupSwap:
         """Delete the collection that is not live of each; see `Migration.clean`."""
-        with self._opened(self._require_run()) as group:
+        with self._opened(required_run(self.manifest)) as group:
             if pending(group.run) is not None:
                 raise wrong_state(self.manifest, group.run, group_state(group.run))
             every = Roster(group).members(all_taken(group.run))
@@ -217,10 +209,27 @@ class Migrations:
 
     def report(self) -> GroupReport:
         """What the newest run did and found, with a line for each collection."""
-        with GroupSession(self.manifest, self._require_run(), self.progress, writes=False) as group:
+        run = required_run(self.manifest)
+        with GroupSession(self.manifest, run, self.progress, writes=False) as group:
             return GroupReport(self._result(group))
 
     # Members
+
+    def _run_each(
+        self, group: GroupSession, until: Stage, work: Callable[[Member], RunResult]
+    ) -> tuple[list[MemberResult], list[str]]:
+        """What came of each member, of those too whose collections appear meanwhile; and what is
+        told of these."""
+        results, messages = list[MemberResult](), list[str]()
+        for _ in range(ROUNDS):
+            known = {result.collection for result in results}
+            left = [one for one in Roster(group).members() if one.collection not in known]
+            if not left:
+                break
+            results += self._each(group, left, work)
+            if until in ("verify", "swap"):
+                messages += Roster(group).take_in()
+        return results, messages
 
     def _each(
         self, group: GroupSession, members: list[Member], work: Callable[[Member], RunResult]
@@ -323,20 +332,9 @@ class Migrations:
             yield group
 
     def _current_run(self) -> RunDir | None:
-        """The newest run if it is this manifest's, None where a new one is to begin."""
-        run = RunDir.latest(self.manifest.state_dir)
-        if run is None:
-            return None
-        if run.history.state == "cleaned":
-            last = run.history.last(events.TogetherDone)
-            done = last is not None and last.action == "swap"
-            return run if done and run.has_identity(self.manifest.identity()) else None
-        run.check_identity(self.manifest.identity(), path=self.manifest.path)
-        return run
+        return current_run(self.manifest, _was_swapped)
 
-    def _require_run(self) -> RunDir:
-        run = RunDir.latest(self.manifest.state_dir)
-        if run is None:
-            raise no_run(self.manifest)
-        run.check_identity(self.manifest.identity(), path=self.manifest.path)
-        return run
+
+def _was_swapped(run: RunDir) -> bool:
+    last = run.history.last(events.TogetherDone)
+    return last is not None and last.action == "swap"
