@@ -188,7 +188,7 @@ def make(job: Job, run: RunDir, progress: Progress) -> Collection:
             table = read_shard(job.folder.shards, shard).filter(pa.array(alive)).combine_chunks()
             for batch in table.to_batches(max_chunksize=SHARD_ROWS):
                 add(made, job.fitted(batch))
-            run.history.write(events.Loaded(stem=shard.sha256, sha256=shard.sha256))
+            run.history.record(events.Loaded(stem=shard.sha256, sha256=shard.sha256))
             counter.update(table.num_rows)
     if job.store.build_index is not None:
         job.store.build_index(made.id)
@@ -201,7 +201,7 @@ def add(collection: Collection, records: pa.RecordBatch, *, replace: bool = Fals
     vectors, usable = list_array_to_vectors(records.column("embedding"))
     rows = records.filter(pa.array(usable))
     if rows.num_rows:
-        (collection.replace if replace else collection.add)(rows, vectors)
+        (collection.overwrite if replace else collection.add)(rows, vectors)
     return list(records.filter(pa.array(~usable)).column("id").to_pylist())
 
 

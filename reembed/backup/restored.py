@@ -141,7 +141,7 @@ def _settle(job: Job, run: RunDir, made: Collection) -> None:
     if _leads_to(job, made):
         finish_move(job.store, run, "swap")
     else:
-        run.history.write(events.SwapWithdrawn())
+        run.history.record(events.SwapWithdrawn())
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _begin(job: Job, run: RunDir, after: Side, how: How) -> None:
         outgoing.start_capture()
         carried = meet(before, after, exact=how.exact)
         _move(run, job, ("swap", kind, exchange), (before, after), carried)
-        run.history.write(events.CaughtUp(watermark=before.mark, carried=carried.records))
+        run.history.record(events.CaughtUp(watermark=before.mark, carried=carried.records))
 
 
 def _move(
@@ -231,7 +231,7 @@ def _finish(job: Job, run: RunDir, after: Side) -> Moved:
             moved.messages.append(_merge(job, str(intruder), after, moved.carried))
         outgoing.stop_capture()
         after.collection.stop_capture()
-    run.history.write(events.SwapFinished(swept=moved.carried.records))
+    run.history.record(events.SwapFinished(swept=moved.carried.records))
     return moved
 
 
@@ -308,7 +308,7 @@ def go_back(job: Job, run: RunDir, made: Collection, how: How) -> Moved:
         _sweep(after, before, moved.carried)
         outgoing.stop_capture()
         made.stop_capture()
-    run.history.write(events.RollbackFinished(carried=moved.carried.records))
+    run.history.record(events.RollbackFinished(carried=moved.carried.records))
     left = made.describe()
     moved.parked = left.name if left else ""
     return moved

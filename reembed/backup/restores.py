@@ -161,7 +161,7 @@ def restore(wanted: Restore, *, yes: bool, progress: Progress) -> Restored:
             if not yes or found.problems:
                 return _result(job, compared=found, steps=[_command(job, "--yes")])
             if not compared:
-                run.history.write(events.StageDone(stage="load", seconds=0))
+                run.history.record(events.StageDone(stage="load", seconds=0))
             return _moved(job, run, made, found, wanted.how)
 
 

@@ -52,7 +52,7 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
     s.old.stop_capture()
     if s.run.history.shadow_id is not None and s.new.describe() is not None:
         s.new.stop_capture()
-    s.run.history.write(events.Cleaned(what=done))
+    s.run.history.record(events.Cleaned(what=done))
     return replace(outcome(s, "clean", True), messages=[*given_up, done, *told])
 
 
@@ -221,12 +221,12 @@ def _check_held(s: Session, doomed: Collection, live: Collection, name: str) -> 
     found = held_elsewhere(s, doomed, live)
     refuse_last_copy(s, name, found, s.run.history.records_before_clean)
     checked = events.CleanChecked(id=doomed.id, live=live.id, **found.to_dict())
-    s.run.history.write(checked)
+    s.run.history.record(checked)
     return found.messages()
 
 
 @stage("delete the collection")
 def _drop(collection: Collection, run: RunDir) -> None:
     if run.history.dropping != collection.id:
-        run.history.write(events.CleanBegun(id=collection.id))
+        run.history.record(events.CleanBegun(id=collection.id))
     collection.store.to_write().drop(collection.id)

@@ -191,12 +191,12 @@ def _run_once(
             f"the hook swap.{hook} was begun by a call that was killed before it ended, so it is "
             "not run a second time: check that it has done its work"
         )
-        s.run.history.write(events.HookDone(hook=hook, action=action))
+        s.run.history.record(events.HookDone(hook=hook, action=action))
         return None
     if last is not None and last.ok is not False:
         s.progress.note(f"the hook swap.{hook} has run for this move already")
         return None
-    s.run.history.write(events.HookBegun(hook=hook, action=action))
+    s.run.history.record(events.HookBegun(hook=hook, action=action))
     failure: str | None = "it was interrupted"
     try:
         failure = run_hook(
@@ -204,7 +204,7 @@ def _run_once(
             folder=s.manifest.base_dir,
         )  # fmt: skip
     finally:
-        s.run.history.write(events.HookDone(hook=hook, action=action, ok=failure is None))
+        s.run.history.record(events.HookDone(hook=hook, action=action, ok=failure is None))
     return failure
 
 

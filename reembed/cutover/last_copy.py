@@ -114,7 +114,7 @@ def refuse_last_copy(s: Session, name: str, found: Difference, before: int) -> N
     if not found.only_here and not loss.is_mass:
         return
     if s.accept_loss:
-        s.run.history.write(events.LossAccepted(**loss.to_dict(), left=loss.left))
+        s.run.history.record(events.LossAccepted(**loss.to_dict(), left=loss.left))
         return
     raise LossError(
         f"{name} is the last to hold {lost:,} of its {had:,} records: "

@@ -166,7 +166,7 @@ HOLD_SECONDS = 60.0
 def writes_held(store: Store, run: RunDir, live: str, incoming_id: str) -> Iterator[None]:
     """Writers wait until `release_writes`, at the latest at the end of the block, so that nothing
     they write falls between the last comparison and the move."""
-    run.history.write(events.WritesHeld())
+    run.history.record(events.WritesHeld())
     grace = store.to_move().hold_writes({live: incoming_id}, HOLD_SECONDS)
     if grace:
         time.sleep(grace)
@@ -180,7 +180,7 @@ def release_writes(store: Store, run: RunDir, live: str) -> None:
     """Let held writers go on, those too that a killed call held."""
     if run.history.writes_held:
         store.to_move().release_writes(live)
-        run.history.write(events.WritesReleased())
+        run.history.record(events.WritesReleased())
 
 
 def move_live_name(
@@ -193,7 +193,7 @@ def move_live_name(
 
 def begin_move(run: RunDir, action: Action, kind: SwapKind, exchange: Exchange) -> None:
     """Journal what is about to be moved."""
-    run.history.write(events.BEGUN[action](kind=kind, exchange=asdict(exchange)))
+    run.history.record(events.BEGUN[action](kind=kind, exchange=asdict(exchange)))
 
 
 def begun_exchange(run: RunDir, action: Action) -> Exchange:
@@ -205,7 +205,7 @@ def begun_exchange(run: RunDir, action: Action) -> Exchange:
 def end_move(run: RunDir, action: Action, receipt: Receipt) -> None:
     """Journal that the newest move of this kind was done."""
     begun = run.history.require(events.BEGUN[action])
-    run.history.write(events.DONE[action](receipt=receipt.to_dict(), exchange=begun.exchange))
+    run.history.record(events.DONE[action](receipt=receipt.to_dict(), exchange=begun.exchange))
 
 
 @stage("move the live name")

@@ -176,7 +176,7 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
     quiet = carry_until_quiet(way_back.carry_late, late)
     messages = [*ready.told, *([] if quiet else [STILL_WRITTEN_BACK])]
     messages += _left_messages(late) + run_after(s, variables)
-    s.run.history.write(events.RollbackFinished(carried=late.carried))
+    s.run.history.record(events.RollbackFinished(carried=late.carried))
     return replace(
         outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
         swept=late.carried, conflicts=sorted({*before.conflicts, *late.conflicts}),
@@ -212,7 +212,7 @@ def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> 
         move_live_name(s.store, s.run, "rollback", kind.kind, exchange)
     release_writes(s.store, s.run, s.manifest.live)
     messages = run_after(s, variables)
-    s.run.history.write(events.RollbackFinished(carried=0))
+    s.run.history.record(events.RollbackFinished(carried=0))
     return replace(outcome(s, "rollback", True, kind), messages=messages)
 
 

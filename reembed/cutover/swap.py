@@ -186,7 +186,7 @@ def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
     config = application_config(s.manifest, run.path, "swap")
     messages = told_of_swap(s, kind.kind) if config is None else [DEPLOY.format(config)]
     messages += run_after(s, variables_of(s, "swap"))
-    run.history.write(events.SwapFinished(swept=result.swept))
+    run.history.record(events.SwapFinished(swept=result.swept))
     return replace(
         result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
         held_seconds=receipt.held_seconds,

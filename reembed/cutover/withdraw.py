@@ -64,7 +64,7 @@ def withdraw(s: Session) -> bool:
     release_writes(s.store, s.run, s.manifest.live)
     _take_out_prepared(s)
     if pending:
-        s.run.history.write(events.SwapWithdrawn())
+        s.run.history.record(events.SwapWithdrawn())
     return True
 
 
@@ -79,7 +79,7 @@ def give_up_swap(s: Session) -> list[str]:
     stopped = has_begun(s.run, "before", "swap")
     withdraw(s)
     told = run_after(s, variables_of(s, "rollback")) if stopped else []
-    s.run.history.write(events.RollbackFinished())
+    s.run.history.record(events.RollbackFinished())
     return [GIVEN_UP.format(s.manifest.live), *told]
 
 
@@ -111,8 +111,8 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     _take_out_prepared(s)
     told = run_after(s, variables_of(s, "swap")) if stopped else []
     if stopped:
-        s.run.history.write(events.SwapFinished())
-    s.run.history.write(events.RollbackWithdrawn())  # last: a call that is killed is given again
+        s.run.history.record(events.SwapFinished())
+    s.run.history.record(events.RollbackWithdrawn())  # last: a call that is killed is given again
     return replace(result, messages=[STAYS.format(s.manifest.live), *told])
 
 

@@ -85,7 +85,7 @@ class RunDir:
         with write_errors(state_dir):
             fsync_dir(state_dir)
         write_atomic(run.path / MANIFEST.name, manifest_yaml.encode())
-        run.history.write(events.RunCreated(run=run.run_id, identity=identity))
+        run.history.record(events.RunCreated(run=run.run_id, identity=identity))
         return run
 
     @classmethod
@@ -182,7 +182,7 @@ class RunDir:
             besides.foreign,
             tuple(besides.missing),
         )
-        self.history.write(events.ShardWritten(stage=stage, **asdict(shard)))
+        self.history.record(events.ShardWritten(stage=stage, **asdict(shard)))
         return shard
 
     def shards(self, stage: str) -> dict[str, Shard]:

@@ -51,7 +51,7 @@ class History:
         self._lock = threading.Lock()
         self._read: list[Event] = []
 
-    def write(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         """Append an event to the journal and wait until it is on disk."""
         self.journal.append(event.event, **event.fields())
 

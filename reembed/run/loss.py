@@ -83,7 +83,7 @@ class LossGuard:
         if not loss.is_mass:
             return True
         if self.accepted:
-            self.run.history.write(events.LossAccepted(**loss.to_dict(), left=loss.left))
+            self.run.history.record(events.LossAccepted(**loss.to_dict(), left=loss.left))
         return self.accepted
 
     def refuse(self, loss: Loss, hint: str, what: str = "") -> None:

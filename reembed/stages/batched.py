@@ -167,14 +167,14 @@ class Batched:
         bill = account.reserve(file.tokens, threading.Event(), capped=True)
         assert bill is not None, "nothing cancels it"
         intended = events.BatchIntended(label=label, texts=file.texts, tokens=file.tokens)
-        self.run.history.write(intended)
+        self.run.history.record(intended)
         try:
             id = self._asked(lambda: self.batches.submit(file.path, label))
         except BaseException:
             bill.settle(0)  # or it was made, and is found by its label and counted then
             raise
         bill.settle()
-        self.run.history.write(events.BatchSubmitted(label=label, id=id))
+        self.run.history.record(events.BatchSubmitted(label=label, id=id))
         self.progress.note(
             f"batch {id}: {file.texts:,} texts are with the provider, which answers within a day; "
             "this command may be interrupted and run again at any time"
@@ -209,7 +209,7 @@ class Batched:
                 continue
             self.spending.add(cost(intent.tokens, self.batches.price))
             submitted[label] = events.BatchSubmitted(label=label, id=id)
-            self.run.history.write(submitted[label])
+            self.run.history.record(submitted[label])
         return [event for label, event in submitted.items() if label not in done]
 
     def _ended(self, batch: events.BatchSubmitted) -> BatchState:
@@ -285,7 +285,7 @@ class Batched:
         return len(kept)
 
     def _close(self, label: str, said: str, kept: int, failed: int) -> None:
-        self.run.history.write(
+        self.run.history.record(
             events.BatchCollected(label=label, said=said, kept=kept, failed=failed)
         )
         remove(self.run.path / FOLDER / f"{label.rpartition('-')[2]}.jsonl")

@@ -277,5 +277,5 @@ def budget_stop(s: Session, needed: int, what: str) -> BudgetError:
         needed: tokens that `what` takes.
     """
     spent = s.spending.spent
-    s.run.history.write(events.BudgetReached(tokens=spent.tokens, usd=spent.usd, needed=needed))
+    s.run.history.record(events.BudgetReached(tokens=spent.tokens, usd=spent.usd, needed=needed))
     return s.spending.refusal(cost(needed, s.embedder.price), what)

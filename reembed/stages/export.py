@@ -97,7 +97,7 @@ def take_census(
             rows += len(ids)
     if not may_be_empty:
         refuse_empty(described, source.where, rows)
-    run.history.write(
+    run.history.record(
         events.Census(
             rows=rows,
             watermark=watermark,
@@ -162,7 +162,7 @@ def export(
     for stem, shard in shards.items():
         if stem.startswith(DELTA) and stem not in whole:
             progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
-            run.history.write(events.Recheck())
+            run.history.record(events.Recheck())
             shards[stem] = export_shard(source, [], run, stem, shard.deleted)
     return shards
 

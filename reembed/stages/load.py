@@ -61,9 +61,9 @@ def ensure_shadow(
             raise name_taken(name)
     else:
         if not intended:
-            run.history.write(events.ShadowIntended(name=name))
+            run.history.record(events.ShadowIntended(name=name))
         info = store.to_write().create(spec)
-    run.history.write(events.ShadowCreated(id=info.id, name=name, function=spec.function))
+    run.history.record(events.ShadowCreated(id=info.id, name=name, function=spec.function))
     return info
 
 
@@ -94,9 +94,9 @@ def load(
             wait()
             stem = shard.stem
             replacing = stem.startswith(DELTA) or stem in remade
-            write = displacing(shadow.replace if replacing else shadow.add, shadow, run, stem)
+            write = displacing(shadow.overwrite if replacing else shadow.add, shadow, run, stem)
             load_shard(shadow, rows, ledger, write, replacing=replacing)
-            run.history.write(events.Loaded(stem=stem, sha256=shard.sha256))
+            run.history.record(events.Loaded(stem=stem, sha256=shard.sha256))
             counter.update(shard.rows)
     if remade:
         remove_strays(shadow, ledger)

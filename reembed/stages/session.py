@@ -265,7 +265,7 @@ class Session:
             raise unpriced
         taken = self.run.history.last(events.FingerprintTaken)
         if taken is None:
-            self.run.history.write(events.FingerprintTaken(fingerprint=self.taken.to_dict()))
+            self.run.history.record(events.FingerprintTaken(fingerprint=self.taken.to_dict()))
             return self.taken
         fingerprint = Fingerprint.from_dict(taken.fingerprint)
         for note in compare(fingerprint, self.taken):

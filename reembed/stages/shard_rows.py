@@ -26,7 +26,7 @@ DISPLACING_TRIES = 3
 """How often a write is tried: all holders are told at once, and nobody else writes to a shadow."""
 
 Write = Callable[[pa.RecordBatch, Vectors], None]
-"""`Collection.add` or `Collection.replace`."""
+"""`Collection.add` or `Collection.overwrite`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def displace(shadow: Collection, run: RunDir, stem: str, ids: Sequence[str]) -> 
         stem: of the shard that they stand in the way of; empty where it is none.
     """
     if ids:
-        run.history.write(events.Displaced(stem=stem, ids=tuple(ids)))
+        run.history.record(events.Displaced(stem=stem, ids=tuple(ids)))
     for page in chunked(ids, SHARD_ROWS):
         shadow.delete(page)
 

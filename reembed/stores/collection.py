@@ -97,7 +97,7 @@ class Collection:
         """`write` that never changes a record that is there."""
         self.write(records, vectors, "add")
 
-    def replace(self, records: pa.RecordBatch, vectors: Vectors) -> None:
+    def overwrite(self, records: pa.RecordBatch, vectors: Vectors) -> None:
         """`write` that leaves nothing of an older version."""
         self.write(records, vectors, "replace")
 

@@ -44,4 +44,4 @@ def _timed(s: Session, stage: events.Stage) -> Iterator[None]:
         yield
         told = spent()
         attach(told["stats"] | ({"usd": told["usd"]} if "usd" in told else {}))
-        s.run.history.write(events.StageDone(stage=stage, **told))
+        s.run.history.record(events.StageDone(stage=stage, **told))

@@ -236,15 +236,15 @@ class WayBack(OldVectors):
         done = CarriedBack(carried=len(deleted))
         pairs: dict[str, Hashes] = dict.fromkeys(deleted, (None, None))
         if changed or deleted:
-            self.run.history.write(events.CarryBegun(changed=len(changed), deleted=len(deleted)))
+            self.run.history.record(events.CarryBegun(changed=len(changed), deleted=len(deleted)))
         for ids in chunked([*deleted, *changed], SHARD_ROWS):
-            self.run.history.write(events.CarryingBack(ids=tuple(ids)))
+            self.run.history.record(events.CarryingBack(ids=tuple(ids)))
         for ids in chunked(deleted, SHARD_ROWS):
             self.old.delete(ids)
         todo, times = list(changed), Counter[str]()
 
         def displace(ids: set[str]) -> None:
-            self.run.history.write(events.DisplacedBack(ids=tuple(sorted(ids))))
+            self.run.history.record(events.DisplacedBack(ids=tuple(sorted(ids))))
             self.old.delete(sorted(ids))
             pairs.update(dict.fromkeys(ids, (UNKNOWN, None)))
             todo.extend(sorted(ids.difference(todo)))
@@ -267,7 +267,7 @@ class WayBack(OldVectors):
 
             def write(ids: set[str], rows: Rows = (rows, vectors, names)) -> None:
                 part = np.array([id in ids for id in rows[2]], bool)
-                self.old.replace(rows[0].filter(part), rows[1][part])
+                self.old.overwrite(rows[0].filter(part), rows[1][part])
 
             while waiting:
                 ids = list(islice(waiting, LIVE_ROWS))
@@ -300,7 +300,7 @@ class WayBack(OldVectors):
                 done.carried += len(written)
         write_carried(self.run, known | pairs)
         if changed or deleted:
-            self.run.history.write(events.CarryDone(carried=done.carried))
+            self.run.history.record(events.CarryDone(carried=done.carried))
         return done
 
     def _movable(

@@ -92,7 +92,7 @@ def catch_up(s: Session) -> int:
         displaced = s.ledger.displaced() if difference else frozenset()
         steady = steady and not displaced  # the shadow lacks them, and no verdict looks for them
         if not difference or steady:
-            run.history.write(events.CaughtUp(watermark=difference.watermark, carried=carried))
+            run.history.record(events.CaughtUp(watermark=difference.watermark, carried=carried))
         source.acknowledge(difference.token)
         if not difference or steady:
             return carried
@@ -129,7 +129,7 @@ def sweep(s: Session) -> Carried:
     if kept:
         conflicts = sorted({*conflicts, *carry(s, old, kept)})
     if not conflicts and withheld is None:
-        run.history.write(events.CaughtUp(watermark=found.watermark, carried=len(kept)))
+        run.history.record(events.CaughtUp(watermark=found.watermark, carried=len(kept)))
         old.acknowledge(found.token)
     return Carried(len(kept), conflicts, withheld)
 

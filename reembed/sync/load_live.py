@@ -47,7 +47,7 @@ def load_into_live(live: Collection, run: RunDir, ledger: Ledger, *, resumed: bo
             rows = read_rows(run, export, shard)
             before = _rows_before(run, export_shards, export, rows)
             left += _Delta(live, rows, before, ledger, resumed).load()
-        run.history.write(events.Loaded(stem=shard.stem, sha256=shard.sha256))
+        run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
     return left
 
 
@@ -85,7 +85,7 @@ class _Delta:
 
     def _write(self, ids: set[str]) -> None:
         load_shard(
-            self.live, self.rows, self.ledger, self.live.replace, replacing=True, only=ids
+            self.live, self.rows, self.ledger, self.live.overwrite, replacing=True, only=ids
         )  # fmt: skip
 
     def _unchanged(self, ids: Iterable[str]) -> set[str]:

@@ -38,7 +38,7 @@ def resync_shadow(s: Session) -> None:
     """Make the shadow, which was live before a rollback, what the shards say again."""
     _begin_resync(s)
     resync(s.new, s.run, s.ledger)
-    s.run.history.write(events.ResyncDone())
+    s.run.history.record(events.ResyncDone())
 
 
 @stage("put the new collection back")
@@ -75,7 +75,7 @@ def restore_shards(shadow: Collection, ids: Mapping[str, Sequence[str]], run: Ru
     todo = {id for members in ids.values() for id in members}
     for stem, members in ids.items():
         rows = read_rows(run, export_shards[stem], embed_shards[stem])
-        write_rows(displacing(shadow.replace, shadow, run, stem, todo), rows, {*members})
+        write_rows(displacing(shadow.overwrite, shadow, run, stem, todo), rows, {*members})
         todo -= {*members}
     return sum(len(members) for members in ids.values())
 
@@ -83,7 +83,7 @@ def restore_shards(shadow: Collection, ids: Mapping[str, Sequence[str]], run: Ru
 def _begin_resync(s: Session) -> None:
     if s.run.history.shadow_was_live:
         refuse_late(s)
-        s.run.history.write(events.ResyncBegun())
+        s.run.history.record(events.ResyncBegun())
         remove(s.run.path / CARRIED_FILE)
 
 
@@ -148,7 +148,7 @@ def _remake_exports(s: Session) -> None:
         known = {shard.stem: s.ledger.of_shard(shard.stem) for shard in damaged}
     else:
         known = {shard.stem: _known_without_ledger(s, shard.stem) for shard in damaged}
-        s.run.history.write(events.Recheck())
+        s.run.history.record(events.Recheck())
     for shard in damaged:
         missing = _remake(s, shard, known[shard.stem])
         changed = f"; {missing:,} of its records have changed in both" if missing else ""

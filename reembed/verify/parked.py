@@ -52,7 +52,7 @@ def check_parked(s: Session) -> list[str]:
     for shard in _shards(s):
         if shard.stem in off:
             _put_back(s, _among(_rows(s, shard), off[shard.stem]))
-    s.run.history.write(events.ParkedMended(records=len(ids)))
+    s.run.history.record(events.ParkedMended(records=len(ids)))
     return [f"put back as exported: the vectors of {len(ids):,} records of the old collection"]
 
 
@@ -146,4 +146,4 @@ def _alike(s: Session, served: Vectors, wanted: Vectors) -> npt.NDArray[np.bool_
 def _put_back(s: Session, exported: pa.Table) -> None:
     for there, wanted in _unchanged(s, exported):
         if len(wanted):
-            s.old.replace(there, wanted)
+            s.old.overwrite(there, wanted)

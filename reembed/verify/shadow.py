@@ -71,7 +71,7 @@ def mend_shadow(s: Session) -> list[str]:
         rewritten = restore_shards(s.new, _off_pages(s), s.run)
         mended.append(f"{rewritten:,} records of the shadow whose vectors were not as made")
     if mended:
-        s.run.history.write(events.ShadowMended(what=tuple(mended)))
+        s.run.history.record(events.ShadowMended(what=tuple(mended)))
     return mended
 
 
@@ -101,7 +101,7 @@ def _put_rows_back(s: Session) -> list[str]:
     if not found:
         return []
     if found.changed:
-        s.run.history.write(events.ShadowOverwritten(records=len(found.changed)))
+        s.run.history.record(events.ShadowOverwritten(records=len(found.changed)))
     resync(s.new, s.run, s.ledger)
     told = [f"{len(found.deleted):,} records that the shadow lacked"] if found.deleted else []
     if found.changed:

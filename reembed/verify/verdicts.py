@@ -65,7 +65,7 @@ def verify_run(s: Session) -> Verdict:
     write_atomic(s.run.path / files.VERDICT.name, data)
     swap = _swap_note(s)
     digest = hashlib.sha256(data).hexdigest()
-    s.run.history.write(
+    s.run.history.record(
         events.VerdictGiven(passed=verdict.passed, swap=swap, sha256=digest, **spent())
     )
     write_report(s.manifest, s.run, s.progress.note)
@@ -75,7 +75,7 @@ def verify_run(s: Session) -> Verdict:
 def verify_slice(s: Session, part: str) -> Verdict:
     """Check the integrity of one slice, `n/t`, of the records."""
     verdict = verification(s).slice_verdict(part, s.progress)
-    s.run.history.write(events.SliceVerdict(slice=part, passed=verdict.passed))
+    s.run.history.record(events.SliceVerdict(slice=part, passed=verdict.passed))
     return verdict
 
 

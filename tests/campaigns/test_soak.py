@@ -138,7 +138,7 @@ def test_a_hold_ends_by_itself_and_with_the_next_command(tmp_path: Path, databas
     path = write_manifest(tmp_path, url)
     migration(path).run()
     store, run = open_store(url), run_dir(path)
-    run.history.write(events.WritesHeld())  # and killed
+    run.history.record(events.WritesHeld())  # and killed
     assert store.to_move().hold_writes({"docs": ""}, 0.5)
     with live.open(url, "docs") as docs:
         start = time.monotonic()

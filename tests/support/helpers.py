@@ -19,7 +19,6 @@ from typing import Any, cast
 
 import chromadb
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -406,7 +405,3 @@ def tree(folder: Path) -> Mapping[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def schema_of(path: Path) -> pa.Schema:
-    return pq.read_schema(path).remove_metadata()

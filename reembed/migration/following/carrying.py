@@ -59,7 +59,7 @@ def refuse_drop(s: FollowSession, found: Difference) -> None:
     left = max(0, had - lost)
     name = s.manifest.source.collection
     if s.accept_loss:
-        s.run.history.write(events.LossAccepted(collection=name, had=had, lost=lost, left=left))
+        s.run.history.record(events.LossAccepted(collection=name, had=had, lost=lost, left=left))
         return
     raise GateError(
         f"{name!r} has lost {lost:,} of the {had:,} records that it had when it was last carried "
@@ -88,7 +88,7 @@ def carry(s: FollowSession, corpus: Collection, found: Difference) -> events.Fol
             to the live collection; or it does not hold what was written to it.
     """
     differs = counted(found, s.ledger)
-    s.run.history.write(
+    s.run.history.record(
         events.FollowBegun(added=differs.added, changed=differs.changed, deleted=differs.deleted)
     )
     if found:
@@ -124,7 +124,7 @@ def finish(s: FollowSession, *, undone: bool = False) -> events.Followed:
         added=begun.added if begun else 0, changed=begun.changed if begun else 0,
         deleted=begun.deleted if begun else 0,
     )  # fmt: skip
-    s.run.history.write(done)
+    s.run.history.record(done)
     _forget_replaced(s, stems)
     return done
 
@@ -161,7 +161,7 @@ def _keep_replaced(s: FollowSession, stem: str) -> None:
         pq.write_table(table, file, compression="zstd")
     there = {*table.column("id").to_pylist()}
     absent = tuple(id for id in ids if id not in there)
-    s.run.history.write(events.ReplacedKept(stem=stem, sha256=file_sha256(path), absent=absent))
+    s.run.history.record(events.ReplacedKept(stem=stem, sha256=file_sha256(path), absent=absent))
 
 
 def _forget_replaced(s: FollowSession, stems: Sequence[str]) -> None:
@@ -207,7 +207,7 @@ def undo(s: FollowSession) -> events.Followed:
         rows.append(table.filter(pa.array([id not in seen for id in ids], pa.bool_())))
         gone += [id for id in event.absent if id not in seen]
         seen.update(ids, event.absent)
-    s.run.history.write(
+    s.run.history.record(
         events.FollowBegun(added=last.deleted, changed=last.changed, deleted=last.added)
     )
     number = sum(stem.startswith(DELTA) for stem in s.run.shards("export"))

@@ -184,9 +184,9 @@ class Job:
             if live is not None and live.id == begun.exchange["incoming_id"]:
                 finish_move(self.store, run, action)
             elif action == "swap":
-                run.history.write(events.SwapWithdrawn())
+                run.history.record(events.SwapWithdrawn())
             else:
-                run.history.write(events.RollbackWithdrawn())
+                run.history.record(events.RollbackWithdrawn())
 
 
 class FollowSession(Session):
@@ -230,10 +230,10 @@ are missing for a moment."""
 class LiveCollection(Collection):
     """A collection that an application reads while it is written to."""
 
-    def replace(self, records: Any, vectors: Any) -> None:
-        """See `Collection.replace`."""
+    def overwrite(self, records: Any, vectors: Any) -> None:
+        """See `Collection.overwrite`."""
         for start in range(0, records.num_rows, LIVE_ROWS):
-            super().replace(records.slice(start, LIVE_ROWS), vectors[start : start + LIVE_ROWS])
+            super().overwrite(records.slice(start, LIVE_ROWS), vectors[start : start + LIVE_ROWS])
 
 
 def _work(identity: dict[str, Any]) -> Any:

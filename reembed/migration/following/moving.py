@@ -187,7 +187,7 @@ def finish(s: FollowSession) -> SwapResult:
             )
         _stop_capture(job, s.new.id, outgoing)
         messages = run_after(s, _variables(s))
-        run.history.write(events.SwapFinished(swept=swept))
+        run.history.record(events.SwapFinished(swept=swept))
     there = job.store.catalog.describe_id(outgoing) if outgoing else None
     return SwapResult(
         "swap", run.run_id, True, job.manifest.live, collection=run.history.shadow_name,
@@ -235,7 +235,7 @@ def go_back(s: FollowSession) -> SwapResult:
         with writes_held(job.store, run, back.live, back.incoming_id):
             receipt = move_live_name(job.store, run, "rollback", kind, back)
     _stop_capture(job, s.new.id, there.id)
-    run.history.write(events.RollbackFinished())
+    run.history.record(events.RollbackFinished())
     return SwapResult(
         "rollback", run.run_id, True, job.manifest.live, collection=there.name, parked=name,
         kind=receipt.kind, gap_seconds=receipt.gap_seconds, held_seconds=receipt.held_seconds,

@@ -64,10 +64,10 @@ def remove_run(job: Job, run: RunDir) -> list[str]:
         info = job.store.catalog.describe_id(id)
         if info is not None:
             if run.history.dropping != id:
-                run.history.write(events.CleanBegun(id=id))
+                run.history.record(events.CleanBegun(id=id))
             job.store.to_write().drop(id)
             told = [f"deleted {info.name!r}, which the live collection has replaced"]
-        run.history.write(events.Cleaned(what="replaced"))
+        run.history.record(events.Cleaned(what="replaced"))
     with write_errors(run.path):
         # The journal goes last: what is left of a directory is then still a run that is cleaned.
         for path in sorted(run.path.iterdir(), key=lambda path: path.name == "journal.jsonl"):

@@ -42,12 +42,12 @@ class CommonWayBack(Moving):
         group = self._group
         if pending(group.run) != "rollback":
             run_before(group, self._variables("rollback"))
-            group.run.history.write(events.TogetherBegun(action="rollback"))
+            group.run.history.record(events.TogetherBegun(action="rollback"))
         done, messages = self._move_back()
         if not any(member.error for member in done):
             messages += run_after(group, self._variables("rollback"))
-            group.run.history.write(events.RollbackFinished())
-            group.run.history.write(events.TogetherDone(action="rollback"))
+            group.run.history.record(events.RollbackFinished())
+            group.run.history.record(events.TogetherDone(action="rollback"))
         return sorted(done, key=lambda member: member.collection), messages
 
     def give_up(self) -> tuple[list[MemberSwap], list[str]]:
@@ -72,8 +72,8 @@ class CommonWayBack(Moving):
         if not any(member.error for member in done):
             if has_begun(group.run, "before", "rollback"):
                 messages += run_after(group, self._variables("swap"))
-                group.run.history.write(events.SwapFinished())
-            group.run.history.write(events.TogetherGivenUp(action="rollback", why=GIVEN_UP))
+                group.run.history.record(events.SwapFinished())
+            group.run.history.record(events.TogetherGivenUp(action="rollback", why=GIVEN_UP))
         return done, messages
 
     def _move_back(self) -> tuple[list[MemberSwap], list[str]]:

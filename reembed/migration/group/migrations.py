@@ -186,7 +186,7 @@ class Migrations:
                 what = "the collections that are not live are deleted"
                 if swap is None or swap.action != "swap":
                     what = "given up: the new collections are deleted"
-                group.run.history.write(events.Cleaned(what=what))
+                group.run.history.record(events.Cleaned(what=what))
             return self._with_steps(group.run, replace(done, done=not dry_run))
 
     @named_errors()

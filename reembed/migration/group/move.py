@@ -51,7 +51,7 @@ class CommonSwap(Moving):
             self._get_ready()
             refuse_held(group.manifest.state_dir)
             run_before(group, self._variables("swap"))
-            group.run.history.write(events.TogetherBegun(action="swap"))
+            group.run.history.record(events.TogetherBegun(action="swap"))
         try:
             self._move_there()
         except ReembedError as error:
@@ -62,8 +62,8 @@ class CommonSwap(Moving):
         messages = []
         if not any(member.error for member in done):
             messages = run_after(group, self._variables("swap"))
-            group.run.history.write(events.SwapFinished())
-            group.run.history.write(events.TogetherDone(action="swap"))
+            group.run.history.record(events.SwapFinished())
+            group.run.history.record(events.TogetherDone(action="swap"))
         return done, messages
 
     def _get_ready(self) -> None:
@@ -170,7 +170,7 @@ class CommonSwap(Moving):
         for member in reversed(self._members):
             with self._session(member) as s:
                 self._take_back(s)
-        self._group.run.history.write(events.TogetherGivenUp(action="swap", why=why.message))
+        self._group.run.history.record(events.TogetherGivenUp(action="swap", why=why.message))
         told = "No name has moved: those that had moved are back."
         if self._group.run.history.swap_tried:  # the application has been stopped
             told += " `reembed rollback` gives the swap up and runs swap.after."

@@ -115,7 +115,7 @@ class Moving:
         moving_names = [one for one in waiting if one.kind.kind != "config"]
         with contextlib.ExitStack() as stack:
             for one in moving_names:
-                one.s.run.history.write(events.WritesHeld())
+                one.s.run.history.record(events.WritesHeld())
                 live = one.s.manifest.live
                 stack.callback(moving.release_writes, one.s.store, one.s.run, live)
             if moving_names:

@@ -95,7 +95,7 @@ class Roster:
             begin_run(self._group)
             self._group.check_model()  # one for all of them
         if folders:
-            self._group.run.history.write(events.MembersTaken(members=folders))
+            self._group.run.history.record(events.MembersTaken(members=folders))
         return messages
 
     def told_of_new(self) -> list[str]:
@@ -159,7 +159,7 @@ class Roster:
                 f"the export shards in {self._group.run.path} hold every record.",
             )
         for member in gone:
-            self._group.run.history.write(events.MemberGone(member=member.manifest.name))
+            self._group.run.history.record(events.MemberGone(member=member.manifest.name))
         return [f"deleted since the run began, and left out: {names}"]
 
 

@@ -597,7 +597,7 @@ def test_who_holds_a_value_is_told(postgres_url: str, kind: str, replacing: bool
         id = store.catalog.describe(f"public.{ODD}").id
         batch = _row(store, id, needy)
         collection = Collection(store, id)
-        write = collection.replace if replacing else collection.add
+        write = collection.overwrite if replacing else collection.add
         one = np.ones((1, 2), np.float32)
         if not holders:
             write(batch, one)

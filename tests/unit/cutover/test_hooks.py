@@ -126,7 +126,7 @@ def test_hooks_run_once_for_one_move(
     assert told.read_text().split() == ["before", "before", "after"]
 
     # A call that is killed while its hook runs leaves an intent without an outcome.
-    run_dir(path).history.write(HookBegun(hook="before", action="rollback"))
+    run_dir(path).history.record(HookBegun(hook="before", action="rollback"))
     back = command("rollback", path, "--yes")
     assert back.code == 0, back.err
     assert "swap.before was begun by a call that was killed before it ended" in back.err

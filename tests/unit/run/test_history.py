@@ -88,7 +88,7 @@ def test_every_event_reads_as_it_was_written(run: RunDir) -> None:
         events.Recheck(),
     ]
     for event in written:
-        run.history.write(event)
+        run.history.record(event)
     again = RunDir(run.path).history.read()[1:]
     assert [event.model_copy(update={"t": 0.0}) for event in again] == written
 
@@ -103,7 +103,7 @@ def test_the_journal_is_parsed_once(run: RunDir, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(json, "loads", counted)
     for stem in ("shard-00000", "shard-00001"):
-        run.history.write(events.Loaded(stem=stem, sha256=""))
+        run.history.record(events.Loaded(stem=stem, sha256=""))
         assert stem in run.history.loaded_stems
         assert run.history.state == "created"
     assert len(parsed) == 3

@@ -161,13 +161,13 @@ def test_what_was_displaced_is_unknown_until_the_shard_that_speaks_for_it_is_loa
     run: RunDir,
 ) -> None:
     def load(stem: str) -> None:
-        run.history.write(events.Loaded(stem=stem, sha256=""))
+        run.history.record(events.Loaded(stem=stem, sha256=""))
 
     add(run, "shard-00000", {"a": "x", "b": "y", "c": "z"}, quarantined={"c"})
     load("shard-00000")
     with Ledger(run) as ledger:
         assert ledger.displaced() == set()
-        run.history.write(events.Displaced(stem="delta-00000", ids=("b", "c", "stray")))
+        run.history.record(events.Displaced(stem="delta-00000", ids=("b", "c", "stray")))
         load("delta-00000")  # which made it go, and does not speak for it
         assert ledger.displaced() == {"b"}
         assert ledger.lookup(["a", "b"])["b"] == (UNKNOWN, "shard-00000", False)
@@ -179,7 +179,7 @@ def test_what_was_displaced_is_unknown_until_the_shard_that_speaks_for_it_is_loa
         load("delta-00001")
         assert ledger.displaced() == set()
         assert ledger.lookup(["b"])["b"].row_sha256 == row_hash("b", "new", "null", None)
-        run.history.write(events.Displaced(stem="shard-00000", ids=("b",)))  # it was made again
+        run.history.record(events.Displaced(stem="shard-00000", ids=("b",)))  # it was made again
         assert ledger.displaced() == {"b"}
         add(run, "delta-00002", {}, deleted=("b",))
         ledger.fold()

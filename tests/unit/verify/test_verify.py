@@ -113,7 +113,7 @@ def test_another_index_metric_is_found(tmp_path: Path):
         made = client.create_collection(name, embedding_function=None)
         made.add(ids=page["ids"], documents=page["documents"], metadatas=page["metadatas"],
                  embeddings=page["embeddings"])  # fmt: skip
-        run_dir(path).history.write(events.ShadowCreated(id=str(made.id), name=name))
+        run_dir(path).history.record(events.ShadowCreated(id=str(made.id), name=name))
     gate = verify(path)["index"]
     assert gate.status == "fail"
     assert "ranks by l2" in gate.message

@@ -74,11 +74,6 @@ class LiveTable(Live):
     # --- which table -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[Connection]:
-        with mapped(self._pool.url), self._pool.connection() as connection:
-            yield connection
-
-    @contextlib.contextmanager
     def _at(self, lock: Lock) -> Iterator[tuple[Connection, State]]:
         """A connection in a transaction that locks the table, and the table's state, which holds
         until the end of the block."""
