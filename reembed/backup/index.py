@@ -22,7 +22,8 @@ from reembed.backup.shards import read_shard
 from reembed.backup.snapshot import ANOTHER_DISK, Alive, ShardFile, Snapshot
 from reembed.errors import DamagedError
 from reembed.records import SHARD_ROWS, chunked, list_array_to_vectors
-from reembed.run.disk import remove, sqlite_errors
+from reembed.run.disk import sqlite_errors
+from reembed.run.sqlite import remove_database
 
 SQL_VARIABLES = 500
 SPARSE = 0.5
@@ -87,7 +88,7 @@ class Index:
     ) -> None:  # fmt: skip
         self._path, self._keep, self.digests = path, keep, digests
         if not keep:
-            self._remove()
+            remove_database(self._path)
         with sqlite_errors(path, ANOTHER_DISK):
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.executescript(
@@ -97,17 +98,13 @@ class Index:
                 "shard INTEGER NOT NULL, row INTEGER NOT NULL) WITHOUT ROWID"
             )
 
-    def _remove(self) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            remove(self._path.with_name(self._path.name + suffix))
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
         if not self._keep:
-            self._remove()
+            remove_database(self._path)
 
     @property
     def complete(self) -> bool:

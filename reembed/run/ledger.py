@@ -9,9 +9,7 @@ changed by another is not believed but built again.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -22,13 +20,12 @@ from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.disk import (
     file_sha256,
-    open_private,
     read_errors,
     remove,
     sqlite_errors,
     write_atomic,
-    write_errors,
 )
+from reembed.run.sqlite import open_database, remove_database, transaction, use_wal
 
 FILE = "ledger.sqlite"
 UNKNOWN = bytes(32)
@@ -43,10 +40,6 @@ CREATE TABLE IF NOT EXISTS records (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_shard ON records (shard);
 """
-
-WAL_TRIES = 100
-WAL_PAUSE = 0.05
-"""Seconds between two tries to switch to a write-ahead log while another process does."""
 
 
 class DamagedLedgerError(DamagedError):
@@ -88,18 +81,15 @@ class Ledger:
             self._open()
 
     def _remove(self) -> None:
-        for suffix in ("", "-wal", "-shm", ".sha256"):
-            remove(self._path.with_name(self._path.name + suffix))
+        remove_database(self._path)
+        remove(self._sum)
 
     def _open(self) -> None:
         remove(self._sum)  # until it is closed, what is in it changes
-        with write_errors(self._path):
-            os.close(open_private(self._path, os.O_RDWR))
-        with sqlite_errors(self._path):
-            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+        self._db = open_database(self._path)
         try:
             with self._errors():
-                self._use_wal()
+                use_wal(self._db)
                 (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
                 if found != "ok":
                     raise sqlite3.DatabaseError(found)
@@ -110,19 +100,6 @@ class Ledger:
         except BaseException:
             self._db.close()
             raise
-
-    def _use_wal(self) -> None:
-        """Switch to a write-ahead log. Of several that do so at once, SQLite refuses all but one
-        without waiting."""
-        for left in range(WAL_TRIES, 0, -1):
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if left == 1 or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                time.sleep(WAL_PAUSE)
-            else:
-                return
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -166,7 +143,7 @@ class Ledger:
         hashes = {stem: (export.sha256, embed.sha256) for stem, (export, embed) in ready.items()}
         if self._folded() == hashes:
             return
-        with self._transaction():
+        with transaction(self._db):
             same = all(hashes.get(stem) == folded for stem, folded in self._folded().items())
             if not same:
                 self._db.execute("DELETE FROM records")
@@ -175,17 +152,6 @@ class Ledger:
         for stem, (export, embed) in ready.items():
             if stem not in folded:
                 self._fold_shard(stem, export, embed)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._db.in_transaction:  # SQLite has ended it itself where the disk is full
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def _folded(self) -> dict[str, tuple[str, str]]:
         """Stem to the hashes of the export and the embed shard that were taken in."""
@@ -201,7 +167,7 @@ class Ledger:
         rows = zip(
             records.column("id").to_pylist(), records.column("row_sha256").to_pylist(), strict=True
         )
-        with self._transaction():
+        with transaction(self._db):
             if stem in self._folded():  # by another process, since we looked
                 return
             self._db.executemany(
@@ -281,7 +247,7 @@ class Ledger:
 
     def mark_seen(self, ids: Sequence[str]) -> None:
         """Mark records as seen in this scan."""
-        with self._errors(), self._transaction():
+        with self._errors(), transaction(self._db):
             self._db.executemany(
                 "UPDATE records SET scan = ? WHERE id = ?", ((self._scan, id) for id in ids)
             )

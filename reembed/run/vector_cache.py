@@ -14,7 +14,6 @@ is in the run's shards.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import sys
 import threading
@@ -32,7 +31,8 @@ from reembed.errors import PreflightError
 from reembed.records import Vectors, fixed_array_to_vectors
 from reembed.run.damaged_cache import Row, readable
 from reembed.run.directory import RunDir
-from reembed.run.disk import STATE, make_private_dir, open_private, sqlite_errors, write_errors
+from reembed.run.disk import STATE, make_private_dir, sqlite_errors, write_errors
+from reembed.run.sqlite import files_of, open_database, transaction
 
 Answer = TypeVar("Answer")
 Paid = tuple[Sequence[bytes], Vectors, npt.NDArray[np.int32]]
@@ -119,14 +119,10 @@ class VectorCache:
             self._replace(error)
 
     def _open(self) -> None:
-        with write_errors(self._path):
-            os.close(open_private(self._path, os.O_RDWR))
-            self._file = self._path.stat().st_ino
-        with sqlite_errors(self._path):
-            self._db = sqlite3.connect(
-                self._path, check_same_thread=False, isolation_level=None, timeout=60
-            )
+        self._db = open_database(self._path, threads=True)
         try:
+            with write_errors(self._path):
+                self._file = self._path.stat().st_ino
             with sqlite_errors(self._path):
                 self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 self._db.execute("PRAGMA journal_mode = WAL")
@@ -169,14 +165,8 @@ class VectorCache:
             self._mended(lambda: self._put(rows))
 
     def _put(self, rows: Iterable[Row]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
 
     # Damage
 
@@ -206,9 +196,9 @@ class VectorCache:
         with write_errors(self._path):
             ours = self._path.exists() and self._path.stat().st_ino == self._file
             if ours:  # and no other process has set it aside
-                for suffix in ("", "-wal", "-shm"):
+                for file, there in zip(files_of(self._path), files_of(aside), strict=True):
                     with contextlib.suppress(FileNotFoundError):
-                        self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
+                        file.rename(there)
         self._open()
         if not ours:
             return

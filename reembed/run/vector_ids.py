@@ -9,9 +9,7 @@ export shards make it again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,8 @@ import pyarrow.compute as pc
 
 from reembed.records import Vectors, chunked, list_array_to_vectors, row_hashes
 from reembed.run.directory import RunDir
-from reembed.run.disk import open_private, remove, sqlite_errors, write_errors
+from reembed.run.disk import sqlite_errors
+from reembed.run.sqlite import open_database, remove_database, transaction
 
 FILE = "vectors.sqlite"
 PROJECTIONS = 12
@@ -58,17 +57,12 @@ class VectorIds:
         try:
             self._open()
         except sqlite3.DatabaseError:  # it is only an index over the shards
-            for suffix in ("", "-wal", "-shm"):
-                remove(self._path.with_name(FILE + suffix))
+            remove_database(self._path)
             self._open()
 
     def _open(self) -> None:
-        with write_errors(self._path):
-            os.close(open_private(self._path, os.O_RDWR))
+        self._db = open_database(self._path, threads=True)
         with sqlite_errors(self._path):
-            self._db = sqlite3.connect(
-                self._path, isolation_level=None, timeout=60, check_same_thread=False
-            )
             self._db.executescript(
                 "PRAGMA synchronous = OFF;"
                 "CREATE TABLE IF NOT EXISTS seen (id TEXT NOT NULL, number INTEGER NOT NULL, "
@@ -93,7 +87,7 @@ class VectorIds:
 
     def _take_in(self, rows: pa.RecordBatch, plain: list[bytes]) -> None:
         ids, hashes = rows.column("id").to_pylist(), rows.column("row_sha256").to_pylist()
-        with self._transaction():
+        with sqlite_errors(self._path), transaction(self._db):
             for places, vectors in _by_dimension(rows.column("embedding")):
                 for place, sketch in zip(places, self._sketches(vectors), strict=True):
                     number = _number_in(hashes[place], plain[place])
@@ -128,7 +122,10 @@ class VectorIds:
             found = self._known(ids, sketches, limits, lengths)
             if None not in found:
                 return [number for number in found if number is not None]
-            with self._transaction():  # another process may have numbered them meanwhile
+            with (
+                sqlite_errors(self._path),
+                transaction(self._db),
+            ):  # another process may have numbered them meanwhile
                 return self._numbered(ids, sketches, limits, lengths)
 
     def _known(
@@ -157,18 +154,6 @@ class VectorIds:
                 )
             numbers.append(int(number))
         return numbers
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with sqlite_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
 
     def _sketches(self, vectors: Vectors) -> Sketches:
         """`(n, PROJECTIONS + 2)`: dimension, length, and the projections of the direction."""

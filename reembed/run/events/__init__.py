@@ -2,9 +2,9 @@
 
 An event is written as `run.history.record(events.Loaded(...))` and read as `run.history.all(...)`
 or `last(...)` of its class, or by a question in `history.py`: a search for the class finds who
-writes it and who reads it. To add one, add a class to `build.py` or `move.py`: `EVENTS` finds it. Its
-name and its fields are what stands in the file, and runs outlive versions: neither is ever renamed,
-and a field that comes later has a default.
+writes it and who reads it. To add one, add a class to `build.py` or `move.py`: `EVENTS` finds it.
+Its name and its fields are what stands in the file, and runs outlive versions: neither is ever
+renamed, and a field that comes later has a default.
 """
 
 from __future__ import annotations
