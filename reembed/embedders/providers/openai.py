@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -37,10 +37,10 @@ from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
 from reembed.embedders.providers.openai_answers import (
     UNREADABLE,
+    Read,
     counted,
     places_of,
     text_of,
-    vector_of,
 )
 from reembed.embedders.providers.openai_batches import TRANSFER_SECONDS, OpenAIBatches
 from reembed.embedders.providers.prices import OPENAI, listed_price
@@ -161,7 +161,7 @@ class OpenAIProvider:
         )
         return OpenAIBatches(
             client, body=body | self._added.body(query=False),
-            read=lambda answer: self._read(json.dumps(answer), {}), failure=self._failure,
+            read=lambda answer: self._read(json.dumps(answer).encode(), {}), failure=self._failure,
             price=self.price, poll_seconds=poll_seconds,
         )  # fmt: skip
 
@@ -252,11 +252,11 @@ class OpenAIProvider:
                 address, body=request, cast_to=object,
                 options={"headers": self._headers(), "params": self._added.query},
             )  # fmt: skip
-            body, headers = raw.text, raw.headers
+            body, headers = raw.content, raw.headers
         except Exception as error:  # the client, and the one below it, raise what they like
             failure = self._failure(error)
         else:
-            return self._read(body, headers)
+            return self._read(body, headers, lambda: str(raw.text))
         raise failure  # here, not above: the client's error may quote the key, so it is let go
 
     def _failure(self, error: Exception) -> Exception:
@@ -268,30 +268,37 @@ class OpenAIProvider:
     def _said(self, status: int | None, body: str, headers: Mapping[str, str]) -> Exception:
         return self._route.status_failure(status, body, headers, self._key_variable)
 
-    def _read(self, body: str, headers: Mapping[str, str]) -> Answer:
+    def _read(
+        self, body: bytes, headers: Mapping[str, str], text: Callable[[], str] | None = None
+    ) -> Answer:
         """The vectors of an answer, ordered by `index`.
+
+        Args:
+            text: what the client makes of the body; default: it is UTF-8.
 
         Raises:
             BadAnswer, TransientError: it holds no vectors, or not as many as it says.
             Exception: the failure that it tells of, in spite of its status.
         """
         try:
-            data = json.loads(body)
+            read = Read(body, text or body.decode)
+            data = read.data
             if isinstance(data, dict) and data.get("error") and not data.get("data"):
-                raise self._said(wire.status_in(data), body, headers)
+                raise self._said(wire.status_in(data), _shown(body), headers)
             entries = data["data"]
             indices = places_of(entries)
-            rows = [vector_of(entry["embedding"]) for entry in entries]
+            rows = [read.vector(entry["embedding"]) for entry in entries]
         except UNREADABLE:
-            start = redact(body, 80)
+            start = redact(_shown(body), 80)
             raise TransientError(
                 f"the answer is not a list of embeddings: {start!r}", unknown=True
             ) from None
         sizes = {len(row) for row in rows}
         if len(sizes) > 1:
             raise BadAnswer(f"vectors of {', '.join(map(str, sorted(sizes)))} dimensions came back")
-        vectors: Vectors = np.empty((len(rows), sizes.pop() if sizes else 0), np.float32)
-        vectors[indices] = np.stack(rows) if rows else vectors
+        vectors: Vectors = np.stack(rows) if rows else np.empty((0, 0), np.float32)
+        if indices != list(range(len(rows))):
+            vectors = vectors[np.argsort(indices)]
         return Answer(vectors, counted(data), rate_state(headers))
 
     def version(self) -> ModelVersion:
@@ -321,6 +328,10 @@ class OpenAIProvider:
         if self.batches is not None:
             self.batches.close()
         self._client.close()
+
+
+def _shown(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
 
 
 def open_provider(model: Model, base_dir: Path) -> OpenAIProvider:
