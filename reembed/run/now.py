@@ -76,7 +76,7 @@ class KeptProgress(Tracked):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with self.lock, contextlib.ExitStack() as failing:
             self._kept = self.clock()
-            document = {"t": time.time(), "stages": [asdict(stand) for stand in self.stands()]}
+            document = {"t": time.time(), "stages": [vars(stand) for stand in self.stands()]}
             failing.enter_context(contextlib.suppress(OSError))
             failing.callback(fresh.unlink, missing_ok=True)
             with os.fdopen(os.open(fresh, flags, PRIVATE_FILE), "wb") as file:

@@ -15,10 +15,7 @@ from reembed.stores.values import CollectionInfo
 
 def existing(store: Store, name: str) -> CollectionInfo | None:
     """The collection of this name, None without one."""
-    try:
-        return store.catalog.describe(name)
-    except CollectionNotFoundError:
-        return None
+    return store.catalog.find(name)
 
 
 def leads_to(store: Store, live: str, id: str) -> bool:

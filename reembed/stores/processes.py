@@ -48,7 +48,8 @@ def holders(folder: Path) -> Holders:
         if int(process.name) == os.getpid():
             continue
         try:
-            links = [os.readlink(link) for link in (process / "fd").iterdir()]  # noqa: PTH115
+            fd = f"{process}/fd"  # no Path for each: there are tens of thousands
+            links = [os.readlink(f"{fd}/{number}") for number in os.listdir(fd)]  # noqa: PTH115, PTH208
         except PermissionError:
             hidden += 1
             continue

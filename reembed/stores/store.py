@@ -48,6 +48,10 @@ class Catalog(Protocol):
         """Names of all collections, sorted."""
         ...
 
+    def find(self, name: str) -> CollectionInfo | None:
+        """The collection of this name, None without one."""
+        ...
+
     def describe(self, name: str) -> CollectionInfo:
         """The collection of this name. Raises CollectionNotFoundError, naming those that exist."""
         ...

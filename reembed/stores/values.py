@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -166,6 +166,16 @@ class Survey:
     notes: tuple[str, ...] = ()
     blockers: tuple[str, ...] = ()
     refusals: tuple[PreflightError, ...] = ()
+
+
+SOME = 20
+"""Names that a refusal lists of a store's."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names, and how many more there are: a store may have a thousand."""
+    more = f" and {len(names) - SOME:,} more" if len(names) > SOME else ""
+    return (", ".join(names[:SOME]) or "none") + more
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,9 @@ class Arrays:
     def collections(self) -> list[str]:
         return sorted(self.held)
 
+    def find(self, name: str) -> CollectionInfo | None:
+        return self.describe_id(name)
+
     def describe(self, name: str) -> CollectionInfo:
         info = self.describe_id(name)
         if info is None:

@@ -18,8 +18,9 @@ from reembed.run.vector_cache import VectorCache
 from reembed.stages.session import Session
 from reembed.stores.store import Store
 
-REST_AFTER = 40
-"""Sessions and steps of members between one rest of the store and the next."""
+REST_AFTER = 8
+"""Sessions and steps of members between one rest of the store and the next, which takes 10 ms of a
+processor. Each may open two collections, some megabytes each."""
 
 
 class GroupSession(Session):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from chromadb.api.models.Collection import Collection
@@ -21,7 +23,10 @@ from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.keeping import without_note
 from reembed.stores.chroma.recorded import model_of
 from reembed.stores.processes import Holders, holders
-from reembed.stores.values import Capabilities, CollectionInfo
+from reembed.stores.values import Capabilities, CollectionInfo, some_of
+
+LOOK_SECONDS = 5.0
+"""How long it is believed who has a folder open."""
 
 
 class ChromaCatalog:
@@ -30,27 +35,40 @@ class ChromaCatalog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._metrics: dict[str, Metric] = {}
+        self._looked: tuple[float, Holders] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         path, folder = self._database.path, self._database.folder
-        others = holders(path) if path else Holders({})
+        others = self._holders(path) if path else Holders({})
         return Capabilities(folder, chroma_reach.notes(path, folder, others), others.lines())
+
+    def _holders(self, path: Path) -> Holders:
+        """Who has it open, looked at again after `LOOK_SECONDS`: a plan of a thousand collections
+        asks for each, and a look goes through all files that any process has open."""
+        now = time.monotonic()
+        if self._looked is None or now - self._looked[0] > LOOK_SECONDS:
+            self._looked = (now, holders(path))
+        return self._looked[1]
 
     def collections(self) -> list[str]:
         every = chroma_names.list_all(self._database.client)
         return sorted({one.name for one in every if not chroma_lease.is_claim(one)})
 
-    def describe(self, name: str) -> CollectionInfo:
+    def find(self, name: str) -> CollectionInfo | None:
         found = self._database.named(name)
+        return None if found is None else self.info(found)
+
+    def describe(self, name: str) -> CollectionInfo:
+        found = self.find(name)
         if found is None:
             url, names = self._database.url, self.collections()
             close = get_close_matches(name, names, 1)
             raise CollectionNotFoundError(
-                f"{url} has no collection {name!r}; it has: {', '.join(names) or 'none'}",
+                f"{url} has no collection {name!r}; it has: {some_of(names)}",
                 f"Did you mean {close[0]!r}?" if close else "",
             )
-        return self.info(found)
+        return found
 
     def describe_id(self, id: str) -> CollectionInfo | None:
         found = chroma_names.by_id(self._database.client, id)

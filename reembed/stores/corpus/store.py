@@ -21,7 +21,7 @@ from reembed.run.disk import read_errors
 from reembed.stores.corpus.formats import FORMATS, Format, Slice
 from reembed.stores.corpus.rows import Fault, Roles, fault_error
 from reembed.stores.store import Store
-from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions, Where
+from reembed.stores.values import Capabilities, CollectionInfo, StoreOptions, Where, some_of
 
 FEW = 0.5
 """Share of a slice's records up to which they are picked out of it."""
@@ -79,19 +79,23 @@ class Corpus:
         folders = {path.name for path in there if path.is_dir() and self._files(path)}
         return sorted({path.stem for path in there if self._fits(path)} | folders)
 
-    def describe(self, name: str) -> CollectionInfo:
+    def find(self, name: str) -> CollectionInfo | None:
         path = self._path_of(name)
-        if path is None:
+        return None if path is None else self._info(name, path)
+
+    def describe(self, name: str) -> CollectionInfo:
+        found = self.find(name)
+        if found is None:
             names = self.collections()
             close = get_close_matches(name, names, 1)
             whole = "" if self._place.is_file() else (
                 f" {self._place.name!r}, the folder's own name, stands for all of them."
             )  # fmt: skip
             raise CollectionNotFoundError(
-                f"{self._url} has no collection {name!r}; it has: {', '.join(names) or 'none'}",
+                f"{self._url} has no collection {name!r}; it has: {some_of(names)}",
                 (f"Did you mean {close[0]!r}?" if close else "") + whole,
             )
-        return self._info(name, path)
+        return found
 
     def describe_id(self, id: str) -> CollectionInfo | None:
         path = Path(id)

@@ -124,12 +124,17 @@ class Catalog:
         _, schema, name = found
         return name if find_table(self.main, name) == found else f"{schema}.{name}"
 
-    def describe(self, name: str) -> CollectionInfo:
+    def find(self, name: str) -> CollectionInfo | None:
         with mapped(self.url):
             found = find_table(self.main, name)
+            return None if found is None else self.describe_found(found)
+
+    def describe(self, name: str) -> CollectionInfo:
+        with mapped(self.url):
+            found = self.find(name)
             if found is None:
                 raise missing_table(name, self.url, self.collections())
-            return self.describe_found(found)
+            return found
 
     def describe_id(self, id: str) -> CollectionInfo | None:
         with mapped(self.url):

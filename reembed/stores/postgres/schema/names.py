@@ -13,6 +13,7 @@ from typing import TypeAlias
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.search_path import path_of
+from reembed.stores.values import some_of
 
 Found: TypeAlias = tuple[int, str, str]
 """Oid, schema and name of a table."""
@@ -86,9 +87,8 @@ def fitted(name: str) -> str:
 def missing_table(name: str, url: str, known: list[str]) -> CollectionNotFoundError:
     """The refusal of a name that is no table, naming those that are."""
     close = difflib.get_close_matches(name, known, n=1)
-    listed = ", ".join(known[:20]) or "none"
     return CollectionNotFoundError(
-        f"{url} has no table {name!r}; tables with vectors: {listed}",
+        f"{url} has no table {name!r}; tables with vectors: {some_of(known)}",
         f"Did you mean {close[0]!r}?" if close else "",
     )
 
