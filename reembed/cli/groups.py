@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.text import TONE_STYLE, pairs, problem_text, steps_text, ways_text
-from reembed.migration.group.report import concluded, verdict_of
+from reembed.migration.group.folded import common_messages, folded
+from reembed.migration.group.report import concluded, needs_a_look, verdict_of
 from reembed.migration.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
 
 
@@ -24,9 +25,11 @@ def text_of(result: GroupPlan | GroupResult | GroupSwap) -> Callable[[Any], Rend
 def group_plan_text(plan: GroupPlan) -> RenderableType:
     """What a run would do with each collection, then warnings and blockers."""
     lines = _table("collection", "records", "from", "to", "target")
-    for one in plan.members:
+    few = folded(plan.members, lambda one: bool(one.blockers), _plan_kind)
+    for one in few.shown:
         lines.add_row(one.collection, *_planned(one))
     totals = pairs(f"plan of {plan.name}")
+    _add_rest(totals, few.rest)
     totals.add_row("in all", f"{len(plan.members):,} collections, {plan.records:,} records")
     totals.add_row("tokens", f"{plan.tokens:,} to be paid for")
     if plan.usd is not None:
@@ -36,12 +39,24 @@ def group_plan_text(plan: GroupPlan) -> RenderableType:
     totals.add_row("swap", plan.together)
     told = [problem_text("warning", "yellow", problem) for problem in plan.warnings]
     told += [problem_text("blocked", "bold red", problem) for problem in plan.blockers]
-    for one in plan.members:
+    for one in few.shown:
         for problem in one.blockers:
             told.append(problem_text(f"blocked: {one.collection}", "bold red", problem))
     if plan.ok:
         told.append(Text("nothing blocks it", "green"))
     return Group(lines, totals, *told)
+
+
+def _plan_kind(one: Planned) -> str:
+    if one.blockers:
+        return "blocked"
+    return "left as they are" if one.aside else "empty" if one.plan is None else "to be moved"
+
+
+def _add_rest(totals: Table, rest: str) -> None:
+    """What is told of members without a line."""
+    if rest:
+        totals.add_row("", f"{rest} (--json has them all)")
 
 
 def _planned(one: Planned) -> tuple[str, ...]:
@@ -56,12 +71,14 @@ def _planned(one: Planned) -> tuple[str, ...]:
 def group_text(result: GroupResult) -> RenderableType:
     """Where each collection stands, and all of them."""
     lines = _table("collection", "records", "quarantined", "state", "verdict")
-    for one in result.members:
+    few = folded(result.members, needs_a_look, lambda one: one.result.state)
+    for one in few.shown:
         lines.add_row(
             one.collection, f"{one.result.exported:,}", f"{one.result.quarantined:,}",
             one.result.state, Text(verdict_of(one)),
         )  # fmt: skip
     totals = pairs(f"{result.name} {result.run}".strip())
+    _add_rest(totals, few.rest)
     totals.add_row("state", result.state)
     totals.add_row("in all", f"{len(result.members):,} collections, {result.exported:,} records "
                              f"exported = {result.loaded:,} loaded + {result.quarantined:,} "
@@ -95,27 +112,40 @@ def group_swap_text(result: GroupSwap) -> RenderableType:
 def _swap_parts(result: GroupSwap) -> RenderableType:
     serves = "now serves" if result.done else "would serve"
     lines = _table("collection", serves, "the other", "writes copied", "")
-    for one in result.members:
-        lines.add_row(one.collection, *_swapped(one))
+    alike, own = common_messages(result.members)
+    told = {one.collection: _told(one, own[one.collection]) for one in result.members}
+    few = folded(
+        result.members, lambda one: bool(one.error or told[one.collection]),
+        lambda one: "failed" if one.error else "alike",
+    )  # fmt: skip
+    for one in few.shown:
+        lines.add_row(one.collection, *_swapped(one, told[one.collection]))
     totals = pairs(result.action if result.done else f"{result.action} (dry run)")
+    _add_rest(totals, few.rest)
     totals.add_row("in all", f"{len(result.members):,} collections")
     if result.together:
         totals.add_row("how", result.together)
-    for message in result.messages:
+    for message in [*alike, *result.messages]:
         totals.add_row("", message)
     return Group(lines, totals)
 
 
-def _swapped(one: MemberSwap) -> tuple[RenderableType, ...]:
-    if one.result is None:
-        return ("", "", "", Text(one.error.message if one.error else "", "bold red"))
-    found = one.result
-    told = list(found.messages)
+def _told(one: MemberSwap, messages: list[str]) -> list[str]:
+    """What is told of one collection alone."""
+    found, told = one.result, list(messages)
+    if found is None:
+        return told
     if found.conflicts:
         told.append(f"{len(found.conflicts):,} not copied: the live collection changed them itself")
     if found.lost:
         told.append(f"{len(found.lost):,} rows lost")
-    told += [str(loss) for loss in found.losses]
+    return told + [str(loss) for loss in found.losses]
+
+
+def _swapped(one: MemberSwap, told: list[str]) -> tuple[RenderableType, ...]:
+    if one.result is None:
+        return ("", "", "", Text(one.error.message if one.error else "", "bold red"))
+    found = one.result
     moved = found.action in ("swap", "rollback")
     written = f"{found.caught_up + found.swept:,}" if found.done else ""
     return (found.collection if moved else "", found.parked, written, Text("; ".join(told)))

@@ -46,19 +46,15 @@ class Catalog(Protocol):
 
     def collections(self) -> list[str]:
         """Names of all collections, sorted."""
-        ...
 
     def find(self, name: str) -> CollectionInfo | None:
         """The collection of this name, None without one."""
-        ...
 
     def describe(self, name: str) -> CollectionInfo:
         """The collection of this name. Raises CollectionNotFoundError, naming those that exist."""
-        ...
 
     def describe_id(self, id: str) -> CollectionInfo | None:
         """The collection of this object id, None if it is gone."""
-        ...
 
 
 class Reader(Protocol):

@@ -19,6 +19,7 @@ from reembed.errors import ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration.group import planning
 from reembed.migration.group.back import CommonWayBack
+from reembed.migration.group.folded import is_told
 from reembed.migration.group.members import Member, all_taken, pending
 from reembed.migration.group.move import CommonSwap
 from reembed.migration.group.moving import is_of_one
@@ -240,12 +241,14 @@ class Migrations:
             try:
                 result = MemberResult(member.collection, work(member))
                 told: str = result.result.state
+                is_news = is_told(number, len(members))
             except ReembedError as error:
                 if not is_of_one(error):
                     raise
                 result = replace(self._stands(member), error=error)
-                told = error.message
-            group.progress.note(f"{number} of {len(members)}: {member.collection}: {told}")
+                told, is_news = error.message, True
+            if is_news:
+                group.progress.note(f"{number} of {len(members)}: {member.collection}: {told}")
             results.append(result)
         return results
 

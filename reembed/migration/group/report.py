@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reembed.display.markup import Child, Markup, h
+from reembed.migration.group.folded import folded
 from reembed.migration.group.results import GroupResult, MemberResult
 from reembed.quality.conclusion import conclude
 from reembed.report.gather import Mood
@@ -41,10 +43,13 @@ class GroupReport:
             plain(_counts(result)), "",
             "| collection | records | state | verdict |", "| --- | ---: | --- | --- |",
         ]  # fmt: skip
-        for member in result.members:
+        few = folded(result.members, needs_a_look, lambda one: one.result.state)
+        for member in few.shown:
             cells = [member.collection, f"{member.result.exported:,}", member.result.state,
                      verdict_of(member)]  # fmt: skip
             lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        if few.rest:
+            lines += ["", f"{few.rest} ({code(REPORT_FILE)} has them all)"]
         next_step = f" · next: {code(result.steps[0].command)}" if result.steps else ""
         lines += ["", f"run {code(result.run)} · {plain(result.state)}{next_step}"]
         return "\n".join(lines) + "\n"
@@ -52,12 +57,10 @@ class GroupReport:
     def to_html(self) -> str:
         result = self.result
         mood, headline = concluded(result)
-        rows = [h("tr", _link(member), h("td", f"{member.result.exported:,}", class_="number"),
-                  h("td", member.result.state), _verdict_cell(member))
-                for member in result.members]  # fmt: skip
-        heads = [h("th", title, scope="col", class_="number" if title == "records" else None)
-                 for title in ("collection", "records", "state", "verdict")]  # fmt: skip
-        table = h("div", h("table", h("thead", h("tr", heads)), h("tbody", rows)), class_="scroll")
+        few = folded(result.members, needs_a_look, lambda one: one.result.state)
+        table: list[Markup] = [_table(few.shown)]
+        if few.left:
+            table.append(h("details", h("summary", few.rest), _table(few.left)))
         main: list[Child] = [
             verdict_banner(mood, headline, _counts(result)),
             h("div", card("Collections", table, "members"),
@@ -68,6 +71,20 @@ class GroupReport:
                     f"The run is {result.state}", class_="eyebrow")  # fmt: skip
         footer = h("p", "Run directory: ", h("code", result.path))
         return document(f"{result.name}: {headline}", eyebrow, main, footer)
+
+
+def _table(members: Sequence[MemberResult]) -> Markup:
+    rows = [h("tr", _link(member), h("td", f"{member.result.exported:,}", class_="number"),
+              h("td", member.result.state), _verdict_cell(member))
+            for member in members]  # fmt: skip
+    heads = [h("th", title, scope="col", class_="number" if title == "records" else None)
+             for title in ("collection", "records", "state", "verdict")]  # fmt: skip
+    return h("div", h("table", h("thead", h("tr", heads)), h("tbody", rows)), class_="scroll")
+
+
+def needs_a_look(member: MemberResult) -> bool:
+    """Whether something is the matter with a collection, or with some of its records."""
+    return _mood(member)[0] == "bad" or bool(member.result.quarantined)
 
 
 def concluded(result: GroupResult) -> tuple[Mood, str]:
