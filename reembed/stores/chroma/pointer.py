@@ -51,7 +51,8 @@ def follow(client: ClientAPI, pointer: Collection) -> Collection:
     if found is None:
         raise SourceChangedError(
             f"{pointer.name} points to the collection {target}, which is gone",
-            "Roll back, or delete the pointer collection if the name is to be a plain one again.",
+            f"Roll back; or, for a plain name again, delete the collection {pointer.name} and "
+            "rename the one that is to have the name (its modify(name=...)).",
         )
     return found
 

@@ -11,6 +11,7 @@ import pytest
 from chromadb.errors import InvalidArgumentError
 
 from reembed import live
+from reembed.commands.discover import discover
 from reembed.errors import (
     CollectionNotFoundError,
     ManifestError,
@@ -170,15 +171,21 @@ def test_a_name_in_the_gap_of_a_rename_is_waited_for(store, sides, docs):
     assert time.monotonic() - began > 0.2
 
 
-def test_a_name_that_stays_away_is_an_error_after_a_bounded_time(store, monkeypatch):
+@follows_hint("Check the name; `reembed init URL` lists the collections.")
+def test_a_name_that_stays_away_is_an_error_after_a_bounded_time(store, sides, monkeypatch):
     monkeypatch.setattr("reembed.stores.chroma.live.PATIENCE_SECONDS", 0.1)
     with (
         live.open(store.url, "never") as never,
         pytest.raises(CollectionNotFoundError, match="never"),
     ):
         never.count()
+    listed = [one.name for one in discover(store.url, "docs").collections]
+    assert "docs" in listed and "never" not in listed
+    with live.open(store.url, "docs") as docs:
+        assert docs.count() == 4
 
 
+@follows_hint("Roll back; or, for a plain name again, delete the collection ")
 def test_a_pointer_whose_target_is_gone_is_an_error_after_a_bounded_time(
     store, sides, docs, monkeypatch
 ):
@@ -187,6 +194,10 @@ def test_a_pointer_whose_target_is_gone_is_an_error_after_a_bounded_time(
     store.to_write().drop(sides["new"])
     with pytest.raises(SourceChangedError, match="gone"):
         docs.count()
+    with chroma(database_of(store).path) as client:
+        client.delete_collection("docs__pointer")
+    database_of(store).handle(sides["old"]).modify(name="docs")
+    assert docs.count() == 4, "the plain name leads to the old collection again"
 
 
 @follows_hint("Pass query_embeddings, or model= to reembed.live.open.")

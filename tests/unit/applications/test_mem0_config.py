@@ -28,6 +28,7 @@ from reembed.errors import PreflightError
 from reembed.manifest import Model
 from tests.clients.driver import application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, Incident, mem0_config
+from tests.support.following import follows_hint, wrong_and_right
 from tests.support.servers.embedding_server import EmbeddingServer
 from tests.support.servers.postgres_server import PostgresServer
 
@@ -197,9 +198,11 @@ class TestRefusals:
         path.write_bytes(b"\xff\xfe\x00")
         assert "is not JSON" in refusal(lambda: read_config(path))
 
+    @follows_hint("Check source.mem0.config.")
     def test_of_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         for name in ("none.json", "none.yaml"):
             assert "No such file" in refusal(partial(read_config, tmp_path / name))
+        assert read(tmp_path, FULL).data == FULL
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -344,17 +347,21 @@ class TestChanged:
         changed_config(config, NOMIC)
         assert config.data == FULL
 
-    @pytest.mark.parametrize(
-        ("model", "message"),
-        [
-            (Model(provider="static", name="wordllama", dimensions=256), "'static' has no count"),
-            (NOMIC.model_copy(update={"query_prefix": "search_query: "}), "sends its texts"),
-            (NOMIC.model_copy(update={"document_prefix": "search_document: "}), "Leave both"),
-            (NOMIC.model_copy(update={"dimensions": None}), "are not known"),
-        ],
-    )
-    def test_models_that_mem0_cannot_use(self, tmp_path: Path, model: Model, message: str) -> None:
-        assert message in refusal(lambda: changed_config(read(tmp_path, FULL), model))
+    @wrong_and_right([
+        ("another provider", Model(provider="static", name="wordllama", dimensions=256),
+         follows_hint("Use one of: ", where="applications/mem0/change.py"), NOMIC),
+        ("a query prefix", NOMIC.model_copy(update={"query_prefix": "search_query: "}),
+         follows_hint("Leave both prefixes out of `model`."), NOMIC),
+        ("a document prefix", NOMIC.model_copy(update={"document_prefix": "search_document: "}),
+         follows_hint("Leave both prefixes out of `model`."), NOMIC),
+        ("no dimensions", NOMIC.model_copy(update={"dimensions": None}),
+         follows_hint("Set model.dimensions, which mem0's configuration needs."), NOMIC),
+    ])  # fmt: skip
+    def test_models_that_mem0_cannot_use(
+        self, tmp_path: Path, wrong: Model, hint: str, right: Model
+    ) -> None:
+        assert hint in refusal(lambda: changed_config(read(tmp_path, FULL), wrong))
+        assert right.name in changed_config(read(tmp_path, FULL), right)
 
 
 def history(path: Path, events: list[tuple[str, str]]) -> Path:
