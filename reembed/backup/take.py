@@ -185,7 +185,7 @@ def _take(
         base = Base(index, last, folder.shards)
         with progress.stage("backup", info.count) as counter:
             for page in source.list_ids():
-                records = source.fetch(page.to_pylist(), vectors=wanted.with_vectors, many=True)
+                records = source.fetch_page(page.to_pylist(), vectors=wanted.with_vectors)
                 read.add(len(page), records)
                 changed = base.changed(records)
                 read.changed += changed.num_rows

@@ -151,14 +151,18 @@ def export(
         pq.ParquetFile(run.path / IDS_FILE) as ids_file,
         _Writer(run, shards, counter) as writer,
     ):
-        for number, stem in enumerate(census.stems):
-            if stem in whole:
-                continue
+        left = [(number, stem) for number, stem in enumerate(census.stems) if stem not in whole]
+        pages: Iterator[list[str]] = (
+            ids_file.read_row_group(number).column("id").to_pylist() for number, _ in left
+        )
+        ids = next(pages, [])
+        for _, stem in left:
             if stem in shards:
                 progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
             wait()
-            ids = ids_file.read_row_group(number).column("id").to_pylist()
-            writer.write(stem, _fetch(source, ids), len(ids))
+            then = next(pages, [])
+            writer.write(stem, _fetch(source, ids, then), len(ids))
+            ids = then
     for stem, shard in shards.items():
         if stem.startswith(DELTA) and stem not in whole:
             progress.note(f"export/{stem}.parquet is damaged or gone: comparing everything again")
@@ -185,8 +189,8 @@ def export_shard(
     return run.write_shard(STAGE, stem, table, besides=Besides(deleted, foreign))
 
 
-def _fetch(source: Collection, ids: Sequence[str]) -> pa.Table:
-    batch = source.fetch(ids, vectors=True, many=True) if ids else _no_records()
+def _fetch(source: Collection, ids: Sequence[str], then: Sequence[str] = ()) -> pa.Table:
+    batch = source.fetch_page(ids, vectors=True, then=then) if ids else _no_records()
     return pa.Table.from_batches([batch])
 
 

@@ -43,18 +43,28 @@ class Collection:
         """See `Reader.list_ids`."""
         return self.store.reader.list_ids(self.id, self.where)
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool, many: bool = False) -> pa.RecordBatch:
-        """See `Reader.fetch`. With `marked`, vectors are fetched in any case.
+    def fetch(self, ids: Sequence[str], *, vectors: bool) -> pa.RecordBatch:
+        """See `Reader.fetch`. With `marked`, vectors are fetched in any case."""
+        wanted = vectors or self.marked is not None
+        rows = self.store.reader.fetch(self.id, ids, vectors=wanted, where=self.where)
+        return self._here(rows)
+
+    def fetch_page(
+        self, ids: Sequence[str], *, vectors: bool, then: Sequence[str] = ()
+    ) -> pa.RecordBatch:
+        """`fetch` of one page of many, which the store may have a faster way for.
 
         Args:
-            many: it is one page of many, which the store may have a faster way for.
+            then: the ids of the page that is asked for next, if they are known.
         """
+        if self.where is not None or self.store.many is None:
+            return self.fetch(ids, vectors=vectors)
+        wanted = vectors or self.marked is not None
+        return self._here(self.store.many(self.id, ids, vectors=wanted, then=then))
+
+    def _here(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Records of the store as the run sees them."""
         marked = self.marked
-        wanted = vectors or marked is not None
-        if many and self.where is None and self.store.many is not None:
-            rows = self.store.many(self.id, ids, vectors=wanted)
-        else:
-            rows = self.store.reader.fetch(self.id, ids, vectors=wanted, where=self.where)
         rows = rows if self.fitted is None else self.fitted.there(rows)
         return rows if marked is None else marked(rows)
 
@@ -66,7 +76,7 @@ class Collection:
             yield from known(self.id)
             return
         for ids in self.list_ids():
-            rows = self.fetch(ids.to_pylist(), vectors=False, many=True)
+            rows = self.fetch_page(ids.to_pylist(), vectors=False)
             yield rows.select(["id", "row_sha256"])
 
     def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:

@@ -117,7 +117,7 @@ def _compare_touched(
     """Compare records that may have been written to; what is not there and was known is deleted."""
     for ids in chunked(touched, SHARD_ROWS):
         known = ledger.lookup(ids)
-        rows = collection.fetch(ids, vectors=False, many=True)
+        rows = collection.fetch_page(ids, vectors=False)
         present = _compare(rows, known, difference, include_quarantined)
         gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
         difference.deleted += sorted(gone.difference(present))

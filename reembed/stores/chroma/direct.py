@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from itertools import compress
 from pathlib import Path
 
@@ -47,11 +48,17 @@ class Direct:
         self._known = is_known(chroma_sqlite.migrations(folder))
         self._ways: dict[str, _Way | None] = {}
 
-    def fetch(self, id: str, ids: Sequence[str], *, vectors: bool) -> pa.RecordBatch:
-        """See `Reader.fetch`."""
+    def fetch(
+        self, id: str, ids: Sequence[str], *, vectors: bool, then: Sequence[str] = ()
+    ) -> pa.RecordBatch:
+        """See `Reader.fetch`.
+
+        Args:
+            then: the ids of the next call, whose rows are read while the caller works on these.
+        """
         wanted = list(dict.fromkeys(ids))
         way = self._way(id) if len(wanted) >= FEW else None
-        found = way.read(wanted, vectors) if way is not None else None
+        found = way.read(wanted, vectors, then) if way is not None else None
         if found is None:
             return self._api.fetch(id, wanted, vectors=vectors)
         return found
@@ -61,6 +68,26 @@ class Direct:
             parts = chroma_sqlite.segments(self._folder, id) if self._known else None
             self._ways[id] = _Way(self._folder, id, parts, self._api) if parts else None
         return self._ways[id]
+
+
+class _Begun:
+    """A page that is being read in a thread of its own; the reading itself is another process's."""
+
+    def __init__(self, read: Callable[[list[str]], Page], ids: list[str]) -> None:
+        self.ids = ids
+        self._read = read
+        self._found: Future[Page] = Future()
+        threading.Thread(target=self._run, name="next page", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._found.set_result(self._read(self.ids))
+        except BaseException as error:
+            self._found.set_exception(error)
+
+    def page(self) -> Page:
+        """The page. Raises what reading it raised."""
+        return self._found.result()
 
 
 class _Way:
@@ -73,12 +100,19 @@ class _Way:
         self._index: IndexFiles | None = None
         self._lengthened: bool | None = None
         self._failures = 0
+        self._begun: _Begun | None = None
 
-    def read(self, wanted: list[str], vectors: bool) -> pa.RecordBatch | None:
+    def read(self, wanted: list[str], vectors: bool, then: Sequence[str]) -> pa.RecordBatch | None:
         """The records of these ids, in that order; None where the API is to be asked instead."""
         with self._one_reader:
+            begun, self._begun = self._begun, None
             for _ in range(TRIES if self._failures < TRIES else 0):
-                page = self._page(wanted)
+                if begun is not None and begun.ids == wanted:
+                    page, begun = begun.page(), None
+                else:
+                    page = self._page(wanted)
+                if then and self._begun is None:
+                    self._begun = _Begun(self._page, list(dict.fromkeys(then)))
                 if page.behind:  # Chroma brings the rows up to date before it answers
                     self._api.fetch(self._id, wanted[:1], vectors=False)
                     continue

@@ -7,6 +7,7 @@ this file, but for those that the index has not got yet.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from array import array
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 from reembed.stores.canonical import metadata_text
 from reembed.stores.chroma.sqlite_calls import File
 
-DOCUMENT, URI = "chroma:document", "chroma:uri"
+_OWN = "chroma:"
+DOCUMENT, URI = f"{_OWN}document", f"{_OWN}uri"
 METADATA_SEGMENT = "urn:chroma:segment/metadata/sqlite"
 VECTOR_SEGMENT = "urn:chroma:segment/vector/hnsw-local-persisted"
 
@@ -79,13 +81,19 @@ def _number(value: int | bytes) -> int:
     return int.from_bytes(value, "big") if isinstance(value, bytes) else value
 
 
+# The value of a row, NULL for a bool; the bool; and how many columns hold one of their own kind,
+# which is one in every row of Chroma's.
 _ROWS = """
-SELECT e.embedding_id, e.seq_id, m.key, m.string_value, m.int_value, m.float_value, m.bool_value
+SELECT e.embedding_id, e.seq_id, m.key, coalesce(string_value, int_value, float_value), bool_value,
+    (string_value IS NOT NULL) + (typeof(int_value) = 'integer')
+    + (typeof(float_value) = 'real') + coalesce(bool_value IN (0, 1), 0)
 FROM wanted w CROSS JOIN embeddings e ON e.segment_id = ? AND e.embedding_id = w.id
 LEFT JOIN embedding_metadata m ON m.id = e.id
 """
 _LISTS = """
-SELECT e.embedding_id, a.key, a.string_value, a.int_value, a.float_value, a.bool_value
+SELECT e.embedding_id, a.key, coalesce(string_value, int_value, float_value), bool_value,
+    (string_value IS NOT NULL) + (typeof(int_value) = 'integer')
+    + (typeof(float_value) = 'real') + coalesce(bool_value IN (0, 1), 0)
 FROM wanted w CROSS JOIN embeddings e ON e.segment_id = ? AND e.embedding_id = w.id
 JOIN embedding_metadata_array a ON a.id = e.id ORDER BY a.rowid
 """
@@ -97,8 +105,7 @@ _WAITING = (
 def records(file: File, id: str, parts: Segments, ids: Sequence[str]) -> Page:
     """The records of these ids, each different, without their vectors."""
     with file.reading() as connection:
-        connection.execute("CREATE TEMP TABLE wanted (id TEXT)")
-        connection.executemany("INSERT INTO wanted VALUES (?)", ((one,) for one in ids))
+        _want(connection, ids)
         connection.execute("BEGIN")  # one moment for all that follows
         try:
             kept = _applied(connection, parts.metadata)
@@ -115,6 +122,16 @@ def records(file: File, id: str, parts: Segments, ids: Sequence[str]) -> Page:
     return page
 
 
+def _want(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+    """Make the temporary table `wanted` of ids, in this connection alone."""
+    connection.execute("CREATE TEMP TABLE wanted (id TEXT)")
+    if any("\0" in id for id in ids):  # which SQLite's JSON ends a text at
+        connection.executemany("INSERT INTO wanted VALUES (?)", ((id,) for id in ids))
+    else:
+        listed = json.dumps(ids, ensure_ascii=False)
+        connection.execute("INSERT INTO wanted SELECT value FROM json_each(?)", (listed,))
+
+
 _Lists = dict[str, dict[str, list[Any]]]
 _ODD: Any = object()
 """Stands for a value that is none of Chroma's."""
@@ -124,58 +141,47 @@ def _lists(connection: sqlite3.Connection, segment: str) -> _Lists:
     """The lists of the records by id and key."""
     found: _Lists = {}
     if connection.execute("SELECT EXISTS (SELECT 1 FROM embedding_metadata_array)").fetchone()[0]:
-        for id, key, *columns in connection.execute(_LISTS, (segment,)):
-            found.setdefault(id, {}).setdefault(key, []).append(_value(*columns))
+        for id, key, value, truth, kinds in connection.execute(_LISTS, (segment,)):
+            value = bool(truth) if value is None else value
+            found.setdefault(id, {}).setdefault(key, []).append(value if kinds == 1 else _ODD)
     return found
-
-
-def _value(text: Any, whole: Any, real: Any, truth: Any) -> Any:
-    """The one value of a row, of its column's kind."""
-    if text is not None:
-        alone = whole is None and real is None and truth is None
-        return text if alone and type(text) is str else _ODD
-    if whole is not None:
-        return whole if real is None and truth is None and type(whole) is int else _ODD
-    if real is not None:
-        return real if truth is None and type(real) is float else _ODD
-    return bool(truth) if truth in (0, 1) else _ODD
 
 
 def _fill(page: Page, rows: sqlite3.Cursor, lists: _Lists) -> None:
     current, written = None, 0
     values: dict[str, Any] = {}
-    for id, number, key, *columns in rows:
+    for id, number, key, value, truth, kinds in rows:
         if id != current:
             if current is not None:
                 _add(page, current, written, values, lists)
-            current, written, values = id, _number(number), {}
-        if key is not None:
-            values[key] = _value(*columns)
+            current, written, values = id, number, {}
+        if kinds == 1:
+            values[key] = bool(truth) if value is None else value
+        elif key is not None:
+            values[key] = _ODD
     if current is not None:
         _add(page, current, written, values, lists)
 
 
-def _add(page: Page, id: str, written: int, values: dict[str, Any], lists: _Lists) -> None:
+def _add(page: Page, id: str, written: int | bytes, values: dict[str, Any], lists: _Lists) -> None:
     document, uri = values.pop(DOCUMENT, None), values.pop(URI, None)
-    listed = lists.get(id, {})
-    odd = (
-        _ODD in values.values()
-        or not isinstance(document, str | None)
-        or not isinstance(uri, str | None)
-        or any(key in values or _ODD in elements for key, elements in listed.items())
-        or any(key.startswith("chroma:") for key in (*values, *listed))
-    )
-    text = ""
-    if not odd:
-        try:
-            text = metadata_text({**values, **listed})
-        except ValueError:  # a number that is not finite
-            odd = True
-    if odd:
+    try:
+        for text in (document, uri):
+            if text is not None and type(text) is not str:
+                raise TypeError(text)
+        if id in lists:
+            if not lists[id].keys().isdisjoint(values):
+                raise TypeError(id)
+            values.update(lists[id])
+        for key in values:
+            if key[:7] == _OWN:
+                raise TypeError(key)
+        metadata = metadata_text(values)
+    except (TypeError, ValueError):  # _ODD is none of JSON's, and neither is a number not finite
         page.odd.add(id)
         return
     page.ids.append(id)
     page.documents.append(document)
-    page.metadatas.append(text)
+    page.metadatas.append(metadata)
     page.uris.append(uri)
-    page.written.append(written)
+    page.written.append(_number(written))

@@ -286,6 +286,13 @@ def test_what_is_written_between_two_pages_is_read_as_chroma_has_it(opened):
     assert len(read) == 115
 
 
+def test_a_page_that_was_begun_ahead_is_the_one_that_is_asked_for_or_none(opened):
+    first, second = IDS[:60], IDS[60:]
+    for ids, then in ((first, second), (second, first), (IDS, IDS), (IDS, [])):
+        read = opened.store.many(opened.id, ids, vectors=True, then=then)
+        assert read.equals(opened.store.reader.fetch(opened.id, ids, vectors=True))
+
+
 def test_a_database_of_a_form_that_is_not_known_is_read_through_chroma(opened, monkeypatch):
     monkeypatch.setattr(chroma_direct, "is_known", lambda found: False)
     opened.store.close()

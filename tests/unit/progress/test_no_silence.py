@@ -47,7 +47,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
         monkeypatch.setattr(owner, name, call)
 
-    for name in ("list_ids", "fetch", "query", "write", "delete"):
+    for name in ("list_ids", "fetch", "fetch_page", "query", "write", "delete"):
         watched(Collection, name)
     watched(Sender, "request")
     yield recorder
