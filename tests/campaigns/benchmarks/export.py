@@ -90,9 +90,11 @@ BENCHMARK = Benchmark(
     claims=[
         Claim("export", "export from a Chroma folder / paged script", ["export"],
               ["paged script"], bar=0.35),
-        Claim("export, whole process", "export from a Chroma folder / paged script, whole processes", ["export"],
+        Claim("export, whole process",
+              "export from a Chroma folder / paged script, whole processes", ["export"],
               ["paged script"], bar=0.35, figure="whole_seconds"),
-        Claim("export, whole process, processor", "export from a Chroma folder / paged script, whole processes, CPU", ["export"],
+        Claim("export, whole process, processor",
+              "export from a Chroma folder / paged script, whole processes, CPU", ["export"],
               ["paged script"], figure="whole_cpu_seconds"),
         Claim("export, bare", "export from a Chroma folder / bare files to Parquet", ["export"],
               ["bare files"], bar=1.5),
