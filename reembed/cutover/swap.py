@@ -112,7 +112,7 @@ def get_ready(s: Session) -> Ready:
     s.check_model()  # it must still be the one that embedded
     require_shadow(s)
     recover(s)
-    caught_up = catch_up(s)
+    caught_up = _carried_and_checked(s)
     refuse_held(manifest.state_dir)
     return Ready(kind, caught_up, check_shadow(s))
 
@@ -120,9 +120,15 @@ def get_ready(s: Session) -> Ready:
 def last_look(s: Session) -> int:
     """What comes right before the move, while writers wait. Returns the number of records that were
     carried."""
+    carried = _carried_and_checked(s)
+    check_count(s)
+    return carried
+
+
+def _carried_and_checked(s: Session) -> int:
+    """Catch up, and hold what was carried against the shards. Returns the number of records."""
     carried = catch_up(s)
     check_deltas(s)
-    check_count(s)
     return carried
 
 
@@ -151,7 +157,7 @@ def prepared(s: Session, kind: SwapPlan) -> tuple[int, bool]:
     """Prepare the move. Returns the number of records that were carried meanwhile, and whether
     there was anything to do."""
     carried: list[int] = []
-    worked = moving.prepare_move(s, kind, s.new.id, lambda: carried.append(catch_up(s)))
+    worked = moving.prepare_move(s, kind, s.new.id, lambda: carried.append(_carried_and_checked(s)))
     return sum(carried), worked
 
 

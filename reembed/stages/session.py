@@ -73,6 +73,7 @@ class Session:
         self.writes, self.accept_loss = writes, accept_loss
         self._lease: StoreLease | None = None
         self._unleased = False
+        self.checked: dict[str, str] = {}  # deltas held against the shadow, by their sha256
         self._closing = contextlib.ExitStack()
 
     in_group = False

@@ -149,17 +149,23 @@ def require_verdict(s: Session) -> None:
 def check_deltas(s: Session) -> None:
     """The integrity gate on the deltas and on shards that were made again, if some came after the
     verdict: in this call, or in an earlier one that a hold, a hook or a kill stopped before the
-    move."""
-    after = set[str]()
+    move. What this session has checked is not checked again, so that writers wait for what came
+    last alone."""
+    after, written = set[str](), dict[str, str]()
     for event in s.run.history.all(events.VerdictGiven, events.ShardWritten):
         if isinstance(event, events.VerdictGiven):
             after.clear()
         elif event.stage == "embed":
             after.add(event.shard.stem)
+            written[event.shard.stem] = event.shard.sha256
     if not after:
         return
     checks = verification(s)
-    stems = [stem for stem in checks.embeds if stem.startswith(DELTA) or stem in after]
+    wanted = [stem for stem in checks.embeds if stem.startswith(DELTA) or stem in after]
+    stems = [stem for stem in wanted if s.checked.get(stem) != written.get(stem, "")]
+    if not stems:
+        return
     gate: Gate = checks.integrity(s.progress, stems)
     if gate.status != "pass":
         raise gate_error(Verdict(s.run.run_id, checks.seed, (gate,)))
+    s.checked |= {stem: written.get(stem, "") for stem in stems}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from reembed.errors import LockedError
 from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.locks.brake import Brake
 from reembed.stores.postgres.move import ahead, indexing
 from reembed.stores.postgres.move import pace as pace_module
 from reembed.stores.postgres.move.columns import add_columns
@@ -178,6 +181,35 @@ def test_what_is_written_faster_than_it_can_be_copied_is_told_by_name(
         assert docs.run("SELECT content FROM {t} WHERE id = 2") == [
             (f"written in round {len(steps)}",)
         ]
+
+
+def test_a_brake_lets_those_through_that_wait_and_ends_when_it_is_released(docs_url: str) -> None:
+    holds = (
+        "SELECT count(*) FROM pg_locks WHERE relation = 'docs'::regclass AND granted AND mode = "
+        "'ShareRowExclusiveLock'"
+    )
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE "
+        "'DO %pg_sleep%'"
+    )
+    with closing(Catalog(docs_url, StoreOptions())) as found, app(docs_url) as docs:
+        (table,) = found.tables_of_name("docs")
+        brake = Brake(docs_url, table)
+        try:
+            for number in range(3):
+                until(lambda: docs.run(holds) == [(1,)])
+                docs.insert(f"written while it is on {number}")
+            assert docs.run(others) == [(1,)]
+        finally:
+            brake.release()
+        until(lambda: docs.run(holds) == [(0,)] and docs.run(others) == [(0,)])
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def blocks(connection: psycopg.Connection) -> dict[int, int]:

@@ -13,7 +13,7 @@ from reembed.errors import PreflightError
 from reembed.stores.postgres import client
 from reembed.stores.registry import open_store
 from tests.support.helpers import Command, migration, write_manifest
-from tests.support.pg_docs import app, make_docs
+from tests.support.pg_docs import app, make_docs, pg_manifest
 from tests.support.servers.pgbouncer import pgbouncer
 from tests.support.servers.postgres_server import PostgresServer
 
@@ -128,3 +128,17 @@ def test_plan_refuses_what_a_role_may_not_do(
         finally:
             connection.execute(f"DROP OWNED BY {role} CASCADE")
             connection.execute(f"DROP ROLE {role}")
+
+
+def test_definitions_are_read_alike_whatever_the_database_says_of_quotes(
+    docs_url: str, tmp_path: Path, command: Command
+) -> None:
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET quote_all_identifiers = on").format(
+                sql.Identifier(name_of(docs_url))
+            )
+        )
+    assert command("run", pg_manifest(tmp_path, docs_url), "--swap").code == 0
+    with app(docs_url) as docs:
+        assert docs.model == "new" and docs.wrong_vectors("new") == []

@@ -178,6 +178,24 @@ ODD_SURROUNDINGS: dict[str, Case] = {
         "PUBLIC; GRANT EXECUTE ON FUNCTION counted() TO {role}",
         works="SELECT counted()",
     ),
+    "index that depends on an extension": Case(
+        "CREATE INDEX by_content ON docs (content); ALTER INDEX by_content DEPENDS ON EXTENSION "
+        "vector",
+        works="SELECT count(*) FROM pg_depend WHERE deptype = 'x' AND objid = "
+        "'by_content'::regclass",
+    ),
+    "index of vectors that depends on an extension": Case(
+        "ALTER INDEX docs_by_vector DEPENDS ON EXTENSION vector",
+        "the index docs_by_vector of the vector column is one that depends on an extension",
+    ),
+    "column computed when it is read": Case(
+        "ALTER TABLE docs ADD COLUMN loud text GENERATED ALWAYS AS (upper(content)) VIRTUAL",
+        works="SELECT loud FROM docs ORDER BY id",
+    ),
+    "default tablespace of the database": Case(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_tablespace = {role}', "
+        "current_database()); END $$"
+    ),
     "event trigger of tables": Case(
         "CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RETURN; END $$; "
         "CREATE EVENT TRIGGER one ON table_rewrite EXECUTE FUNCTION seen(); CREATE EVENT TRIGGER "

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
+from reembed.stores.postgres.locks.brake import Brake
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move.copying import Copying, copy_all, copy_touched
@@ -25,6 +26,12 @@ class Ahead:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self.copies: dict[int, Copying] = {}
+        self._brakes: list[Brake] = []
+
+    def release(self) -> None:
+        """Let writers go on as they like, that were braked until copying gets ahead."""
+        while self._brakes:
+            self._brakes.pop().release()
 
     def saw(self, table: Table, ids: Iterable[str] | None) -> None:
         """Rows of a table were written to, or, given None, any may have been.
@@ -59,6 +66,7 @@ class Ahead:
             LockedError: transactions of others do not end.
             SourceChangedError: copying does not keep up with what is written.
         """
+        self.release()
         main, copying, began = self._catalog.main, self.copies.get(old.oid), time.monotonic()
         if copying is None or copying.other.oid != new.oid or not copying.whole:
             before = self.copies.pop(old.oid, None)  # if it fails midway, nothing is known
@@ -83,6 +91,8 @@ class Ahead:
                 self._catalog.url, old, pg_indexing.noted_indexes(main, new)
             )  # fmt: skip
             ready = pace.has_index(began)
+        if not ready and pace.indexed and pace.slow:
+            self._brakes.append(Brake(self._catalog.url, old))
         if not told:  # nobody tells us what is written: all of it is looked at in the end
             copying.saw(None)
         return Prepared(rows, ready or not told)

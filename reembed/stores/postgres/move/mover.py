@@ -116,6 +116,7 @@ class Mover:
 
     def release(self) -> None:
         """Let everybody go on; what was not committed is undone."""
+        self.ahead.release()
         hold, self._hold = self._hold, None
         if hold is not None:
             hold.close()

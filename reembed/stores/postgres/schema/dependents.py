@@ -30,6 +30,9 @@ UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AN
 UNION ALL SELECT 'publication ' || pubname FROM pg_publication_rel
   JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(oid)s
 UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = %(oid)s
+UNION ALL SELECT 'index ' || indexrelid::regclass || ' that depends on an extension' FROM pg_index
+  WHERE indrelid = %(oid)s AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass
+  AND objid = indexrelid AND deptype = 'x')
 UNION ALL SELECT 'security label of ' || provider FROM pg_seclabel
   WHERE classoid = 'pg_class'::regclass AND objoid = %(oid)s
 """
@@ -95,10 +98,12 @@ UNION ALL SELECT 'the constraint ' || conname || ' is of the vector column' FROM
   WHERE conrelid = %(oid)s AND %(column)s = ANY (conkey) AND contype NOT IN ('c', 'n', 'u')
 UNION ALL SELECT 'the index ' || c.relname || ' of the vector column is ' || CASE
   WHEN NOT indisvalid THEN 'not valid: REINDEX INDEX CONCURRENTLY makes it so'
-  ELSE 'what rows are told apart by in replication' END
+  WHEN indisreplident THEN 'what rows are told apart by in replication'
+  ELSE 'one that depends on an extension' END
   FROM pg_index i JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = %(oid)s AND EXISTS (SELECT
   FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = indexrelid AND d.refobjid =
-  indrelid AND d.refobjsubid = %(column)s) AND (NOT indisvalid OR indisreplident)
+  indrelid AND d.refobjsubid = %(column)s) AND (NOT indisvalid OR indisreplident OR EXISTS (SELECT
+  FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = indexrelid AND deptype = 'x'))
 UNION ALL SELECT 'the vector column has a grant by ' || string_agg(DISTINCT grantor::regrole::text,
   ', ') || ', who is not the owner of its table' FROM pg_attribute JOIN pg_class c ON c.oid =
   attrelid, aclexplode(attacl) WHERE attrelid = %(oid)s AND attnum = %(column)s AND grantor <>
