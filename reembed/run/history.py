@@ -1,6 +1,6 @@
 """Where a run stands: every question that a command asks of its journal is answered here.
 
-The journal is parsed once, line by line into the classes of `events.py`; what this process writes,
+The journal is parsed once, line by line into the classes of `events/`; what this process writes,
 and what another one wrote before it gave up the state lock, is taken in when next asked.
 """
 

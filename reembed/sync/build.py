@@ -1,7 +1,7 @@
 """Build the shadow: export, embed and load, each resuming, then catch up with the source.
 
 A delta that is carried, before the swap or after it, goes the same way as the census's own shards
-(`delta.py`).
+(`carry` in `follow.py`).
 """
 
 from __future__ import annotations

@@ -76,3 +76,11 @@ def test_what_it_lists_of_a_run_directory_is_what_the_code_writes() -> None:
     for names, _ in rows(section("What a run directory holds")):
         for name in re.findall(r"`([^`]+)`", names):
             assert f'"{name.rstrip("/")}"' in sources, f"nothing writes {name}"
+
+
+def test_modules_that_the_code_names_are_there() -> None:
+    roots = (PACKAGE, ROOT / "tests", ROOT / "tools")
+    there = {path.relative_to(ROOT).as_posix() for root in roots for path in root.rglob("*.py")}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name in re.findall(r"`([a-z_/]+\.py)`", path.read_text("utf-8")):
+            assert any(f"/{one}".endswith(f"/{name}") for one in there), f"{path}: no {name}"
