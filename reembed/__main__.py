@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ from reembed.errors import PreflightError, refuse_windows
 
 def main() -> NoReturn:
     """Run the command line, where it can run at all."""
+    _fill_streams()
     try:
         refuse_windows()
     except PreflightError as error:  # before the imports, which end in a traceback there
@@ -21,6 +23,19 @@ def main() -> NoReturn:
     from reembed.cli import main as begin
 
     begin()
+
+
+def _fill_streams() -> None:
+    """Let a stream that was closed before the program began lead nowhere. Else the next file that
+    is opened would take its number, and what is printed would be written into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

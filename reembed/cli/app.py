@@ -16,6 +16,7 @@ import typer
 from rich.console import RenderableType
 
 import reembed
+from reembed.cli.logs import LOG
 from reembed.cli.options import App
 from reembed.cli.output import say, say_json, show
 from reembed.cli.showing import shown
@@ -306,6 +307,7 @@ def _migration(path: Path) -> Any:
     """What has a method for each command: of one collection, or of several that move together."""
     from reembed.manifest import Manifest
 
+    LOG.manifest = path
     manifest = Manifest.load(path)
     if manifest.is_group:
         from reembed.migration.group.migrations import Migrations

@@ -118,6 +118,10 @@ def _interrupted() -> InterruptedRunError:
 
 def _fail(error: ReembedError) -> int:
     told = False
+    if LOG.manifest is not None:
+        from reembed.run.steps import with_manifest
+
+        error.hint = with_manifest(error.hint, LOG.manifest)
     if "--json" in sys.argv[1:] and not isinstance(error, OutputError):
         with contextlib.suppress(OutputError):
             say_json({"error": error.to_dict()})

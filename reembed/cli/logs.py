@@ -36,11 +36,13 @@ class Log:
 
     Attributes:
         command: at work now.
+        manifest: of the migration that the command is about; None without one.
         as_json: whether a line is a JSON object.
         verbose, quiet: whether stderr is told more, or errors alone.
     """
 
     command: str = ""
+    manifest: Path | None = None
     as_json: bool = False
     verbose: bool = False
     quiet: bool = False

@@ -64,7 +64,7 @@ def with_log_options(command: Callable[..., Any], name: str) -> Callable[..., An
 
     @functools.wraps(command)
     def logged(**options: Any) -> Any:
-        LOG.command = name
+        LOG.command, LOG.manifest = name, None
         _log_options(**{key: options.pop(key) for key in _OPTIONS})
         with shown().stage(name):
             return command(**options)

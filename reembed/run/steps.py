@@ -7,11 +7,14 @@ can be copied as it stands.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reembed.run.history import State
+
+_BARE = re.compile(r"`(reembed (?:run|verify|sweep|swap|rollback|clean|plan|status|report))`")
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,8 @@ def shown_path(path: Path) -> str:
     except (OSError, ValueError):  # the working directory is gone
         return shlex.quote(str(path))
     return shlex.quote(str(path) if seen.startswith("..") else seen)
+
+
+def with_manifest(text: str, manifest: Path) -> str:
+    """A text in which each command of a migration that names no manifest names this one."""
+    return _BARE.sub(lambda found: f"`{found[1]} {shown_path(manifest)}`", text)

@@ -10,22 +10,23 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
 from reembed.stages import load
 from tests.support.following import follows_hint
 from tests.support.helpers import Command, Outcome, chroma, sentence, vector_of
+from tests.support.pg_scene import written
 
 MODEL = "static:wordllama"
 MANIFEST = "migrate-docs-to-static-wordllama.yaml"
-TRY = f"reembed try chroma:./db --model {MODEL}"
 STEPS = 8
 _CODE = re.compile(r"`([^`]+)`")
 _ACTION = re.compile(r"reembed |--|\w+:\S|[\w.]+: ")
@@ -35,11 +36,17 @@ _PLACE = re.compile(r"(\S+\.yaml):(\d+):(\d+): (.*)")
 
 @dataclass
 class Reader:
-    """See the module. `free` makes room on the disk."""
+    """See the module. `free` makes room on the disk; `url` is of somebody's store."""
 
     command: Command
+    url: str
     free: Callable[[], None] = lambda: None
     typed: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> str:
+        """What is typed first."""
+        return f"reembed try {self.url} --model {MODEL}"
 
     def type(self, line: str) -> Outcome:
         self.typed.append(line)
@@ -122,25 +129,46 @@ def _correct(manifest: Path, line: int, column: int, text: str) -> None:
     manifest.write_text("\n".join(lines) + "\n")
 
 
-@pytest.fixture
-def reader(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    """A reader in a folder with somebody's database."""
-    records(tmp_path / "db", "docs", 40)
+STORES = ["chroma", pytest.param("postgres", marks=pytest.mark.long)]
+
+
+@pytest.fixture(params=STORES)
+def reader(
+    request: pytest.FixtureRequest, tmp_path: Path, command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Reader:  # fmt: skip
+    """A reader in a folder of somebody's, whose store holds a collection."""
     monkeypatch.chdir(tmp_path)
-    yield Reader(command)
+    chosen = request.param == "postgres"
+    url = request.getfixturevalue("postgres_url") if chosen else "chroma:./db"
+    records(url, "docs", 40)
+    return Reader(command, url)
 
 
-def records(folder: Path, name: str, count: int, long: int = 0, blank: int = 0) -> None:
+def records(url: str, name: str, count: int, long: int = 0, blank: int = 0) -> None:
     """A collection; so many of the records have long texts, or none."""
     texts = [sentence(number) * (200 if number < long else 1) for number in range(count)]
     texts[len(texts) - blank :] = [""] * blank
-    with chroma(folder) as client:
+    vectors = [vector_of("old", text or "blank") for text in texts]
+    titles = [f"title {number}" for number in range(count)]
+    if url.startswith("postgresql:"):
+        columns = "id bigserial PRIMARY KEY, title text, content text, embedding vector(48)"
+        rows = [
+            (title, text, written(vector))
+            for title, text, vector in zip(titles, texts, vectors, strict=True)
+        ]
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE TABLE {name} ({columns})".encode())
+            connection.cursor().executemany(
+                f"INSERT INTO {name} (title, content, embedding) VALUES (%s, %s, %s)".encode(), rows
+            )
+        return
+    with chroma(Path(url.removeprefix("chroma:"))) as client:
         made = client.create_collection(name, embedding_function=None)
         if count:
             made.add(
                 ids=[f"r{number}" for number in range(count)], documents=texts,
-                metadatas=[{"title": f"title {number}"} for number in range(count)],
-                embeddings=[vector_of("old", text or "blank") for text in texts],
+                metadatas=[{"title": title} for title in titles], embeddings=vectors,
             )  # fmt: skip
 
 
@@ -154,7 +182,7 @@ def judged(reader: Reader, outcome: Outcome) -> None:
 
 
 def test_from_a_folder_to_a_verdict_and_back(reader: Reader) -> None:
-    outcome = reader.until(reader.type(TRY), "verdict: safe to swap")
+    outcome = reader.until(reader.type(reader.first), "verdict: safe to swap")
     outcome = reader.until(outcome, "now serves")
     assert "the application has to embed its queries with static wordllama" in outcome.out
     outcome = reader.type(_next(outcome.out))
@@ -163,24 +191,35 @@ def test_from_a_folder_to_a_verdict_and_back(reader: Reader) -> None:
     assert [line.split()[1] for line in reader.typed] == ["try", "run", "swap", "rollback"]
 
 
+@pytest.mark.parametrize("reader", ["chroma"], indirect=True)
 @follows_hint("Did you mean `chroma:", where="stores/chroma/sqlite.py")
 def test_a_wrong_path(reader: Reader) -> None:
-    judged(reader, reader.type(TRY.replace("./db", "./bd")))
+    judged(reader, reader.type(reader.first.replace("./db", "./bd")))
     assert len(reader.typed) == 3
 
 
 @follows_hint("Not empty here: `--collection ")
 def test_an_empty_collection(reader: Reader) -> None:
-    records(Path("db"), "notes", 0)
-    judged(reader, reader.type(f"{TRY} --collection notes"))
+    records(reader.url, "notes", 0)
+    judged(reader, reader.type(f"{reader.first} --collection notes"))
 
 
+@pytest.mark.parametrize("reader", ["postgres"], indirect=True)
+@follows_hint(" Did you mean `", where="stores/postgres/refused.py")
+def test_a_wrong_database(reader: Reader) -> None:
+    name = re.search(r"test_\d+_\d+", reader.url)
+    assert name is not None
+    judged(reader, reader.type(reader.first.replace(name[0], f"{name[0]}x")))
+    assert len(reader.typed) == 3
+
+
+@pytest.mark.parametrize("reader", ["chroma"], indirect=True)
 @follows_hint("Check the URL: no collection of this store holds a record")
 def test_a_store_without_a_record(reader: Reader) -> None:
-    records(Path("old"), "docs", 0)
-    refused = reader.type(TRY.replace("./db", "./old"))
+    records("chroma:./old", "docs", 0)
+    refused = reader.type(reader.first.replace("./db", "./old"))
     assert refused.code == 5 and "Check the URL" in refused.err
-    assert reader.type(TRY).code == 0
+    assert reader.type(reader.first).code == 0
 
 
 @pytest.mark.long
@@ -190,14 +229,14 @@ def test_a_store_without_a_record(reader: Reader) -> None:
 )
 @follows_hint(" Not empty here: ", where="stages/refusals.py")
 def test_an_empty_collection_in_a_manifest(reader: Reader) -> None:
-    records(Path("db"), "notes", 0)
-    reader.type(f"{TRY} --collection docs")
+    records(reader.url, "notes", 0)
+    reader.type(f"{reader.first} --collection docs")
     changed(source__collection="notes")
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
 
 
 def test_wrong_keys(reader: Reader) -> None:
-    reader.type(TRY)
+    reader.type(reader.first)
     text = Path(MANIFEST).read_text().replace("provider:", "providr:")
     text = text.replace("\nverify:\n", "\nverfy:\n  sample: 100\n")
     Path(MANIFEST).write_text(text.replace("\nswap:\n", "\nswap:\n  keep_odl: 1d\n"))
@@ -214,22 +253,22 @@ def test_wrong_keys(reader: Reader) -> None:
     ],
 )  # fmt: skip
 def test_a_typo_in_the_template(reader: Reader, text: str) -> None:
-    reader.type(TRY)
+    reader.type(reader.first)
     changed(text=text)
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
 
 
 @follows_hint("; the next to it: `model.dimensions: ")
 def test_dimensions_that_the_model_does_not_have(reader: Reader) -> None:
-    reader.type(TRY)
+    reader.type(reader.first)
     changed(model__dimensions=100)
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
 
 
 @pytest.mark.parametrize("limit", [{"model__max_tokens": 64}, {}])
 def test_long_texts_and_records_without_text(reader: Reader, limit: dict[str, int]) -> None:
-    records(Path("db"), "more", 60, long=6 if limit else 0, blank=0 if limit else 3)
-    outcome = reader.type(f"{TRY} --collection more -o {MANIFEST}")
+    records(reader.url, "more", 60, long=6 if limit else 0, blank=0 if limit else 3)
+    outcome = reader.type(f"{reader.first} --collection more -o {MANIFEST}")
     if limit:
         changed(**limit)
         outcome = reader.type(f"reembed plan {MANIFEST}")
@@ -237,7 +276,7 @@ def test_long_texts_and_records_without_text(reader: Reader, limit: dict[str, in
 
 
 def test_a_changed_mind(reader: Reader) -> None:
-    reader.until(reader.type(TRY), "verdict: safe to swap")
+    reader.until(reader.type(reader.first), "verdict: safe to swap")
     changed(model__dimensions=128)
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
     assert "--restart" in reader.typed[-1]
@@ -245,7 +284,7 @@ def test_a_changed_mind(reader: Reader) -> None:
 
 @follows_hint("choose another target.collection, `target.collection: ")
 def test_a_second_run_beside_the_first(reader: Reader) -> None:
-    reader.until(reader.type(TRY), "verdict: safe to swap")
+    reader.until(reader.type(reader.first), "verdict: safe to swap")
     changed(name="another")
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
 
@@ -253,14 +292,14 @@ def test_a_second_run_beside_the_first(reader: Reader) -> None:
 @pytest.mark.long
 @follows_hint("Choose another name, `target.collection: ")
 def test_a_target_that_is_there(reader: Reader) -> None:
-    reader.type(TRY)
-    records(Path("db"), "taken", 3)
+    reader.type(reader.first)
+    records(reader.url, "taken", 3)
     changed(target__collection="taken")
     judged(reader, reader.type(f"reembed run {MANIFEST}"))
 
 
 def test_an_interruption(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader.type(TRY)
+    reader.type(reader.first)
     with monkeypatch.context() as patch:
         patch.setattr(load, "load_shard", _interrupt)
         outcome = reader.type(f"reembed run {MANIFEST}")
@@ -276,12 +315,12 @@ def test_a_full_disk(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=9, used=9, free=9))
         reader.free = patch.undo
-        judged(reader, reader.type(TRY))
+        judged(reader, reader.type(reader.first))
 
 
 @follows_hint("`source.model: null`")
 def test_a_wrong_old_model(reader: Reader) -> None:
-    reader.type(TRY)
+    reader.type(reader.first)
     changed(source__model={"provider": "static", "name": "wordllama"})
     outcome = reader.type(f"reembed plan {MANIFEST}")
     warned = re.search(r"warning: this is not the old model.*\n.*", outcome.out)
@@ -296,7 +335,7 @@ def test_a_wrong_old_model(reader: Reader) -> None:
 @pytest.mark.long
 @follows_hint("set swap.keep_old lower; 0d gives up the way back now")
 def test_cleaning_too_early(reader: Reader) -> None:
-    outcome = reader.until(reader.type(TRY), "now serves")
+    outcome = reader.until(reader.type(reader.first), "now serves")
     outcome = reader.type(f"reembed clean {MANIFEST}")
     assert "with 40 records; may be done from" in " ".join(outcome.out.split())
     reader.until(outcome, "the old collection is deleted")

@@ -278,10 +278,10 @@ def test_each_command_that_comes_too_early_names_the_one_that_comes_first(
 
     for words in (("swap", path, "--yes"), ("verify", path), ("rollback", path, "--yes"),
                   ("report", path), ("clean", path, "--yes"), ("sweep", path)):  # fmt: skip
-        assert hint(*words) == "Begin one with `reembed run`."
+        assert hint(*words) == f"Begin one with `reembed run {path}`."
     assert command("run", path, "--until", "embed").code == 0
     for words in (("swap", path, "--yes"), ("verify", path)):
-        assert hint(*words) in ("Use `reembed run`.", "Use `reembed run` first.")
+        assert hint(*words).startswith(f"Use `reembed run {path}`")
     assert command("run", path).code == 0
     for words in (("rollback", path, "--yes"), ("sweep", path)):
         assert "reembed swap" in hint(*words)
@@ -311,6 +311,6 @@ def test_clean_says_what_comes_before_it(tmp_path: Path, database: Path, command
     assert "set swap.keep_old lower; 0d gives up the way back now" in kept["hint"]
     path = write_manifest(tmp_path, url, swap__keep_old="0d")
     late = command("clean", path, "--yes", "--json").json["error"]
-    assert late["hint"] == "Copy them with `reembed sweep` first."
+    assert late["hint"] == f"Copy them with `reembed sweep {path}` first."
     assert command("sweep", path, "--json").json["swept"] == 1
     assert command("clean", path, "--yes").code == 0

@@ -200,7 +200,7 @@ def test_made_anew_before_the_swap(scene: Scene) -> None:
     scene.ok("run", scene.manifest)
     scene.anew()
     for one in scene.every("plan", "run", "verify", "swap"):
-        assert "another collection" in one and "`reembed clean`" in one
+        assert "another collection" in one and "`reembed clean" in one
     assert "35" in scene.told("clean", scene.manifest, "--yes")  # they are in the shadow alone now
     scene.ok("clean", scene.manifest, "--yes", "--accept-loss")
     scene.ok("run", scene.manifest, "--swap")

@@ -8,7 +8,6 @@ libpq (PGPASSWORD, PGPASSFILE, services), and what a URL holds is taken out of i
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,13 +23,13 @@ from reembed.errors import (
     CollectionNotFoundError,
     LockedError,
     PreflightError,
-    ReembedError,
     UnreachableError,
 )
 from reembed.redaction import remember_url
 from reembed.redaction.known import remember_password_files
 from reembed.redaction.urls import parted
 from reembed.stores.postgres.pooler import refuse_transaction_pooler
+from reembed.stores.postgres.refused import no_connection
 from reembed.stores.postgres.search_path import fix_path
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -68,15 +67,6 @@ MOST_DETAIL = 500
 """Characters of a DETAIL that are shown: it may hold a row, and so a vector."""
 QUIET_SECONDS = 20.0
 """After which a connection is tried before it is used."""
-
-_REFUSED = re.compile(
-    r"(password authentication failed|no password supplied|pg_hba\.conf|"
-    r"(role|database) .* does not exist|permission denied|certificate|SSL .*required|"
-    r"authentication failed|Peer authentication)",
-    re.IGNORECASE,
-)
-"""What a server says when it answers and says no; libpq gives no SQLSTATE while connecting."""
-
 
 _KEYS: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 """The database that each open connection leads to, asked for once."""
@@ -142,14 +132,15 @@ def connect(url: str, *, application: bool = False) -> Connection:
     remember_password_files()
     secrets: dict[str, Any] = {**_PARAMETERS.get(url, {})}
 
-    def dial() -> Connection:
+    def dial(**instead: str) -> Connection:
         given = conninfo_to_dict(url)
         kept: dict[str, Any] = {
             name: value for name, value in KEEPALIVES.items() if name not in given
         }
         return psycopg.connect(
             url, autocommit=True, connect_timeout=CONNECT_SECONDS,
-            application_name="reembed live" if application else "reembed", **kept, **secrets,
+            application_name="reembed live" if application else "reembed", **kept,
+            **secrets | instead,
         )  # fmt: skip
 
     try:
@@ -158,7 +149,8 @@ def connect(url: str, *, application: bool = False) -> Connection:
             _close_on_error(connection, lambda: refuse_transaction_pooler(connection, url, dial))
             _KEEPS_SESSIONS.add(url)
     except psycopg.OperationalError as error:
-        raise _no_connection(url, error) from None
+        said = _first_line(error)
+        raise no_connection(url, said, lambda name: dial(dbname=name)) from None
     except psycopg.Error as error:
         raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
     with mapped(url):
@@ -197,19 +189,6 @@ def is_alive(connection: Connection, quiet_since: float) -> bool:
         connection.close()
         return False
     return True
-
-
-def _no_connection(url: str, error: psycopg.Error) -> ReembedError:
-    said = _first_line(error)
-    if _REFUSED.search(said):
-        return PreflightError(
-            f"{url}: the server answers and refuses: {said}",
-            "Check the role, the database's name and the password (PGPASSWORD or ~/.pgpass).",
-        )
-    return UnreachableError(
-        f"{url}: cannot connect: {said}",
-        "Check the host and the port, and that the server runs; then run the same command again.",
-    )
 
 
 def identify(connection: Connection, url: str) -> Database:

@@ -167,7 +167,8 @@ def test_a_common_swap_that_cannot_be_done_is_given_up(three: Three, command: Co
     refused = command("swap", path, "--yes", "--json")
     assert refused.code == 5 and "seen reads the vector column" in refused.json["error"]["message"]
     assert (
-        "`reembed rollback` gives the swap up and runs swap.after" in refused.json["error"]["hint"]
+        f"`reembed rollback {path}` gives the swap up and runs swap.after"
+        in refused.json["error"]["hint"]
     )
     assert three.are_all(OLD)
     given_up = command("rollback", path, "--yes", "--json")

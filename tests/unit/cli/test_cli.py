@@ -49,6 +49,16 @@ def test_the_commands_of_the_contract_are_there() -> None:
     } <= set(COMMANDS)  # fmt: skip
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_leads_nowhere(closed: str, tmp_path: Path) -> None:
+    # With its number free, the next file that is opened would take what is printed.
+    line = f"exec {sys.executable} -m reembed status --log-file log {closed}"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert (done.stdout == b"") == (closed == ">&-")
+    assert b"no runs" not in (tmp_path / "log").read_bytes()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_json(command: Command, name: str) -> None:
     outcome = command(name, "--help")
