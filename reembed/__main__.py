@@ -5,14 +5,27 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
-from reembed.errors import PreflightError, refuse_windows
+INTERRUPTED = 130
+"""As `reembed.errors` has it, which is imported later: a Ctrl-C before has its one line, too."""
 
 
 def main() -> NoReturn:
     """Run the command line, where it can run at all."""
     _fill_streams()
+    try:
+        begin = _command_line()
+    except KeyboardInterrupt:  # nothing has begun
+        print("error: interrupted\n  Run the same command again.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    begin()
+
+
+def _command_line() -> Callable[[], NoReturn]:
+    from reembed.errors import PreflightError, refuse_windows
+
     try:
         refuse_windows()
     except PreflightError as error:  # before the imports, which end in a traceback there
@@ -22,7 +35,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     from reembed.cli import main as begin
 
-    begin()
+    return begin
 
 
 def _fill_streams() -> None:

@@ -244,3 +244,18 @@ def test_a_source_that_was_emptied_is_given_up_or_filled_again(
     with chroma(database) as client:
         client.get_collection("docs", embedding_function=None).delete(ids=whole["ids"])
     assert command("clean", path, "--yes", "--accept-loss").code == 0
+
+
+@follows_hint("Put it back from a backup. Without one, stop the application")
+def test_a_damaged_database_file_is_put_back(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    file = database / "chroma.sqlite3"
+    whole = file.read_bytes()
+    for broken in (b"not a database" * 500, whole[: len(whole) // 3]):
+        file.write_bytes(broken)
+        refused = command("plan", path, "--json")
+        assert refused.code == 5 and refused.json["error"]["kind"] == "damaged-store", refused.out
+    file.write_bytes(whole)
+    assert command("plan", path).code == 0

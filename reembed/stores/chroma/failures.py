@@ -30,6 +30,7 @@ from reembed.errors import (
     ReembedError,
     UnreachableError,
 )
+from reembed.stores.chroma.damaged import damage
 
 ENOUGH_FILES = 65_536
 """Open files that are enough for a folder of thousands of collections."""
@@ -191,6 +192,8 @@ def _failure(where: str, error: BaseException) -> ReembedError:
         return PreflightError(
             told, "Give the user that Chroma runs as the right to write to its database."
         )
+    if (damaged := damage(told)) is not None:
+        return damaged
     if "hnsw segment reader" in str(error):
         return DamagedStoreError(
             told,

@@ -20,6 +20,7 @@ from typing import Any
 from reembed.errors import CollectionNotFoundError, PreflightError, UnreachableError
 from reembed.records import SHARD_ROWS
 from reembed.run.disk import TEMPORARY, sqlite_errors, temporary_folder
+from reembed.stores.chroma.damaged import damage
 from reembed.stores.chroma.formats import FORMATS
 from reembed.stores.chroma.sqlite_calls import (
     File,
@@ -56,6 +57,8 @@ def _call(
         with sqlite_errors(path, INSTEAD):
             return beside.call(function, file, *arguments)
     except sqlite3.Error as error:
+        if (damaged := damage(f"{path}: {error}")) is not None:
+            raise damaged from error
         raise UnreachableError(
             f"{path}: {error}",
             "Another process may hold its lock, or this user may not open it. Run again to resume.",
