@@ -124,6 +124,7 @@ class _Way:
                 if ours is None:
                     self._give_up()
                     return None
+                self._failures = 0
                 return self._completed(wanted, page, ours, vectors)
             self._failures += 1
             return None
@@ -134,8 +135,9 @@ class _Way:
     def _give_up(self) -> None:
         self._failures = TRIES
         progress.note(
-            f"{self._folder}: Chroma answers otherwise than its files were understood; records are "
-            "read through Chroma from here on, which takes longer"
+            f"{self._folder}: Chroma answers otherwise than its files say, as it does where "
+            "another process writes to them; records are read through Chroma from here on, which "
+            "takes longer"
         )
 
     def _completed(
