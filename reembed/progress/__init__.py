@@ -1,10 +1,18 @@
 """How far a command is: what stages tell, how fast it goes, and nothing said by default."""
 
 from reembed.progress.ambient import note, stage, telling
-from reembed.progress.told import Counter, Forwarded, Progress, human_bytes, human_time, short_time
+from reembed.progress.told import (
+    Counter,
+    Forwarded,
+    Later,
+    Progress,
+    human_bytes,
+    human_time,
+    short_time,
+)
 from reembed.progress.tracked import Stand, Tracked
 
 __all__ = [
-    "Counter", "Forwarded", "Progress", "Stand", "Tracked", "human_bytes", "human_time",
+    "Counter", "Forwarded", "Later", "Progress", "Stand", "Tracked", "human_bytes", "human_time",
     "note", "short_time", "stage", "telling",
 ]  # fmt: skip

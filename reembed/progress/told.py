@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -40,6 +41,31 @@ class Uncounted:
 
     def update(self, n: float | None = 1) -> None:
         """Count nothing."""
+
+
+class Later:
+    """A counter of a stage that is not shown yet: what is counted is told once it is. Threads may
+    share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counted = 0.0
+        self._shown: Counter | None = None
+
+    def update(self, n: float | None = 1) -> None:
+        """Count, or keep the count."""
+        with self._lock:
+            if self._shown is None:
+                self._counted += n or 0
+                return
+        self._shown.update(n)
+
+    def show(self, counter: Counter) -> None:
+        """Tell what was counted, and from now on all."""
+        with self._lock:
+            counted, self._counted, self._shown = self._counted, 0.0, counter
+        if counted:
+            counter.update(counted)
 
 
 class Forwarded(Progress):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,3 +72,11 @@ def encoding(schema: pa.Schema) -> dict[str, Any]:
         "write_statistics": texts,
         "write_batch_size": 1 << 16,
     }
+
+
+Told = Callable[[Shard], None]
+"""Is told of a shard that is done, by the thread that called."""
+
+
+def untold(shard: Shard) -> None:
+    """Nobody wants to know."""

@@ -9,7 +9,7 @@ reason. Two shards are in work at a time, so that the model is not idle at the e
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -21,12 +21,13 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.errors import BudgetError
 from reembed.manifest.template import TextTemplate
-from reembed.progress import Counter, Progress
+from reembed.progress import Later, Progress
 from reembed.records import EXPORT_SCHEMA, Vectors, embed_schema, vectors_to_fixed_array
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.quarantine import Reason, lists_all, quarantine_rows, write_quarantine
+from reembed.run.shards import Told, untold
 from reembed.run.vector_cache import Known, VectorCache
 from reembed.stages.batched import Batched
 from reembed.stages.engines.engine import Engine
@@ -50,7 +51,7 @@ class Embedding:
     embedder: Embedder
     template: TextTemplate
     cache: VectorCache
-    counter: Counter = field(init=False)
+    counter: Later = field(default_factory=Later)
     _claims: dict[bytes, Future[None]] = field(default_factory=dict)
     _rejected: dict[bytes, Reason] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -171,27 +172,39 @@ def embed(
     engine: Engine,
     progress: Progress,
     wait: Wait = no_wait,
+    embedded: Told = untold,
 ) -> dict[str, Shard]:
     """Embed every export shard whose embed shard is not there whole. Returns all by stem.
+
+    Args:
+        engine: may have begun on some of them.
+        embedded: called for each of those that this call embeds, in order.
 
     Raises:
         BudgetError: a cap is reached. As after any other error, what is paid for is in the cache.
     """
     shards = work.run.shards(STAGE)
-    todo = not_embedded(work.run, export_shards)
-    for shard in todo:
-        if shard.stem in shards:
-            progress.note(
-                f"embed/{shard.stem}.parquet is damaged, gone or outdated: making it again"
-            )
+    begun = {stem for stem, shard in export_shards.items() if engine.begun(shard)}
+    rest = {stem: shard for stem, shard in export_shards.items() if stem not in begun}
+    left = {shard.stem for shard in not_embedded(work.run, rest)}
+    tell_remade(left, shards, progress)
+    todo = [shard for stem, shard in export_shards.items() if stem in begun or stem in left]
     total = sum(shard.rows for shard in export_shards.values())
     with progress.stage(STAGE, total, total - sum(shard.rows for shard in todo)) as counter:
-        work.counter = counter
-        begun = _each(todo, wait)
-        made = engine.map(work.shard, begun, workers=SHARDS_IN_WORK, stop=work.embedder.cancel)
+        work.counter.show(counter)
+        each = _each(todo, wait)
+        made = engine.map(work.shard, each, workers=SHARDS_IN_WORK, stop=work.embedder.cancel)
         for shard in made:
             shards[shard.stem] = shard
+            embedded(shard)
     return {stem: shards[stem] for stem in export_shards}
+
+
+def tell_remade(stems: Iterable[str], made: Mapping[str, Shard], progress: Progress) -> None:
+    """Say which of these shards, that are about to be embedded, had been before."""
+    for stem in stems:
+        if stem in made:
+            progress.note(f"embed/{stem}.parquet is damaged, gone or outdated: making it again")
 
 
 def _each(shards: Sequence[Shard], wait: Wait) -> Iterator[Shard]:
@@ -216,8 +229,19 @@ def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:
     )
 
 
-def embed_shards(s: Session) -> None:
+@dataclass(frozen=True)
+class Begun:
+    """Embedding that was begun before its turn: the work, and the engine that is at it."""
+
+    work: Embedding
+    engine: Engine
+
+
+def embed_shards(s: Session, begun: Begun | None = None, embedded: Told = untold) -> None:
     """Stage 2 for every export shard that is not embedded, then ledger and quarantine.
+
+    Args:
+        embedded: see `embed`.
 
     Raises:
         BudgetError: a cap is reached; says how much more is needed.
@@ -225,7 +249,7 @@ def embed_shards(s: Session) -> None:
     if s.manifest.keeps:
         _keep_vectors(s)
     else:
-        _embed_texts(s)
+        _embed_texts(s, begun, embedded)
     s.ledger.fold()
     write_quarantine(s.run, s.ledger)
 
@@ -241,11 +265,14 @@ def _keep_vectors(s: Session) -> None:
             counter.update(shard.rows)
 
 
-def _embed_texts(s: Session) -> None:
+def _embed_texts(s: Session, begun: Begun | None, embedded: Told) -> None:
     try:
-        _embed_by_batch(s)
-        work = Embedding(s.run, s.embedder, s.template, s.cache)
-        embed(s.run.shards("export"), work, LocalEngine(), s.progress, s.pause.wait)
+        if begun is None:
+            _embed_by_batch(s)
+            work = Embedding(s.run, s.embedder, s.template, s.cache)
+            begun = Begun(work, LocalEngine())
+        exports, wait = s.run.shards("export"), s.pause.wait
+        embed(exports, begun.work, begun.engine, s.progress, wait, embedded)
     except BudgetError as error:  # what was in flight has ended, so what is left can be told
         raise budget_stop(
             s, max(error.tokens, _needed(s)), "embedding and verifying the rest"

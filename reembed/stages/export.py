@@ -24,7 +24,7 @@ from reembed.run import events, files
 from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.disk import atomic_file, file_sha256, read_errors
 from reembed.run.guards import Wait, no_wait
-from reembed.run.shards import Besides
+from reembed.run.shards import Besides, Told, untold
 from reembed.stages.refusals import refuse_emptied, refuse_empty, refuse_other
 from reembed.stages.session import Session
 from reembed.stores.collection import Collection
@@ -137,8 +137,12 @@ def export(
     run: RunDir,
     progress: Progress,
     wait: Wait = no_wait,
+    written: Told = untold,
 ) -> dict[str, Shard]:
     """Write every export shard that is not there whole. Returns all of them by stem.
+
+    Args:
+        written: called for each of the census's own shards once it is there and journalled.
 
     A damaged delta is emptied: which records it held is not known any more, so all are compared
     again and catch-up finds them.
@@ -149,8 +153,11 @@ def export(
     with (
         progress.stage(STAGE, census.rows, done) as counter,
         pq.ParquetFile(run.path / IDS_FILE) as ids_file,
-        _Writer(run, shards, counter) as writer,
+        _Writer(run, shards, counter, written) as writer,
     ):
+        for stem in census.stems:
+            if stem in whole:
+                written(shards[stem])
         left = [(number, stem) for number, stem in enumerate(census.stems) if stem not in whole]
         pages: Iterator[list[str]] = (
             ids_file.read_row_group(number).column("id").to_pylist() for number, _ in left
@@ -200,10 +207,13 @@ class _Writer:
 
     Args:
         shards: each shard goes there when it is journalled.
+        written: is told then.
     """
 
-    def __init__(self, run: RunDir, shards: dict[str, Shard], counter: Counter) -> None:
-        self._run, self._shards, self._counter = run, shards, counter
+    def __init__(
+        self, run: RunDir, shards: dict[str, Shard], counter: Counter, written: Told
+    ) -> None:
+        self._run, self._shards, self._counter, self._written = run, shards, counter, written
         self._thread = ThreadPoolExecutor(1, "export")
         self._pending: tuple[Future[Shard], int] | None = None
 
@@ -219,6 +229,7 @@ class _Writer:
             shard = future.result()
             self._shards[shard.stem] = shard
             self._counter.update(asked)
+            self._written(shard)
 
     def __enter__(self) -> Self:
         return self
@@ -265,8 +276,12 @@ def _full_slices(pages: Iterator[pa.Array]) -> Iterator[pa.Array]:
         yield pa.concat_arrays(waiting)
 
 
-def export_source(s: Session) -> None:
-    """Stage 1 with what the session has open: the ids first, then the records, in one snapshot."""
+def export_source(s: Session, written: Told = untold) -> None:
+    """Stage 1 with what the session has open: the ids first, then the records, in one snapshot.
+
+    Args:
+        written: see `export`.
+    """
     store = s.source_store
     described = store.resolve(s.manifest.source.collection)
     source = s.collection(store, described.id, s.manifest.source.where, described.metric)
@@ -275,4 +290,4 @@ def export_source(s: Session) -> None:
         # One that was emptied after it was exported lost all its records: see `LossGuard`.
         may_be_empty = s.in_group and (s.accept_loss or not s.run.history.most_records)
         census = take_census(source, described, s.run, s.template.layout, may_be_empty=may_be_empty)
-        export(source, census, s.run, s.progress, s.pause.wait)
+        export(source, census, s.run, s.progress, s.pause.wait, written)

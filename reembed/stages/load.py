@@ -92,14 +92,27 @@ def load(
     ):
         for shard, rows in read:
             wait()
-            stem = shard.stem
-            replacing = stem.startswith(DELTA) or stem in remade
-            write = displacing(shadow.overwrite if replacing else shadow.add, shadow, run, stem)
-            load_shard(shadow, rows, ledger, write, replacing=replacing)
-            run.history.record(events.Loaded(stem=stem, sha256=shard.sha256))
+            replacing = shard.stem.startswith(DELTA) or shard.stem in remade
+            _load_rows(shadow, run, ledger, shard, rows, replacing=replacing)
             counter.update(shard.rows)
     if remade:
         remove_strays(shadow, ledger)
+
+
+def _load_rows(
+    shadow: Collection, run: RunDir, ledger: Ledger, shard: Shard, rows: ShardRows,
+    *, replacing: bool = False,
+) -> None:  # fmt: skip
+    write = displacing(shadow.overwrite if replacing else shadow.add, shadow, run, shard.stem)
+    load_shard(shadow, rows, ledger, write, replacing=replacing)
+    run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
+
+
+def load_early(shadow: Collection, s: Session, shard: Shard) -> None:
+    """Load an embed shard, for the first time, while others are still embedded."""
+    s.ledger.fold()
+    rows = read_rows(s.run, s.run.shards("export")[shard.stem], shard)
+    _load_rows(shadow, s.run, s.ledger, shard, rows)
 
 
 def _read_ahead(
@@ -143,12 +156,17 @@ def remove_strays(shadow: Collection, ledger: Ledger) -> None:
         shadow.delete(ids)
 
 
-def load_shadow(s: Session) -> None:
-    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
+def made_shadow(s: Session) -> Collection:
+    """The run's shadow; the first call makes it."""
     manifest = s.manifest
     dimensions = s.dimensions if manifest.keeps else s.embedder.dimensions
     name = target_name(manifest, s.store.to_write(), dimensions)
     spec = shadow_spec(manifest, s.source, name, dimensions)
-    shadow = Collection(s.store, ensure_shadow(s.store, s.run, spec).id)
+    return Collection(s.store, ensure_shadow(s.store, s.run, spec).id)
+
+
+def load_shadow(s: Session) -> None:
+    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
+    shadow = made_shadow(s)
     load(shadow, s.run, s.ledger, s.progress, s.pause.wait)
     build_index(shadow, s.run)

@@ -9,14 +9,20 @@ from typing import Any
 from reembed.embedders.embedder import Embedder
 from reembed.stages.session import Session
 
+Stats = dict[str, float]
 
-def meter(s: Session) -> Callable[[], dict[str, Any]]:
+
+def meter(s: Session, before: Stats | None = None) -> Callable[[], dict[str, Any]]:
     """Begin to count. What is returned tells, when called, what was spent since: seconds, what the
-    model was asked for, and USD where its price is known."""
-    start, before = time.perf_counter(), _stats(s)
+    model was asked for, and USD where its price is known.
+
+    Args:
+        before: what the model had been asked for, where what is measured began earlier than now.
+    """
+    start, before = time.perf_counter(), asked_so_far(s) if before is None else before
 
     def spent() -> dict[str, Any]:
-        stats = {key: value - before.get(key, 0) for key, value in _stats(s).items()}
+        stats = {key: value - before.get(key, 0) for key, value in asked_so_far(s).items()}
         embedder = _opened(s)
         price = embedder.price if embedder else None
         usd = price.usd_per_million_tokens * stats["tokens"] / 1e6 if price else None
@@ -26,7 +32,7 @@ def meter(s: Session) -> Callable[[], dict[str, Any]]:
     return spent
 
 
-def _stats(s: Session) -> dict[str, float]:
+def asked_so_far(s: Session) -> Stats:
     """What the embedder has done so far; nothing before it is opened."""
     embedder = _opened(s)
     return embedder.stats.to_dict() if embedder else {}

@@ -15,22 +15,28 @@ from reembed.run import events
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
-from reembed.stages.meter import meter
+from reembed.stages.meter import Stats, asked_so_far, meter
 from reembed.stages.session import Session
 from reembed.sync.follow import catch_up
+from reembed.sync.overlap import Overlap
 
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
 
 def run_stages(s: Session, until: Stage) -> None:
-    """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile."""
-    with _timed(s, "export"):
-        export_source(s)
-    if until == "export":
-        return
-    with _timed(s, "embed"):
-        embed_shards(s)
-    if until == "embed":
+    """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile. They overlap as
+    `overlap.py` has it; a stage's end, and its seconds, are journalled in their order all the
+    same."""
+    before = asked_so_far(s)
+    embeds, loads = until != "export", until not in ("export", "embed")
+    with Overlap(s, embeds=embeds, loads=loads) as overlap:
+        with _timed(s, "export", asks=False):
+            export_source(s, overlap.exported)
+        if not embeds:
+            return
+        with _timed(s, "embed", before):
+            embed_shards(s, overlap.begun, overlap.embedded)
+    if not loads:
         return
     with _timed(s, "load"):
         load_shadow(s)
@@ -38,10 +44,18 @@ def run_stages(s: Session, until: Stage) -> None:
 
 
 @contextlib.contextmanager
-def _timed(s: Session, stage: events.Stage) -> Iterator[None]:
+def _timed(
+    s: Session, stage: events.Stage, before: Stats | None = None, *, asks: bool = True
+) -> Iterator[None]:
+    """Journal the end of a stage, with what it took.
+
+    Args:
+        before: see `meter`.
+        asks: whether what the model is asked for meanwhile is this stage's.
+    """
     with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
-        spent = meter(s)
+        spent = meter(s, before)
         yield
-        told = spent()
+        told = spent() if asks else {"seconds": spent()["seconds"], "stats": {}}
         attach(told["stats"] | ({"usd": told["usd"]} if "usd" in told else {}))
         s.run.history.record(events.StageDone(stage=stage, **told))

@@ -12,6 +12,10 @@ Result = TypeVar("Result")
 class Engine(Protocol):
     """Where shards are worked on."""
 
+    def begun(self, item: object) -> bool:
+        """Whether this item was begun on before `map` is asked for it."""
+        ...
+
     def map(
         self,
         function: Callable[[Item], Result],

@@ -12,6 +12,10 @@ from reembed.stages.engines.engine import Item, Result
 class LocalEngine:
     """Threads do: the work is a provider's request, or numpy or onnxruntime outside the GIL."""
 
+    def begun(self, item: object) -> bool:
+        """See `Engine.begun`."""
+        return False
+
     def map(
         self,
         function: Callable[[Item], Result],
