@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reembed.commands.audit.places import Place
+from reembed.display.shown import Face, Shown, code, lines
 from reembed.errors import GateError
 from reembed.quality.proportion import Share
 from reembed.run.steps import Step
@@ -89,8 +90,8 @@ class Cost:
         return dict(vars(self))
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """What `reembed audit` found.
 
     Attributes:
@@ -123,6 +124,18 @@ class Audit:
     named: dict[str, Kind] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+
+    def _face(self) -> Face:
+        wrong = f"{len(self.bad)} findings" if self.bad else "nothing is wrong"
+        asked = self.model or "without a model"
+        return Face(
+            f"{self.collection!r}: {self.records:,} records, {asked}, {wrong}",
+            [
+                ("wrong", lines(one.message for one in self.bad)),
+                ("notes", lines(self.notes)),
+                ("next", code(self.steps[0].command if self.steps else "")),
+            ],
+        )
 
     @property
     def bad(self) -> list[Finding]:

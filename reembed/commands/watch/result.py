@@ -10,10 +10,11 @@ from reembed.commands.watch.findings import Finding, exit_code
 from reembed.commands.watch.looking import Seen
 from reembed.commands.watch.models import Answer
 from reembed.commands.watch.runs import RunSeen
+from reembed.display.shown import Face, Shown, lines, parts
 
 
-@dataclass(frozen=True)
-class WatchResult:
+@dataclass(frozen=True, repr=False)
+class WatchResult(Shown):
     """One cycle.
 
     Attributes:
@@ -48,6 +49,17 @@ class WatchResult:
     undelivered: int = 0
     standing: dict[str, float] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+
+    def _face(self) -> Face:
+        found = f"{len(self.findings)} findings" if self.findings else "nothing is wrong"
+        reached = "" if self.reached else "the store did not answer"
+        return Face(
+            f"{self.name}: {parts(f'{len(self.collections)} collections', reached, found)}",
+            [
+                *((one.status, lines([one.message, one.hint])) for one in self.findings),
+                ("notes", lines(self.messages)),
+            ],
+        )
 
     @property
     def alerts(self) -> list[Finding]:

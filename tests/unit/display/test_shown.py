@@ -12,6 +12,9 @@ import pytest
 
 import reembed
 from reembed import Gate, Manifest, Migrations, Verdict
+from reembed.commands.audit.result import Audit
+from reembed.commands.watch.findings import Finding
+from reembed.commands.watch.result import WatchResult
 from reembed.display.shown import LONGEST, Shown
 from tests.support.helpers import chroma, migration, plain_collection, write_group_manifest
 from tests.support.report_cases import HOSTILE, finished_run, hostile_report
@@ -114,3 +117,13 @@ def test_every_result_of_the_public_api_is_shown() -> None:
     bare = {"Manifest", "Migration", "Migrations", "ReembedError", "clean_database", "__version__"}
     for name in set(reembed.__all__) - bare:
         assert issubclass(getattr(reembed, name), Shown), name
+
+
+def test_what_an_audit_and_a_watch_found_is_shown() -> None:
+    found = Audit("docs", "chroma:db", 40, 64, notes=[HOSTILE])
+    assert repr(found) == "<Audit 'docs': 40 records, without a model, nothing is wrong>"
+    looked_at(found)
+    alert = Finding("gone", "alert", "docs", f"it is gone {HOSTILE}", "Put it back.")
+    seen = WatchResult("m", "chroma:db", 0.0, findings=[alert])
+    assert repr(seen) == "<WatchResult m: 0 collections, the store did not answer, 1 findings>"
+    assert "Put it back." in looked_at(seen).words
