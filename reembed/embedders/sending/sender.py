@@ -276,7 +276,8 @@ class Sender:
                     answer = self._provider.embed(texts, query=manner.query)
                 except TransientError as error:
                     if error.rate_limited or error.retry_after:
-                        self._throttle.limited(error.retry_after)
+                        refused = size if error.rate_limited else 0
+                        self._throttle.limited(error.retry_after, refused)
                     raise
                 bill.settle(answer.tokens if self._sizes.trusts_count else None)
             last[:] = [answer]

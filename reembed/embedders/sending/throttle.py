@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from reembed.embedders.provider import RateState
+from reembed.embedders.sending.pace import LearntPace
 
 LONGEST_PAUSE = 120.0
 """Seconds; a rate header that asks for more is not believed, the next request will tell."""
@@ -41,7 +42,7 @@ class Throttle:
 
     Concurrency is additive-increase, multiplicative-decrease (as in TCP; Chiu and Jain 1989): a
     rate-limit answer halves it and holds all requests for a while, every success adds 1/n, so that
-    it settles under a limit instead of hammering it.
+    it settles under a limit instead of hammering it. The rate of a quota is learnt: see `pace`.
 
     Args:
         wait: seconds all requests pause after a rate-limit answer that does not say how long;
@@ -63,6 +64,9 @@ class Throttle:
         self._running = 0
         self._requests = _Pacer(requests_per_minute)
         self._tokens = _Pacer(tokens_per_minute)
+        self._learnt = LearntPace()
+        self._mine = threading.local()
+        """Of each thread: when its request left."""
         self._paused_until = 0.0
         self._wait = self._shortest_wait = wait
         self._clock = clock
@@ -87,7 +91,10 @@ class Throttle:
                 if cancelled.is_set():
                     raise Cancelled
                 now = self._clock()
-                ready = max(self._paused_until, self._requests.free_at, self._tokens.free_at)
+                ready = max(
+                    self._paused_until, self._requests.free_at, self._tokens.free_at,
+                    self._learnt.free_at,
+                )  # fmt: skip
                 if ready - now >= WORTH_A_WORD:
                     self._waiting(ready - now, self._why(ready))
                 if self._running < self.allowed and now >= ready:
@@ -96,6 +103,8 @@ class Throttle:
             self._running += 1
             self._requests.pay(now, 1)
             self._tokens.pay(now, tokens)
+            self._learnt.sent(now, tokens)
+            self._mine.left = now
         try:
             yield now - began
         finally:
@@ -106,6 +115,8 @@ class Throttle:
     def _why(self, ready: float) -> str:
         if ready == self._paused_until:
             return "the provider asked for it"
+        if ready == self._learnt.free_at:
+            return "the provider's limit, as its refusals told"
         if ready == self._requests.free_at:
             return "embed.requests_per_minute"
         return "embed.tokens_per_minute"
@@ -123,9 +134,17 @@ class Throttle:
                 )
             self._changed.notify_all()
 
-    def limited(self, retry_after: float | None) -> None:
-        """The provider said that requests come too fast; all wait `retry_after` seconds."""
+    def limited(self, retry_after: float | None, tokens: int = 0) -> None:
+        """The provider said that requests come too fast; all wait `retry_after` seconds.
+
+        Args:
+            tokens: of the request that it refused because of a quota; 0 where it is only busy.
+        """
         with self._changed:
+            if tokens and retry_after is not None:
+                now = self._clock()
+                left = getattr(self._mine, "left", now)
+                self._learnt.refused(now, tokens, retry_after, left)
             if self._clock() >= self._paused_until:  # one burst of refusals counts once
                 self._allowed = max(1.0, self._allowed / 2)
                 self._wait = min(LONGEST_PAUSE, self._wait * 2)

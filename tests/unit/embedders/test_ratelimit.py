@@ -7,6 +7,7 @@ import pytest
 
 from reembed.embedders.headers import rate_state, retry_after, seconds
 from reembed.embedders.provider import RateState, TransientError
+from reembed.embedders.sending.pace import LearntPace
 from reembed.embedders.sending.retry import RetryPolicy, with_retries
 from reembed.embedders.sending.throttle import Cancelled, Throttle
 
@@ -57,6 +58,68 @@ def test_concurrency_halves_once_for_a_burst_of_refusals_and_grows_back():
     for _ in range(200):
         throttle.succeeded(None, 0)
     assert throttle.allowed == 16
+
+
+class Quota:
+    """A provider's quota of tokens a second, as a bucket or by the minute, asked one request after
+    another, which it answers in 0.1 seconds; time is only counted."""
+
+    def __init__(self, rate: float, window: float) -> None:
+        self.rate, self.window, self.now = rate, window, 0.0
+        self.left, self.filled = 5 * rate, 0.0
+        self.pace = LearntPace()
+        self.served: list[tuple[float, int]] = []
+        self.refusals: list[float] = []
+
+    def _wait(self, tokens: int) -> float:
+        """0 for a request that is let through."""
+        if self.window:
+            begun = self.now - self.now % self.window
+            used = sum(count for at, count in self.served if at >= begun)
+            over = used + tokens > self.rate * self.window
+            return begun + self.window - self.now if over else 0.0
+        self.left = min(5 * self.rate, self.left + (self.now - self.filled) * self.rate)
+        self.filled = self.now
+        if tokens > self.left:
+            return (tokens - self.left) / self.rate
+        self.left -= tokens
+        return 0.0
+
+    def ask(self, until: float) -> None:
+        while self.now < until:
+            tokens = 3_000 + len(self.served) % 5 * 1_000
+            self.pace.sent(self.now, tokens)
+            wait = self._wait(tokens)
+            if wait:
+                self.refusals.append(self.now)
+                self.pace.refused(self.now, tokens, wait, self.now)
+            else:
+                self.served.append((self.now, tokens))
+            self.now = max(self.now + max(0.001, wait or 0.1), self.pace.free_at)
+
+    def used(self, first: float, last: float) -> float:
+        """Share of the quota in these seconds."""
+        tokens = sum(count for at, count in self.served if first <= at < last)
+        return tokens / (last - first) / self.rate
+
+
+@pytest.mark.parametrize("window", [0, 60])
+def test_the_rate_of_a_quota_is_learnt_from_its_refusals(window: float):
+    quota = Quota(16_000, window)
+    quota.ask(600)
+    assert quota.used(120, 600) > 0.95
+    assert len([at for at in quota.refusals if at > 120]) <= 4, "one now and then, to find more"
+    quota.rate *= 2
+    quota.ask(1_200)
+    assert quota.used(900, 1_200) > 0.8, "it is found that there is more"
+
+
+def test_a_server_that_is_only_busy_teaches_no_rate():
+    throttle = Throttle(4, wait=0)
+    for _ in range(3):
+        throttle.limited(0.01)
+        throttle.limited(None, 1_000)
+    assert timed(throttle, 20, 1_000) < 1
 
 
 def test_a_cancelled_call_stops_waiting_at_once():
