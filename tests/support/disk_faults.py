@@ -22,7 +22,7 @@ import chromadb.api.rust
 import pytest
 from chromadb.errors import InternalError
 
-from reembed.stores.chroma import sqlite_calls
+from reembed.stores.chroma import sqlite_calls, sqlite_pages
 from reembed.stores.chroma.sqlite_process import beside
 
 FULL = "error returned from database: (code: 13) database or disk is full"
@@ -175,7 +175,8 @@ class Disk:
     @staticmethod
     def call(function: str, file: sqlite_calls.File, *arguments: Any) -> Any:
         """Do in this process, where it can fail, what is done to chroma.sqlite3 in another."""
-        return getattr(sqlite_calls, function)(file._replace(caller=None), *arguments)
+        known = {**vars(sqlite_pages), **vars(sqlite_calls)}
+        return known[function](file._replace(caller=None), *arguments)
 
     def connect(self, real: Any, database: Any, *rest: Any, **options: Any) -> Any:
         named = str(database)
