@@ -24,6 +24,7 @@ from reembed.errors import ReembedError
 from reembed.migration.group.members import FOLDER
 from reembed.migration.group.roster import group_state
 from reembed.run import events
+from reembed.run.cached import cache_files, caches_in
 from reembed.run.directory import RUN_ID, RunDir
 from reembed.run.disk import named_errors, write_errors
 from reembed.run.lock import StateLock, locked
@@ -114,7 +115,7 @@ def stored(state: Path, name: str | None = None) -> Stored:
             newest = newest and one.state == NEVER_BEGAN
             if not one.goes:
                 models.setdefault(folder.name, []).extend(_models(run))
-    caches = [_stored_cache(path, models) for path in sorted((state / SHARED).glob("*.sqlite"))]
+    caches = [_stored_cache(path, models) for path in caches_in(state / SHARED)]
     if name is not None:
         runs = [one for one in runs if one.name == name]
         caches = [one for one in caches if name in one.used_by]
@@ -139,7 +140,7 @@ def prune(state: Path, name: str | None = None) -> Stored:
                     shutil.rmtree(run.path)
             for cache in found.caches:
                 if cache.goes:
-                    for path in _files(Path(cache.path)):
+                    for path in cache_files(Path(cache.path)):
                         path.unlink(missing_ok=True)
     gone = list[str]()
     for folder in _backed_up(state):
@@ -190,7 +191,7 @@ def _models(run: RunDir) -> Iterator[Fingerprint]:
 
 
 def _stored_cache(path: Path, models: dict[str, list[Fingerprint]]) -> StoredCache:
-    side, size = path.with_suffix(".model.json"), sum(map(_size, _files(path)))
+    side, size = path.with_suffix(".model.json"), sum(map(_size, cache_files(path)))
     try:
         model = Fingerprint.from_dict(json.loads(side.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -198,12 +199,6 @@ def _stored_cache(path: Path, models: dict[str, list[Fingerprint]]) -> StoredCac
     used = sorted(name for name, of in models.items() if any(same_model(one, model) for one in of))
     label = f"{model.settings.get('provider')} {model.settings.get('name')}"
     return StoredCache(str(path), label, size, used, not used)
-
-
-def _files(cache: Path) -> list[Path]:
-    """A cache's own files: those of SQLite, and what says whose they are."""
-    beside = [cache.with_name(cache.name + suffix) for suffix in ("-wal", "-shm")]
-    return [cache, *beside, cache.with_suffix(".model.json")]
 
 
 def _bytes_in(folder: Path) -> int:

@@ -20,8 +20,8 @@ import numpy as np
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.manifest import Manifest
 from reembed.records import cosine_rows
+from reembed.run.cached import SUFFIX, Lender, caches_in
 from reembed.run.disk import write_atomic
-from reembed.run.vector_cache import Lender
 
 SAME_NAME, OTHER_NAME = 0.9999, 0.99999
 """Cosine of every probe from which two models are one, by whether they have one name and address.
@@ -125,13 +125,13 @@ def shared_cache(state: str, model: Fingerprint) -> Path:
 
 def has_shared_caches(state: str) -> bool:
     """Whether any run of a state directory has kept vectors for the others."""
-    return any((Path(state) / SHARED).glob("*.sqlite"))
+    return bool(caches_in(Path(state) / SHARED))
 
 
 def new_cache(folder: Path, model: Fingerprint) -> Path:
     """The name of a new file for this model's vectors."""
     name = hashlib.sha256(model.key.encode() + model.vectors.astype("<f4").tobytes()).hexdigest()
-    return folder / f"{name}.sqlite"
+    return folder / f"{name}{SUFFIX}"
 
 
 def sign_cache(path: Path, model: Fingerprint) -> None:
@@ -148,14 +148,14 @@ def _signed(folder: Path) -> Iterator[tuple[Path, Fingerprint]]:
             model = Fingerprint.from_dict(json.loads(side.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        yield side.with_name(side.name.removesuffix(".model.json") + ".sqlite"), model
+        yield side.with_name(side.name.removesuffix(".model.json") + SUFFIX), model
 
 
 def _of_an_earlier_version(folder: Path, model: Fingerprint, state: Path) -> Path | None:
     """A file named after a model's settings alone, as version 0.1 made it: this model's if the
     runs that filled it were all of this model, which their journals tell."""
-    path = folder / f"{model.key}.sqlite"
-    if not path.is_file() or path.with_suffix(".model.json").is_file():
+    path = folder / f"{model.key}{SUFFIX}"
+    if path not in caches_in(folder) or path.with_suffix(".model.json").is_file():
         return None
     found = [old for old in _fingerprints(state) if old.key == model.key]
     return path if found and all(same_model(old, model) for old in found) else None

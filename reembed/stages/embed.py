@@ -24,11 +24,12 @@ from reembed.manifest.template import TextTemplate
 from reembed.progress import Later, Progress
 from reembed.records import EXPORT_SCHEMA, Vectors, embed_schema, vectors_to_fixed_array
 from reembed.run import events
+from reembed.run.cached import Known
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.quarantine import Reason, lists_all, quarantine_rows, write_quarantine
 from reembed.run.shards import Told, untold
-from reembed.run.vector_cache import Known, VectorCache
+from reembed.run.vector_cache import VectorCache
 from reembed.stages.batched import Batched
 from reembed.stages.engines.engine import Engine
 from reembed.stages.engines.local import LocalEngine

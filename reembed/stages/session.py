@@ -36,6 +36,7 @@ from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress, stage, telling
 from reembed.records import Metric
 from reembed.run import events
+from reembed.run.cached import known_hashes
 from reembed.run.directory import RunDir
 from reembed.run.disk import make_private_dir
 from reembed.run.guards import Pause
@@ -43,7 +44,7 @@ from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
 from reembed.run.loss import LossGuard
 from reembed.run.now import kept
-from reembed.run.vector_cache import VectorCache, embedded_vectors, known_hashes
+from reembed.run.vector_cache import VectorCache, embedded_vectors
 from reembed.run.vector_ids import VectorIds
 from reembed.stores.collection import Collection
 from reembed.stores.foreign import fitting
@@ -228,7 +229,7 @@ class Session:
 
     def _cache_path(self, model: Fingerprint) -> Path:
         if not self.manifest.embed.cache:
-            return self.run.path / f"cache-{model.key[:16]}.sqlite"
+            return self.run.path / f"cache-{model.key[:16]}.vectors"
         return shared_cache(self.manifest.state, model)
 
     def paid_for(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> set[bytes]:
@@ -247,7 +248,7 @@ class Session:
         """Of the old model, for the way back; this run's own."""
         assert self.old_embedder is not None, "there is no old model"
         key = self.old_embedder.model.settings_sha256()
-        path = self.run.path / f"cache-old-model-{key}.sqlite"
+        path = self.run.path / f"cache-old-model-{key}.vectors"
         dimensions, note = self.old_embedder.dimensions, self.progress.note
         return self._closing.enter_context(VectorCache(path, dimensions, note=note))
 

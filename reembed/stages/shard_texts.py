@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reembed.records import Vectors, text_hash
-from reembed.run.vector_cache import Known
+from reembed.run.cached import Known
 
 Places = Sequence[int] | npt.NDArray[np.int64]
 """Which of a shard's different texts."""

@@ -91,7 +91,7 @@ class Disk:
         inside = inside.with_name(name) if name else inside
         parts = (re.sub(r"^\d{8}t\d{6}-[0-9a-f]{4}$", "RUN", part) for part in inside.parts)
         found = re.sub(r"\d{5}\.parquet$", "N.parquet", "/".join(parts)) or "."
-        return re.sub(r"[0-9a-f]{64}\.(sqlite|model\.json)", r"KEY.\1", found)
+        return re.sub(r"[0-9a-f]{64}\.(vectors|model\.json)", r"KEY.\1", found)
 
     def reach(self, operation: str, path: str | None) -> int | None:
         """Note that a place is reached. Returns the error number to fail with, or None."""

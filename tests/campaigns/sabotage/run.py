@@ -251,7 +251,7 @@ def finish(
     with mock.patch.object(reembed.stages.export, "SHARD_ROWS", SHARD):
         census = take_census(source, store.catalog.describe("source"), run)
         export(source, census, run, progress)
-    cache = VectorCache(folder / "cache.sqlite", embedder.dimensions)
+    cache = VectorCache(folder / "cache.vectors", embedder.dimensions)
     work = Embedding(run, embedder, template, cache)
     embed(run.shards("export"), work, LocalEngine(), progress)
     cache.close()

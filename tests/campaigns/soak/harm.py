@@ -44,7 +44,7 @@ def _truncated_ledger(run: RunDir, chance: random.Random) -> None:
 
 
 def _truncated_cache(run: RunDir, chance: random.Random) -> None:
-    for cache in (run.path.parents[1] / "cache").glob("*.sqlite"):
+    for cache in (run.path.parents[1] / "cache").glob("*.vectors"):
         _cut(cache, chance)
 
 

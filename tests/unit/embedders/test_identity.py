@@ -187,15 +187,15 @@ def test_what_an_earlier_version_left_is_taken_where_its_runs_say_whose_it_is(tu
         other = model.fingerprint()
     assert same_model(now, now) and not same_model(now, other)
     ((cache, side),) = zip(
-        (state / "cache").glob("*.sqlite"), (state / "cache").glob("*.model.json"), strict=True
+        (state / "cache").glob("*.vectors"), (state / "cache").glob("*.model.json"), strict=True
     )
     taken = run_dir(path).history.last(events.FingerprintTaken)
     assert taken is not None
     run = Fingerprint.from_dict(taken.fingerprint)
     side.unlink()
-    cache.rename(state / "cache" / f"{run.key}.sqlite")
+    cache.rename(state / "cache" / f"{run.key}.vectors")
     found = find_cache(state / "cache", run, state)
-    assert found == state / "cache" / f"{run.key}.sqlite"
+    assert found == state / "cache" / f"{run.key}.vectors"
     moved = Fingerprint.from_dict(other.to_dict() | {"settings_sha256": run.settings_sha256,
                                                      "settings": run.settings})  # fmt: skip
     assert find_cache(state / "cache", moved, state) is None

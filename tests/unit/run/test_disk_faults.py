@@ -56,7 +56,7 @@ SITES = {
     ".reembed/manifest.schema.json": "for editors",
     "state": "the state directory",
     "state/cache": "its vector caches",
-    "state/cache/KEY.sqlite": "the new model's",
+    "state/cache/KEY.vectors": "the new model's",
     "state/cache/KEY.model.json": "which model that is",
     "state/move": "the migration's directory",
     "state/move/lease": "",
@@ -83,7 +83,7 @@ SITES = {
     "state/move/RUN/report.html": "",
     "state/move/RUN/summary.md": "",
     "state/move/RUN/carried-back.parquet": "what a rollback carried",
-    "state/move/RUN/cache-old-model-KEY.sqlite": "what the old model gave for it",
+    "state/move/RUN/cache-old-model-KEY.vectors": "what the old model gave for it",
     "init.yaml": "init -o",
     "report.html": "report -o",
     "db/chroma.sqlite3": "names and rounded floats, written beside Chroma",
@@ -259,7 +259,7 @@ def told_again(story: Story, disk: Disk, places: list[list[Place]], errors: dict
         assert outcome.code in (0, 3), (step, outcome.out)
         story.check_live(step)
     # What was in flight when the cache itself could not be written is lost; nothing else is.
-    caches = sum(place.operation == "sqlite" and "cache" in place.path for place in failed)
+    caches = sum(place.path.endswith(".vectors") for place in failed)
     assert sum(count - 1 for count in story.paid.values()) <= caches * BATCH
     assert {place.operation for place in failed} == set(errors)
 

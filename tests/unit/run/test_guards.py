@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
@@ -21,6 +20,7 @@ from reembed.manifest import Manifest
 from reembed.manifest.urls import resolve_url
 from reembed.run import events
 from reembed.run.guards import HOLD_FILE, PAUSE_FILE, POLL_SECONDS, Pause, hold_notice
+from reembed.run.vector_file import scan
 from reembed.stages.estimate import TIMED_TEXTS
 from reembed.stores.registry import open_store
 from tests.support.crossing import crossed
@@ -103,9 +103,12 @@ def embedded(server: EmbeddingServer) -> int:
 
 def cached(path: Path) -> int:
     """Texts in the cache of paid vectors."""
-    (file,) = (Path(Manifest.load(path).state) / "cache").glob("*.sqlite")
-    with closing(sqlite3.connect(file)) as db:
-        return int(db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+    (file,) = (Path(Manifest.load(path).state) / "cache").glob("*.vectors")
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        return sum(len(rows.tokens) for rows in scan(fd, 0, None).rows)
+    finally:
+        os.close(fd)
 
 
 def test_a_pause_stops_requests_and_going_on_finishes(path: Path, server: EmbeddingServer) -> None:

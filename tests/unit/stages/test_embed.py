@@ -82,7 +82,7 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[VectorCache]:
-    with VectorCache(tmp_path / "cache.sqlite", 2) as opened:
+    with VectorCache(tmp_path / "cache.vectors", 2) as opened:
         yield opened
 
 
@@ -164,7 +164,7 @@ def test_a_text_that_another_shard_has_just_finished_is_not_paid_for_again(
     shard(run, "shard-00001", {"b": "same"})
     other = threading.Thread(target=lambda: None)
     other.start()
-    with Racing(tmp_path / "racing.sqlite", 2) as cache:
+    with Racing(tmp_path / "racing.vectors", 2) as cache:
         go(run, cache, words)
     assert words.asked == ["same"]
 

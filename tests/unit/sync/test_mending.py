@@ -251,7 +251,7 @@ def test_a_cache_cut_at_the_rollback_is_made_anew_by_the_swap(
     tmp_path: Path, database: Path, calls: Calls
 ) -> None:
     path, ids = moved(tmp_path, database)
-    (cache,) = (tmp_path / ".reembed" / "cache").glob("*.sqlite")
+    (cache,) = (tmp_path / ".reembed" / "cache").glob("*.vectors")
     cache.write_bytes(cache.read_bytes()[: cache.stat().st_size // 2])
     migration(path).rollback()
     with collection(database, ids.old) as docs:
