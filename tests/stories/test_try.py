@@ -117,4 +117,4 @@ def test_several_collections_are_named(here: Path, command: Command) -> None:
         plain_collection(client, "other", count=3)
     outcome = command("try", "chroma:db", "--model", NEW)
     assert outcome.code == 2
-    assert "--collection: docs (40 records" in outcome.err
+    assert "`--collection docs` (40 records" in outcome.err
