@@ -163,8 +163,10 @@ class Field:
         arrays.held = {"docs": Collection(info, made)}
         models = (json.dumps(self.pair.model),) if model else ()
         asked = Asked("chroma:in-memory", models=models, state=Path(self._folder.name))
+        alone = patch("reembed.commands.audit.examine.choose", lambda _: (None, None, "none"))
         with (
             patch("reembed.commands.audit.subject.opened", lambda *_, **__: _opened(arrays)),
+            contextlib.nullcontext() if model else alone,
             Spending() as spending, looked(asked, spending, seed=seed) as one,
         ):  # fmt: skip
             audit = one.audit
@@ -182,6 +184,16 @@ class Field:
 @contextlib.contextmanager
 def _opened(arrays: Arrays) -> Iterator[tuple[Any, Place]]:
     yield arrays.store(), Place("chroma:in-memory", ("docs",), Path())
+
+
+def report_alone(pair: Pair, field: Field, trials: int, records: int, share: float) -> str:
+    """A line of the table of audits without a model."""
+    foreign = [field.trial(seed, records, share, model=False) for seed in range(trials)]
+    honest = [field.trial(10_000 + seed, records, 0.0, model=False) for seed in range(trials)]
+    return (
+        f"| {pair.name} | {share:.1%} | {sum(one.found for one in foreign)} of {trials} "
+        f"| {sum(one.found for one in honest)} of {trials} |"
+    )
 
 
 def report(pair: Pair, field: Field, trials: int, records: int, share: float) -> str:
@@ -204,12 +216,16 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--pair", type=int, default=None, help="0, 1 or 2")
+    parser.add_argument("--without-model", action="store_true", help="ask no model")
     options = parser.parse_args()
+    if not any(CORPORA.glob("*/corpus.jsonl")):
+        parser.error("REEMBED_TEST_CORPORA names no folder with */corpus.jsonl (BEIR's form)")
+    told = report_alone if options.without_model else report
     texts, _ = passages(CORPORA)
     for number, pair in enumerate(PAIRS):
         if options.pair in (None, number):
             field = Field(pair, texts, embed(pair.model, texts), pair.foreign(texts))
-            print(report(pair, field, options.trials, options.records, options.share), flush=True)
+            print(told(pair, field, options.trials, options.records, options.share), flush=True)
             field.close()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from reembed.commands.audit import judge as judged
-from reembed.commands.audit.findings import Told, tell_kinds, tell_model, tell_text
+from reembed.commands.audit import mixture
+from reembed.commands.audit.findings import Told, tell_kinds, tell_mixture, tell_model, tell_text
 from reembed.commands.audit.formats import Formats, bare_model
 from reembed.commands.audit.held import Held, Rows, read, texts_of
 from reembed.commands.audit.judge import Judge, noise_of
@@ -33,6 +34,7 @@ from reembed.embedders.spending import Spending
 from reembed.errors import PreflightError, UsageError
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
+from reembed.records import SHARD_ROWS, chunked
 from reembed.run.disk import make_private_dir, temporary_folder
 from reembed.run.steps import Step
 from reembed.run.vector_cache import VectorCache
@@ -106,7 +108,8 @@ def _look(
     candidate, embedder, why = choose(subject)
     start = Audit(subject.name, subject.place.url, held.count, subject.info.dimensions)
     if embedder is None or candidate is None:
-        start = replace(start, notes=[f"no model was asked: {why}"])
+        said = _without_model(subject, held, told, np.random.default_rng(seed))
+        start = replace(start, notes=[f"no model was asked: {why}", said])
         return Looked(told.into(start), subject, held, told.rows)
     closing.callback(embedder.close)
     unpriced = subject.spending.unpriced(candidate.model, embedder.price)
@@ -126,6 +129,22 @@ def _look(
         mend=_mend(judge, told), asked=_cost(embedder, subject.spending.spent.tokens - before),
     )  # fmt: skip
     return Looked(told.into(start), subject, held, told.rows, embedder, judge.template)
+
+
+def _without_model(subject: Subject, held: Held, told: Told, rng: np.random.Generator) -> str:
+    """Look for two models by vectors and words. Returns what is to be said of it."""
+    rows = held.judgeable
+    if len(rows) > mixture.MOST:
+        rows = np.sort(rng.choice(rows, mixture.MOST, replace=False))
+    texts = dict[str, str]()
+    for ids in chunked([held.ids[row] for row in rows], SHARD_ROWS):
+        page = subject.collection.fetch(ids, vectors=False)
+        texts |= zip(page.column("id").to_pylist(), texts_of(subject.template, page), strict=True)
+    rows = np.array([row for row in rows if held.ids[row] in texts], np.int64)
+    if len(rows) < mixture.FEWEST:
+        return f"{len(rows):,} records are too few to tell two models by their vectors alone"
+    found = mixture.find_mixture(held.units(rows), [texts[held.ids[row]] for row in rows], rng)
+    return tell_mixture(told, found, rows, rng)
 
 
 def _steps(found: Audit, asked: Asked) -> list[Step]:

@@ -10,6 +10,8 @@ from reembed.commands.audit.formats import Format
 from reembed.commands.audit.held import Held, Rows
 from reembed.commands.audit.judge import REFUSED
 from reembed.commands.audit.kinds import Named
+from reembed.commands.audit.mixture import Mixture
+from reembed.commands.audit.places import places
 from reembed.commands.audit.result import SHOWN, Audit, Finding, Kind
 from reembed.commands.audit.search import Search
 from reembed.manifest import Model
@@ -86,6 +88,37 @@ def tell_model(told: Told, search: Search, model: Model) -> None:
             "Another version or quantisation answers to its name: bring the old one back, or "
             "embed all of the collection anew with `reembed run`.",
         ))  # fmt: skip
+
+
+def tell_mixture(told: Told, found: Mixture | None, rows: Rows, rng: np.random.Generator) -> str:
+    """Two models, told without asking one. Returns what is to be said of it besides.
+
+    Args:
+        rows: that were looked at.
+    """
+    if found is None:
+        return (
+            "no sign of two models in vectors and words; groups below about 1 % and models that "
+            "place texts alike are not seen that way"
+        )
+    if not found.is_model:
+        return (
+            f"{int(found.group.sum()):,} of {len(rows):,} vectors lie apart, and words tell these "
+            "texts from the others too: a topic or a language, or another model; that cannot be "
+            "told without asking the model (--model)"
+        )
+    held, bad = told.held, rows[found.group]
+    part = share(len(bad), len(rows), len(held.judgeable))
+    percent = 100 * len(bad) / len(rows)
+    low, high = part.of(len(held.judgeable))
+    told.add(Finding(
+        "mixed", f"two populations, {percent:.1f} % and {100 - percent:.1f} %: their vectors lie "
+        "apart, and the words of their texts do not; two models made them",
+        "`--model` names the records of the other one, and `--fix` embeds them again.",
+        True, len(bad), part, low, high, [held.ids[row] for row in bad[:SHOWN]],
+        places(held, bad, rows[~found.group], rng),
+    ))  # fmt: skip
+    return "which of the two models is the right one cannot be told without asking it"
 
 
 def tell_kinds(told: Told, search: Search, named: Named, explained: dict[Format, Rows]) -> None:

@@ -14,6 +14,7 @@ from reembed.run.steps import Step
 Kind = Literal[
     "model", "foreign", "stale", "other_text", "edited", "format", "text", "drift", "zero",
     "not_finite", "missing", "lengths", "same_vector", "no_text", "refused",
+    "mixed",
 ]  # fmt: skip
 MENDED: tuple[Kind, ...] = (
     "foreign", "stale", "other_text", "edited", "format", "zero", "not_finite", "missing",
