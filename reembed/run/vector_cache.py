@@ -70,7 +70,7 @@ class VectorCache:
         self._spare, self._note = spare, note
         self._lock = threading.Lock()
         self._fd = -1
-        self._synced = -SYNC_SECONDS
+        self._synced, self._unsynced = -SYNC_SECONDS, False
         make_private_dir(path.parent)
         with write_errors(path), self._lock:
             self._open()
@@ -167,6 +167,7 @@ class VectorCache:
         try:
             while left:  # a disk that is nearly full takes a part
                 left = left[os.write(self._fd, left) :]
+                self._unsynced = True
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._sync()
         except OSError:
@@ -206,7 +207,7 @@ class VectorCache:
 
     def _sync(self) -> None:
         os.fsync(self._fd)
-        self._synced = time.monotonic()
+        self._synced, self._unsynced = time.monotonic(), False
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -214,8 +215,13 @@ class VectorCache:
             self._fd = -1
 
     def close(self) -> None:
-        with self._lock:
-            self._close()
+        """Let go of the file, with all that was kept on the disk."""
+        with self._lock, write_errors(self._path):
+            try:
+                if self._unsynced:
+                    self._sync()
+            finally:
+                self._close()
 
     def __enter__(self) -> Self:
         return self
