@@ -112,9 +112,11 @@ def get_ready(s: Session) -> Ready:
     s.check_model()  # it must still be the one that embedded
     require_shadow(s)
     recover(s)
-    caught_up = _carried_and_checked(s)
+    caught_up = catch_up(s)
     refuse_held(manifest.state_dir)
-    return Ready(kind, caught_up, check_shadow(s))
+    put_back = check_shadow(s)
+    check_deltas(s)
+    return Ready(kind, caught_up, put_back)
 
 
 def last_look(s: Session) -> int:
