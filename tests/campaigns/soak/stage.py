@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reembed.run.directory import RunDir
+from reembed.run.events import FingerprintTaken
+from reembed.stages.estimate import TIMED_TEXTS
 from tests.campaigns.soak import processes, scene
 from tests.campaigns.soak.harm import HARMS
 from tests.campaigns.soak.processes import KILLED, LOG, Kill, apart, command
@@ -50,6 +52,8 @@ class Outcome:
     problems: list[str]
     twice: int = 0
     kills: int = 0
+    sampled: int = 0
+    """Texts that plan had asked for to measure the model, where the kill came before their use."""
 
 
 class Stage:
@@ -187,12 +191,18 @@ class Stage:
                                     else kill.at * 0.6)  # fmt: skip
                         continue  # it was done sooner
                     outcome.kills += ended.code == KILLED
+                    outcome.sampled = 0 if self._has_asked() else TIMED_TEXTS
                     time.sleep(0.1)  # what was in flight is counted too
                     processes.note(self.folder / LOG, "killed")
                 self._again(step, before, outcome)
                 if outcome.seed % WHOLE_STORY == 0 and not outcome.problems:
                     self._go_on(step, outcome)
             return
+
+    def _has_asked(self) -> bool:
+        """Whether embedding has begun, which takes over what plan's sample was answered."""
+        run = RunDir.latest(self.folder / ".reembed" / "soak")
+        return run is not None and bool(run.history.all(FingerprintTaken))
 
     def _again(self, step: Step, before: dict[str, int], outcome: Outcome) -> None:
         told = self.told
@@ -210,7 +220,7 @@ class Stage:
         for text, count in billed.items():
             if "record " in text:  # not one of the probes that fingerprint a model
                 outcome.twice += max(0, count - max(1, once[text]))
-        allowed = scene.IN_FLIGHT * outcome.kills
+        allowed = scene.IN_FLIGHT * outcome.kills + outcome.sampled
         if outcome.what == "truncated cache" or outcome.what == "deleted cache":
             allowed = 0  # what is in whole shards needs no cache
         if outcome.twice > allowed:
