@@ -1,11 +1,12 @@
 """The lease on a live name, kept in its store: one run at a time, of any machine or directory.
 
 The store holds one claim, an `Owner` as text, and changes it only by compare-and-set
-(`Claims.claim`). A thread renews it. A claim is taken over at once if its process is known to be
-gone, else only if its heartbeat is older than STALE_SECONDS *and* the claim does not change while
-it is watched for WATCH_SECONDS: clocks of two machines may differ by any amount, and a live owner
-is still seen to be alive. What it takes is that no machine's clock runs half as fast as another's,
-because an owner writes only within VALID_SECONDS of a renewal, which is less than WATCH_SECONDS.
+(`Claims.claim`). A thread renews it (`heart.py`). A claim is taken over at once if its process is
+known to be gone, else only if its heartbeat is older than STALE_SECONDS *and* the claim does not
+change while it is watched for WATCH_SECONDS: clocks of two machines may differ by any amount, and a
+live owner is still seen to be alive. What it takes is that no machine's clock runs half as fast as
+another's, because an owner writes only within VALID_SECONDS of a renewal, which is less than
+WATCH_SECONDS.
 
 No store takes a lease into its own transactions, so a process that is stopped in the middle of one
 write, for longer than all that, still finishes this one write when it goes on.
@@ -20,11 +21,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from reembed.errors import LockedError, ReembedError
+from reembed.stores.lease.heart import heart_of
 from reembed.stores.lease.owner import Owner
 from reembed.stores.store import Store
 
 RENEW_SECONDS = 10.0
-"""Between two heartbeats."""
+"""Between two heartbeats of one lease."""
+MOST_RENEWED = 40
+"""Leases that are renewed a second, all in all: where a process holds more of them than that allows
+in RENEW_SECONDS, each is renewed less often, and asked for before a write instead."""
+SELDOM_SECONDS = 25.0
+"""Between two heartbeats, at most: a claim that is watched must be seen to change."""
 VALID_SECONDS = 20.0
 """How long after its last confirmation an owner writes without asking the store again."""
 WATCH_SECONDS = 30.0
@@ -44,6 +51,11 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while 
 
 def _now() -> float:
     return time.clock_gettime(_CLOCK)
+
+
+def _pause(leases: int) -> float:
+    """Seconds between two heartbeats of each of so many leases."""
+    return max(RENEW_SECONDS, min(SELDOM_SECONDS, leases / MOST_RENEWED))
 
 
 def _is_dead(claim: str) -> bool:
@@ -76,7 +88,7 @@ class StoreLease:
         self._lost: str | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._heart = heart_of(store.url, _pause)
 
     def acquire(self) -> None:
         """Take the lease and keep it.
@@ -97,7 +109,7 @@ class StoreLease:
                 raise
             if standing is None:
                 self._claim, self._confirmed = claim, asked
-                self._thread.start()
+                self._heart.join(self, self._beat)
                 return
             if standing != watched:
                 self._refuse_live(standing, changed=bool(watched))
@@ -168,14 +180,13 @@ class StoreLease:
             self._claim, self._unsure, self._confirmed = self._unsure, "", asked
 
     def _beat(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
-            with contextlib.suppress(ReembedError):  # `check` asks again before the next write
-                self._renew()
+        with contextlib.suppress(ReembedError):  # `check` asks again before the next write
+            self._renew()
 
     def release(self) -> None:
         """Give the lease back. A store out of reach is told: the claim is then taken over later."""
         self._ended.set()
-        self._thread.join(_PATIENCE_SECONDS)
+        self._heart.leave(self, _PATIENCE_SECONDS)
         if self._lost is not None:
             return
         try:

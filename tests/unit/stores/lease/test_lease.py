@@ -21,6 +21,7 @@ from reembed.progress import Progress
 from reembed.stores.lease import lease as leases
 from reembed.stores.lease import owner as owners
 from reembed.stores.lease.guarded import LeasedProgress, leased
+from reembed.stores.lease.heart import Heart
 from reembed.stores.lease.lease import StoreLease
 from reembed.stores.lease.owner import Owner
 from reembed.stores.store import Capture, Cutover, Store, Writer
@@ -58,9 +59,7 @@ def standing(store: Store) -> Owner | None:
 
 def stop(lease: StoreLease) -> None:
     """Stop the heartbeat, as if the whole process stood still."""
-    lease._ended.set()
-    lease._thread.join()
-    lease._ended.clear()
+    lease._heart.leave(lease, patience=60.0)
 
 
 def elsewhere(**changes: Any) -> Owner:
@@ -422,3 +421,59 @@ def test_a_stage_that_needs_no_store_ends_too() -> None:
         lost = True
         with pytest.raises(LockedError):
             counter.update(1)
+
+
+# Many leases
+
+
+def test_many_leases_are_renewed_by_one_thread(store: Store) -> None:
+    held = [StoreLease(store, f"docs{number}", "move") for number in range(50)]
+    for lease in held:
+        lease.acquire()
+    assert [thread.name for thread in threading.enumerate()].count("lease") == 1
+    before = [store.to_claim().claim(lease._live, "probe", "never") for lease in held]
+    until = time.monotonic() + 60
+    while any(
+        store.to_claim().claim(lease._live, "probe", "never") == claim
+        for lease, claim in zip(held, before, strict=True)
+    ):
+        assert time.monotonic() < until, "each of them is renewed"
+        time.sleep(0.01)
+    for lease in held:
+        lease.release()
+    assert standing(store) is None
+
+
+def test_a_lease_whose_beat_fails_leaves_the_others_theirs() -> None:
+    heart = Heart(lambda _: 0.01)
+    beaten = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("a fault")
+
+    seen: list[object] = []
+    hook, threading.excepthook = threading.excepthook, lambda told: seen.append(told.exc_value)
+    try:
+        heart.join("bad", fail)
+        heart.join("good", beaten.set)
+        deadline = time.monotonic() + 60
+        while not seen:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        beaten.clear()
+        assert beaten.wait(60)
+        heart.leave("good", 60.0)
+    finally:
+        threading.excepthook = hook
+    assert [str(error) for error in seen] == ["a fault"]
+
+
+@pytest.mark.parametrize(
+    ("leases_held", "seconds"), [(1, 10.0), (400, 10.0), (800, 20.0), (9_000, 25.0)]
+)
+def test_many_leases_are_renewed_less_often(
+    monkeypatch: pytest.MonkeyPatch, leases_held: int, seconds: float
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 10.0)
+    assert leases._pause(leases_held) == seconds
+    assert seconds < 30.0, "a claim is watched for so long"
