@@ -201,6 +201,9 @@ class Hold:
         )  # fmt: skip
 
     def commit(self) -> None:
+        """Commit, and let everybody go on. An heir that was not needed goes first: it would get the
+        lock, and keep it."""
+        self._dismiss_heir()
         self.connection.commit()
 
     def close(self) -> None:
