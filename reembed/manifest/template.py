@@ -101,7 +101,11 @@ class TextTemplate:
         metadatas: Sequence[str],
         uris: Sequence[str | None],
     ) -> list[str]:
-        """The texts of many records; `metadatas` is JSON text, parsed only if it must be."""
+        """The texts of many records; `metadatas` is JSON text, parsed only if it must be.
+
+        Raises:
+            ValueError: the columns are not of one length.
+        """
         parse = json.loads if self.metadata_keys else _no_metadata
         if self.layout in MAKES_TEXT:
             documents = [
@@ -109,6 +113,8 @@ class TextTemplate:
                 for document, metadata in zip(documents, metadatas, strict=True)
             ]
         if self.template == "{document}" and self.line_breaks == "keep":
+            if not len(ids) == len(documents) == len(metadatas) == len(uris):
+                raise ValueError("columns of unequal length")
             return [text if text and not text.isspace() else "" for text in documents]
         return [
             self.render(id, document, parse(metadata), uri)

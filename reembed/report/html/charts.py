@@ -10,7 +10,7 @@ from reembed.report.html.plots import around
 from reembed.report.timeline import human_seconds
 
 WIDTH = 380
-LEFT, RIGHT = 34, 58
+LEFT, RIGHT = 34, 70
 BAR, ROW = 16, 26
 LEAST = 84
 """Where the longest name of a margin ends at the least."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -198,8 +199,17 @@ def test_a_bug_in_the_process_that_has_the_file_open_is_told_as_one(store, tmp_p
 def test_what_was_asked_for_before_ctrl_c_does_not_happen_after_it(store, tmp_path, monkeypatch):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     there, _ = there_and_back(store, old, new)
-    with closing(sqlite3.connect(tmp_path / "db" / "chroma.sqlite3", isolation_level=None)) as held:
-        held.execute("BEGIN IMMEDIATE")
+    # In a process of its own: in this one, Chroma's closing of the file may drop the lock.
+    holds = (
+        "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "held.execute('BEGIN IMMEDIATE'); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, str(tmp_path / "db" / "chroma.sqlite3")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
 
         def interrupted() -> None:
             raise KeyboardInterrupt
@@ -208,7 +218,6 @@ def test_what_was_asked_for_before_ctrl_c_does_not_happen_after_it(store, tmp_pa
             patch.setattr(beside, "_receive", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.to_move().exchange("transaction", there)
-        held.execute("ROLLBACK")
     assert store.catalog.describe("docs").id == old
     store.to_move().exchange("transaction", there)
     assert store.catalog.describe("docs").id == new

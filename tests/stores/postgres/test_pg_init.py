@@ -47,13 +47,13 @@ def test_every_table_is_shown_with_its_layout(postgres_url: str, command: Comman
     assert error["exit_code"] == 2
     assert "holds 9 collections" in error["message"]
     for told in (
-        "alone_entities (0 records, layout mem0, 8 dimensions, cosine)",
-        "app.articles (0 records, layout table, 16 dimensions, cosine)",
-        "articles (0 records, layout table, 16 dimensions, l2)",
-        "data_docs (0 records, layout llamaindex, 24 dimensions, cosine)",
-        "langchain_pg_embedding (0 records, layout langchain, no vectors yet, cosine)",
-        "memories (8 records, layout mem0, 48 dimensions, cosine)",
-        "v2 (0 records, layout langchain, 12 dimensions, cosine)",
+        "`--collection alone_entities` (0 records, layout mem0, 8 dimensions, cosine)",
+        "`--collection app.articles` (0 records, layout table, 16 dimensions, cosine)",
+        "`--collection articles` (0 records, layout table, 16 dimensions, l2)",
+        "`--collection data_docs` (0 records, layout llamaindex, 24 dimensions, cosine)",
+        "`--collection langchain_pg_embedding` (0 records, layout langchain, no vectors yet, ",
+        "`--collection memories` (8 records, layout mem0, 48 dimensions, cosine)",
+        "`--collection v2` (0 records, layout langchain, 12 dimensions, cosine)",
         "two_texts (not as it is: 2 columns of public.two_texts may be the text: title, summary)",
         "no_key (not as it is: public.no_key has no primary key of one column",
     ):

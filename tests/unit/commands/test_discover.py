@@ -71,7 +71,8 @@ def test_several_collections_are_named(command: Command, tmp_path: Path, databas
     url = f"chroma:{database}"
     error = command("init", url, "--json").json["error"]
     assert error["exit_code"] == 2
-    assert "docs (40 records, 48 dimensions, cosine), more (3 records, " in error["hint"]
+    docs, more = "`--collection docs` (40 records, 48 dimensions, cosine)", "`--collection more` (3"
+    assert f"{docs}, {more} records, " in error["hint"]
     document = command("init", url, "--collection", "odd", "--json").json
     assert document["manifest"]["source"]["collection"] == "odd"
     assert document["manifest"]["name"] == "migrate-odd"

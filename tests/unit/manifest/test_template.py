@@ -136,8 +136,9 @@ def test_texts_do_not_parse_metadata_that_is_not_asked_for() -> None:
 
 
 def test_texts_of_columns_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        TextTemplate("{document}").texts(["a", "b"], ["one"], ["null"], [None])
+    for template in ("{document}", "{id} {document}"):
+        with pytest.raises(ValueError, match=r"zip|unequal length"):
+            TextTemplate(template).texts(["a", "b"], ["one"], ["null"], [None])
 
 
 @given(st.text())

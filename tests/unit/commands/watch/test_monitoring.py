@@ -23,7 +23,7 @@ from reembed.commands.watch.metrics import HELP
 from tests.support.helpers import chroma, plain_collection, sentence, vector_of
 from tests.support.watched import Looks
 
-FOLDER = Path(__file__).resolve().parents[3] / "manifests" / "monitoring"
+FOLDER = Path(__file__).resolve().parents[4] / "manifests" / "monitoring"
 RULES = FOLDER / "rules.yml"
 DASHBOARD = FOLDER / "grafana-dashboard.json"
 HOUR = 12
