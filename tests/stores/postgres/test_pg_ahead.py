@@ -14,6 +14,7 @@ import pytest
 from reembed.errors import LockedError
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.locks.brake import Brake
+from reembed.stores.postgres.locks.hold import Hold
 from reembed.stores.postgres.move import ahead, indexing
 from reembed.stores.postgres.move import pace as pace_module
 from reembed.stores.postgres.move.columns import add_columns
@@ -203,6 +204,18 @@ def test_a_brake_lets_those_through_that_wait_and_ends_when_it_is_released(docs_
         finally:
             brake.release()
         until(lambda: docs.run(holds) == [(0,)] and docs.run(others) == [(0,)])
+
+
+def test_nobody_waits_for_an_heir_that_was_not_needed(docs_url: str) -> None:
+    with closing(Catalog(docs_url, StoreOptions())) as found, app(docs_url) as docs:
+        hold = Hold(docs_url, 60.0)
+        try:
+            hold.writers_of(found.tables_of_name("docs"), heir=True)
+            hold.commit()
+            docs.run("SET lock_timeout = '5s'")
+            docs.insert("written at once")
+        finally:
+            hold.close()
 
 
 def until(true: Callable[[], bool]) -> None:
