@@ -45,11 +45,6 @@ class LearntPace:
         self._changed = 0.0
         self._step = FIRST_STEP
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """None while nothing was refused."""
-        return self._rate
-
     def sent(self, now: float, tokens: int) -> None:
         """A request leaves."""
         self._passed += tokens
