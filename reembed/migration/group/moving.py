@@ -102,6 +102,7 @@ class Moving:
         together = self._group.open_source.together
         assert together is not None, "it was asked for"
         for one in waiting:
+            self._group.begin_member()
             self._begin(action, one)
         for one in waiting:
             one.s.check_lease()
