@@ -30,6 +30,8 @@ DOUBTED: tuple[Check, ...] = (
     "gone", "empty", "drop", "drop_by", "dimension", "metric", "identity", "canary", "application",
 )  # fmt: skip
 """What a person may accept, and what is not taken for good before."""
+LOOKS = 3
+"""How many collections a name may lead to, one after another, in one look at it."""
 AHEAD = 60.0
 """Seconds that the last cycle may lie in the future before the clock is doubted."""
 
@@ -121,16 +123,35 @@ class Cycle:
     def _look(self, store: Store, live: Live) -> None:
         good = self.memory.collections.get(live.name)
         reference = Reference(good, live.expected)
-        try:
-            info = store.resolve(live.name)
-        except CollectionNotFoundError:
+        settings = self.subject.settings
+        seen = self._seen(store, live.name, good.canaries if good else [])
+        if seen is None:
             self.findings.append(collections.gone(live, reference))
             return
-        settings = self.subject.settings
-        known = good.canaries if good else []
-        seen = look(store, live.name, info, settings.by, settings.canaries, known)
         self.seen.append(seen)
         self.findings += collections.check(live, seen, reference, settings)
+
+    def _seen(self, store: Store, name: str, known: list[str]) -> Seen | None:
+        """Look at what a name leads to, or None where it leads to nothing.
+
+        A collection that is deleted, replaced or swapped during the look makes the look fail. That
+        says nothing of what is there now, so the name is asked again where it leads.
+        """
+        settings = self.subject.settings
+        failed = None
+        for _ in range(LOOKS):
+            try:
+                info = store.resolve(name)
+            except CollectionNotFoundError:
+                return None
+            if failed is not None and info.id == failed[0]:
+                break
+            try:
+                return look(store, name, info, settings.by, settings.canaries, known)
+            except ReembedError as error:
+                failed = info.id, error
+        assert failed is not None
+        raise failed[1]
 
     def _database(self) -> None:
         """Whether this is the database that it was, or the one of the run."""

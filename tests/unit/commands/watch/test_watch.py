@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from reembed import Manifest, Migrations
-from reembed.commands.watch import Orders, subject_of, watch_every, watcher
+from reembed.commands.watch import Orders, cycle, subject_of, watch_every, watcher
 from reembed.commands.watch import watch as watch_once
 from reembed.commands.watch.alerts import note_alerts
+from reembed.commands.watch.looking import Seen
+from reembed.commands.watch.looking import look as whole_look
 from reembed.commands.watch.result import WatchResult
 from tests.support.helpers import (
     Command,
@@ -87,6 +89,30 @@ def test_a_collection_that_an_upgrade_deletes_alerts_within_one_cycle(
     checks = {one["check"] for one in done.json["findings"] if one["status"] == "alert"}
     assert (done.code, {"empty", "identity"} <= checks) == (4, True), done.json["findings"]
     assert command("watch", manifest).code == 4, "it stays until somebody sees to it"
+
+
+@pytest.mark.parametrize("made_anew, found", [(False, "gone"), (True, "identity")])
+def test_what_is_deleted_during_a_look_is_told_as_what_is_there_now(
+    tmp_path: Path, database: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch,
+    made_anew: bool, found: str,
+) -> None:  # fmt: skip
+    """A look that fails on the collection that was there says nothing of the one that is."""
+    assert watch(manifest, tmp_path).exit_code == 0
+    looks = []
+
+    def look(*about: Any) -> Seen:
+        looks.append(about)
+        if len(looks) == 1:
+            with chroma(database) as client:
+                client.delete_collection("docs")
+                if made_anew:
+                    plain_collection(client, count=40)
+        return whole_look(*about)
+
+    monkeypatch.setattr(cycle, "look", look)
+    result = watch(manifest, tmp_path)
+    assert (result.exit_code, alerts(result)) == (4, {found}), result.findings
+    assert len(looks) == 1 + made_anew
 
 
 def test_the_first_watch_of_a_manifest_knows_what_its_run_moved(
