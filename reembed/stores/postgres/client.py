@@ -152,7 +152,11 @@ def connect(url: str, *, application: bool = False) -> Connection:
         said = _first_line(error)
         raise no_connection(url, said, lambda name: dial(dbname=name)) from None
     except psycopg.Error as error:
-        raise PreflightError(f"{url}: {_first_line(error)}", "See libpq's URI syntax.") from None
+        raise PreflightError(
+            f"{url}: {_first_line(error)}",
+            "Write it as libpq reads it: postgresql://USER@HOST:5432/DATABASE, and after a ? its "
+            "parameters, e.g. sslmode=require.",
+        ) from None
     with mapped(url):
         fix_path(connection)
         settings = {name: SETTINGS[name] for name in AS_TEXT} if application else SETTINGS

@@ -15,6 +15,7 @@ from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.schema.metadata import JSON_TYPES
 from reembed.stores.postgres.schema.names import ENTITIES, Found, find_table
 from reembed.stores.postgres.schema.table import Column, Table
+from reembed.stores.values import some_of
 
 VECTOR_TYPES = ("vector", "halfvec")
 TEXT_TYPES = ("text", "varchar", "bpchar", "citext")
@@ -57,6 +58,10 @@ def vector_tables(connection: Connection) -> list[Found]:
     )
 
 
+def _with_vectors(connection: Connection) -> list[str]:
+    return [f"{schema}.{name}" for _, schema, name in vector_tables(connection)] or ["none"]
+
+
 def read_columns(connection: Connection, oid: int) -> tuple[Column, ...]:
     """The columns of a table, in order."""
     rows = fetch_all(
@@ -96,8 +101,9 @@ def read_table(
     vectors = [c.name for c in columns if c.type in VECTOR_TYPES]
     if not vectors:
         raise PreflightError(
-            f"{label} has no column of type vector or halfvec",
-            f"Its columns: {', '.join(f'{c.name} {c.written}' for c in columns)}.",
+            f"{label} has no column of type vector or halfvec, but "
+            f"{', '.join(f'{c.name} {c.written}' for c in columns)}",
+            f"Tables that have one: {some_of(_with_vectors(connection))}.",
         )
     names = {c.name for c in columns}
     unknown = sorted(set((named or {}).values()) - names)
@@ -128,7 +134,8 @@ def _require_table(connection: Connection, oid: int, label: str) -> None:
     if what is not None:
         raise PreflightError(
             f"{label} is {what}, and reembed moves ordinary tables",
-            "Name the table that holds the rows.",
+            "Name the table that holds the rows"
+            + ("; a partition moves with swap.kind: config alone." if row == ("p",) else "."),
         )
 
 
