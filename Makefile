@@ -25,7 +25,7 @@ help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
 	@echo "make test    run all tests (19 minutes on 2 cores)"
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
-	@echo "make soak    kill a run 900 times, and write to collections while they move (hours)"
+	@echo "make soak    kill a run 900 times and a night's work 400 times, and write to collections while they move (hours)"
 	@echo "make bench   what stages cost over scripts and bare calls, kept in docs/benchmarks.json (half an hour)"
 	@echo "make bench-scale  time and memory of 100,000, 400,000 and 1,000,000 records (hours)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
@@ -64,6 +64,8 @@ soak: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300 --columns
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 30 --watermark
+	$(BIN)/python -m tests.campaigns.soak.nights --kills 300
+	$(BIN)/python -m tests.campaigns.soak.nights --kills 100 --postgres
 	$(BIN)/python -m tests.campaigns.soak.pg_hold --rows 100000
 	$(BIN)/python -m tests.campaigns.soak.pg_hold --rows 100000 --columns
 	$(BIN)/python -m tests.campaigns.soak.full_disk --trials 40 || test $$? -eq 2  # 2: no disk can be mounted here

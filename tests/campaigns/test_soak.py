@@ -70,6 +70,14 @@ def test_a_thousand_collections_killed_at_random_come_through() -> None:
     assert told.endswith("0 problems\n")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("where", [[], ["--postgres"]], ids=["chroma", "postgres"])
+def test_nights_that_are_killed_lose_no_backup(where: list[str]) -> None:
+    """Every run kills some of them: `tests/stories/test_backup_kills.py`."""
+    told = soak("tests.campaigns.soak.nights", "--kills", "16", *where)
+    assert told.endswith("16 passed, 0 failed\n")
+
+
 @pytest.mark.slow
 def test_writers_lose_nothing() -> None:
     told = soak(

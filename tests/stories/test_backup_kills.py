@@ -1,8 +1,6 @@
 """Backup, restore and prune are killed at every step: a good backup is never lost, and a live name
-never leads to half a restore.
-
-A step is a write that is made durable, a file that is renamed or removed, a line of a journal, or a
-call of Chroma's that writes.
+never leads to half a restore. `tests/campaigns/soak/nights.py` does so at random moments, again and
+again, and in Postgres.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from reembed.backup.index import row_digests
 from reembed.backup.shards import records_of
 from reembed.progress import Progress
 from tests.support.helpers import Command, chroma, sentence, vector_of, write_manifest
+from tests.support.steps import count_steps, small_shards
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["reembed.migration", "reembed.stores.chroma.store"])
@@ -48,15 +46,8 @@ def run(arguments: list[str], at: int, folder: Path) -> tuple[int, int]:
 
 
 def _run(arguments: list[str], at: int, counted: Path) -> None:
-    steps = 0
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    _hook(step)
+    small_shards(ROWS)
+    count_steps(at, counted)
     sys.argv = ["reembed", *arguments]
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     from reembed.cli.entry import main
@@ -66,34 +57,7 @@ def _run(arguments: list[str], at: int, counted: Path) -> None:
         main()
     except SystemExit as end:
         code = int(end.code or 0)
-    counted.write_text(str(steps))
     os._exit(code)
-
-
-def _hook(step: Callable[[], None]) -> None:
-    import chromadb.api.rust
-
-    import reembed.backup.restore
-    import reembed.backup.shards
-    from reembed.stores.chroma import sqlite as chroma_sqlite
-
-    reembed.backup.shards.SHARD_ROWS = ROWS  # type: ignore[attr-defined]
-    reembed.backup.restore.SHARD_ROWS = ROWS  # type: ignore[attr-defined]
-
-    def stepping(place: Any, name: str) -> None:
-        original = getattr(place, name)
-
-        def stepped(*arguments: Any, **options: Any) -> Any:
-            step()
-            return original(*arguments, **options)
-
-        setattr(place, name, stepped)
-
-    for name in ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir"):
-        stepping(os, name)
-    stepping(chroma_sqlite, "exchange")
-    for name in ("create_collection", "delete_collection", "_add", "_update", "_upsert", "_delete"):
-        stepping(chromadb.api.rust.RustBindingsAPI, name)
 
 
 class Scene:

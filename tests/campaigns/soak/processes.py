@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.support import steps
+
 Result = TypeVar("Result")
 
 SHARD_ROWS = 50
@@ -28,6 +30,8 @@ SERVER = "REEMBED_SOAK_SERVER"
 """Where the embedding server listens."""
 LOG = "checks.jsonl"
 """Where a command notes what the server had served before and after each verification."""
+STEPS = ".steps"
+"""Where a command notes how many steps it has made, if these are counted."""
 KILLED = -signal.SIGKILL
 
 
@@ -38,7 +42,8 @@ class Kill:
     Attributes:
         place: "before" the `at`-th journal line is written, with half of it written ("torn"),
             written but not yet fsynced ("unsynced"), right "after" it is on disk, at the `at`-th
-            "fsync" of anything, or at a moment ("time": after `at` seconds).
+            "fsync" of anything, before the `at`-th "step" (`tests/support/steps.py`; 0 for never),
+            or at a moment ("time": after `at` seconds).
         at: see `place`.
     """
 
@@ -170,7 +175,9 @@ def _command(
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), "utf-8", write_through=True)
     small_shards()
     _note_checks(folder / LOG)
-    if kill is not None and kill.place != "time":
+    if kill is not None and kill.place == "step":
+        steps.count_steps(int(kill.at), folder / STEPS)
+    elif kill is not None and kill.place != "time":
         _hook(kill)
     from reembed.cli.entry import main
 
@@ -188,6 +195,7 @@ def small_shards() -> None:
     import reembed.verify.search_gates
 
     reembed.verify.search_gates.TIMED_QUERIES = 5
+    steps.small_shards(SHARD_ROWS)
 
     for module in (
         reembed.sync.difference,
