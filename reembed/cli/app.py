@@ -164,7 +164,10 @@ def run(
     for given, mode in ((once, "once"), (job, "follow")):
         wrong = [key.replace("_", "-") for key, value in given.items() if value]
         if moving.manifest.mode != mode and wrong:
-            raise UsageError(f"--{wrong[0]} is for mode: {mode}", "docs/nightly.md says more.")
+            raise UsageError(
+                f"--{wrong[0]} is for mode: {mode}",
+                f"Leave it out, or set mode: {mode} in the manifest (docs/nightly.md).",
+            )
     common = {"until": until, "swap": swap, "restart": restart, "accept_loss": accept_loss}
     result = moving.run(**common, **(job if moving.manifest.mode == "follow" else once))
     show_result(result, result_text, as_json)

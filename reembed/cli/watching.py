@@ -87,7 +87,9 @@ def watch(
         _again_and_again(subject, orders, every, listen, _line if as_json else _told)
         return
     if listen is not None:
-        raise UsageError("--listen is for a watch that goes on", "Say --every 5m, too.")
+        raise UsageError(
+            "--listen is for a watch that goes on", "Give it with --every, for example --every 5m."
+        )
     result = watch_once(subject(), orders)
     if markdown:
         from reembed.commands.watch.summary import to_markdown

@@ -13,6 +13,9 @@ from tests.support.hint_sites import Code, Hint
 UNFOLLOWED = Path(__file__).with_name("hints_unfollowed.txt")
 """Those that no test follows yet. It may only become shorter."""
 SEPARATOR = "\t"
+REPORTED = ("This is a bug in reembed. Please report it",)
+"""How hints begin that nobody can follow and get on: what they ask for is done by those who mend
+reembed. A test of each raises an error that no part of reembed expects."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,11 @@ def hints() -> set[Hint]:
 def without_follower(hints: set[Hint]) -> set[Hint]:
     files = Counter(hint.text for hint in hints)
     marks = followers()
-    return {hint for hint in hints if not any(one.is_of(hint, files[hint.text]) for one in marks)}
+    return {
+        hint for hint in hints
+        if not hint.text.startswith(REPORTED)
+        and not any(one.is_of(hint, files[hint.text]) for one in marks)
+    }  # fmt: skip
 
 
 def excused() -> set[Hint]:
@@ -55,3 +62,8 @@ def test_every_mark_is_of_a_hint(hints: set[Hint]) -> None:
         if not any(one.words in h.text and one.where in ("", h.where) for h in hints)
     ]  # fmt: skip
     assert not lost, "no hint has these words"
+
+
+def test_what_is_only_reported_is_told_of_bugs_alone(hints: set[Hint]) -> None:
+    told = {hint.where for hint in hints if hint.text.startswith(REPORTED)}
+    assert told == {"cli/entry.py", "commands/watch/findings.py"}

@@ -7,6 +7,7 @@ command as the hint wants it, or something before it.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import orjson
 import pytest
 import yaml
 
+from reembed.commands import watch as watching
+from reembed.commands.watch import watch_every
 from tests.support.following import follows_hint
 from tests.support.helpers import (
     Command,
@@ -91,6 +94,8 @@ COMMANDS: list[Row] = [
      ("compare m.yaml other.yaml",)),
     (COMPARED, follows_hint("Models are compared on the records of one source."),
      (changed("n.yaml", name="n", **OTHER), COMPARED)),
+    ("compare kept.yaml other.yaml", follows_hint("Give it the candidate model."),
+     (changed("kept.yaml", name="kept"), "compare kept.yaml other.yaml")),
     ("compare judged.yaml other.yaml", follows_hint("Check that verify.qrels uses the ids of this"),
      (text("q.tsv", QRELS.format("r3")), "compare judged.yaml other.yaml")),
     (f"{TRIED} -o sub/m.yaml", follows_hint("Make it first.", where="commands/trial.py"),
@@ -102,6 +107,21 @@ COMMANDS: list[Row] = [
      ("watch m.yaml --markdown",)),
     ("watch m.yaml --every 5m --accept new", follows_hint("Leave --every out."),
      ("watch m.yaml --accept new",)),
+    ("watch m.yaml --every never",
+     follows_hint("For example --every 5m."),
+     ("watch m.yaml --every 5m",)),
+    ("watch m.yaml --listen 127.0.0.1:0",
+     follows_hint("Give it with --every, for example --every 5m."),
+     ("watch m.yaml --listen 127.0.0.1:0 --every 5m",)),
+    ("watch m.yaml --listen 127.0.0.1:no --every 5m",
+     follows_hint("Give --listen a HOST:PORT that is free."),
+     ("watch m.yaml --listen 127.0.0.1:0 --every 5m",)),
+    ("watch m.yaml --by ''", follows_hint("See `reembed watch --help`."),
+     ("watch --help", "watch m.yaml --by title")),
+    ("watch chroma:db --collection docs --model python:counting_model:other",
+     follows_hint("Say with --model which model made these vectors."),
+     ("watch chroma:db --collection docs --model python:counting_model:old",)),
+    ("run m.yaml --rebuild", follows_hint("Leave it out, or set mode: "), ("run m.yaml",)),
     ("watch m.yaml --model python:counting_model:old",
      follows_hint("A manifest says both: source.collection and model."), ("watch m.yaml",)),
     ("status nowhere.yaml", follows_hint("Write one with `reembed init URL -o FILE`."),
@@ -168,6 +188,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_manifest(folder, "chroma:db")
     write_manifest(folder, "chroma:db", "n.yaml", name="n", source__collection="notes")
     write_manifest(folder, "chroma:db", "other.yaml", name="other", **OTHER)
+    write_manifest(folder, "chroma:db", "kept.yaml", name="kept", model="keep")
     write_manifest(folder, "chroma:db", "judged.yaml", name="j", **JUDGED)
     lines = b"\n".join(orjson.dumps({"_id": f"q{n}", "text": sentence(n)}) for n in range(9))
     (folder / "q.jsonl").write_bytes(lines)
@@ -179,7 +200,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scene(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watching, "watch_every", look_once)
     return tmp_path
+
+
+def look_once(seconds: float, subject: Any, told: Callable[[Any], None]) -> None:
+    """A watch that somebody ends after the first look."""
+    stop = threading.Event()
+
+    def once(result: Any) -> None:
+        told(result)
+        stop.set()
+
+    watch_every(seconds, subject, once, stop)
 
 
 def words(line: str, **filled: str) -> list[str]:

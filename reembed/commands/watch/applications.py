@@ -18,7 +18,7 @@ from reembed.stores.values import CollectionInfo
 
 DEPLOY = (
     "Give the application the configuration that its collection was moved with. If the new one is "
-    'meant: `reembed watch ... --accept "why"`.'
+    'meant: give the same command with --accept "why".'
 )
 
 

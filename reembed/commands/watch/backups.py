@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 from reembed.backup.directory import snapshots
 from reembed.backup.snapshot import Snapshot
 from reembed.commands.watch.findings import Finding, alert, fine, of_error, warning
+from reembed.commands.watch.subject import Subject
 from reembed.errors import ReembedError, UsageError
-from reembed.manifest import Watch
 from reembed.manifest.watching import seconds_of
+from reembed.redaction import without_secrets
 
 AHEAD = 60.0
 """Seconds that a backup may lie in the future."""
-MAKE_ONE = "`reembed backup` makes one, and says why if it is refused."
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,15 @@ class BackupSeen:
         return asdict(self)
 
 
-def look(
-    settings: Watch, url: str, names: list[str], now: float
-) -> tuple[list[BackupSeen], list[Finding]]:
-    """The backups of these collections, and what is wrong with them.
-
-    Args:
-        url: of the store that is watched, without secrets.
-    """
+def look(subject: Subject, names: list[str], now: float) -> tuple[list[BackupSeen], list[Finding]]:
+    """The backups of these collections, and what is wrong with them."""
+    settings = subject.settings
     if settings.backups is None:
         return [], []
     try:
         there = snapshots(Path(settings.backups))
     except UsageError as error:
-        return [], [alert("backup", "", error.message, error.hint)]
+        return [], [alert("backup", "", error.message, _make_one(subject))]
     except ReembedError as error:
         return [], [of_error("backup", "", error)]
     seen: list[BackupSeen] = []
@@ -72,65 +68,84 @@ def look(
                 max(passed, default=None), since,
             )
         )  # fmt: skip
-        found += _backup(seen[-1], last, url, settings, now)
-        found += _drill(seen[-1], good, settings, now)
+        found += _backup(seen[-1], last, subject, now)
+        found += _drill(seen[-1], good, subject, now)
     return seen, found
 
 
 def _backup(
-    seen: BackupSeen, last: Snapshot | None, url: str, settings: Watch, now: float
+    seen: BackupSeen, last: Snapshot | None, subject: Subject, now: float
 ) -> Iterator[Finding]:
-    name = seen.collection
+    name, url = seen.collection, without_secrets(subject.url)[0]
     refused = f"; {seen.refused} were refused since" if seen.refused else ""
     if last is None or seen.good is None:
-        yield alert("backup", name, f"there is no good backup of {name!r}{refused}", MAKE_ONE)
+        yield alert(
+            "backup",
+            name,
+            f"there is no good backup of {name!r}{refused}",
+            _make_one(subject, name),
+        )
         return
     age = now - seen.good
     if age < -AHEAD:
         yield alert(
             "backup", name, f"the last good backup of {name!r} lies {_told(-age)} in the future",
-            "A clock is wrong: set it, and make another one.",
+            "A clock is or was wrong: set it. Then "
+            f"{_command(subject, name)} makes another one.",
         )  # fmt: skip
-    elif age > seconds_of(settings.backup_age):
+    elif age > seconds_of(subject.settings.backup_age):
         yield alert(
             "backup", name,
-            f"the last good backup of {name!r} is {_told(age)} old{refused}", MAKE_ONE,
+            f"the last good backup of {name!r} is {_told(age)} old{refused}",
+            _make_one(subject, name),
         )  # fmt: skip
     elif last.url != url:
         yield warning(
             "backup", name, f"the last good backup of {name!r} is of {last.url}, not of {url}",
-            "The backups and the watch look at two databases: one of them is wrong.",
+            f"One of the two looks at the wrong database: watch {last.url}, or give watch.backups "
+            f"(--backups) the directory with the backups of {url}.",
         )  # fmt: skip
     else:
         yield fine("backup", name, f"{seen.records:,} records, {_told(age)} old{refused}")
 
 
 def _drill(
-    seen: BackupSeen, good: list[Snapshot], settings: Watch, now: float
+    seen: BackupSeen, good: list[Snapshot], subject: Subject, now: float
 ) -> Iterator[Finding]:
-    name = seen.collection
-    drills = sorted((drill for one in good if (drill := one.drill)), key=lambda one: one.time)
+    name, settings = seen.collection, subject.settings
+    drill = f"`reembed drill {subject.backups} --collection {shlex.quote(name)}`"
+    restores = f"{drill} restores one into a scratch store and asks it."
+    drills = sorted((done for one in good if (done := one.drill)), key=lambda one: one.time)
     if drills and not drills[-1].passed:
         yield alert(
             "drill", name, f"the last drill of a backup of {name!r} failed",
-            "`reembed drill` tells why: until it passes, no backup is known to be of use.",
+            f"{drill} tells why: until it passes, no backup is known to be of use.",
         )  # fmt: skip
     elif seen.drilled is None:
         if good:  # the first ones have time for it
             oldest = min(one.time for one in good)
             tell = alert if now - oldest > seconds_of(settings.drill_age) else warning
             yield tell(
-                "drill", name, f"no backup of {name!r} was ever drilled",
-                "`reembed drill` restores one into a scratch store and asks it.",
+                "drill", name, f"no backup of {name!r} was ever drilled", restores,
             )  # fmt: skip
     elif now - seen.drilled > seconds_of(settings.drill_age):
         yield alert(
             "drill", name,
             f"the last good drill of a backup of {name!r} is {_told(now - seen.drilled)} ago",
-            "`reembed drill` restores one into a scratch store and asks it.",
+            restores,
         )  # fmt: skip
     else:
         yield fine("drill", name, f"drilled {_told(now - seen.drilled)} ago")
+
+
+def _make_one(subject: Subject, name: str = "") -> str:
+    return f"{_command(subject, name)} makes one, and says why if it is refused."
+
+
+def _command(subject: Subject, name: str) -> str:
+    """What backs a collection up where the watch looks for its backups; without a name, all."""
+    which = "" if subject.manifest else f" --collection {shlex.quote(name)}" if name else " --all"
+    return f"`reembed backup {subject.address}{which} -o {subject.backups}`"
 
 
 def _told(seconds: float) -> str:

@@ -18,7 +18,8 @@ BY_LEAST = 10
 SHOWN = 10
 """Values that are named in the detail."""
 RESTORE = "If that was not meant, restore it: backups and the runs' export shards hold it. "
-ACCEPT = 'If it was meant: `reembed watch ... --accept "why"`.'
+ACCEPT = 'If it was meant: give the same command with --accept "why".'
+NO_MORE = "If it was meant, end this watch, which names it."
 ELSEWHERE = (
     "Somebody changed the URL, the credentials or the server, or created the database again: find "
     "the one with the records, and do not let a backup overwrite a good one."
@@ -56,7 +57,8 @@ class Reference:
 def gone(live: Live, reference: Reference) -> Finding:
     """The alert of a live name that leads to nothing."""
     had = f", which had {reference.records:,} records," if reference.records else ""
-    return alert("gone", live.name, f"the collection {live.name!r}{had} is gone", RESTORE + ACCEPT)
+    meant = NO_MORE if live.asked else ACCEPT
+    return alert("gone", live.name, f"the collection {live.name!r}{had} is gone", RESTORE + meant)
 
 
 def check(live: Live, seen: Seen, reference: Reference, settings: Watch) -> list[Finding]:
@@ -176,7 +178,8 @@ def _canaries(seen: Seen, reference: Reference, settings: Watch) -> Iterator[Fin
             "canary", seen.name,
             f"{len(canaries.lost):,} of {there:,} known records of {seen.name!r} are there, and a "
             "search with their own vectors does not find them",
-            "The index is damaged, or is not that of these vectors: build it again.",
+            "The index is damaged, or is not that of these vectors. Build it again: `reembed run "
+            "--swap` of a manifest with model: keep.",
             detail=", ".join(canaries.lost[:SHOWN]),
         )  # fmt: skip
     elif _replaced(seen, reference.good):

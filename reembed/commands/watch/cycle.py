@@ -22,7 +22,7 @@ from reembed.commands.watch.models import Answer, Asked, ask, models_of
 from reembed.commands.watch.result import WatchResult
 from reembed.commands.watch.subject import Live, Subject
 from reembed.errors import CollectionNotFoundError, ReembedError
-from reembed.redaction import shown_url, without_secrets
+from reembed.redaction import shown_url
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
 
@@ -94,7 +94,7 @@ class Cycle:
             self.findings.append(
                 warning(
                     "clock", "", f"the clock went back by {ahead / 60:.0f} minutes since the last "
-                    "cycle", "Set it: ages of backups and runs are told by it.",
+                    "cycle", "Set the clock: ages of backups and runs are told by it.",
                 )
             )  # fmt: skip
 
@@ -195,8 +195,7 @@ class Cycle:
 
     def _backups(self) -> None:
         names = [live.name for live in self.lives] or self.subject.names(self.memory.collections)
-        url = without_secrets(self.subject.url)[0]
-        self.backups, found = backups.look(self.subject.settings, url, names, self.now)
+        self.backups, found = backups.look(self.subject, names, self.now)
         self.findings += found
 
     # What is remembered of it

@@ -147,8 +147,8 @@ def load(path: Path) -> Memory:
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise DamagedError(
             f"{path}: what the watch remembers is damaged ({type(error).__name__})",
-            "Put it back from a backup of the state directory, or delete it: the next cycle "
-            "starts again, and accepts what it finds then.",
+            "The next cycle starts again, and accepts what it finds then. If you have a backup of "
+            "the state directory, put the file back from it first.",
         ) from None
 
 

@@ -7,6 +7,7 @@ Only in the database that the backup is of, only where no record is, and only wi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,14 +78,16 @@ def _mend(
     if last.url != url:
         return alert(
             "mend", name, f"{name!r} is not restored: the last good backup is of {last.url}, not "
-            f"of {url}", "`reembed restore` takes it where you say.",
+            f"of {url}",
+            f"`reembed restore {subject.backups} {shlex.quote(url)} --collection "
+            f"{shlex.quote(name)} --yes` restores it here all the same.",
         )  # fmt: skip
     if (there := _records(subject, name)) > 0:
         return warning("mend", name, f"{name!r} is not restored: it has {there:,} records again")
     if not (yes or settings.unattended):
         return warning(
             "mend", name, f"{name!r} can be restored from {last.id}: {last.records:,} records",
-            "`reembed watch ... --yes` does it, or watch.unattended: true without a person.",
+            "The same command with --yes does it, or watch.unattended: true without a person.",
         )  # fmt: skip
     tell()
     manifest = subject.manifest
@@ -99,7 +102,9 @@ def _mend(
     left = f"; {done.not_restored:,} without a vector are not" if done.not_restored else ""
     return warning(
         "mend", name, f"{name!r} was restored from {last.id}: {last.records:,} records, each "
-        f"compared{left}", "Find out who emptied it: `reembed restore --back` is the way back.",
+        f"compared{left}",
+        "Find out who emptied it. The way back: "
+        f"`reembed restore {subject.backups} --collection {shlex.quote(name)} --back --yes`.",
     )  # fmt: skip
 
 

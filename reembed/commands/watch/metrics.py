@@ -164,5 +164,6 @@ def serve(listen: str, collector: Collector) -> None:
         start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
     except (OSError, OverflowError, ValueError) as error:
         raise PreflightError(
-            f"--listen {listen}: cannot be listened at: {error}", "Give HOST:PORT that is free."
+            f"--listen {listen}: cannot be listened at: {error}",
+            "Give --listen a HOST:PORT that is free.",
         ) from None

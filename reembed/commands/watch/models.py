@@ -39,6 +39,8 @@ BRING_BACK = (
     "collection to the one that is there now with a manifest of another name."
 )
 
+MADE_THEM = "Say with --model which model made these vectors."
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -254,4 +256,6 @@ def _of_records(
         template = live.manifest.template() if live.manifest else TextTemplate("{document}", "auto")
         told = doubt(embedder, rows, template) if rows.num_rows else None
         if told is not None:
-            yield alert("model", live.name, told[0], told[1], subject=asked.name)
+            message, hint = told
+            hint = hint if live.manifest else MADE_THEM
+            yield alert("model", live.name, message, hint, subject=asked.name)

@@ -25,6 +25,11 @@ TRIES = 3
 WAIT = 1.0
 """Seconds before the second try; doubled before the third."""
 
+APPRISE_URL = (
+    "Set the variable to an Apprise URL, e.g. mailtos://... or tgram://...: https://appriseit.com "
+    "lists them."
+)
+
 Save = Callable[[], None]
 
 
@@ -49,7 +54,7 @@ def targets_of(variables: Sequence[str]) -> tuple[dict[str, Target], list[Findin
             wrong.append(
                 alert(
                     "notify", "", f"nobody is told of alerts: {variable} is not set",
-                    "Set it to an Apprise URL, e.g. mailtos://... or tgram://...", exit_code=5,
+                    APPRISE_URL, exit_code=5,
                     subject=f"{variable}#1",
                 )
             )  # fmt: skip
@@ -64,7 +69,7 @@ def targets_of(variables: Sequence[str]) -> tuple[dict[str, Target], list[Findin
                 wrong.append(
                     alert(
                         "notify", "", f"{name} is not a URL that Apprise knows",
-                        "https://appriseit.com lists them.", exit_code=5, subject=name,
+                        APPRISE_URL, exit_code=5, subject=name,
                     )
                 )  # fmt: skip
     return found, wrong

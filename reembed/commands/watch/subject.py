@@ -4,6 +4,7 @@ run says of them."""
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from reembed.commands.discover import draft_model
+from reembed.commands.watch.findings import Finding
 from reembed.errors import UsageError
 from reembed.manifest import Manifest, Model, Source, Watch
 from reembed.manifest.urls import check_url, is_url, resolve_url
@@ -20,6 +22,7 @@ from reembed.redaction import shown_url
 from reembed.run import events
 from reembed.run.counts import count_records
 from reembed.run.directory import RunDir
+from reembed.run.steps import shown_path, with_manifest
 from reembed.stores.named import named
 from reembed.stores.registry import open_source, open_store, open_store_of_live, open_target
 from reembed.stores.store import Store
@@ -87,6 +90,17 @@ class Subject:
     model: Model | None = None
 
     @property
+    def address(self) -> str:
+        """What a command names to mean it, quoted for a shell: the manifest's file or the URL."""
+        path = self.manifest.path if self.manifest else None
+        return shown_path(path) if path else shlex.quote(shown_url(self.url))
+
+    @property
+    def backups(self) -> str:
+        """The directory of its backups, quoted for a shell."""
+        return shown_path(Path(self.settings.backups or "DIR"))
+
+    @property
     def memory(self) -> Path:
         return self.folder / FILE
 
@@ -101,6 +115,11 @@ class Subject:
             key = str(first["loc"][0]).replace("_", "-")
             raise UsageError(f"--{key}: {first['msg']}", "See `reembed watch --help`.") from None
         return replace(self, settings=settings)
+
+    def copyable(self, finding: Finding) -> Finding:
+        """A finding whose commands name the manifest."""
+        path = self.manifest.path if self.manifest else None
+        return replace(finding, hint=with_manifest(finding.hint, path)) if path else finding
 
     def run(self) -> RunDir | None:
         """The newest run of the manifest; None without one."""

@@ -58,6 +58,7 @@ def watch(subject: Subject, orders: Orders | None = None) -> WatchResult:
             _told(subject, memory, result, asked=False)
 
         result = _with(result, mend(subject, memory, result, orders.yes, tell))
+        result = replace(result, findings=[*map(subject.copyable, result.findings)])
         result = _told(subject, memory, result, orders.report)
         return result if unwritten else _with(result, _measure(subject, result))
 
