@@ -247,7 +247,7 @@ class Migration:
     @named_errors()
     def status(self) -> RunResult:
         """Where the newest run stands, and which guards are in force."""
-        run, state_dir = RunDir.latest(self.manifest.state_dir), self.manifest.state_dir
+        run, state_dir = self._latest(), self.manifest.state_dir
         if run is None:
             messages = ["no run yet", *guard_messages(state_dir)]
             return RunResult(self.manifest.name, "", str(state_dir), "created", messages=messages)
@@ -267,7 +267,7 @@ class Migration:
     @named_errors()
     def report(self) -> Report:
         """What the newest run did and found, and whether its live name leads elsewhere by now."""
-        run = RunDir.latest(self.manifest.state_dir)
+        run = self._latest()
         if run is None:
             raise no_run(self.manifest)
         found = read_report(self.manifest.name, run, self.manifest.path)
@@ -302,6 +302,9 @@ class Migration:
     def _refuse_blocked(self, s: Session) -> None:
         """Raise the blockers of a run that is about to begin; a member of a group has its own."""
         refuse_blocked(s)
+
+    def _latest(self) -> RunDir | None:
+        return RunDir.latest(self.manifest.state_dir)
 
     def _current_run(self) -> RunDir | None:
         return current_run(self.manifest, lambda run: run.history.last_move == "swap")

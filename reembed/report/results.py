@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def read_verdict(run: RunDir) -> Verdict | None:
         data = path.read_bytes()
         if given.sha256 and hashlib.sha256(data).hexdigest() != given.sha256:
             raise ValueError("it is not the file that was written")
-        verdict = TypeAdapter(Verdict).validate_python(json.loads(data))
+        verdict = _verdicts().validate_python(json.loads(data))
         if verdict.passed != given.passed:
             raise ValueError("the journal says otherwise")
         return verdict
@@ -192,6 +193,11 @@ def read_verdict(run: RunDir) -> Verdict | None:
     if verdict is None:
         raise files.damaged(path, files.VERDICT, "it is gone")
     return verdict
+
+
+@cache
+def _verdicts() -> TypeAdapter[Verdict]:
+    return TypeAdapter(Verdict)
 
 
 def unread_verdict(run: RunDir, error: DamagedError) -> Verdict:

@@ -9,7 +9,7 @@ import shutil
 from reembed.errors import DamagedError
 from reembed.run.directory import RunDir
 from reembed.run.disk import read_errors, temporary_folder
-from reembed.run.ledger import FILE, Ledger, is_as_it_was_closed
+from reembed.run.ledger import FILE, Ledger, closed_counts, is_as_it_was_closed
 
 
 def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
@@ -22,6 +22,9 @@ def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
     exports, embeds = run.shards("export"), run.shards("embed")
     if not embeds:
         return 0, 0
+    closed = closed_counts(run)
+    if closed is not None:
+        return closed
     path = run.path / FILE
     try:
         with temporary_folder() as folder:

@@ -133,14 +133,8 @@ class Ledger:
         self.displaced()
 
     def _fold(self) -> None:
-        exported = self._run.shards("export")
-        embedded = self._run.shards("embed")
-        ready = {
-            stem: (shard, embedded[stem])
-            for stem, shard in exported.items()
-            if stem in embedded and embedded[stem].source == shard.sha256
-        }
-        hashes = {stem: (export.sha256, embed.sha256) for stem, (export, embed) in ready.items()}
+        ready = _ready(self._run)
+        hashes = _hashes(ready)
         if self._folded() == hashes:
             return
         with transaction(self._db):
@@ -155,8 +149,7 @@ class Ledger:
 
     def _folded(self) -> dict[str, tuple[str, str]]:
         """Stem to the hashes of the export and the embed shard that were taken in."""
-        rows = self._db.execute("SELECT stem, export, embed FROM folded")
-        return {stem: (export, embed) for stem, export, embed in rows}
+        return _folded(self._db)
 
     def _fold_shard(self, stem: str, export: Shard, embed: Shard) -> None:
         for shard in (export, embed):
@@ -188,10 +181,7 @@ class Ledger:
     def counts(self) -> tuple[int, int]:
         """Records in all, and how many of them are quarantined."""
         with self._errors():
-            total, quarantined = self._db.execute(
-                "SELECT count(*), coalesce(sum(quarantined), 0) FROM records"
-            ).fetchone()
-        return total, quarantined
+            return _counts(self._db)
 
     def displaced(self) -> frozenset[str]:
         """Ids of records that the shadow lacks, as the journal tells by now: they had to make room
@@ -279,6 +269,49 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def closed_counts(run: RunDir) -> tuple[int, int] | None:
+    """`Ledger.counts` of a ledger that is closed and up to its journal, read where it is; None of
+    every other. Writes nothing."""
+    path = run.path / FILE
+    sum = path.with_name(f"{FILE}.sha256")
+    try:
+        written = sum.read_bytes()
+        if file_sha256(path).encode() != written:
+            return None
+        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as db:
+            found = _counts(db) if _folded(db) == _hashes(_ready(run)) else None
+        return found if sum.read_bytes() == written else None  # else another opened it meanwhile
+    except (OSError, sqlite3.Error, ValueError, TypeError):
+        return None
+
+
+def _ready(run: RunDir) -> dict[str, tuple[Shard, Shard]]:
+    """Stem to the export and the embed shard of it that belong together."""
+    exported, embedded = run.shards("export"), run.shards("embed")
+    return {
+        stem: (shard, embedded[stem])
+        for stem, shard in exported.items()
+        if stem in embedded and embedded[stem].source == shard.sha256
+    }
+
+
+def _hashes(ready: dict[str, tuple[Shard, Shard]]) -> dict[str, tuple[str, str]]:
+    return {stem: (export.sha256, embed.sha256) for stem, (export, embed) in ready.items()}
+
+
+def _folded(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+    rows = db.execute("SELECT stem, export, embed FROM folded")
+    return {stem: (export, embed) for stem, export, embed in rows}
+
+
+def _counts(db: sqlite3.Connection) -> tuple[int, int]:
+    total, quarantined = db.execute(
+        "SELECT count(*), coalesce(sum(quarantined), 0) FROM records"
+    ).fetchone()
+    return total, quarantined
 
 
 def is_as_it_was_closed(path: Path) -> bool:

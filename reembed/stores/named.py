@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from reembed.errors import PreflightError
@@ -62,6 +62,16 @@ def named(store: Store, source: Source, own: Iterable[str] = ()) -> Named:
             unmatched.append(pattern)
         wanted |= found
     return Named(sorted(wanted - matching(wanted, source.exceptions)), unmatched)
+
+
+def looking(store: Store) -> Store:
+    """The store for a look at many of its collections, which are as they are now. Nothing may be
+    moved by it."""
+    if store.listed is None:
+        return store
+    listed = store.listed()
+    pointers = any(name.endswith(_POINTER) for name in listed.collections())
+    return replace(store, catalog=listed, cutover=store.cutover if pointers else None)
 
 
 def left_by_run(name: str) -> bool:

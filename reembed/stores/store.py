@@ -291,6 +291,7 @@ class Store:
         withdraw: removes what a move that is given up had prepared in the collections of these
             object ids, be they gone or changed meanwhile. Idempotent. None: nothing is prepared.
         row_hashes: `id` and `row_sha256` of all records, without reading them again.
+        listed: a catalog that lists all once and opens no index to describe one; None: it is fast.
         rest: closes what is open for collections, and goes on. close: gives back all.
     """
 
@@ -313,6 +314,7 @@ class Store:
     together: Callable[[Sequence[Exchange]], list[Receipt]] | None = None
     withdraw: Callable[[Sequence[str]], None] | None = None
     row_hashes: Callable[[str], Iterator[pa.RecordBatch]] | None = None
+    listed: Callable[[], Catalog] | None = None
     rest: Callable[[], None] | None = None
     close: Callable[[], None] = lambda: None
 
@@ -335,10 +337,8 @@ class Store:
 
     def to_move(self) -> Cutover:
         if self.cutover is None:
-            raise self._refusal(
-                "no name moves in it",
-                "swap.kind: config leaves the new collection ready under its own name.",
-            )
+            way = "swap.kind: config leaves the new collection ready under its own name."
+            raise self._refusal("no name moves in it", way)
         return self.cutover
 
     def to_claim(self) -> Claims:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from reembed.migration.group.session import GroupSession, MemberSession
+from reembed.migration.group.stands import remembered, stand
 from reembed.migration.migration import Migration
 from reembed.progress import Counter, Forwarded, Progress
 from reembed.run import events
@@ -39,7 +40,12 @@ class Member(Migration):
     @property
     def run_dir(self) -> RunDir | None:
         """Its newest run."""
-        return RunDir.latest(self.manifest.state_dir)
+        return self._latest()
+
+    def _latest(self) -> RunDir | None:
+        run = super()._latest()
+        remembered(run)
+        return run
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:
@@ -123,7 +129,7 @@ def own_collections(run: RunDir) -> set[str]:
     """Names that collections of this group's runs were made with."""
     found = set[str]()
     for name in all_taken(run):
-        member = RunDir.latest(run.path / FOLDER / name)
+        member = stand(run.path / FOLDER / name)
         if member is not None:
-            found |= {event.name for event in member.history.all(events.ShadowIntended)}
+            found |= member.made
     return found

@@ -201,7 +201,7 @@ class Migrations:
             told = ["no run yet", *told]
             return GroupResult(manifest.name, "", str(manifest.state_dir), "created", messages=told)
         with GroupSession(manifest, run, self.progress, writes=False) as group:
-            members = [self._stands(member) for member in Roster(group).members()]
+            members = self._all_stand(group)
             try:
                 told += Roster(group).told_of_new()
             except ReembedError as error:
@@ -251,6 +251,10 @@ class Migrations:
                 group.progress.note(f"{number} of {len(members)}: {member.collection}: {told}")
             results.append(result)
         return results
+
+    def _all_stand(self, group: GroupSession) -> list[MemberResult]:
+        with group.looking():
+            return [self._stands(member) for member in Roster(group).members()]
 
     def _stands(self, member: Member) -> MemberResult:
         return MemberResult(member.collection, member.status())
@@ -304,7 +308,7 @@ class Migrations:
         """Where the group stands; its report is brought up to it."""
         run = group.run
         if members is None:
-            members = [self._stands(member) for member in Roster(group).members()]
+            members = self._all_stand(group)
         state = group_state(run)
         if any(member.result.state == "name lost" for member in members):
             state = "name lost"

@@ -19,6 +19,7 @@ from reembed.migration.group.members import (
 )
 from reembed.migration.group.results import TOLD, state_of, together
 from reembed.migration.group.session import GroupSession
+from reembed.migration.group.stands import stand
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.history import State
@@ -172,8 +173,8 @@ def group_state(run: RunDir) -> State:
         return "swapping" if action == "swap" else "rolling back"
     found: list[State] = []
     for name in taken(run):
-        member = RunDir.latest(run.path / FOLDER / name)
-        found.append(member.history.state if member else "created")
+        member = stand(run.path / FOLDER / name)
+        found.append(member.state if member else "created")
     return state_of(found)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.spending import Spending
+from reembed.errors import ReembedError
 from reembed.manifest import Manifest, Model
 from reembed.progress import Progress
 from reembed.run.directory import RunDir
@@ -16,6 +18,7 @@ from reembed.run.learnt import Learnt
 from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.session import Session
+from reembed.stores.named import looking
 from reembed.stores.store import Store
 
 REST_AFTER = 8
@@ -35,6 +38,20 @@ class GroupSession(Session):
         store = self.__dict__.get("open_source")  # not opened for this
         if self._begun_with % REST_AFTER == 0 and store is not None and store.rest is not None:
             store.rest()
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """In the block members are looked at alone. The store lists its collections once, not when
+        each is asked for; one that is out of reach is told of each."""
+        store: Store | None = None
+        with contextlib.suppress(ReembedError):
+            store = self.open_source
+            self.open_source = looking(store)
+        try:
+            yield
+        finally:
+            if store is not None:
+                self.open_source = store
 
     @cached_property
     def _old_models(self) -> dict[str, Embedder]:

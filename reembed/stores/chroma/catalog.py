@@ -84,18 +84,57 @@ class ChromaCatalog:
                 probed = chroma_metric.probe(collection)
                 if probed is not None:
                     self._metrics[id] = probed
-        return CollectionInfo(
-            id=id,
-            name=collection.name,
-            count=count,
-            dimensions=collection.get_model().dimension,
-            metric=self._metrics.get(id, metric),
-            metadata=without_note(collection.metadata),
-            index=index,
-            model=model_of(chroma_metric.recorded_function(collection)),
-            function=_name_of(function),
-            key_indexes=chroma_schema.key_indexes(collection),
-        )
+        return _info(collection, count, (self._metrics.get(id, metric), index, function))
+
+
+class ListedCatalog(ChromaCatalog):
+    """The collections as one list had them, for a look at many of them. Metric and index are as
+    recorded: to measure them, Chroma opens the index of each. At the first count it goes through
+    the log of all."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        every = list(chroma_names.list_all(database.client))
+        self._named = {one.name: one for one in every}
+        self._ids = {str(one.id): one for one in every}
+        self._counts = chroma_sqlite.counts(database.file) if database.file else {}
+
+    def collections(self) -> list[str]:
+        return sorted(name for name, one in self._named.items() if not chroma_lease.is_claim(one))
+
+    def find(self, name: str) -> CollectionInfo | None:
+        found = self._named.get(name)
+        return None if found is None else self.info(found)
+
+    def describe_id(self, id: str) -> CollectionInfo | None:
+        found = self._ids.get(id)
+        return None if found is None else self.info(found)
+
+    def info(self, collection: Collection) -> CollectionInfo:
+        id = str(collection.id)
+        if id not in self._counts:
+            with mapped(collection.name):
+                self._counts[id] = collection.count()
+        return _info(collection, self._counts[id], chroma_metric.recorded(collection, {}))
+
+
+Recorded = tuple[Metric, dict[str, Any], dict[str, Any] | None]
+
+
+def _info(collection: Collection, count: int, recorded: Recorded) -> CollectionInfo:
+    metric, index, function = recorded
+    return CollectionInfo(
+        id=str(collection.id),
+        name=collection.name,
+        count=count,
+        dimensions=collection.get_model().dimension,
+        metric=metric,
+        metadata=without_note(collection.metadata),
+        index=index,
+        model=model_of(chroma_metric.recorded_function(collection)),
+        function=_name_of(function),
+        key_indexes=chroma_schema.key_indexes(collection),
+    )
 
 
 def _name_of(function: Mapping[str, Any] | None) -> str:

@@ -76,10 +76,11 @@ class Database:
         self._handles.pop(id, None)
 
     def rest(self) -> None:
-        """Close the indexes that are open; see `client.rest`."""
+        """Close the indexes that are open, and let go of all handles; see `client.rest`."""
         if self.path is not None:
             with self.one_writer, mapped(self.url):
                 chroma_client.rest(self.client, self.path)
+                self._handles.clear()
 
     def close(self) -> None:
         chroma_client.close(self.client)

@@ -190,6 +190,13 @@ def segments(folder: Path, id: str) -> Segments | None:
     return found
 
 
+def counts(folder: Path) -> dict[str, int]:
+    """Number of records of every collection, by its id, but of those whose last writes wait in the
+    log: Chroma itself must be asked for these."""
+    found: dict[str, int] = _read("counts", folder)
+    return found
+
+
 def applied(folder: Path, segment: str) -> int:
     """The number of the last write that a segment holds."""
     return int(_read("applied", folder, segment))

@@ -81,6 +81,27 @@ def _number(value: int | bytes) -> int:
     return int.from_bytes(value, "big") if isinstance(value, bytes) else value
 
 
+_COUNTS = """
+SELECT s.collection, m.seq_id, (SELECT count(*) FROM embeddings e WHERE e.segment_id = s.id)
+FROM segments s LEFT JOIN max_seq_id m ON m.segment_id = s.id WHERE s.type = ?
+"""
+_QUEUED = "SELECT topic, max(seq_id) FROM embeddings_queue GROUP BY topic"
+
+
+def counts(file: File) -> dict[str, int]:
+    """Number of records of every collection, by its id, but of those whose last writes wait in the
+    log."""
+    with file.reading() as connection:
+        connection.execute("BEGIN")  # one moment for both
+        try:
+            rows = connection.execute(_COUNTS, (METADATA_SEGMENT,)).fetchall()
+            queued = connection.execute(_QUEUED).fetchall()
+        finally:
+            connection.execute("COMMIT")
+    last = {topic.rpartition("/")[2]: _number(number) for topic, number in queued}
+    return {id: count for id, kept, count in rows if last.get(id, 0) <= _number(kept or 0)}
+
+
 # The value of a row, NULL for a bool; the bool; and how many columns hold one of their own kind,
 # which is one in every row of Chroma's.
 _ROWS = """

@@ -6,7 +6,7 @@ written, only where the file is at hand (`chroma.sqlite`).
 
 from __future__ import annotations
 
-from reembed.stores.chroma.catalog import ChromaCatalog
+from reembed.stores.chroma.catalog import ChromaCatalog, ListedCatalog
 from reembed.stores.chroma.claims import ChromaClaims
 from reembed.stores.chroma.client import make_database
 from reembed.stores.chroma.cutover import ChromaCutover
@@ -42,6 +42,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
         claims=ChromaClaims(database.client, database.one_writer),
         opening=lambda names: opened(database.address, names),
         together=cutover.together if database.folder else None,
+        listed=lambda: ListedCatalog(database),
         rest=database.rest if database.path else None,
         close=database.close,
     )  # fmt: skip

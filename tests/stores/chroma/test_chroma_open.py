@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from chromadb.errors import InternalError
 
@@ -341,3 +342,29 @@ def test_an_index_that_chroma_cannot_open_again_names_the_limit_of_files(monkeyp
             raise InternalError(words)
         assert ("204 indexes" in error.value.hint and "ulimit -n" in error.value.hint) == told
         assert "reembed clean" in error.value.hint
+
+
+def test_a_list_of_all_counts_what_chroma_counts(tmp_path):
+    """Also what waits in the log until somebody reads it."""
+    with chroma(tmp_path / "db") as client:
+        for name in ("read", "waits", "shrinks", "emptied", "never"):
+            found = client.create_collection(name, embedding_function=None)
+            if name != "never":
+                found.add(ids=["a", "b", "c"], embeddings=np.ones((3, 2), np.float32))
+            if name != "waits":
+                assert found.count() == (0 if name == "never" else 3)
+            if name in ("shrinks", "emptied"):
+                found.delete(ids=["a", "b", "c"] if name == "emptied" else ["a"])
+    store = open_store(f"chroma:{tmp_path / 'db'}")
+    try:
+        assert store.listed is not None
+        listed = store.listed()
+        infos = {name: listed.describe(name) for name in listed.collections()}
+        assert {name: info.count for name, info in infos.items()} == {
+            "read": 3, "waits": 3, "shrinks": 2, "emptied": 0, "never": 0,
+        }  # fmt: skip
+        assert infos == {name: store.catalog.describe(name) for name in infos}
+        assert listed.describe_id(infos["read"].id) == infos["read"]
+        assert listed.find("other") is None and listed.describe_id("other") is None
+    finally:
+        store.close()
