@@ -42,6 +42,9 @@ __all__ = ["DELTA", "RunDir", "Shard", "new_run_id"]
 RUN_ID = re.compile(r"\d{8}t\d{6}-[0-9a-f]{4,}")
 MADE_FIRST = {MANIFEST.name, "journal.jsonl"}
 """What a run directory may hold before its first whole journal line."""
+TICK_NS = 1_000_000_000
+"""Two writes to a file may leave the same time in it, if they are nearer than this to each other
+(2 ms to 10 ms on Linux, up to a second on some network file systems)."""
 
 
 def new_run_id(latest: str = "") -> str:
@@ -70,6 +73,7 @@ class RunDir:
         self.path = path
         self.journal = Journal(path / "journal.jsonl")
         self.history = History(self.journal)
+        self._whole: dict[str, tuple[str, tuple[int, ...]]] = {}
 
     @property
     def run_id(self) -> str:
@@ -190,10 +194,22 @@ class RunDir:
         return self.history.shards(stage)
 
     def is_whole(self, shard: Shard) -> bool:
-        """Whether the shard's file is there with the bytes that were journalled."""
+        """Whether the shard's file is there with the bytes that were journalled. They are read
+        again only if the file was written to since this object last did: each round of catch-up
+        asks of every shard of the run, the last one while writers wait."""
         path = self.path / shard.name
         with read_errors(path):
-            return path.is_file() and file_sha256(path) == shard.sha256
+            if not path.is_file():
+                return False
+            now = path.stat()
+            state = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+            if self._whole.get(shard.name) == (shard.sha256, state):
+                return True
+            if file_sha256(path) != shard.sha256:
+                return False
+            if time.time_ns() - now.st_ctime_ns > TICK_NS:
+                self._whole[shard.name] = (shard.sha256, state)
+            return True
 
     def read_shard(self, shard: Shard, columns: Iterable[str] | None = None) -> pa.Table:
         """Read a shard that `is_whole` vouched for. Raises DamagedError if it was wrong by now."""

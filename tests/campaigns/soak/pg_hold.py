@@ -11,6 +11,7 @@ write has taken longer than --most seconds.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import random
@@ -35,9 +36,11 @@ from tests.support.pg_scene import written
 from tests.support.servers.postgres_server import postgres_server
 
 WRITERS = 4
+TOPICS, NOISE = 12, 0.3
+"""Directions in which texts differ, and how much they do in all others."""
 MODEL = """
-import zlib
 import numpy as np
+from tests.campaigns.soak.pg_hold import vector as vector_of
 
 def old(texts):
     return np.stack([vector(text, 1) for text in texts])
@@ -46,8 +49,7 @@ def new(texts):
     return np.stack([vector(text, 2) for text in texts])
 
 def vector(text, model):
-    generator = np.random.default_rng([model, zlib.crc32(text.encode())])
-    return generator.standard_normal({dimensions}, dtype=np.float32)
+    return vector_of(text, model, {dimensions})
 """
 TABLE = """
 CREATE TABLE docs (id bigint PRIMARY KEY, content text NOT NULL, meta jsonb,
@@ -62,9 +64,21 @@ CREATE TRIGGER touched BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION touch
 
 
 def vector(text: str, model: int, dimensions: int) -> np.ndarray:
-    """As `MODEL` gives it."""
-    generator = np.random.default_rng([model, zlib.crc32(text.encode())])
-    return generator.standard_normal(dimensions, dtype=np.float32)
+    """A model's vector of a text, as `MODEL` gives it.
+
+    A text has a place among TOPICS, the same for both models, which each of them stretches over
+    all of its dimensions: so the texts near a text are near it in each model, as real embeddings
+    are. No index finds the neighbours of vectors that are random in every dimension.
+    """
+    place = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(TOPICS + dimensions)
+    value = place[:TOPICS] @ _stretched(model, dimensions) + NOISE * place[TOPICS:]
+    return np.asarray(value, np.float32)
+
+
+@functools.cache
+def _stretched(model: int, dimensions: int) -> np.ndarray:
+    """What each topic is in each dimension, `(TOPICS, dimensions)`."""
+    return np.random.default_rng(model).standard_normal((TOPICS, dimensions))
 
 
 @dataclass

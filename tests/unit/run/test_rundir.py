@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from reembed.errors import LockedError, ManifestError, PreflightError
 from reembed.records import export_batch, vectors_to_fixed_array, vectors_to_list_array
 from reembed.run.directory import RunDir, new_run_id
+from reembed.run.disk import file_sha256
 from reembed.run.journal import Journal
 from reembed.run.lock import StateLock
 
@@ -357,6 +358,25 @@ class TestShards:
         bit = data.draw(st.integers(0, len(content) * 8 - 1))
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
+        assert not run.is_whole(shard)
+
+    def test_a_shard_is_read_again_only_if_it_was_written_to(
+        self, run: RunDir, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shard = run.write_shard("export", "a", table())
+        path, read = run.path / shard.name, list[Path]()
+
+        def counted(path: Path) -> str:
+            read.append(path)
+            return file_sha256(path)
+
+        monkeypatch.setattr("reembed.run.directory.file_sha256", counted)
+        assert all(run.is_whole(shard) for _ in range(2))
+        assert len(read) == 2, "it was written a moment ago: its time may be that of another write"
+        monkeypatch.setattr("reembed.run.directory.TICK_NS", -1)
+        assert all(run.is_whole(shard) for _ in range(5))
+        assert len(read) == 3
+        path.write_bytes(bytes(path.stat().st_size))
         assert not run.is_whole(shard)
 
     def test_missing_or_cut_file_is_not_whole(self, run: RunDir) -> None:
