@@ -80,6 +80,18 @@ class CollectionNotFoundError(PreflightError):
     kind = "collection-not-found"
 
 
+class CollectionGoneError(CollectionNotFoundError):
+    """A collection that the command had found is not in the store any more."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(
+            message,
+            hint
+            or "It was deleted, or made anew, while this command was at work. Run the command "
+            "again: it looks at what the name leads to now.",
+        )
+
+
 class MissingExtraError(PreflightError):
     """An optional dependency is needed and not installed."""
 

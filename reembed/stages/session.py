@@ -1,6 +1,5 @@
-"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps. All is opened
-when first asked for, so that a rollback needs no new model and a status no store, and closed
-together."""
+"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps. Each is opened
+when first asked for (a rollback needs no new model, a status no store), and closed with all."""
 
 from __future__ import annotations
 
@@ -23,6 +22,7 @@ from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.shared import Shared
 from reembed.embedders.spending import Spending
 from reembed.errors import (
+    CollectionGoneError,
     CollectionNotFoundError,
     LockedError,
     PreflightError,
@@ -90,9 +90,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._closing.close()
-        lost = isinstance(error, CollectionNotFoundError | SourceChangedError) and not error.hint
-        if lost and self._run is not None:
-            assert isinstance(error, ReembedError)
+        if self._run is None or not isinstance(error, CollectionNotFoundError | SourceChangedError):
+            return
+        if not error.hint or isinstance(error, CollectionGoneError):
             error.hint = (
                 "A collection of this run was deleted, or its name serves another one now. "
                 f"Restore it, or move the run directory {self._run.path} away and begin again; "
@@ -336,12 +336,12 @@ class Session:
         model, self.old_model_note = source_model(self.manifest, self.source)
         if model is None:
             return None
-        said = "the manifest says" if self.manifest.source.model else "recorded as"
         wrong = misfit(model, self.source.dimensions)
         if not wrong:
             embedder = self._open_old(model)
             wrong = misfit(model, self.source.dimensions, embedder.dimensions)
         if wrong:
+            said = "the manifest says" if self.manifest.source.model else "recorded as"
             self.old_model_note = f"this is not the old model: {said} {wrong}"
             return None
         return embedder

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from reembed.stores.collection import Collection
 from tests.support.following import filled, follows_hint, wrong_and_right
 from tests.support.helpers import (
     Command,
@@ -259,3 +260,28 @@ def test_a_damaged_database_file_is_put_back(
         assert refused.code == 5 and refused.json["error"]["kind"] == "damaged-store", refused.out
     file.write_bytes(whole)
     assert command("plan", path).code == 0
+
+
+@follows_hint("looks at what the name leads to now")
+@pytest.mark.parametrize("words", ["backup {store} --collection docs -o b", "audit {store}"])
+def test_a_collection_that_is_made_anew_while_it_is_read(
+    command: Command, database: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the application, between the first look and the records."""
+    monkeypatch.chdir(database.parent)
+    given = words.format(store=f"chroma:{database}").split()
+    with monkeypatch.context() as patch:
+        listed = Collection.list_ids
+
+        def replaced(self: Collection) -> Iterator[Any]:
+            patch.undo()
+            with chroma(database) as client:
+                client.delete_collection("docs")
+                plain_collection(client)
+            return listed(self)
+
+        patch.setattr(Collection, "list_ids", replaced)
+        first = command(*given)
+        assert first.code == 5, first.out + first.err
+    again = command(*given)
+    assert again.code == 0, again.out + again.err

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.following import follows_hint
 from tests.support.helpers import CASES, REEMBED, Command, manifest_data, write_manifest
 
 FUZZED = int(os.environ.get("REEMBED_FUZZED", "80"))
@@ -147,6 +148,7 @@ def test_a_deleted_working_directory(tmp_path: Path, database: Path, command: Co
     assert command("status").code in (0, 2)
 
 
+@follows_hint("Give the process more (see `ulimit -v`", elsewhere=True)
 @pytest.mark.parametrize("megabytes", [300, 700, 1_200])
 def test_a_limit_of_memory_is_named_and_not_the_disk(
     tmp_path: Path, database: Path, megabytes: int
@@ -160,6 +162,8 @@ def test_a_limit_of_memory_is_named_and_not_the_disk(
     assert code == 5, told
     assert "memory" in told and "ulimit -v" in told
     assert "disk" not in told and "bug" not in told
+    code, _, told = reembed("run", manifest)
+    assert code == 0, told
 
 
 def test_warnings_as_errors_are_no_errors_of_ours(tmp_path: Path, database: Path) -> None:

@@ -122,6 +122,14 @@ class Code:
             if module.name.startswith(FILES.get(name, ""))
             for given in _arguments(call, place, "hint")
         )
+        yield from (  # an error that brings its own
+            (module, one)
+            for module, call in self.calls["__init__"]
+            if module.name == "errors.py"
+            for given in _arguments(call, 1, "hint")
+            for one in (given.values if isinstance(given, ast.BoolOp) else [given])
+            if not isinstance(one, ast.Name)
+        )
 
     def _texts(self, node: ast.expr, module: Module, depth: int) -> Iterator[str]:
         """What an expression can be."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chromadb.api.models.Collection import Collection
 
-from reembed.errors import CollectionNotFoundError
+from reembed.errors import CollectionGoneError
 from reembed.stores.chroma import client as chroma_client
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
@@ -64,7 +64,7 @@ class Database:
         if id not in self._handles:
             found = chroma_names.by_id(self.client, id)
             if found is None:
-                raise CollectionNotFoundError(f"{self.url}: the collection {id} is gone")
+                raise CollectionGoneError(f"{self.url}: the collection {id} is gone")
             # Collection.add rebuilds the persisted embedding function from the schema at each call,
             # with a warning where its key is missing. Records here bring their vectors.
             found.get_model()["serialized_schema"] = None

@@ -23,7 +23,7 @@ from chromadb.errors import (
 )
 
 from reembed.errors import (
-    CollectionNotFoundError,
+    CollectionGoneError,
     DamagedStoreError,
     OutOfMemoryError,
     PreflightError,
@@ -114,7 +114,7 @@ def mapped(where: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise _of_network(where, error) from error
     except NotFoundError as error:
-        raise CollectionNotFoundError(f"{where}: {error}") from error
+        raise CollectionGoneError(f"{where}: {error}") from error
     except (ChromaAuthError, AuthorizationError) as error:
         raise PreflightError(f"{where}: access refused: {error}", AUTH_HINT) from error
     except REFUSALS as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
-from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.errors import CollectionGoneError, PreflightError, SourceChangedError
 
 Migrations = frozenset[tuple[str, int]]
 """Parts of the schema and their versions, as the table `migrations` lists them."""
@@ -189,7 +189,7 @@ def _metadata_segment(file: File, connection: sqlite3.Connection, id: str) -> st
         "SELECT id FROM segments WHERE collection = ? AND scope = 'METADATA'", (id,)
     ).fetchone()
     if row is None:
-        raise CollectionNotFoundError(f"{Path(file.path).parent}: the collection {id} is gone")
+        raise CollectionGoneError(f"{Path(file.path).parent}: the collection {id} is gone")
     return str(row[0])
 
 

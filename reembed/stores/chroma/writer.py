@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.errors import CollectionGoneError, PreflightError
 from reembed.records import Vectors, chunked
 from reembed.stores.chroma import floats as chroma_floats
 from reembed.stores.chroma import keeping
@@ -90,7 +90,7 @@ class ChromaWriter:
             made = database.client.create_collection(name, metadata=kept, **settings)
         found = self._catalog.describe_id(str(made.id))
         if found is None:
-            raise CollectionNotFoundError(f"{name}: deleted by somebody while it was being made")
+            raise CollectionGoneError(f"{name}: deleted by somebody while it was being made")
         if found.key_indexes != spec.key_indexes:
             self.drop(found.id)
             raise PreflightError(

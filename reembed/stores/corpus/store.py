@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from reembed.errors import CollectionNotFoundError, PreflightError, SourceChangedError
+from reembed.errors import (
+    CollectionGoneError,
+    CollectionNotFoundError,
+    PreflightError,
+    SourceChangedError,
+)
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, chunked
 from reembed.run.disk import read_errors
 from reembed.stores.corpus.formats import FORMATS, Format, Slice
@@ -238,7 +243,7 @@ class Corpus:
     def _require(self, id: str) -> _Indexed:
         path = Path(id)
         if not path.exists():
-            raise CollectionNotFoundError(f"{self._url}: {id} is not there any more")
+            raise CollectionGoneError(f"{self._url}: {id} is not there any more")
         return self._index(path)
 
     def _index(self, path: Path) -> _Indexed:
