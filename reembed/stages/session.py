@@ -1,5 +1,5 @@
-"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps. Each is opened
-when first asked for (a rollback needs no new model, a status no store), and closed with all."""
+"""What one call has open: stores, models, cache, ledger. `Migration` takes the steps. Each is
+opened when first asked for (a rollback needs no new model), and closed with all."""
 
 from __future__ import annotations
 
