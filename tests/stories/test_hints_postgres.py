@@ -22,6 +22,16 @@ LACKS = {"source__collection": "lacking"}
 WIDE = {"model__name": "wide:rows", "model__dimensions": 5000, "target__index": {"type": "hnsw"}}
 MIXED = {"source__collection": "mixed"}
 TEXTS = "SELECT doc_id, part FROM parts"
+ASKED = CONFIG | {"source__where": "asked()"}
+FAILS = (
+    "CREATE OR REPLACE FUNCTION asked() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'as told' "
+    "USING ERRCODE = '{code}', HINT = 'so it is.'; END $$"
+)
+"""The condition answers with an error of this code, as the server does at any statement."""
+FINE_AGAIN = (
+    "CREATE OR REPLACE FUNCTION asked() RETURNS bool LANGUAGE plpgsql AS "
+    "$$ BEGIN RETURN true; END $$"
+)
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,24 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      follows_hint("Use a role that may do this (the table's owner can), or let it be granted."),
      Now({"source__url": "{few}", "swap__kind": "config"},
          "GRANT SELECT ON docs TO {role}; GRANT CREATE ON SCHEMA public TO {role}")),
+    ("a role with all its connections in use",
+     Now({"source__url": "{few}", **CONFIG}, "ALTER ROLE {role} CONNECTION LIMIT 0"),
+     follows_hint("Wait a little, then run the same command again."),
+     Now({"source__url": "{few}", **CONFIG}, "ALTER ROLE {role} CONNECTION LIMIT -1; GRANT SELECT "
+         "ON docs TO {role}; GRANT CREATE ON SCHEMA public TO {role}")),
+    ("a filter by a table that is not there",
+     Now(CONFIG | {"source__where": "n IN (SELECT n FROM nowhere)"}),
+     follows_hint("that, if source.where or source.text_query names it"),
+     Now(CONFIG | {"source__where": "n IN (SELECT n FROM docs)"})),
+    ("a disk that is full", Now(ASKED, FAILS.format(code="53100")),
+     follows_hint("Free some space on the server and run again.", " Postgres says: "),
+     Now(ASKED, FINE_AGAIN)),
+    ("a lock", Now(ASKED, FAILS.format(code="55P03")),
+     follows_hint("Run the same command again; pg_stat_activity shows who holds it."),
+     Now(ASKED, FINE_AGAIN)),
+    ("a session that was ended", Now(ASKED, FAILS.format(code="25P03")),
+     follows_hint("Nothing was moved. Run the same command again.",
+                  where="stores/postgres/client.py"), Now(ASKED, FINE_AGAIN)),
     ("a database that is to be read", Now({"source__url": "{reading}"}),
      follows_hint("let it be set to off for this one (ALTER ROLE .. SET"), FINE),
 ]  # fmt: skip
@@ -241,7 +269,7 @@ def test_what_is_said_of_a_database_is_done_and_planned(
         return command("plan", path, "--json")
 
     refused = plan(wrong)
-    assert refused.code in (5, 7), refused.out
+    assert refused.code in (5, 6, 7), refused.out
     assert hint in refused.json["error"]["hint"], refused.out
     led = plan(right)
     assert led.code == 0, led.out

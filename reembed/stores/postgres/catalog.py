@@ -213,7 +213,8 @@ class Catalog:
             if found is None:
                 raise CollectionNotFoundError(
                     f"{self.url}: there is no table with the id {id}",
-                    "Somebody dropped it, or this is another database than it was in "
+                    "Run the same command again: it says what can be done. Somebody dropped it, or "
+                    "this is another database than it was in "
                     f"({self.database.name!r} of the cluster {self.database.system}).",
                 )
             return self.parts(found)

@@ -263,7 +263,9 @@ def mapped(about: str) -> Iterator[None]:
         yield
     except errors.UndefinedTable as error:
         raise CollectionNotFoundError(
-            f"{about}: {_said(error)}", "Somebody dropped or renamed it meanwhile."
+            f"{about}: {_said(error)}",
+            "Somebody dropped or renamed it meanwhile: run the same command again. Or correct "
+            "that, if source.where or source.text_query names it.",
         ) from error
     except errors.InsufficientPrivilege as error:
         raise PreflightError(

@@ -20,7 +20,9 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 """What a server says when it answers and says no; libpq gives no SQLSTATE while connecting."""
-_BUSY = re.compile(r"too many clients|connection slots|is (starting up|shutting down|in recovery)")
+_BUSY = re.compile(
+    r"too many (clients|connections)|connection slots|is (starting up|shutting down|in recovery)"
+)
 _MAINTENANCE = "postgres"
 """A database that nearly every server has, and most roles may connect to."""
 

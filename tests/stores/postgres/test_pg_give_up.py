@@ -12,6 +12,7 @@ import pytest
 from reembed.cutover import move as moving
 from reembed.stores.postgres.locks import hold
 from tests.support.crash import outcome, work
+from tests.support.following import follows_hint
 from tests.support.helpers import Command
 from tests.support.pg_docs import app, pg_manifest, traces
 
@@ -161,6 +162,8 @@ def test_a_run_whose_swap_is_in_any_state_is_given_up_by_clean_alone(
     assert told(tmp_path) == ["swap stop", "rollback start"]
 
 
+@follows_hint("Nothing was moved. ", where="stores/postgres/locks/hold.py")
+@follows_hint("Let those transactions end, then run the same command again.")
 def test_what_is_in_the_way_of_giving_up_is_named_and_passes(
     docs_url: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +192,7 @@ def test_what_is_in_the_way_of_giving_up_is_named_and_passes(
     assert traces(docs_url) == []
 
 
+@follows_hint("` finishes it, ", "--yes` gives it up", where="cutover/clean.py")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_way_back_that_cannot_be_done_is_given_up_by_swap(
     docs_url: str, tmp_path: Path, command: Command, way: str

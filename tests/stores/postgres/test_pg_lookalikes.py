@@ -11,6 +11,7 @@ from reembed.errors import PreflightError
 from reembed.stores.registry import open_store
 from tests.stores.postgres.test_pg_roles import ESCALATE, LEASE, Scene, scene
 from tests.support.crossing import crossed
+from tests.support.following import follows_hint
 from tests.support.helpers import migration
 from tests.support.pg_docs import pg_manifest, traces
 from tests.support.stores import logging, mark_of
@@ -47,6 +48,7 @@ def made_by(scene: Scene, role: str) -> list[tuple[object, ...]]:
     )
 
 
+@follows_hint("Look at it. If it is nobody's, drop it as its owner or as a superuser with")
 @pytest.mark.parametrize(("kind", "role"), crossed(MADE_FIRST, ["postgres", "app"]))
 def test_what_another_role_made_first_is_refused_by_plan_and_left_alone(
     scene: Scene, tmp_path: Path, kind: str, role: str
@@ -128,6 +130,7 @@ def test_a_capture_that_its_owner_changed_is_not_read(scene: Scene, meddle: str)
     store.close()
 
 
+@follows_hint("Look at it. If a run made it and the table has got another owner since, it logs")
 def test_a_log_whose_table_has_another_owner_by_now_is_told_and_not_left_unsaid(
     scene: Scene, tmp_path: Path
 ) -> None:

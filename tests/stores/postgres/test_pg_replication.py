@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from reembed.migration import Migration
+from tests.support.following import follows_hint
 from tests.support.helpers import migration, write_manifest
 from tests.support.pg_docs import TABLE, app, make_docs
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
@@ -106,6 +107,7 @@ def test_a_table_that_is_published_by_name_moves_once_its_vectors_are_taken_out(
             assert docs.wrong_vectors("new") == []
 
 
+@follows_hint("Give a schema that no publication names as target.schema.")
 def test_nothing_that_a_run_makes_comes_into_a_published_schema(
     publisher: PostgresServer, tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_nothing_that_a_run_makes_comes_into_a_published_schema(
             assert made == [("docs",)]
 
 
+@follows_hint("Publish a list of tables instead: CREATE PUBLICATION")
 def test_every_new_table_is_published_by_a_publication_of_all(
     publisher: PostgresServer, tmp_path: Path
 ) -> None:
@@ -148,6 +151,14 @@ def test_every_new_table_is_published_by_a_publication_of_all(
                 one.run()
             id = docs.insert("written after the plan")
             assert subscriber.follows(id, "written after the plan")
+            docs.run("CREATE PUBLICATION q FOR TABLE docs")
+            subscriber.connection.execute("ALTER SUBSCRIPTION s SET PUBLICATION q")
+            drop = problem.hint.partition("and then here ")[2].rstrip(".")
+            assert drop == 'DROP PUBLICATION "p"'
+            docs.run(drop)
+            assert one.run().verdict is not None
+            id = docs.insert("written after the run")
+            assert subscriber.follows(id, "written after the run")
 
 
 def test_a_table_moves_by_way_of_another_schema_there_and_back(

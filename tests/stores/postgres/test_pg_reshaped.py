@@ -9,6 +9,7 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
+from tests.support.following import follows_hint
 from tests.support.helpers import Command
 from tests.support.pg_docs import app, pg_manifest
 
@@ -127,6 +128,8 @@ CASES = [(kind, way) for kind in COLUMNS | VECTORS for way in WAYS] + [
 ]
 
 
+@follows_hint("Nothing was moved. Undo that and run the same command again", sometimes=True)
+@follows_hint("Nothing was moved. Undo that, or do the same to ", sometimes=True)
 @pytest.mark.parametrize(
     ("kind", "way"),
     [pytest.param(*one, marks=[] if one in ALWAYS else [pytest.mark.long]) for one in CASES],

@@ -13,6 +13,7 @@ import yaml
 from reembed.errors import ManifestError, RefusedError
 from reembed.manifest import Manifest
 from reembed.stages.plan import Plan
+from tests.support.following import follows_hint
 from tests.support.helpers import Command, migration, sentence, vector_of, write_manifest
 from tests.support.pg_scene import Scene, written
 
@@ -291,6 +292,7 @@ def test_a_table_without_any_text_is_refused_with_ways_out(
 # Keys
 
 
+@follows_hint("Add one, which need not be the primary key: ALTER TABLE ")
 def test_a_key_of_several_columns_is_refused_with_a_statement_that_works(
     postgres_url: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from psycopg import sql
 from reembed.errors import PreflightError
 from reembed.stores.postgres import client
 from reembed.stores.registry import open_store
+from tests.support.following import follows_hint
 from tests.support.helpers import Command, migration, write_manifest
 from tests.support.pg_docs import app, make_docs, pg_manifest
 from tests.support.servers.pgbouncer import pgbouncer
@@ -22,6 +23,7 @@ def name_of(url: str) -> str:
     return url.split("?")[0].rsplit("/", 1)[-1]
 
 
+@follows_hint("Give the database's own address as the URL, or a pooler's port that keeps")
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pooler_that_gives_sessions_away_is_refused_and_left_as_it_was(
     postgres: PostgresServer, postgres_url: str, tmp_path: Path, command: Command, mode: str
@@ -37,8 +39,10 @@ def test_a_pooler_that_gives_sessions_away_is_refused_and_left_as_it_was(
             assert connection.execute("SHOW row_security").fetchone() == ("on",)
             assert connection.execute("SHOW TimeZone").fetchone() == ("UTC",)
             assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
+    assert command("plan", write_manifest(tmp_path, postgres_url)).code == 0
 
 
+@follows_hint("Give the database's own address as the URL, or let the pooler have more sessions")
 def test_a_pooler_that_keeps_sessions_carries_a_whole_migration(
     postgres: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:
@@ -55,6 +59,7 @@ def test_a_pooler_that_keeps_sessions_carries_a_whole_migration(
         pytest.raises(PreflightError, match="gives no second session"),
     ):
         open_store(url)
+    open_store(postgres_url).close()
 
 
 def test_no_time_limit_of_the_database_cuts_a_session_of_ours(postgres_url: str) -> None:

@@ -207,8 +207,9 @@ def _refusals(table: Table, records: pa.RecordBatch, vectors: Vectors) -> Iterat
         culprit = _culprit(table, records, vectors)
         raise PreflightError(
             f"{table.label} refuses {f'the record {culprit!r}' if culprit else 'a record'}: {said}",
-            "Postgres holds neither NUL characters nor non-finite or over-long vectors; correct or "
-            "leave out the record (source.where).",
+            "Postgres holds neither NUL characters nor non-finite or over-long vectors: correct "
+            "the record or leave it out (source.where); where a run has exported it, `reembed run "
+            "--restart` then reads it anew and pays for no text twice.",
         ) from error
 
 

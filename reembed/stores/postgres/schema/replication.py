@@ -15,6 +15,8 @@ from reembed.errors import PreflightError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.schema.table import Table
 
+ALL = " (FOR ALL TABLES)"
+
 
 @dataclass(frozen=True)
 class Publication:
@@ -131,7 +133,7 @@ def taking_in(connection: Connection, schema: str) -> list[str]:
     if not slots(connection):
         return []
     rows = fetch_all(connection, "SELECT pubname FROM pg_publication WHERE puballtables ORDER BY 1")
-    found = [f"{name} (FOR ALL TABLES)" for (name,) in rows]
+    found = [f"{name}{ALL}" for (name,) in rows]
     if _has_lists(connection):
         found += [
             f"{name} (FOR TABLES IN SCHEMA {schema})" for name in _of_schema(connection, schema)
@@ -144,12 +146,13 @@ def check_unpublished(connection: Connection, schema: str) -> None:
     found = taking_in(connection, schema)
     if not found:
         return
-    everything = any(name.endswith("(FOR ALL TABLES)") for name in found)
+    everything = [name.removesuffix(ALL) for name in found if name.endswith(ALL)]
     raise PreflightError(
         f"the publication {', '.join(found)} sends every new table to its subscribers (slots "
         f"{', '.join(slots(connection))}), and one without the table stops for all tables",
-        "Publish a list of tables instead: CREATE PUBLICATION .. FOR TABLE .., and on the "
-        "subscriber ALTER SUBSCRIPTION .. SET PUBLICATION ..."
+        "Publish a list of tables instead: CREATE PUBLICATION .. FOR TABLE .., on the subscriber "
+        "ALTER SUBSCRIPTION .. SET PUBLICATION .., and then here DROP PUBLICATION "
+        f"{sql.SQL(', ').join(map(sql.Identifier, everything)).as_string(None)}."
         if everything
         else "Give a schema that no publication names as target.schema.",
     )
