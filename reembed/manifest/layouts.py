@@ -20,6 +20,8 @@ NODE = "_node_content"
 """LlamaIndex's key for a node as JSON, without its text."""
 _OPEN_WEBUI = "embedding_config"
 _MEMORY = '"data"'
+_OF_A_GRAPH = "vector_source_id"
+_MESSAGE = "<message role='"
 MAKES_TEXT: frozenset[Layout] = frozenset({"auto", "llamaindex", "mem0"})
 """Layouts under which a record's text may be another one than its document."""
 
@@ -109,6 +111,8 @@ def _node(metadata: Any) -> dict[str, Any] | None:
 def _node_text(node: Mapping[str, Any], text: str) -> str:
     """As `BaseNode.get_content(MetadataMode.EMBED)` of llama-index-core gives it."""
     metadata = node.get("metadata") or {}
+    if _embedded_alone(metadata, text):
+        return text
     excluded = set(node.get("excluded_embed_metadata_keys") or ())
     separator = node.get("metadata_separator", node.get("metadata_seperator", "\n"))
     template = node.get("metadata_template", "{key}: {value}")
@@ -117,7 +121,7 @@ def _node_text(node: Mapping[str, Any], text: str) -> str:
         for key, value in metadata.items() if key not in excluded
     ]  # fmt: skip
     told = separator.join(lines)
-    if node.get("class_name") in ("Node", "Document"):
+    if _is_of_node(node):
         if not text:
             return ""
     else:
@@ -126,6 +130,20 @@ def _node_text(node: Mapping[str, Any], text: str) -> str:
         return text
     whole = node.get("text_template", "{metadata_str}\n\n{content}")
     return filled(whole, {"content": text, "metadata_str": told}).strip()
+
+
+def _embedded_alone(metadata: Mapping[str, Any], text: str) -> bool:
+    """Whether a node was given its vector before its metadata: LlamaIndex's `PropertyGraphIndex`
+    and `VectorMemoryBlock` embed what they store as text alone."""
+    return _OF_A_GRAPH in metadata or (
+        list(metadata) == ["session_id"] and text.startswith(_MESSAGE)
+    )
+
+
+def _is_of_node(node: Mapping[str, Any]) -> bool:
+    """Whether its class is `Node` or one derived from it (`Document`, an application's own), and
+    not `TextNode`, which puts its text together in another way: it has another field for it."""
+    return "audio_resource" in node or node.get("class_name") in ("Node", "Document")
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core import PropertyGraphIndex, StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import Document, IndexNode, MetadataMode, Node, TextNode
+from llama_index.core.graph_stores import SimplePropertyGraphStore
+from llama_index.core.graph_stores.types import KG_NODES_KEY, EntityNode
+from llama_index.core.indices.property_graph import ImplicitPathExtractor
+from llama_index.core.llms import ChatMessage, MockLLM
+from llama_index.core.memory import VectorMemoryBlock
+from llama_index.core.schema import (
+    Document,
+    ImageDocument,
+    IndexNode,
+    MetadataMode,
+    Node,
+    TextNode,
+)
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from tests.clients.lines import serve, toured, with_chromadb
@@ -19,7 +31,9 @@ with_chromadb()
 import chromadb  # noqa: E402
 from llama_index.vector_stores.chroma import ChromaVectorStore  # noqa: E402
 
-KINDS = {"TextNode": TextNode, "Node": Node, "IndexNode": IndexNode, "Document": Document}
+KINDS = {
+    one.__name__: one for one in (TextNode, Node, IndexNode, Document, ImageDocument)
+}  # fmt: skip
 _opened: list[VectorStoreIndex] = []
 
 
@@ -74,6 +88,24 @@ def embedded(nodes: list[dict[str, Any]]) -> list[str]:
     """The text that LlamaIndex embeds of each."""
     made = [KINDS[node.pop("kind", "TextNode")](**node) for node in nodes]
     return [node.get_content(metadata_mode=MetadataMode.EMBED) for node in made]
+
+
+def remember(name: str, said: str) -> list[str]:
+    """Ids of an entity of a graph and of a message of a chat, whose vectors LlamaIndex makes of
+    their texts alone, whatever their metadata say."""
+    store, model = _opened[-1].vector_store, _opened[-1]._embed_model
+    before = set(store.client.get()["ids"])
+    entity = EntityNode(name=name, label="person", properties={"born": 1815, "of": "London"})
+    read = TextNode(id_="read", text="of whom it was read", metadata={KG_NODES_KEY: [entity]})
+    PropertyGraphIndex(
+        [read], llm=MockLLM(), kg_extractors=[ImplicitPathExtractor()], use_async=False,
+        property_graph_store=SimplePropertyGraphStore(), vector_store=store, embed_model=model,
+    )  # fmt: skip
+    block = VectorMemoryBlock(vector_store=store, embed_model=model)
+    asyncio.run(block.aput([ChatMessage(said)], session_id="s-7"))
+    made = store.client.get(ids=[id for id in store.client.get()["ids"] if id not in before])
+    told = dict(zip(made["documents"], made["ids"], strict=True))
+    return [told[text] for text in sorted(told)]
 
 
 def query(text: str, k: int = 2) -> list[dict[str, Any]]:
@@ -143,4 +175,13 @@ def tour(text: str, id: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"open": open_index, "add": add, "embedded": embedded, "query": query, "tour": tour})
+    serve(
+        {
+            "open": open_index,
+            "add": add,
+            "embedded": embedded,
+            "query": query,
+            "remember": remember,
+            "tour": tour,
+        }
+    )

@@ -46,6 +46,8 @@ NODES: list[dict[str, Any]] = [
     {"text": TEXTS[5], "metadata": {"only": "this"}, "excluded_embed_metadata_keys": ["only"]},
     {"text": TEXTS[6], "metadata": {"file_name": "d.md"}, "kind": "Document"},
     {"text": TEXTS[7], "metadata": {"file_name": "e.md"}, "kind": "IndexNode", "index_id": "x"},
+    {"text": TEXTS[8], "metadata": {"page": "f "}, "kind": "ImageDocument",
+     "text_template": "[{metadata_str}] {content}"},
 ]  # fmt: skip
 
 
@@ -162,7 +164,8 @@ def test_a_node_that_is_added_and_one_that_was_moved_have_the_same_vector(
     with application("llamaindex_chroma_app", tmp_path) as index:
         old = {"url": embedder.openai_url, "model": OLD}
         index("open", folder=str(tmp_path / "db"), collection="nodes", embedder=old)
-        ids = index("add", nodes=NODES)
+        ids = index("add", nodes=NODES) + index("remember", name="Ada", said=TEXTS[9])
+        assert len(ids) == len(NODES) + 2
         embedded = index("embedded", nodes=NODES)
         asked = {"text": embedded[0], "id": ids[0]}
         before = index("tour", **asked)
@@ -184,7 +187,7 @@ def test_a_node_that_is_added_and_one_that_was_moved_have_the_same_vector(
         assert_goes_on(before, index("tour", **asked))
         index("open", folder=str(tmp_path / "db"), collection="nodes", embedder=new, by="params")
         assert_goes_on(before, index("tour", **asked))
-        again = index("add", nodes=NODES)
+        again = index("add", nodes=NODES) + index("remember", name="Ada", said=TEXTS[9])
         assert index("query", text=TEXTS[0])[0]["text"] == TEXTS[0]
     same_vectors(tmp_path, "nodes", ids, again)
     moving.rollback()  # what was added goes back with the text that the old model was given

@@ -33,6 +33,26 @@ def test_a_node_is_its_metadata_and_its_text_on_every_store() -> None:
     assert text_of("auto", "text", old_name) == "a: 1; b: 2\n\ntext"
 
 
+def test_what_llamaindex_embeds_before_it_adds_metadata_is_the_text_alone() -> None:
+    entity = node({"vector_source_id": "Ada", "age": 36})
+    assert text_of("auto", "Ada (age: 36)", entity) == "Ada (age: 36)"
+    said = "<message role='user'>tea, please</message>"
+    assert text_of("auto", said, node({"session_id": "7"})) == said
+    assert text_of("auto", "notes", node({"session_id": "7"})) == "session_id: 7\n\nnotes"
+    more = node({"session_id": "7", "by": "me"})
+    assert text_of("auto", said, more) == f"session_id: 7\nby: me\n\n{said}"
+
+
+def test_a_class_of_its_own_is_told_by_its_fields() -> None:
+    """`ImageDocument` and an application's own `Document` keep blanks around their metadata."""
+    page = {"audio_resource": None, "class_name": "ImageDocument"}
+    looks = {"metadata_template": "{key} ", "text_template": "[{metadata_str}] {content}"}
+    assert text_of("auto", "text", node({"a": 1}, **page, **looks)) == "[a ] text"
+    assert text_of("auto", "text", node({"a": 1}, **looks)) == "[a] text"
+    assert text_of("auto", "", node({"a": 1}, **page)) == ""
+    assert text_of("auto", "", node({"a": 1}, class_name="ImageNode")) == "a: 1"
+
+
 @pytest.mark.parametrize(
     "content", ["no JSON", "[]", "{}", json.dumps({"metadata": {"a": 1}}), json.dumps("x")]
 )
