@@ -2,7 +2,8 @@
 
 `{document}`, `{id}`, `{uri}` and `{metadata.KEY}` are replaced; `{{` and `}}` are literal braces.
 KEY may lead into objects: `{metadata.author.name}`, unless there is a key `author.name`. What a
-record lacks is replaced by nothing. This is no format string: nothing else is evaluated.
+record lacks is replaced by nothing; `{metadata.title|: }` is the title and then `: `, and nothing
+at all of a record without one. This is no format string: nothing else is evaluated.
 
 `{document}` is what the application embeds of a record, which some frameworks build of more than
 the document (`layouts`).
@@ -64,8 +65,9 @@ class TextTemplate:
             return lambda id, document, metadata, uri: id
         if name == "uri":
             return lambda id, document, metadata, uri: uri or ""
-        key = name.removeprefix("metadata.")
-        if key == name or not key:
+        whole = name.removeprefix("metadata.")
+        key, bar, joint = whole.partition("|")
+        if whole == name or not key:
             close = difflib.get_close_matches(name, ("document", "id", "uri", "metadata.KEY"), 1)
             meant = f"; did you mean '{{{close[0]}}}'?" if close else ""
             raise TemplateError(
@@ -73,7 +75,14 @@ class TextTemplate:
                 f"{meant}"
             )
         self.metadata_keys.append(key)
-        return lambda id, document, metadata, uri: _plain(look_up(metadata, key))
+        if not bar:
+            return lambda id, document, metadata, uri: _plain(look_up(metadata, key))
+
+        def joined(id: str, document: str | None, metadata: Any, uri: str | None) -> str:
+            value = look_up(metadata, key)
+            return "" if value is None else _plain(value) + joint
+
+        return joined
 
     def render(self, id: str, document: str | None, metadata: Any, uri: str | None) -> str:
         """The text of one record; `document` is what its layout makes of it, and `metadata` its

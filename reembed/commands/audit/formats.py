@@ -105,6 +105,10 @@ def _all(template: TextTemplate, model: Model, batch: pa.RecordBatch) -> Iterato
                 TextTemplate(f"{field}{joint}{{document}}", template.layout),
                 f"{key}, {json.dumps(joint)} and the document",
             )
+            yield _of(
+                TextTemplate(f"{{metadata.{key}|{joint}}}{{document}}", template.layout),
+                f"{key} and {json.dumps(joint)} where there is one, and the document",
+            )
         yield _of(TextTemplate(field), f"{key} alone")
         yield _of(
             TextTemplate(f"{{document}}\n{field}", template.layout), f"the document and then {key}"

@@ -37,10 +37,14 @@ def render(
         ("{{document}} {document}", "{document} text"),
         ("{metadata.a.b}", "dotted"),
         ("{metadata.with space}", "spaced"),
+        ("{metadata.title|\n}{document}", "Hello\ntext"),
+        ("{metadata.absent|\n}{metadata.year| / }{document}", "1999 / text"),
+        ("{metadata.a.b|}{metadata.empty|: }{document}", "dotted: text"),
     ],
 )
 def test_renders(template: str, expected: str) -> None:
     metadata = {
+        "empty": "",
         "title": "Hello",
         "year": 1999,
         "ok": True,
@@ -88,7 +92,7 @@ def test_metadata_that_is_no_object_has_no_keys(metadata: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{document.__class__}", "{0}", "{}", "{metadata}", "{metadata.}"]
+    "template", ["{document.__class__}", "{0}", "{}", "{metadata}", "{metadata.}", "{metadata.|: }"]
 )
 def test_refuses_unknown_fields_and_names_the_known(template: str) -> None:
     with pytest.raises(TemplateError, match=r"unknown field.*\{document\}"):
