@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reembed.backup.directory import folder_name, folders
-from reembed.backup.folder import Folder
+from reembed.backup.folder import ABOUT, Folder
 from reembed.backup.shards import damage_of
 from reembed.backup.snapshot import ShardFile, Snapshot
 from reembed.errors import DamagedError, GateError, LockedError, UsageError
 from reembed.progress import Progress
 from reembed.quality.integrity import slice_bounds
+from reembed.run.files import damaged
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _check(
         snapshots, bad = folder.snapshots()
         problems += [error.message for path, error in bad.items() if only in (None, path.name)]
         if only is None:
-            problems += _missing(folder, snapshots, bad)
+            problems += _missing(folder)
         wanted = [one for one in snapshots if only in (None, one.id)]
         files = {shard.name: shard for one in wanted for shard in one.shards}
         chosen = [files[name] for name in sorted(files)][part[0] - 1 :: part[1]]
@@ -126,7 +127,7 @@ def _check(
     about = _collection(folder)
     return FolderCheck(
         str(folder.path), about, len(wanted), len(chosen), sum(one.bytes for one in chosen),
-        restorable, problems, notes,
+        restorable, [*dict.fromkeys(problems)], notes,
     )  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _of_folder(folder: Folder, directory: Path) -> tuple[list[str], list[str]]:
     try:
         about = folder.about()
         if about is None:
-            problems.append(f"{folder.path}: folder.json is not there")
+            problems.append(damaged(folder.path / ABOUT.name, ABOUT, "it is not there").message)
         elif folder.path != directory and folder.path.name != folder_name(about.collection):
             problems.append(
                 f"{folder.path}: holds the snapshots of another collection, {about.collection!r} "
@@ -172,25 +173,11 @@ def _at_work(folder: Folder) -> bool:
         return True
 
 
-def _missing(folder: Folder, snapshots: Sequence[Snapshot], bad: Iterable[Path]) -> list[str]:
-    """Snapshots that the journal knows otherwise: gone without a prune, or other than written."""
+def _missing(folder: Folder) -> list[str]:
     try:
-        lines = folder.noted()
+        return [f"{id}: {problem}" for id, problem in folder.missing().items()]
     except DamagedError as error:
         return [error.message]
-    there = {one.id: one for one in snapshots}
-    gone = {id for line in lines if line["event"] == "pruned" for id in line.get("snapshots", ())}
-    known = {*there, *(path.name for path in bad), *gone}
-    found = []
-    for line in lines:
-        id, written = line.get("snapshot"), line.get("manifest_sha256")
-        if not id or not written:
-            continue
-        if id not in known:
-            found.append(f"{id}: the snapshot is gone, and no prune has removed it")
-        elif id in there and there[id].sha256 != written:
-            found.append(f"{id}: its manifest is another one than was written")
-    return found
 
 
 def _of_snapshot(folder: Folder, snapshot: Snapshot, broken: dict[str, str]) -> list[str]:

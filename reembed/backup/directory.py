@@ -11,6 +11,7 @@ from reembed.backup.snapshot import Snapshot
 from reembed.errors import UsageError
 from reembed.manifest import Manifest
 from reembed.run.disk import named_errors, read_errors
+from reembed.run.files import damaged
 
 
 def default_directory(state: Path | str) -> Path:
@@ -56,7 +57,11 @@ def folders(directory: Path, collection: str | None = None) -> list[Folder]:
             ]  # fmt: skip
     if collection is not None:
         names = [about.collection for one in found if (about := one.about())]
+        unsigned = [one for one in found if one.about() is None and one.ids(one.good)]
         found = [one for one in found if (a := one.about()) and a.collection == collection]
+        for one in unsigned if not found else []:
+            if one.path.name in (folder_name(collection), directory.name):
+                raise damaged(one.path / ABOUT.name, ABOUT, "it is not there")
         if not found:
             raise UsageError(
                 f"{directory}: holds no snapshots of {collection!r}",
@@ -77,6 +82,15 @@ def one_folder(directory: Path, collection: str | None) -> Folder:
             f"Choose with --collection: {names}.",
         )
     return found[0]
+
+
+def harmed(directory: Path | str, collection: str | None = None) -> list[str]:
+    """What is wrong with snapshots that `snapshots` does not list, since they are not whole."""
+    return [
+        f"{folder.path.name} {id}: {problem}"
+        for folder in folders(Path(directory), collection)
+        for id, problem in folder.harmed().items()
+    ]
 
 
 def snapshots(directory: Path | str, collection: str | None = None) -> list[Snapshot]:

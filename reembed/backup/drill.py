@@ -22,7 +22,7 @@ from reembed.backup.directory import folders
 from reembed.backup.folder import Folder
 from reembed.backup.restore import Job, compare, make, new_run, refuse_vectorless
 from reembed.backup.shards import records_of
-from reembed.backup.snapshot import DRILL, Drill, Snapshot
+from reembed.backup.snapshot import ANOTHER_DISK, DRILL, Drill, Snapshot
 from reembed.errors import GateError, ReembedError, UsageError
 from reembed.progress import Progress
 from reembed.records import Vectors, cosine_rows, list_array_to_vectors
@@ -99,7 +99,8 @@ def _drill(folder: Folder, id: str | None, progress: Progress) -> Drilled:
             found = _practise(folder, snapshot, progress)
         except ReembedError as error:
             found = Drill(began, passed=False, problems=[error.message])
-    write_atomic(snapshot.path / DRILL.name, json.dumps(found.to_dict(), indent=1).encode())
+    told = json.dumps(found.to_dict(), indent=1).encode()
+    write_atomic(snapshot.path / DRILL.name, told, ANOTHER_DISK)
     return Drilled(snapshot.collection, snapshot.id, found)
 
 

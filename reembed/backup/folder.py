@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reembed.backup.snapshot import ANOTHER_DISK, MANIFEST, Snapshot, read_snapshot
+from reembed.backup.snapshot import ANOTHER_DISK, MANIFEST, Snapshot, read_snapshot, sequence_of
 from reembed.errors import DamagedError, LockedError, PreflightError, UsageError
 from reembed.run.disk import (
     fsync_dir,
@@ -157,7 +157,7 @@ class Folder:
             if not kind.is_dir():
                 return []
             found = [path.name for path in kind.iterdir() if ID.fullmatch(path.name)]
-        return sorted(found, key=lambda id: (int(id.partition("-")[0]), id))
+        return sorted(found, key=lambda id: (sequence_of(id), id))
 
     def whole(self, kind: Path) -> Iterator[Path]:
         """Directories of snapshots that have a manifest, in their order."""
@@ -180,7 +180,9 @@ class Folder:
             for path in self.whole(kind):
                 try:
                     one = read_snapshot(path)
-                    if about is None or one.folder_id != about.id:
+                    if about is None:
+                        raise damaged(self.path / ABOUT.name, ABOUT, "it is not there")
+                    if one.folder_id != about.id:
                         raise DamagedError(
                             f"{path}: this is a snapshot of {one.collection!r} of {one.url} that "
                             "was taken into another folder",
@@ -223,10 +225,39 @@ class Folder:
             else "Take one with `reembed backup`.",
         )
 
+    def missing(self) -> dict[str, str]:
+        """Snapshots that the journal knows otherwise, by id: gone without a prune, or other than
+        written. Raises DamagedError."""
+        snapshots, bad = self.snapshots()
+        lines = self.noted()
+        there = {one.id: one for one in snapshots}
+        gone = {
+            id for line in lines if line["event"] == "pruned" for id in line.get("snapshots", ())
+        }
+        known = {*there, *(path.name for path in bad), *gone}
+        found = dict[str, str]()
+        for line in lines:
+            id, written = line.get("snapshot"), line.get("manifest_sha256")
+            if not id or not written:
+                continue
+            if id not in known:
+                found[id] = "the snapshot is gone, and no prune has removed it"
+            elif id in there and there[id].sha256 != written:
+                found[id] = "its manifest is another one than was written"
+        return found
+
+    def harmed(self) -> dict[str, str]:
+        """Snapshots that were taken and are not whole any more, by id; shards are not looked at."""
+        bad = {path.name: error.message for path, error in self.snapshots()[1].items()}
+        try:
+            return bad | self.missing()
+        except DamagedError:  # `check` says so
+            return bad
+
     def next_id(self) -> str:
         """For a new snapshot: it comes after all that there are, whatever the clock says."""
         there = [*self.ids(self.good), *self.ids(self.rejected)]
-        newest = max((int(id.partition("-")[0]) for id in there), default=0)
+        newest = max((sequence_of(id) for id in there), default=0)
         return f"{newest + 1:06d}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
 
     # What is left over

@@ -12,7 +12,8 @@ from reembed.backup.directory import folders
 from reembed.backup.folder import Folder, remove_tree
 from reembed.backup.restore import finished, prune_restores
 from reembed.backup.snapshot import Snapshot
-from reembed.errors import DamagedError, UsageError
+from reembed.errors import DamagedError, PreflightError, UsageError
+from reembed.run.disk import is_full
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,26 @@ def _prune(folder: Folder, keep: Keep, dry_run: bool) -> Pruned:
         return Pruned(str(folder.path), name, _ids(kept), _ids(removed), done, 0, notes)
     with folder.lock(), folder.reading(alone=True):
         kept, removed, notes = _choose(folder, keep)
-        if removed:
-            folder.note("pruned", snapshots=_ids(removed))
+        noted = not removed or _note(folder, removed)
         for one in removed:
             remove_tree(one.path)
         freed = folder.sweep()
         done = prune_restores(folder)
+        if not noted:
+            folder.note("pruned", snapshots=_ids(removed))
     return Pruned(str(folder.path), name, _ids(kept), _ids(removed), done, freed, notes)
+
+
+def _note(folder: Folder, removed: Sequence[Snapshot]) -> bool:
+    """Say in the journal what will be removed, so that `check` misses nothing. False where the disk
+    is too full for that: it is said once there is room."""
+    try:
+        folder.note("pruned", snapshots=_ids(removed))
+    except PreflightError as error:
+        if not is_full(error):
+            raise
+        return False
+    return True
 
 
 def _ids(snapshots: Sequence[Snapshot]) -> list[str]:

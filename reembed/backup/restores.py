@@ -27,13 +27,14 @@ from reembed.backup.restore import (
     without_vector,
 )
 from reembed.backup.restored import How, Moved, go_back, kind_of, refuse_mixing, swap
-from reembed.backup.snapshot import MANIFEST, Snapshot
+from reembed.backup.snapshot import MANIFEST, Snapshot, sequence_of
 from reembed.errors import GateError, PreflightError, UsageError
 from reembed.manifest.urls import resolve_url
 from reembed.progress import Progress
 from reembed.redaction import remember_url, without_secrets
 from reembed.run import events
 from reembed.run.directory import RunDir
+from reembed.run.disk import instead_of_state
 from reembed.run.lock import StateLock
 from reembed.stores.collection import Collection
 from reembed.stores.lease.guarded import leased
@@ -45,6 +46,7 @@ from reembed.stores.values import StoreOptions
 QUARANTINED = 3
 """Exit code where records of the snapshot could not be restored."""
 SHOWN = 20
+COPIED = "copy this backup to another disk and restore from there"
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,10 @@ def _work(
     url = resolve_url(given, Path.cwd())
     shown = without_secrets(url)[0]
     live = wanted.live or about.collection
-    with StateLock(folder.path / RESTORES / "lock"), contextlib.ExitStack() as closing:
+    with (
+        instead_of_state(COPIED), StateLock(folder.path / RESTORES / "lock"),
+        contextlib.ExitStack() as closing,
+    ):  # fmt: skip
         store = open_store(url, StoreOptions(create=wanted.create))
         closing.callback(store.close)
         lease = StoreLease(store, live, f"restore of {snapshot.id if snapshot else live}", "", note)
@@ -254,6 +259,10 @@ def _result(job: Job, **fields: Any) -> Restored:
     info = live_now(job.store, job.live) if fields.get("moved") else None
     told = [] if job.snapshot.good else [f"this snapshot was refused: {job.snapshot.reason}"]
     left = left_out(job) if fields.get("action") != "back" else []
+    if fields.get("action") != "back":
+        harmed = job.folder.harmed().items()
+        told += [f"a newer snapshot is not whole: {id}: {problem}"
+                 for id, problem in harmed if sequence_of(id) > job.snapshot.sequence]  # fmt: skip
     if left:
         told.append(
             f"not made again, since a snapshot has only their definitions (`definition` in "

@@ -147,7 +147,7 @@ class Snapshot:
     @property
     def sequence(self) -> int:
         """Its place in the order in which snapshots were taken."""
-        return int(self.id.partition("-")[0])
+        return sequence_of(self.id)
 
     @property
     def info(self) -> CollectionInfo:
@@ -211,6 +211,11 @@ class Snapshot:
         if told != [shard.rows - shard.removed for shard in self.shards]:
             raise damaged(self.path / REMOVED.name, REMOVED, "it is not what the manifest counts")
         return found
+
+
+def sequence_of(id: str) -> int:
+    """A snapshot's place in the order in which they were taken, from its id."""
+    return int(id.partition("-")[0])
 
 
 def read_snapshot(path: Path) -> Snapshot:

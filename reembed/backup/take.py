@@ -220,6 +220,8 @@ def _take(
             for shard in base.damaged]  # fmt: skip
     if base.damaged:
         told.append("look at the disk, and at the older snapshots with `reembed check`")
+    told += [f"an older snapshot is not whole: {id}: {problem}"
+             for id, problem in folder.harmed().items()]  # fmt: skip
     if read.no_vector and wanted.with_vectors:
         told.append(f"{read.no_vector:,} records have no vector in the store")
     return Taken(

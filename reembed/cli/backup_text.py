@@ -59,8 +59,8 @@ def _error_text(label: str, error: ReembedError) -> Text:
     return text
 
 
-def snapshots_text(found: Sequence[Snapshot]) -> RenderableType:
-    """A line for each snapshot."""
+def snapshots_text(found: Sequence[Snapshot], bad: Sequence[str]) -> RenderableType:
+    """A line for each snapshot, and one for each that is not whole any more."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for column in ("collection", "snapshot", "taken", "records", "size", "", "last drill"):
         table.add_column(column, overflow="fold")
@@ -72,7 +72,7 @@ def snapshots_text(found: Sequence[Snapshot]) -> RenderableType:
             one.collection, one.id, when(one.time), f"{one.records:,}", human_bytes(one.bytes),
             said, _drill_text(one.drill),
         )  # fmt: skip
-    return table
+    return Group(table, *(Text(f"damaged: {problem}", "bold red") for problem in bad))
 
 
 def _drill_text(drill: Drill | None) -> Text:

@@ -78,14 +78,15 @@ def snapshots(
     directory: Directory, collection: ItsCollection = None, as_json: Json = False
 ) -> None:
     """List the snapshots of a backup directory, good and refused."""
+    from reembed.backup.directory import harmed
     from reembed.backup.directory import snapshots as find
     from reembed.cli.backup_text import snapshots_text
 
-    found = find(directory, collection)
+    found, bad = find(directory, collection), harmed(directory, collection)
     if as_json:
-        say_json({"snapshots": [one.to_dict() for one in found]})
+        say_json({"snapshots": [one.to_dict() for one in found], "damaged": bad})
     else:
-        show(snapshots_text(found))
+        show(snapshots_text(found, bad))
 
 
 @app.command()

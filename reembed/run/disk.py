@@ -15,6 +15,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
 STATE = "point `state` at another disk"
 TEMPORARY = "set TMPDIR to a folder on another disk"
+_instead = ContextVar("instead", default=STATE)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _IN_THE_WAY = (
@@ -31,6 +33,21 @@ _IN_THE_WAY = (
     errno.ENOENT,  # a link that leads nowhere
 )  # fmt: skip
 _FAILING = (errno.EIO, errno.EFBIG, errno.ESTALE, errno.ENXIO, errno.ENODEV)
+
+
+@contextlib.contextmanager
+def instead_of_state(words: str) -> Iterator[None]:
+    """In the block, errors of files that `state` has no say in tell to do this instead."""
+    token = _instead.set(words)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error of `write_errors` is that of a full disk."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
 
 
 @contextlib.contextmanager
@@ -46,7 +63,8 @@ def write_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        refusal = _refusal(path, error, instead)
+        told = _instead.get() if instead == STATE else None
+        refusal = _refusal(path, error, told or instead)
         if refusal is None:
             raise
         raise refusal from error

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Self
 
 from reembed.errors import LockedError
-from reembed.run.disk import STATE, make_private_dir, named_errors, open_private, write_errors
+from reembed.run.disk import (
+    STATE,
+    is_full,
+    make_private_dir,
+    named_errors,
+    open_private,
+    write_errors,
+)
 from reembed.run.leftovers import remove_leftovers
 
 
@@ -83,9 +90,11 @@ class StateLock:
             with write_errors(self.path, self._instead):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, owner.encode() + b"\n", 0)
-        except BaseException:
-            os.close(fd)  # and with it the lock, or nobody could have it while this process lives
-            raise
+        except BaseException as error:
+            # On a full disk it is held without a name on it: a prune is what makes room there.
+            if not is_full(error):
+                os.close(fd)  # and the lock, or nobody could have it while this process lives
+                raise
         self._fd = fd
 
     def release(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reembed.backup.directory import snapshots
 from reembed.backup.folder import Folder
 from reembed.backup.prune import Keep, Prune, prune
-from reembed.errors import LockedError, UsageError
+from reembed.errors import LockedError, PreflightError, UsageError
 from tests.unit.backup.test_take import (
     Live,
     backup,
@@ -131,3 +134,27 @@ def test_nothing_is_removed_while_somebody_reads_or_writes(tmp_path: Path) -> No
         problems(tmp_path)
     with pytest.raises(UsageError):
         pruned(tmp_path, last=0)
+
+
+def test_a_prune_makes_room_on_a_disk_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is not even room for a line of the journal, or a name on the lock."""
+    good = nights(Live(60), tmp_path, monkeypatch, [1e9] * 3)
+    folder = only(tmp_path)
+    oldest, write = folder.good / good[0], os.write
+    full = OSError(errno.ENOSPC, "no space left on device")
+
+    def no_room(*given: Any) -> int:
+        if oldest.exists():
+            raise full
+        return write(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", no_room)
+        patch.setattr(os, "write", no_room)
+        with pytest.raises(PreflightError, match="no space left"):
+            folder.note("anything")
+        assert pruned(tmp_path, last=1).folders[0].kept == good[2:]
+    assert not problems(tmp_path) and held(tmp_path)
+    assert folder.noted()[-1]["snapshots"] == good[:2]
