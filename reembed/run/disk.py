@@ -23,7 +23,7 @@ from reembed.errors import OutOfMemoryError, PreflightError, UnreachableError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
-STATE = "point `state` at another disk"
+STATE = "move the folder of `state` to another disk and point `state` there"
 TEMPORARY = "set TMPDIR to a folder on another disk"
 _instead = ContextVar("instead", default=STATE)
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -35,7 +35,7 @@ from reembed.stores.chroma.sqlite_process import beside
 from reembed.stores.values import Exchange
 
 FILE = "chroma.sqlite3"
-INSTEAD = "copy the database to another disk and point the manifest there"
+INSTEAD = "move the database to a larger disk that is mounted at the same path"
 BUSY_SECONDS = 60.0
 """How long to wait for Chroma's own writers."""
 
