@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from reembed.stores.collection import Collection
+from tests.stores.chroma.test_chroma_addresses import answering
 from tests.support.following import filled, follows_hint, wrong_and_right
 from tests.support.helpers import (
     Command,
@@ -45,6 +46,8 @@ class Now:
 
 
 FINE = Now()
+V = "/api/v2/version"
+AT = "chroma+http://127.0.0.1:{}"
 BASIC = "chromadb.auth.basic_authn.BasicAuthClientProvider"
 ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("http alone", Now("{http}"), follows_hint("Did you mean 'chroma+"), FINE),
@@ -61,6 +64,17 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      follows_hint("It redirects; write the address that it leads to."), FINE),
     ("another server", Now("{other}"),
      follows_hint("Check host, port and path", where="stores/chroma/client.py"), FINE),
+    ("an older server", Now("{older}"),
+     follows_hint("Copy its folder while it is stopped, and serve the copy with a newer Chroma"),
+     FINE),
+    ("a path that is not Chroma's", Now("{pathless}"),
+     follows_hint("Check host, port and path: behind a proxy", where="stores/chroma/failures.py"),
+     FINE),
+    ("a server that fails", Now("{failing}"),
+     follows_hint("Check that the server runs. ", "Run again to resume.",
+                  where="stores/chroma/failures.py"), FINE),
+    ("a proxy that takes little", Now("{small}"),
+     follows_hint("A request of at most 20 MB is more than the server or its proxy takes"), FINE),
     ("no way to move the name", Now(more={}),
      follows_hint("source.data_dir: the server's own directory (one transaction"),
      Now(more={"source__data_dir": "{folder}"})),
@@ -95,6 +109,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         chroma_server(folder / "served") as server,
         front(302, Location="/elsewhere") as redirecting,
         front(404) as other,
+        answering({V: (200, b'"0.6.3"')}) as older,
+        answering({"": (404, b"<html>"), V: (200, b'"1.5.0"')}) as pathless,
+        answering({"": (503, b"<html>"), V: (200, b'"1.5.0"')}) as failing,
+        answering({"": (413, b"<html>"), V: (200, b'"1.5.0"')}) as small,
     ):
         with chroma_at(server.url) as client:
             plain_collection(client, count=12)
@@ -103,6 +121,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         yield {
             "server": server.url, "http": server.url.removeprefix("chroma+"),
             "port": str(server.port), "folder": str(server.folder), "db": str(folder / "db"),
+            "older": AT.format(older), "pathless": AT.format(pathless),
+            "failing": AT.format(failing), "small": AT.format(small),
             "redirecting": f"chroma+{redirecting.url}", "other": f"chroma+{other.url}",
         }  # fmt: skip
 
@@ -167,6 +187,22 @@ def test_a_shadow_that_is_gone_is_built_by_a_new_run(
     assert command("run", path, "--swap").code == 0
     with chroma(database) as client:
         assert len(records_of(client.get_collection("docs", embedding_function=None))) == 40
+
+
+@follows_hint("Rename that collection: reembed keeps there who is at work on the live name.")
+def test_a_collection_of_the_name_of_a_lease_gets_another_name(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    with chroma(database) as client:
+        theirs = client.create_collection("docs__lease", embedding_function=None)
+    refused = command("run", path, "--json")
+    assert (refused.code, refused.json["error"]["kind"]) == (5, "preflight"), refused.out
+    with chroma(database) as client:
+        client.get_collection("docs__lease", embedding_function=None).modify(name="theirs")
+    assert command("run", path).code == 0
+    with chroma(database) as client:
+        assert client.get_collection("theirs", embedding_function=None).id == theirs.id
 
 
 @follows_hint("It is done: to migrate again, give the manifest another `name`.")

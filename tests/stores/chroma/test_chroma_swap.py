@@ -31,6 +31,7 @@ from reembed.stores.values import CollectionSpec, Exchange, StoreOptions
 from tests.stores.contract.records import MODEL, simple, vectors
 from tests.support.chroma_cases import PYTHON, new_chroma_folder, points, tables
 from tests.support.chroma_reader import RECORDS
+from tests.support.following import follows_hint
 from tests.support.helpers import chroma, chroma_at
 from tests.support.servers.chroma_server import chroma_server as run_server
 from tests.support.stores import database_of, is_pointer
@@ -284,6 +285,7 @@ def test_a_transaction_waits_for_chromas_own_writers(store, tmp_path):
     assert store.catalog.describe("docs").id == new
 
 
+@follows_hint("Set source.data_dir to the server's own directory, or leave it out.")
 def test_a_copy_of_the_servers_directory_is_found_out_by_the_server(tmp_path):
     with run_server(tmp_path / "served") as server:
         store = open_store(server.url)
@@ -294,6 +296,10 @@ def test_a_copy_of_the_servers_directory_is_found_out_by_the_server(tmp_path):
         with pytest.raises(PreflightError, match="not the one the server reads"):
             store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
         assert store.catalog.describe("docs").id == old
+        store.close()
+        store = open_store(server.url, StoreOptions(server.folder))
+        store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
+        assert store.catalog.describe("docs").id == new
         store.close()
 
 
@@ -450,12 +456,17 @@ def test_killed_with_a_name_crossing_a_rollback_is_finished_by_the_next_call(sto
     assert store.catalog.describe(back.parked).id == new
 
 
+@follows_hint("It should be ", where="stores/chroma/sqlite_calls.py")
 def test_a_renamed_outgoing_collection_stops_the_swap(store):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
     database_of(store).handle(old).modify(name="somebody-elses-choice")
     for kind in ("rename", "transaction"):
-        with pytest.raises(SourceChangedError, match="somebody-elses-choice"):
+        with pytest.raises(SourceChangedError, match="somebody-elses-choice") as told:
             store.to_move().exchange(kind, there_and_back(store, old, new)[0])
+    meant = told.value.hint.split("'")[1]
+    database_of(store).handle(old).modify(name=meant)
+    store.to_move().exchange("transaction", there_and_back(store, old, new)[0])
+    assert store.catalog.describe("docs").id == new
 
 
 # Pointer
@@ -567,6 +578,7 @@ def test_a_collection_that_only_is_named_like_a_pointer_is_none(store):
         store.to_move().exchange("pointer", there_and_back(store, old, new)[0])
 
 
+@follows_hint("Use swap.kind: pointer (or auto).")
 @pytest.mark.parametrize("kind", ["rename", "transaction"])
 def test_a_name_that_is_a_pointer_moves_as_one_only(store, kind):
     old, new = make(store, "docs"), make(store, "docs-new", "new")
@@ -574,6 +586,8 @@ def test_a_name_that_is_a_pointer_moves_as_one_only(store, kind):
     store.to_move().exchange("pointer", there)
     with pytest.raises(PreflightError, match="pointer"):
         store.to_move().exchange(kind, back)
+    store.to_move().exchange("pointer", back)
+    assert store.resolve("docs").id == old
 
 
 @pytest.mark.parametrize("kind", ["rename", "transaction", "pointer"])

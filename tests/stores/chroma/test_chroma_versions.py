@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.chroma_versions import ALL, VERSIONS, ChromaVersion
+from tests.support.following import follows_hint
 from tests.support.helpers import write_manifest
 from tests.support.servers.chroma_server import chroma_server
 
@@ -53,6 +54,7 @@ def test_a_collection_moves_on_a_server_and_its_own_client_reads_on(
         assert version.ask("look", server.url, "new")["found"]
 
 
+@follows_hint("Either serve the folder with the Chroma that the application has")
 @pytest.mark.parametrize("version", [ChromaVersion(name) for name in VERSIONS[:1]], ids=str)
 def test_a_folder_of_an_older_chroma_is_served_by_it_as_the_refusal_says(
     version, tmp_path, command
