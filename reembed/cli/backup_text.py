@@ -135,6 +135,9 @@ def restored_text(found: Restored) -> RenderableType:
         parts.append(_error_text("refused", found.refused))
     elif not found.swapped:
         parts.append(Text("The live name was not touched.", "bold"))
+    if found.not_made_again:
+        parts.append(Text("To make it again, in the database, once you have looked at it:", "bold"))
+        parts += [Text(f"  {sql.rstrip(';')};") for _, sql in found.not_made_again]
     parts += [Text(f"next: {step}") for step in found.steps if found.refused is None]
     return Group(*parts)
 

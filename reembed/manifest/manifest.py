@@ -21,7 +21,11 @@ from pydantic.fields import FieldInfo
 from reembed.errors import ManifestError
 from reembed.manifest.following import Follow
 from reembed.manifest.messages import Places, explain
-from reembed.manifest.misplaced import refuse_for_kept, refuse_for_several
+from reembed.manifest.misplaced import (
+    refuse_for_followed,
+    refuse_for_kept,
+    refuse_for_several,
+)
 from reembed.manifest.reader import places, read_yaml
 from reembed.manifest.reporting import Reporting
 from reembed.manifest.secrets import refuse_secrets
@@ -145,6 +149,7 @@ class Manifest(Section):
         resolved._base_dir = base_dir
         refuse_for_several(resolved, origin)
         refuse_for_kept(resolved, origin)
+        refuse_for_followed(resolved, origin)
         allow(*filter(None, resolved._names()))
         return resolved
 

@@ -74,3 +74,14 @@ def refuse_for_kept(manifest: Keys, origin: str) -> None:
                 "Leave it out: the vectors are moved as they are, and the gates search by stored "
                 "ones.",
             )
+
+
+def refuse_for_followed(manifest: Keys, origin: str) -> None:
+    """Raise ManifestError for a key of an application's own files, where a corpus is followed into
+    a collection beside it."""
+    if manifest.mode == "follow" and manifest.source.mem0 is not None:
+        raise ManifestError(
+            f"{origin}: source.mem0 is for moving mem0's own collection, and mode: follow carries "
+            "a corpus into another one, of which mem0 knows nothing",
+            "Leave source.mem0 out; or leave mode out, and `reembed run --swap` moves mem0.",
+        )

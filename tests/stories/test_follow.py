@@ -12,6 +12,7 @@ import pytest
 
 from reembed.run import events
 from reembed.run.directory import RunDir
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     Calls,
     Command,
@@ -332,6 +333,20 @@ def test_a_job_does_not_follow_itself(scene: Scene) -> None:
     scene.manifest(target__collection="corpus", target__url="jsonl:./corpus.jsonl")
     refused = scene.command("plan", scene.path, "--json")
     assert refused.code == 5 and "a name of its own" in refused.json["error"]["hint"]
+
+
+@follows_hint("Leave source.mem0 out; or leave mode out, and `reembed run --swap` moves mem0.")
+def test_a_job_moves_no_applications_own_collection(scene: Scene) -> None:
+    """What mem0 keeps beside its tables is for a migration, and `model: keep` embeds nothing."""
+    scene.manifest(source__layout="mem0", source__mem0={"history": "./history.db"})
+    refused = scene.command("plan", scene.path)
+    assert refused.code == 5 and "of which mem0 knows nothing" in refused.err
+    scene.manifest(model="keep")
+    refused = scene.command("plan", scene.path)
+    assert refused.code == 5 and "mode: follow is for what a model embeds" in refused.err
+    scene.manifest()
+    scene.done()
+    scene.check()
 
 
 @pytest.mark.long

@@ -36,7 +36,10 @@ SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s
 ('p', 'u', 'x', 'c') ORDER BY contype DESC, conname
 """
 _LEFT = """
-SELECT 'trigger ' || quote_ident(tgname), pg_get_triggerdef(oid) FROM pg_trigger
+SELECT 'trigger ' || quote_ident(tgname), pg_get_triggerdef(oid) || CASE tgenabled WHEN 'O' THEN ''
+  ELSE '; ALTER TABLE ' || tgrelid::regclass || CASE tgenabled WHEN 'D' THEN ' DISABLE' WHEN 'R'
+  THEN ' ENABLE REPLICA' ELSE ' ENABLE ALWAYS' END || ' TRIGGER ' || quote_ident(tgname) END
+  FROM pg_trigger
   WHERE tgrelid = %(table)s AND NOT tgisinternal AND tgname NOT LIKE 'reembed%%'
 UNION ALL SELECT 'policy ' || quote_ident(polname), concat_ws(' ',
   'CREATE POLICY', quote_ident(polname), 'ON', polrelid::regclass, 'AS', CASE WHEN polpermissive
@@ -48,13 +51,20 @@ UNION ALL SELECT 'policy ' || quote_ident(polname), concat_ws(' ',
   'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')') FROM pg_policy
   WHERE polrelid = %(table)s
 UNION ALL SELECT 'row level security', 'ALTER TABLE ' || oid::regclass ||
-  ' ENABLE ROW LEVEL SECURITY' FROM pg_class WHERE oid = %(table)s AND relrowsecurity
+  ' ENABLE ROW LEVEL SECURITY' || CASE WHEN relforcerowsecurity THEN ', FORCE ROW LEVEL SECURITY'
+  ELSE '' END FROM pg_class WHERE oid = %(table)s AND relrowsecurity
+UNION ALL SELECT 'publication ' || quote_ident(pubname), 'ALTER PUBLICATION ' ||
+  quote_ident(pubname) || ' ADD TABLE ' || prrelid::regclass FROM pg_publication_rel
+  JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(table)s
 UNION ALL SELECT 'foreign key ' || quote_ident(conname) || CASE WHEN conrelid = %(table)s THEN ''
   ELSE ' of ' || conrelid::regclass END, 'ALTER TABLE ' || conrelid::regclass || ' ADD CONSTRAINT '
   || quote_ident(conname) || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
   WHERE contype = 'f' AND %(table)s IN (conrelid, confrelid)
 UNION ALL SELECT DISTINCT CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view '
-  ELSE 'rule ' || quote_ident(rulename) || ' of ' END || ev_class::regclass, pg_get_ruledef(r.oid)
+  ELSE 'rule ' || quote_ident(rulename) || ' of ' END || ev_class::regclass, CASE WHEN relkind IN
+  ('v', 'm') THEN 'CREATE ' || CASE relkind WHEN 'm' THEN 'MATERIALIZED ' ELSE '' END || 'VIEW ' ||
+  ev_class::regclass || coalesce(' WITH (' || array_to_string(reloptions, ', ') || ')', '') || ' AS'
+  || pg_get_viewdef(ev_class) ELSE pg_get_ruledef(r.oid) END
   FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
   JOIN pg_class c ON c.oid = ev_class WHERE refclassid = 'pg_class'::regclass
   AND refobjid = %(table)s ORDER BY 1
