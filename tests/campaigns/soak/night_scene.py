@@ -195,7 +195,10 @@ class InPostgres:
         self._copy(self._name, f"{self._name} {name}", self._oid)
 
     def _copy(self, name: str, template: str, oid: int | None = None) -> None:
-        self._server.drop_database(name)
+        try:
+            self._server.drop_database(name)
+        except psycopg.errors.InternalError_:  # Postgres 18 trips over statistics of the same oid
+            self._server.drop_database(name)
         with psycopg.connect(self._server.url(), autocommit=True) as db:
             statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                 sql.Identifier(name), sql.Identifier(template)
