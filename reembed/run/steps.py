@@ -14,7 +14,9 @@ from pathlib import Path
 
 from reembed.run.history import State
 
-_BARE = re.compile(r"`(reembed (?:run|verify|sweep|swap|rollback|clean|plan|status|report))`")
+_BARE = re.compile(
+    r"`(reembed (?:run|verify|sweep|swap|rollback|clean|plan|status|report|backup))`"
+)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 
 from reembed.commands import doctor
 from reembed.commands.doctor import Check, Diagnosis, diagnose
+from tests.support.following import follows_hint
 from tests.support.helpers import Command, write_manifest
 
 
@@ -82,6 +84,43 @@ def test_a_state_directory_that_cannot_be_written(
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", refused)
     found = check(diagnose(), "state directory")
     assert (found.status, "Permission denied" in found.message) == ("failed", True)
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def short_of(*names: str) -> Callable[..., Iterator[Requirement]]:
+    return lambda extra="": iter(Requirement(name) for name in names)
+
+
+Rows = list[tuple[str, object, str, pytest.MarkDecorator]]
+WRONG: Rows = [
+    ("reembed.commands.doctor._requirements", short_of("no-such-package"), "packages",
+     follows_hint("pip install -U ", where="commands/doctor.py")),
+    ("reembed.commands.doctor._requirements", short_of("no-such-package"), "extra ",
+     follows_hint("If you need it: pip install ", where="commands/doctor.py")),
+    ("sys.platform", "win32", "version", follows_hint("Use Linux, macOS, or WSL on Windows.")),
+    ("tempfile.NamedTemporaryFile", forbidden, "state directory",
+     follows_hint("Give it to this user, or let `state` in the manifest name another")),
+    ("reembed.commands.doctor.LEAST_FREE", 1 << 80, "disk",
+     follows_hint("Free some space, or let `state` name another disk; `plan` says")),
+    ("time.time", lambda: 1e6, "clock", follows_hint("Set the clock (or wait): times in reports")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "name"),
+    [pytest.param(*row[:3], marks=row[3], id=row[2]) for row in WRONG],
+)
+def test_what_is_not_fit_is_fit_once_that_is_done(
+    place: str, wrong: object, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, wrong)
+        told = {one.name for one in diagnose().checks if one.name.startswith(name) and one.hint}
+    assert any(one.name in told and one.status == "ok" for one in diagnose().checks)
 
 
 def test_the_module_runs_as_the_command_does() -> None:
