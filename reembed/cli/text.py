@@ -37,6 +37,8 @@ def plan_text(plan: Plan) -> RenderableType:
     if plan.old_model is not None:
         said, believed = plan.old_model["said"], plan.old_model["believed"]
         named = f"{said.get('provider')} {said.get('name')}, as the store says"
+        if "given" in plan.old_model:
+            named, believed = f"{plan.old_model['given']}, as the manifest says", True
         table.add_row("made by", Text(named if believed else f"{named}; not believed, see below"))
     table.add_row("target", f"{plan.target}: {plan.dimensions} dimensions, {plan.metric}")
     table.add_row("store", plan.target_url)

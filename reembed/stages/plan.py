@@ -14,7 +14,7 @@ from typing import Any
 
 from reembed.applications.mem0.plan import examine
 from reembed.display.shown import Face, Shown, lines, parts
-from reembed.embedders.recorded import believe
+from reembed.embedders.recorded import Recorded, believe
 from reembed.embedders.spending import Budget
 from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
@@ -52,7 +52,7 @@ class Plan(Shown):
         application_config: the application's configuration to deploy with the swap, where reembed
             knows how to write it.
         old_model: what the store says of the model that made its vectors, and what of it is not
-            believed; None where it says nothing.
+            believed; None where it says nothing. `given`: what source.model names in its place.
         example: the beginning of one text that would be embedded.
         losses: collections of a run that was begun which lack all, or more than half, of the
             records that it knows of them.
@@ -184,7 +184,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     return Plan(
         manifest.name, source, manifest.target_url, target, dimensions,
         manifest.target.metric or source.metric, records, estimate, s.spending.budget(), swap,
-        manifest.executes(), mem0.changed_config, recorded.to_dict() if recorded else None,
+        manifest.executes(), mem0.changed_config, _old_model(manifest, recorded),
         weighed.example, warnings, blockers, runs_on=weighed.runs_on, kept=manifest.keeps,
     )  # fmt: skip
 
@@ -255,3 +255,10 @@ def disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem
 def _existing(path: Path) -> Path:
     """The nearest ancestor that exists."""
     return path if path.exists() else _existing(path.parent)
+
+
+def _old_model(manifest: Manifest, recorded: Recorded | None) -> dict[str, Any] | None:
+    if recorded is None:
+        return None
+    given = manifest.source.model
+    return recorded.to_dict() | ({"given": f"{given.provider} {given.name}"} if given else {})

@@ -348,6 +348,8 @@ def test_plan_shows_what_is_not_believed_and_what_to_write_makes_it_so(
     write_manifest(tmp_path, f"chroma:{folder}", model=model, source__model=written)
     again = command("plan", path, "--json")
     assert not [one for one in again.json["warnings"] if "not enough" in one["message"]]
+    assert again.json["old_model"]["given"] == "ollama old"
+    assert "ollama old, as the manifest says" in command("plan", path).out
     assert [one for one in watch.reached if one.startswith("host")], "now it is asked"
     found, note = old_model(Manifest.load(path))
     assert found is None
