@@ -47,22 +47,24 @@ def h(tag: str, *children: Child, **attributes: object) -> Markup:
 
     Example: `h("a", "gates", href="#gates")` is `<a href="#gates">gates</a>`.
     """
-    opened = f"<{tag}" + "".join(_attribute(*item) for item in attributes.items()) + ">"
+    opened = f"<{tag}>"
+    if attributes:
+        opened = f"<{tag}{''.join([_attribute(*item) for item in attributes.items()])}>"
     if tag in VOID:
         return Markup(opened)
-    return Markup(f"{opened}{join(children)}</{tag}>")
+    return Markup(f"{opened}{''.join([_render(child) for child in children])}</{tag}>")
 
 
 def join(children: Iterable[Child]) -> Markup:
     """Elements and texts one after the other."""
-    return Markup("".join(_render(child) for child in children))
+    return Markup("".join([_render(child) for child in children]))
 
 
 def _render(child: Child) -> str:
-    if child is None:
-        return ""
     if isinstance(child, Markup):
         return child
+    if child is None:
+        return ""
     if isinstance(child, str | int | float):
         return escape(child)
     return join(child)
@@ -71,7 +73,11 @@ def _render(child: Child) -> str:
 def _attribute(name: str, value: object) -> str:
     if value is None or value is False:
         return ""
-    name = name.rstrip("_")
-    if name != "viewBox":
-        name = name.replace("_", "-")
+    name = _attribute_name(name)
     return f" {name}" if value is True else f' {name}="{escape(value)}"'
+
+
+@lru_cache(maxsize=256)
+def _attribute_name(name: str) -> str:
+    name = name.rstrip("_")
+    return name if name == "viewBox" else name.replace("_", "-")

@@ -68,7 +68,7 @@ class KeptProgress(Tracked):
             self._keep()
 
     def ended(self, stand: Stand) -> None:
-        self._keep()
+        self.counted()  # of many collections the next stage has begun by then
 
     def _keep(self) -> None:
         """Replace the file. It only helps to look on, so what goes wrong with it is nobody's."""

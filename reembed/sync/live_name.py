@@ -94,11 +94,22 @@ def _beside(s: Session) -> list[str]:
 
 
 def refuse_third(s: Session) -> None:
-    """As `refuse_astray`, but for a name that leads to no collection: a way back gives it to the
-    old one."""
+    """As `refuse_astray`, but for a name that leads to no collection since the one that it led to
+    is gone: a way back gives it to the old one. One that was renamed has to be named back first."""
     error = astray(s)
-    if error is not None and _found(s, s.manifest.live) is not None:
+    if error is None:
+        return
+    if _found(s, s.manifest.live) is not None or _was_renamed(s):
         raise error
+
+
+def _was_renamed(s: Session) -> bool:
+    """Whether the new collection, which is live, has a name that no step of the run gives it."""
+    history = s.run.history
+    if history.last_move != "swap" or history.require(events.SwapBegun).kind == "pointer":
+        return False
+    new = s.new.describe()
+    return new is not None and new.name not in (s.manifest.live, history.shadow_name)
 
 
 def _found(s: Session, name: str) -> CollectionInfo | None:

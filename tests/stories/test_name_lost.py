@@ -265,7 +265,7 @@ def test_made_anew_beside_its_pointer(scene: Scene) -> None:
 def test_one_of_several_is_made_anew(tmp_path: Path, command: Command) -> None:
     url = f"chroma:{tmp_path}/db"
     with chroma_at(url) as client:
-        for name in ("docs", "notes"):
+        for name in ("docs", "notes", "papers"):
             plain_collection(client, name, 12)
     path = write_group_manifest(tmp_path, url, swap__keep_old="0d")
     scene = Scene("transaction", url, path, command)
@@ -274,18 +274,27 @@ def test_one_of_several_is_made_anew(tmp_path: Path, command: Command) -> None:
     status = scene.ok("status", path)
     assert status["state"] == "name lost"
     states = {member["collection"]: member["state"] for member in status["members"]}
-    assert states == {"docs": "name lost", "notes": "swapped"}
+    assert states == {"docs": "name lost", "notes": "swapped", "papers": "swapped"}
     for words in (("plan", path), ("run", path), ("swap", path, "--yes"), ("verify", path)):
         told = command(*words)
         assert told.code == 5 and "serves a third collection now" in told.err + told.out, words
-    assert command("rollback", path, "--yes").code == 5
+    scene.rename("papers", "essays")
+    back = command("rollback", path, "--yes", "--json")
+    assert back.code == 5 and not back.json["messages"]  # the others go back at once
+    errors = {one["collection"]: one["error"] for one in back.json["members"]}
+    assert errors["notes"] is None
+    assert "rename 'essays' to 'papers'" in errors["papers"]["hint"]
     with chroma_at(url) as client:  # the other one went back all the same
         assert client.get_collection("notes", embedding_function=None).get(
             ids=["r1"], include=["embeddings"]
         )["embeddings"].shape == (1, 48)  # type: ignore[union-attr]
     scene.rename("docs", "docs-third")  # what is told
+    scene.rename("essays", "papers")
     scene.ok("rollback", path, "--yes", "--accept-loss")
     scene.serves("old", 12)
+    with chroma_at(url) as client:
+        papers = client.get_collection("papers", embedding_function=None)
+        assert papers.count() == 12 and papers.get_model().dimension == 48
 
 
 @follows_hint("If that run directory is somewhere else, point `state` to it")

@@ -180,8 +180,10 @@ class Disk:
 
     def connect(self, real: Any, database: Any, *rest: Any, **options: Any) -> Any:
         named = str(database)
-        place = self.place(re.sub(r"^file:|\?mode=\w+$", "", named))
-        if place is None or named.endswith("?mode=ro"):
+        place = (
+            None if "?mode=ro" in named else self.place(re.sub(r"^file:|\?mode=\w+$", "", named))
+        )
+        if place is None:
             return real(database, *rest, **options)
         path = Path(re.sub(r"^file:|\?mode=\w+$", "", named))
         empty = not path.exists() or not path.stat().st_size
@@ -263,7 +265,7 @@ class Opened:
             self._note(arguments[0])
         elif event == "os.rename":
             self._note(arguments[1])
-        elif event == "sqlite3.connect" and not str(arguments[0]).endswith("?mode=ro"):
+        elif event == "sqlite3.connect" and "?mode=ro" not in str(arguments[0]):
             self._note(re.sub(r"^file:|\?mode=\w+$", "", str(arguments[0])))
 
     def _note(self, path: Any) -> None:

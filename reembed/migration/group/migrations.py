@@ -239,7 +239,7 @@ class Migrations:
         results = []
         for number, member in enumerate(members, start=1):
             try:
-                result = MemberResult(member.collection, work(member))
+                result = MemberResult.of(member.collection, work(member))
                 told: str = result.result.state
                 is_news = is_told(number, len(members))
             except ReembedError as error:
@@ -257,7 +257,7 @@ class Migrations:
             return [self._stands(member) for member in Roster(group).members()]
 
     def _stands(self, member: Member) -> MemberResult:
-        return MemberResult(member.collection, member.status())
+        return MemberResult.of(member.collection, member.status())
 
     # Moves
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from reembed.display.markup import Child
@@ -166,6 +166,12 @@ class MemberResult:
     collection: str
     result: RunResult
     error: ReembedError | None = None
+
+    @classmethod
+    def of(cls, collection: str, result: RunResult) -> MemberResult:
+        """As it is kept until the end of the call: there may be a thousand."""
+        packed = result.verdict.packed() if result.verdict else None
+        return cls(collection, replace(result, verdict=packed))
 
     def to_dict(self) -> dict[str, Any]:
         document = {"collection": self.collection} | self.result.to_dict()
