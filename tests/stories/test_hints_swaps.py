@@ -32,6 +32,7 @@ MEANWHILE: list[tuple[str, str, str]] = [
 @follows_hint("Rename that table or move it away; nothing was moved.")
 @follows_hint("Nothing was moved. Remove that, or set swap.kind: config")
 @follows_hint("Run the same command again: it says what can be done.")
+@follows_hint("Move its configuration with swap.before and swap.after.", where="stages/weigh.py")
 @follows_hint("Drop what leads there, or create it again so that it leads to the live table")
 def test_what_comes_between_a_swap_and_its_move_is_undone_and_the_swap_goes_on(
     docs_url: str, tmp_path: Path, command: Command
@@ -61,9 +62,13 @@ def test_what_comes_between_a_swap_and_its_move_is_undone_and_the_swap_goes_on(
         if "{shadow}" not in sql:
             assert command("swap", path, "--yes").code == 0
             assert command("rollback", path, "--yes").code == 0
+    told = command("plan", path, "--json").json["warnings"]
+    assert "Move its configuration with swap.before and swap.after." in {o["hint"] for o in told}
+    path = pg_manifest(tmp_path, docs_url, swap__after="echo new > configuration")
     assert f"Move the run directory {run.path} away" in refusal("swap", path)
     run.path.rename(tmp_path / "away")
     assert command("run", path, "--swap").code == 0
+    assert (tmp_path / "configuration").read_text() == "new\n"
     names["parked"] = f"docs__parked-{run_dir(path).run_id}"
     execute('CREATE VIEW seen AS SELECT id FROM "{parked}"')
     assert "Drop what leads there" in refusal("clean", path)
