@@ -154,7 +154,7 @@ def test_the_first_call_builds_and_the_next_ones_carry_what_changed(scene: Scene
     for night in range(3):
         scene.change(seed=night)
         scene.calls.clear()
-        done = scene.done()
+        done = scene.done("--if-changed")  # as the command lines of manifests/schedules have it
         assert done["differs"] == {"added": 1, "changed": 1, "deleted": 1}
         assert "carried: 1 added, 1 changed, 1 deleted" in done["messages"]
         assert len(scene.calls.texts("new")) <= 20 + 2
