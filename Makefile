@@ -61,6 +61,8 @@ soak: $(INSTALLED)
 	$(SOAK_WRITERS) --http --kind rename --without-catch-up
 	$(BIN)/python -m tests.campaigns.soak.crash --postgres --kills 100
 	$(BIN)/python -m tests.campaigns.soak.crash --postgres --each-line
+	$(BIN)/python -m tests.campaigns.soak.crash --postgres --kind columns --kills 60 --seed 101
+	$(BIN)/python -m tests.campaigns.soak.pg_many --tables 6 --kills 100
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300 --columns
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 30 --watermark

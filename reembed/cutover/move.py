@@ -81,6 +81,13 @@ def prepare_move(
         carry()
 
 
+def may_move(s: Session, kind: SwapPlan, incoming_id: str) -> bool:
+    """Whether what is left to be done about a move fits into the time for which writers, who wait,
+    may do so. If not, a part of it was done and they go on; they are to be held again at once, for
+    the less time there is to write, the less is left."""
+    return kind.kind == "config" or s.store.to_move().prepare(s.manifest.live, incoming_id).ready
+
+
 def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
     """Move the live name to the shadow, or back; journalled before and after. A move that was begun
     is finished."""

@@ -225,11 +225,13 @@ def _move_back_held(
         before.add(way_back.carry())
         try:
             moving.prepare_move(s, kind, s.old.id, lambda: before.add(way_back.carry()))
-            with hold_writes(s, kind, s.old.id):
-                if before.carried or way_back.logged:  # what came meanwhile
-                    before.add(way_back.carry())
-                _refuse_fewer(s, kind)
-                return move(s, "rollback", kind), way_back.carry_late()
+            while True:
+                with hold_writes(s, kind, s.old.id):
+                    if before.carried or way_back.logged:  # what came meanwhile
+                        before.add(way_back.carry())
+                    _refuse_fewer(s, kind)
+                    if moving.may_move(s, kind, s.old.id):
+                        return move(s, "rollback", kind), way_back.carry_late()
         except LockedError:
             if not tries_left:
                 raise

@@ -143,10 +143,12 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         try:
             caught_up += prepared(s, kind)[0]
-            with hold_writes(s, kind, s.new.id):
-                caught_up += last_look(s)
-                move(s, "swap", kind)
-                return replace(_finish_swap(s), caught_up=caught_up)
+            while True:
+                with hold_writes(s, kind, s.new.id):
+                    caught_up += last_look(s)
+                    if moving.may_move(s, kind, s.new.id):
+                        move(s, "swap", kind)
+                        return replace(_finish_swap(s), caught_up=caught_up)
         except LockedError:
             if not tries_left:
                 raise

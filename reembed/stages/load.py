@@ -158,6 +158,8 @@ def remove_strays(shadow: Collection, ledger: Ledger) -> None:
 
 def made_shadow(s: Session) -> Collection:
     """The run's shadow; the first call makes it."""
+    if s.run.history.writes_held:  # it has been looked at, which counts its records
+        return s.new
     manifest = s.manifest
     dimensions = s.dimensions if manifest.keeps else s.embedder.dimensions
     name = target_name(manifest, s.store.to_write(), dimensions)

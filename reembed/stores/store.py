@@ -192,8 +192,8 @@ class Cutover(Protocol):
         ...
 
     def prepare(self, live: str, incoming: str) -> Prepared:
-        """Do what would take long while writers wait, or what has come since. Raises
-        SourceChangedError if more comes than can be done."""
+        """Do what would take long while writers wait, or what has come since; while they do wait,
+        a part, after which they go on. Raises SourceChangedError if more comes than can be done."""
         ...
 
     def hold_writes(self, incoming: Mapping[str, str], seconds: float) -> float | None:

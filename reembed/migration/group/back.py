@@ -137,6 +137,13 @@ class CommonWayBack(Moving):
 
         if get_ready() and len(going) > 1:  # the first were written to meanwhile
             get_ready(again=True)
+        while not self._went_back(going, ready, errors):
+            going = [one for one in going if one.s.manifest.live not in errors]
+
+    def _went_back(
+        self, going: list[Waiting], ready: dict[str, ReadyBack], errors: dict[str, ReembedError]
+    ) -> bool:
+        """Move these names back while their writers wait, unless they may not wait that long."""
         with self._held(going):
             may = []
             for one in going:
@@ -146,5 +153,8 @@ class CommonWayBack(Moving):
                     last_look_back(one.s, ready[live])
                     may.append(one)
                 one.s.close_ledger()
+            if not self._may_move(may):
+                return False
             if may:
                 self._together("rollback", may)
+        return True

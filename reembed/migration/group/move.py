@@ -111,17 +111,24 @@ class CommonSwap(Moving):
             if get_ready() and len(waiting) > 1:  # the first were written to meanwhile
                 follow()
                 get_ready()
+            while not go():
+                pass  # the rest of what was written is copied, a part each time writers wait
+
+        def go() -> bool:
             with self._held(waiting):
                 for one in waiting:
                     self._group.begin_member()
                     self._caught_up_with(one.s, last_look(one.s))
                     one.s.close_ledger()
+                if not self._may_move(waiting):
+                    return False
                 if self._at_once(waiting):
                     self._together("swap", waiting)
-                    return
+                    return True
                 for one in waiting:
                     self._begin("swap", one)
                     finish_move(one.s.store, one.s.run, "swap")
+            return True
 
         def follow() -> None:
             for one in waiting:

@@ -126,6 +126,11 @@ class Moving:
             yield
 
     @staticmethod
+    def _may_move(waiting: Sequence[Waiting]) -> bool:
+        """Whether all of these can move now; see `cutover.move.may_move`."""
+        return all(moving.may_move(one.s, one.kind, one.incoming_id) for one in waiting)
+
+    @staticmethod
     def _retried(move: Callable[[], None], between: Callable[[], None] = lambda: None) -> None:
         """As a single move: again where another session is in the way.
 

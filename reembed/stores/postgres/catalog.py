@@ -141,16 +141,24 @@ class Catalog:
             found = self.found(id)
             return self.describe_found(found) if found else None
 
+    def id_of(self, found: Found) -> str:
+        """The object id of the collection that a table holds; no row is looked at."""
+        main = self.parts(found)[0]
+        return self._id(pg_notes.read_note(self.main, main), main)
+
+    def _id(self, note: Mapping[str, Any], table: Table) -> str:
+        if "stands_for" in note:
+            pg_notes.standing_in(self.main, int(note["stands_for"]))  # refuses if another one does
+        return f"{self.database.key}/{note.get('stands_for', table.oid)}"
+
     def describe_found(self, found: Found) -> CollectionInfo:
         parts = self.parts(found)
         main = parts[0]
         note = pg_notes.read_note(self.main, main)
-        if "stands_for" in note:
-            pg_notes.standing_in(self.main, int(note["stands_for"]))  # refuses if another one does
         index = pg_indexes.vector_index(self.main, main)
         settings = index.to_dict() if index else note.get("index", {"type": "none"})
         return CollectionInfo(
-            id=f"{self.database.key}/{note.get('stands_for', main.oid)}",
+            id=self._id(note, main),
             name=self.display(found),
             count=sum(self.count_of(part) for part in parts),
             dimensions=self._dimensions(main),

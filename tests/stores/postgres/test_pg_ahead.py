@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from reembed.errors import LockedError
+from reembed.cutover import move as moving
+from reembed.errors import LockedError, SourceChangedError
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.locks.brake import Brake
 from reembed.stores.postgres.locks.hold import Hold
@@ -182,6 +183,55 @@ def test_what_is_written_faster_than_it_can_be_copied_is_told_by_name(
         assert docs.run("SELECT content FROM {t} WHERE id = 2") == [
             (f"written in round {len(steps)}",)
         ]
+
+
+def test_rows_are_copied_while_writers_wait_as_far_as_they_fit(fitting: Table) -> None:
+    pace = Pace(indexed=True)
+    assert pace.fitting(fitting, 1_000, 0.1) == 1_000, "nobody knows how long a row takes"
+    pace.wrote(10, 0.1)
+    assert pace.fitting(fitting, 40, 0.1) == 40
+    assert pace.fitting(fitting, 100, 0.1) == 40
+    assert pace.fitting(fitting, 60, 3.0) == 10, "however long they have waited"
+    assert pace.fitting(fitting, 30, 0.4) == 10
+    pace.wrote(1, 60.0)
+    assert pace.fitting(fitting, 20, 0.4) == 1, "some are copied in any case"
+
+
+@pytest.fixture
+def fitting(docs_url: str) -> Table:
+    with closing(Catalog(docs_url, StoreOptions())) as found:
+        return found.tables_of_name("docs")[0]
+
+
+def test_writers_wait_several_times_where_the_rest_does_not_fit(
+    tmp_path: Path, docs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time for a part of it; and where as much is written each time, they are told."""
+    with psycopg.connect(docs_url, autocommit=True) as connection:
+        connection.execute("CREATE VIEW titles AS SELECT id FROM docs")
+    path, holds, late = pg_manifest(tmp_path, docs_url), list[int](), [2, 2, 2, 2, 2, 2]
+    migration(path).run()
+    held = moving.writes_held
+    with app(docs_url) as docs:
+
+        def writers_come_first(*arguments: Any) -> Any:
+            rows = late.pop(0) if late else 0
+            holds.append(rows)
+            for id in sorted(docs.rows())[:rows]:
+                docs.rewrite(id, f"written before hold {len(holds)}")
+            return held(*arguments)
+
+        monkeypatch.setattr(moving, "writes_held", writers_come_first)
+        monkeypatch.setattr(Pace, "row_seconds", property(lambda _: 1.0, lambda *_: None))
+        with pytest.raises(SourceChangedError, match="while writers wait for less than a second"):
+            migration(path).swap()
+        assert docs.model == "old" and 3 < len(holds) < 7
+        holds.clear()
+        late[:] = [5]
+        for step, model in (("swap", "new"), ("rollback", "old")):
+            assert getattr(migration(path), step)().done
+            assert docs.model == model and docs.wrong_vectors(model) == []
+    assert len(holds) >= 5 + 1, "a row each time, and the rest"
 
 
 def test_a_brake_lets_those_through_that_wait_and_ends_when_it_is_released(docs_url: str) -> None:

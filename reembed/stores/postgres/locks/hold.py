@@ -39,6 +39,8 @@ ADJACENT = 0.002
 """Seconds between two requests for a lock, so that they queue in this order and nobody between."""
 WRITERS, EVERYBODY = "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"
 """Lock modes that let writers wait, and readers too."""
+MAINTENANCE = "SHARE UPDATE EXCLUSIVE"
+"""The one of vacuums, beside which everybody goes on."""
 TRY_AGAIN = "Let those transactions end, then run the same command again."
 
 T = TypeVar("T")
@@ -59,7 +61,7 @@ def patiently(
     for left in range(LOCK_TRIES, 0, -1):
         try:
             with connection.transaction():
-                _wait_at_most(connection, max(SHORT, vacuumed(connection, tables)))
+                _end_vacuum(connection, tables)
                 return work()
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             if left == 1:
@@ -81,6 +83,7 @@ class Hold:
         self._heir: Connection | None = None
         self._asked = ""
         self.began: float | None = None
+        self.asked = 0.0
         self.connection = self._session(seconds)
 
     def _session(self, seconds: float) -> Connection:
@@ -104,7 +107,7 @@ class Hold:
             LockedError: transactions that write to the tables do not end.
         """
         self._lock(tables, WRITERS, LOCK_TRIES, heir)
-        self.began = time.monotonic()
+        self.began = self.asked
 
     @property
     def seconds(self) -> float | None:
@@ -123,9 +126,7 @@ class Hold:
         self._lock(tables, EVERYBODY, LOCK_TRIES // 2, heir=False)
 
     def _lock(self, tables: Sequence[Table], mode: str, tries: int, heir: bool) -> None:
-        statement = sql.SQL("LOCK TABLE {} IN {} MODE").format(
-            sql.SQL(", ").join(table.identifier for table in tables), sql.SQL(mode)
-        )  # fmt: skip
+        statement = _locking(tables, mode)
         with mapped(_about(tables)):
             for left in range(tries, 0, -1):
                 if mode == EVERYBODY and (others := entangled(self.connection, tables)):
@@ -137,8 +138,9 @@ class Hold:
                 if mode == WRITERS:
                     self._asked = horizon(self.connection)
                 self.connection.execute("SAVEPOINT lock")
-                _wait_at_most(self.connection, max(SHORT, vacuumed(self.connection, tables)))
                 try:
+                    _end_vacuum(self.connection, tables)
+                    self.asked = time.monotonic()
                     if heir:
                         self._lock_with_heir(statement)
                     else:
@@ -244,6 +246,22 @@ def wait_for_older(
     named = "; ".join(sorted(old.values())[:5] or others())
     if named:
         raise LockedError(f"{why}: {named}", f"Nothing was moved. {TRY_AGAIN}")
+
+
+def _end_vacuum(connection: Connection, tables: Sequence[Table]) -> None:
+    """Let Postgres end an autovacuum of the tables, which it does for whoever has waited long
+    enough for a lock: for one beside which everybody goes on, so that nobody waits behind us. No
+    other vacuum begins in this transaction. From here on it waits for locks as long as SHORT."""
+    if seconds := vacuumed(connection, tables):
+        _wait_at_most(connection, seconds)
+        connection.execute(_locking(tables, MAINTENANCE))
+    _wait_at_most(connection, SHORT)
+
+
+def _locking(tables: Sequence[Table], mode: str) -> sql.Composed:
+    return sql.SQL("LOCK TABLE {} IN {} MODE").format(
+        sql.SQL(", ").join(table.identifier for table in tables), sql.SQL(mode)
+    )
 
 
 def _wait_at_most(connection: Connection, seconds: float) -> None:

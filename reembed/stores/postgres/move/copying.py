@@ -14,16 +14,16 @@ for the table.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from psycopg import errors, sql
 
 from reembed.records import chunked
 from reembed.stores.postgres.capture import Touched
-from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.client import Connection, fetch_one
 from reembed.stores.postgres.locks.hold import WRITERS, patiently
+from reembed.stores.postgres.move.comparing import PAGE_ROWS, compared, pages, spread
 from reembed.stores.postgres.move.pace import HELD_SECONDS, PAUSE_SHARE, Pace
 from reembed.stores.postgres.move.triggers import INSERT_BIT, UPDATE_BIT, switch_off, switch_on
 from reembed.stores.postgres.schema.ids import any_of, usable
@@ -31,8 +31,6 @@ from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.search_path import operator_of_pgvector
 
-PAGE_ROWS = 20_000
-"""Rows that are compared at a time; see `_spread`."""
 MOST_ROWS = 500
 """Rows that are written at a time, at most."""
 
@@ -95,8 +93,8 @@ def copy_all(connection: Connection, copying: Copying) -> int:
     for table, giver in ((live, other), (other, live)):
         group = Group(connection, table, giver, table is live, copying.unique)
         empty = copying.empty[table.oid] = set()
-        for page in _pages(connection, table, giver):
-            group.copy([row.id for row in _spread(page) if row.differs])
+        for page in pages(connection, table, giver):
+            group.copy([row.id for row in spread(page) if row.differs])
             empty.update(row.id for row in page if row.without)
             rows += len(page)
         copying.touched.update(group.refused)
@@ -106,21 +104,29 @@ def copy_all(connection: Connection, copying: Copying) -> int:
 def copy_touched(connection: Connection, copying: Copying) -> int:
     """Copy the vectors of the rows that were written to since, each way. Returns how many rows that
     were."""
-    ids = sorted(copying.touched)
+    ids, took = sorted(copying.touched), 0.0
     refused: list[str] = []
     for table, giver in ((copying.live, copying.other), (copying.other, copying.live)):
         group = Group(connection, table, giver, table is copying.live, copying.unique)
         group.seconds, group.pause = copying.pace.held_seconds, copying.pace.pause_share
         group.copy(ids)
         refused += group.refused
+        took += group.took
+    copying.pace.wrote(len(ids), took)
+    _done(connection, copying, ids)
+    copying.touched.update(refused)
+    return len(ids)
+
+
+def _done(connection: Connection, copying: Copying, ids: Sequence[str]) -> None:
+    """Note that the vectors of these rows were copied, and which of them had none."""
+    for table, giver in ((copying.live, copying.other), (copying.other, copying.live)):
+        empty = copying.empty.setdefault(table.oid, set())
         for some in chunked(ids, PAGE_ROWS):
-            found = _compared(connection, table, giver, any_of(table, usable(table, some)))
-            empty = copying.empty.setdefault(table.oid, set())
+            found = compared(connection, table, giver, any_of(table, usable(table, some)))
             empty -= set(some)
             empty.update(row.id for row in found if row.without)
     copying.touched.difference_update(ids)
-    copying.touched.update(refused)
-    return len(ids)
 
 
 def copy_held(connection: Connection, copying: Copying) -> int:
@@ -130,13 +136,39 @@ def copy_held(connection: Connection, copying: Copying) -> int:
     Args:
         connection: in a transaction that holds the live table's writers.
     """
+    return _copy(connection, copying, sorted(copying.touched) if copying.whole else None)
+
+
+def _copy(connection: Connection, copying: Copying, ids: Sequence[str] | None) -> int:
     live, other = copying.live, copying.other
-    ids = sorted(copying.touched) if copying.whole else None
     with_triggers = switch_off(connection, live, UPDATE_BIT)
     written = write(connection, live, other, ids, clear=copying.unique)
     write(connection, other, live, ids)
     switch_on(connection, live, with_triggers)
     return written
+
+
+def copy_fitting(connection: Connection, copying: Copying, waited: float) -> int | None:
+    """Copy as many of the rows that were written to last as fit into the time for which writers may
+    wait, unless all of them do. Returns how many, or None where all fit and none was copied.
+
+    Args:
+        connection: in a transaction that holds the live table's writers.
+        waited: seconds for which they have waited by now.
+
+    Raises:
+        SourceChangedError: more are written each time than fit.
+    """
+    if not copying.whole or copying.unique:  # all rows are looked at, or exchange values
+        return None
+    left, pace, began = sorted(copying.touched), copying.pace, time.monotonic()
+    ids = left[: pace.fitting(copying.live, len(left), waited)]
+    if len(ids) == len(left):
+        return None
+    _copy(connection, copying, ids)
+    pace.wrote(len(ids), time.monotonic() - began)
+    _done(connection, copying, ids)
+    return len(ids)
 
 
 @dataclass
@@ -149,6 +181,7 @@ class Group:
         seconds: for which they wait; the size is made to fit.
         pause: how long they have for themselves then, as a share of that.
         refused: ids of those for which one did.
+        took: seconds in all, without the pauses.
     """
 
     connection: Connection
@@ -160,6 +193,7 @@ class Group:
     pause: float = PAUSE_SHARE
     size: int = 20
     refused: list[str] = field(default_factory=list)
+    took: float = 0.0
 
     def copy(self, ids: Sequence[str]) -> None:
         """Copy the vectors of these rows, in as many transactions as it takes."""
@@ -167,7 +201,7 @@ class Group:
         while at < len(ids):
             some = ids[at : at + self.size]
             took = max(self._write(some), 1e-3)
-            at += len(some)
+            at, self.took = at + len(some), self.took + took
             wanted = int(len(some) * min(2.0, self.seconds / took))
             self.size = min(max(wanted, 1), MOST_ROWS)
             if self.held:
@@ -232,77 +266,6 @@ def write(
             )
         )  # fmt: skip
     return cursor.rowcount
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table, beside the other table's row of the same id.
-
-    Attributes:
-        differs: whether its new column is to be written.
-        without: whether it is a record for which the other table has no vector.
-        place: its number in its block of the table's file.
-    """
-
-    id: str
-    differs: bool
-    without: bool
-    place: int
-
-
-def _spread(rows: Sequence[Row]) -> list[Row]:
-    """Rows in an order in which those that follow each other lie in different blocks.
-
-    Where a block has room for the new version of a row, no index gets an entry for it (HOT, as the
-    new column is in none), and to find a row's place in the old vectors' index takes longer than
-    all else. Blocks are full at first. The first rows of each block have to leave it; what they
-    were is removed by whoever comes to the block next, and leaves room for those that follow.
-    """
-    return sorted(rows, key=lambda row: row.place)
-
-
-def _pages(connection: Connection, table: Table, giver: Table) -> Iterator[list[Row]]:
-    """All rows of a table by their ids; see `_compared`."""
-    id = sql.Identifier(table.id)
-    after: sql.Composable = sql.SQL("true")
-    type = sql.SQL(table.column(table.id).written)
-    while True:
-        page = _compared(
-            connection, table, giver,
-            sql.SQL("{} ORDER BY {} LIMIT {}").format(after, id, sql.Literal(PAGE_ROWS)),
-        )  # fmt: skip
-        if not page:
-            return
-        yield page
-        after = sql.SQL("{} > {}::{}").format(id, sql.Literal(page[-1].id), type)
-
-
-def _compared(
-    connection: Connection, table: Table, giver: Table, these: sql.Composable
-) -> list[Row]:
-    """Rows of a table in the order of their ids.
-
-    Args:
-        these: which rows, as SQL after WHERE.
-    """
-    own = sql.SQL("o.{} IS NOT NULL").format(sql.Identifier(table.vector))
-    rows: list[tuple[Any, ...]] = fetch_all(
-        connection,
-        sql.SQL(
-            "SELECT o.{id}::text, NOT coalesce(o.{new} {equals} g.{vector}, o.{new} IS NULL AND "
-            "g.{vector} IS NULL), g.{vector} IS NULL AND {record}, "
-            "(o.reembed_place::text::point)[1]::int "
-            "FROM (SELECT ctid AS reembed_place, {id}, {new}, {own} FROM {table} WHERE {these}) o "
-            "LEFT JOIN {giver} g ON g.{giver_id} = o.{id} ORDER BY o.{id}"
-        ).format(
-            table=table.identifier, new=sql.Identifier(COMING), id=sql.Identifier(table.id),
-            vector=sql.Identifier(giver.vector), giver=giver.identifier,
-            giver_id=sql.Identifier(giver.id), equals=operator_of_pgvector(connection, "="),
-            own=sql.Identifier(table.vector), these=these,
-            record=own if table.only_with_vector else sql.SQL("true"),
-        ),
-    )  # fmt: skip
-    return [Row(*row) for row in rows]
 
 
 def complete(

@@ -17,7 +17,7 @@ from reembed.stores.postgres.locks.hold import Hold
 from reembed.stores.postgres.move import columns as pg_columns
 from reembed.stores.postgres.move import indexing as pg_indexing
 from reembed.stores.postgres.move.ahead import Ahead
-from reembed.stores.postgres.move.copying import Copying, copy_held
+from reembed.stores.postgres.move.copying import Copying, copy_fitting, copy_held
 from reembed.stores.postgres.move.noting import note_indexes_of, note_move, stays_on_record
 from reembed.stores.postgres.move.refusals import refuse_forbidden, refuse_reshaped
 from reembed.stores.postgres.move.rename import exchange_names, rename_table
@@ -73,12 +73,14 @@ class Mover:
         return self._hold is not None
 
     def prepare(self, live: str, incoming: str) -> Prepared:
-        """Copy and index vectors, where columns are exchanged, before writers are held; see
-        `Cutover.prepare`."""
+        """Copy and index vectors, where columns are exchanged, before writers are held, or what is
+        left, while they are; see `Cutover.prepare`."""
         outgoing = self._catalog.tables_of_name(live)
         arriving = self._catalog.tables(incoming)
         if [one.oid for one in outgoing] == [one.oid for one in arriving]:  # it has moved
             return Prepared()
+        if self._hold is not None:
+            return self._copy_fitting(self._hold, outgoing)
         with mapped(self._catalog.url):
             refuse_forbidden(self._catalog, outgoing)
             by_name = self._by_name(outgoing, arriving)
@@ -89,6 +91,17 @@ class Mover:
             self._finish(outgoing)
             done = [self.ahead.copy(*pair) for pair in both]
         return Prepared(sum(one.rows for one in done), all(one.ready for one in done))
+
+    def _copy_fitting(self, hold: Hold, outgoing: Sequence[Table]) -> Prepared:
+        """See `copy_fitting`. If that is not all, it is committed, and writers go on."""
+        copies = [self.ahead.copies[one.oid] for one in outgoing if one.oid in self.ahead.copies]
+        with mapped(self._catalog.url):
+            done = [copy_fitting(hold.connection, one, hold.seconds or 0.0) for one in copies]
+            if all(one is None for one in done):
+                return Prepared()
+            hold.commit()
+        self.release()
+        return Prepared(sum(filter(None, done)), ready=False)
 
     def hold(self, incoming: Mapping[str, str], seconds: float) -> None:
         """Let the writers of live names wait, for at most so long.
@@ -195,7 +208,7 @@ class Mover:
             SourceChangedError, PreflightError: see `Cutover.exchange`.
         """
         live = find_table(self._catalog.main, exchange.live)
-        now = self._catalog.describe_found(live).id if live else None
+        now = self._catalog.id_of(live) if live else None
         if now == exchange.incoming_id:
             return None
         for id in filter(None, (exchange.incoming_id, exchange.outgoing_id)):
