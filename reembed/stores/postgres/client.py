@@ -252,6 +252,12 @@ def beside_parameters(identifier: sql.Composable) -> sql.SQL:
     return sql.SQL(identifier.as_string(None).replace("%", "%%"))
 
 
+_NOT_NOW = (
+    errors.ObjectNotInPrerequisiteState, errors.ObjectInUse, errors.CantChangeRuntimeParam,
+)  # fmt: skip
+"""What a thing in the database does not allow as it is, however often it is asked."""
+
+
 @contextlib.contextmanager
 def mapped(about: str) -> Iterator[None]:
     """Turn Postgres's errors into ours.
@@ -295,6 +301,8 @@ def mapped(about: str) -> Iterator[None]:
             f"{about}: {_said(error)}",
             "If source.where holds a parameter such as $1, write the value out: it takes none.",
         ) from error
+    except _NOT_NOW as error:  # psycopg takes them for a lost connection, too
+        raise PreflightError(f"{about}: {_said(error)}", _hint(error)) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise UnreachableError(
             f"{about}: the connection was lost: {_said(error)}",

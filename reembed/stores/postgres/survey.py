@@ -9,7 +9,7 @@ from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import fetch_all, fetch_one, mapped
 from reembed.stores.postgres.move.forecast import hold_forecast
-from reembed.stores.postgres.schema.dependents import dependents
+from reembed.stores.postgres.schema.dependents import dependents, unwritable
 from reembed.stores.postgres.schema.fitting import misfits
 from reembed.stores.postgres.schema.functions import functions
 from reembed.stores.postgres.schema.replication import publications, slots
@@ -42,7 +42,10 @@ def survey(catalog: Catalog, id: str, dimensions: int) -> Survey:
             f"{pin} in it says: write the type without a length, which fits before and after"
             for signature, pin in named.pinned
         ]
-        unfit = misfits(catalog.main, table, dimensions, stays=bool(held.held_by) or stays)
+        in_place = bool(held.held_by) or stays
+        unfit = misfits(catalog.main, table, dimensions, stays=in_place)
+        if not held.forbidden:
+            unfit += unwritable(catalog.main, table, stays=in_place)
         if held.forbidden or pinned or unfit:
             blockers.append(f"{table.label}: {'; '.join([*held.forbidden, *unfit, *pinned])}")
         elif held.held_by or stays:

@@ -15,6 +15,7 @@ from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import mapped
 from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.postgres.records import Records
+from reembed.stores.postgres.rehearsal import rehearse
 from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema.access import (
     check_rights,
@@ -61,6 +62,14 @@ class TableWriter:
         return self._catalog.fit_name(f"{collection}__{word}-{dimensions}")
 
     def check(self, spec: CollectionSpec) -> SpecCheck:
+        looked = self._look(spec)
+        if looked.refusals:
+            return looked
+        tried = refusals(lambda: rehearse(self._catalog, self._shadows, spec))
+        return SpecCheck(looked.notes, tried)
+
+    def _look(self, spec: CollectionSpec) -> SpecCheck:
+        """What can be told without making anything."""
         notes = [self._access(spec)]
         name = refusals(lambda: self._check_name(spec))
         index = refusals(lambda: pg_indexes.check_index(spec.index)) or refusals(
@@ -127,7 +136,7 @@ class TableWriter:
         return notes
 
     def create(self, spec: CollectionSpec) -> CollectionInfo:
-        self.check(spec).refuse()
+        self._look(spec).refuse()
         return self._catalog.describe(self._shadows.create(spec))
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:

@@ -8,8 +8,12 @@ a table keeps its place and exchanges its vector column instead. Some things all
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import LiteralString
 
-from reembed.stores.postgres.client import Connection, fetch_all
+from psycopg import sql
+
+from reembed.errors import LockedError, PreflightError
+from reembed.stores.postgres.client import Connection, fetch_all, mapped
 from reembed.stores.postgres.schema.neighbours import neighbours, own_readers
 from reembed.stores.postgres.schema.replication import stopped_by_exchange
 from reembed.stores.postgres.schema.table import Table
@@ -170,3 +174,37 @@ def dependents(connection: Connection, table: Table, *, stays: bool = False) -> 
     if owner and not owner[0][0]:
         forbidden.append(f"belongs to the role {owner[0][1]}, of which this role is not a member")
     return Dependents(sorted({*held_by}), sorted({*forbidden}))
+
+
+_WRITES: dict[str, LiteralString] = {
+    "UPDATE": "EXPLAIN UPDATE {table} SET {vector} = {vector} WHERE false",
+    "INSERT": "EXPLAIN INSERT INTO {table} ({id}) OVERRIDING SYSTEM VALUE SELECT {id} FROM {table} "
+              "WHERE false",
+    "DELETE": "EXPLAIN DELETE FROM {table} WHERE false",
+}  # fmt: skip
+
+
+def unwritable(connection: Connection, table: Table, *, stays: bool) -> list[str]:
+    """Which writes Postgres would refuse, by its own word: for want of a right, or since a
+    publication sends them and nothing tells its rows apart. Only planned: no trigger fires. Not to
+    be asked while another session of ours holds the table.
+
+    Args:
+        stays: whether it keeps its place. Its rows are updated then; else the way back writes to it
+            what has been written to the other one.
+    """
+    told: list[str] = []
+    for verb in ("UPDATE",) if stays else _WRITES:
+        statement = sql.SQL(_WRITES[verb]).format(
+            table=table.identifier, id=sql.Identifier(table.id),
+            vector=sql.Identifier(table.vector),
+        )  # fmt: skip
+        try:
+            with mapped(f"reembed has to {verb} its rows"), connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '2s'")
+                connection.execute(statement)
+        except LockedError:  # somebody holds its writers, as an index that is being made does
+            return told
+        except PreflightError as error:
+            told.append(f"{error.message}. {error.hint}".rstrip(". "))
+    return told

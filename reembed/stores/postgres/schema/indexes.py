@@ -15,7 +15,7 @@ from psycopg import sql
 
 from reembed.errors import PreflightError
 from reembed.records import Metric
-from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.client import Connection, fetch_all, fetch_one, mapped
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.search_path import of_pgvector, path_of
 
@@ -160,7 +160,8 @@ def make_indexes(
                         continue
                     tail = retyped(tail, like, shadow, prefix_of_pgvector(connection))
                 if (one.unique, tail) not in present:
-                    _create_index(connection, shadow, one.unique, sql.SQL(tail))
+                    with mapped(f"{like.label}'s index {one.name}, made for the new vectors"):
+                        _create_index(connection, shadow, one.unique, sql.SQL(tail))
                     made = True
         there = [replace(one, name="") for one in _vector_indexes(connection, shadow)]
         if method != "none" and wanted not in there:

@@ -144,7 +144,8 @@ def may_own(connection: Connection, oid: int, schema: str) -> str | None:
     row = fetch_one(
         connection,
         "SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = %s AND "
-        "pg_get_userbyid(relowner) <> current_user AND pg_has_role(relowner, 'MEMBER') AND "
+        "pg_get_userbyid(relowner) <> current_user AND pg_has_role(relowner, CASE WHEN "
+        "current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END) AND "
         "has_schema_privilege(relowner, %s, 'USAGE') AND (has_schema_privilege(relowner, %s, "
         "'CREATE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))",
         [oid, schema, schema],
