@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reembed.backup.folder import Folder
+from reembed.stores.collection import Collection
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, chroma, sentence, vector_of
+from tests.support.helpers import Command, chroma, plain_collection, sentence, vector_of
 
 Step = str | Callable[[], object]
 Row = tuple[str, tuple[Step, ...], str, pytest.MarkDecorator, tuple[Step, ...]]
@@ -71,6 +73,30 @@ def no_snapshot() -> None:
     (folder() / "snapshots").mkdir()
 
 
+def during_read(harm: Callable[[], object]) -> Step:
+    """What befalls the collection after the first page was read, once."""
+    fetch_page = Collection.fetch_page
+
+    def step() -> None:
+        patch = HELD.enter_context(pytest.MonkeyPatch.context())
+
+        def fetched(self: Collection, *given: Any, **more: Any) -> Any:
+            page = fetch_page(self, *given, **more)
+            patch.undo()
+            harm()
+            return page
+
+        patch.setattr(Collection, "fetch_page", fetched)
+
+    return step
+
+
+def anew() -> None:
+    gone()
+    with chroma(Path("db")) as client:
+        plain_collection(client)
+
+
 ROWS: list[Row] = [
     ("damaged", (more, AGAIN, damaged), RESTORE,
      follows_hint("Use another snapshot (`reembed check` says which"),
@@ -92,6 +118,11 @@ ROWS: list[Row] = [
      (HELD.close, "check snaps")),
     ("misplaced", (misplaced,), f"{RESTORE} --snapshot {{first}}",
      follows_hint("Move it out of "), (put_back, "check snaps", RESTORE)),
+    ("deleted while it is read", (during_read(gone),), AGAIN,
+     follows_hint("No snapshot was written, and the good ones are as they were. Look at the"),
+     (RESTORE, AGAIN)),
+    ("replaced while it is read", (during_read(anew),), AGAIN,
+     follows_hint("If a swap was under way, run the same command again; if not, look"), (AGAIN,)),
     ("gone", (gone,), AGAIN, follows_hint("If that was meant, nothing is to be done."),
      (RESTORE, AGAIN)),
 ]  # fmt: skip
@@ -118,3 +149,4 @@ def test_what_is_in_the_way_says_what_to_do(
     refused = command(*stopped.format(first=first.name).split(), "--json")
     assert refused.code in (2, 4, 5, 6), refused.out
     do(onward)
+    HELD.close()

@@ -173,6 +173,16 @@ def held_anew(scene: Scene) -> None:
     during("_fold", held)(scene)
 
 
+def interrupted(scene: Scene) -> None:
+    """Somebody presses Ctrl-C in the middle of it."""
+
+    def stop(_: Ledger) -> None:
+        raise KeyboardInterrupt
+
+    move_away(scene)
+    during("_fold", stop)(scene)
+
+
 def ended(scene: Scene) -> None:
     HELD.pop().close()
 
@@ -203,6 +213,8 @@ ROWS: list[Row] = [
     ("no right to read", forbidden, EMBED,
      follows_hint("Give this user the right to read it", where="run/disk.py"),
      (allowed, EMBED)),
+    ("interrupted", interrupted, EMBED,
+     follows_hint("Run the same command again to go on where", where="cli/entry.py"), (EMBED,)),
     ("a ledger that is held", held_anew, EMBED,
      follows_hint("Another process may be using it; run the same", where="run/disk.py"),
      (ended, EMBED)),
@@ -236,6 +248,6 @@ def test_what_is_wrong_with_a_run_says_what_to_do(row: Row, scene: Scene) -> Non
     _, trouble, stopped, mark, onward = row
     scene.do((trouble,))
     refused = scene.command(*stopped.split(), "--json")
-    assert refused.code in (5, 6, 7), refused.out
+    assert refused.code in (5, 6, 7, 130), refused.out
     assert mark.args[0] in refused.json["error"]["hint"], refused.out
     scene.do(onward)
