@@ -105,7 +105,8 @@ class Pace:
         most = max(LEAST_SECONDS, WAIT_SECONDS - waited)
         if rows * self.row_seconds <= most:
             return rows
-        self.stalled = 0 if self._gets_ahead(rows) else self.stalled + 1
+        before, self.before = self.before, rows  # a part may be a small one: any less is ahead
+        self.stalled = 0 if before is None or rows < before else self.stalled + 1
         if self.stalled < PATIENCE:
             return min(rows, max(1, int(most / self.row_seconds)))
         self.before, self.stalled = None, 0
