@@ -30,6 +30,10 @@ CONTENT_STATUSES = frozenset({400, 413, 422})
 """The texts are to blame, or too many of them: infinity says 422 to 2,049 texts."""
 
 
+NEVER_STATUSES = frozenset({501, 505})
+"""Of 5xx: what the same request gets for ever."""
+
+
 def _words(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
@@ -85,6 +89,11 @@ POLICY = _words(
     r"harmful", r"prohibited",
 )  # fmt: skip
 """A refusal of what a text says: a shorter piece of it would be another text."""
+_NO_EMBEDDINGS = _words(
+    r"(does not|doesn't|not) support[^.]{0,20}embed", r"not an embeddings? model",
+    r"embeddings? (api )?(is|are) (not supported|disabled|not enabled)",
+)  # fmt: skip
+"""What a server says that cannot embed with this model, with whatever status."""
 _PASSING = _words(
     r"rate[-_ ]?limit", r"too many requests", r"resource[_ ]?exhausted", r"throttl", r"overloaded",
     r"unavailable", r"temporar", r"timed? ?out", r"deadline[_ ]exceeded", r"bad gateway",
@@ -102,7 +111,8 @@ def failure(
         words: the body's message, redacted.
         key_variable: the environment variable that the key is taken from.
     """
-    said = ": ".join(part for part in (str(status or ""), words) if part)
+    number = "" if words.startswith(str(status)) else str(status or "")
+    said = ": ".join(part for part in (number, words) if part)
     if _is_quota(status, words):
         return QuotaError(
             f"{where}: the account's quota is used up ({said})",
@@ -118,10 +128,22 @@ def failure(
         large = bool(_TOO_LARGE.search(words)) and not _LLAMA_TOO_LONG.search(words)
         long = bool(_TOO_LONG.search(words)) and not large
         return RejectedInputError(said, too_long=long, too_large=large, told=told)
+    if status in NEVER_STATUSES or _NO_EMBEDDINGS.search(words):
+        return ProviderRefusedError(
+            f"{where}: {said}",
+            "Name a model that is made for embeddings, and see that its server was started to "
+            "give them.",
+        )
     if status is None or status in TRANSIENT_STATUSES or status >= 500 or _PASSING.search(words):
         return _transient(status, said, headers)
-    if status in (401, 403):
+    if status == 401 or (status == 403 and not key_variable):
         return _wrong_key(where, said, key_variable)
+    if status == 403:
+        return ProviderRefusedError(
+            f"{where}: access is refused ({said})",
+            f"See that the key in {key_variable} may use this model, and that no firewall stands "
+            "in between.",
+        )
     return ProviderRefusedError(f"{where}: {said}", "Check model.name and model.base_url.")
 
 
@@ -152,7 +174,8 @@ def _is_quota(status: int | None, words: str) -> bool:
 def _wrong_key(where: str, said: str, key_variable: str) -> ProviderRefusedError:
     return ProviderRefusedError(
         f"{where}: the key is refused ({said})",
-        f"The key is taken from {key_variable}."
+        f"The key is taken from {key_variable}: see that it is whole, still valid, and one of "
+        "this provider's."
         if key_variable
         else "No key was sent: name the variable that holds this server's in model.api_key_env.",
     )

@@ -194,6 +194,8 @@ def test_from_a_folder_to_a_verdict_and_back(reader: Reader) -> None:
 @pytest.mark.parametrize("reader", ["chroma"], indirect=True)
 @follows_hint("Did you mean `chroma:", where="stores/chroma/sqlite.py")
 def test_a_wrong_path(reader: Reader) -> None:
+    Path("bd").mkdir()
+    Path("bd/chroma.sqlite3").touch()  # as opening a wrong path with SQLite leaves it
     judged(reader, reader.type(reader.first.replace("./db", "./bd")))
     assert len(reader.typed) == 3
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,8 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      Now(set={"GATEWAY": "x"}, more=WINDOW | {"source__headers_env": {"X-K": "GATEWAY"}})),
     ("nobody there", Now("chroma+http://127.0.0.1:9"),
      follows_hint("Check that the server runs and the address is right; run again"), FINE),
+    ("a file of another program", Now("chroma:{foreign}"),
+     follows_hint("Another program made this file. Name the folder that"), FINE),
     ("a redirect", Now("{redirecting}"),
      follows_hint("It redirects; write the address that it leads to."), FINE),
     ("another server", Now("{other}"),
@@ -105,6 +109,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     folder = tmp_path_factory.mktemp("chroma-hints")
     with chroma(folder / "db") as client:
         plain_collection(client, "elsewhere", 3)
+    (folder / "foreign").mkdir()
+    with closing(sqlite3.connect(folder / "foreign/chroma.sqlite3")) as connection:
+        connection.execute("CREATE TABLE notes (text)")
     with (
         chroma_server(folder / "served") as server,
         front(302, Location="/elsewhere") as redirecting,
@@ -123,6 +130,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             "port": str(server.port), "folder": str(server.folder), "db": str(folder / "db"),
             "older": AT.format(older), "pathless": AT.format(pathless),
             "failing": AT.format(failing), "small": AT.format(small),
+            "foreign": str(folder / "foreign"),
             "redirecting": f"chroma+{redirecting.url}", "other": f"chroma+{other.url}",
         }  # fmt: skip
 

@@ -24,13 +24,15 @@ from reembed.embedders.provider import TransientError
 from reembed.embedders.providers.foreign import chain
 from reembed.embedders.providers.http import body_words
 from reembed.embedders.redact import redact
-from reembed.errors import MissingExtraError, ProviderRefusedError, UnreachableError
+from reembed.errors import ManifestError, MissingExtraError, ProviderRefusedError, UnreachableError
 from reembed.redaction import read_variable, remember_url, shown_url
 
 T = TypeVar("T")
 
 CERTIFICATE_VARIABLES = "SSL_CERT_FILE or SSL_CERT_DIR"
 MOST_CONNECTIONS = 1_000
+TAILS = ("/embeddings", "/api/embed", "/api/show", "/api/embeddings")
+"""What is asked for under a server's address."""
 KEPT_METHOD = (307, 308)
 """Statuses that move a request as it is; at the others a client would ask with GET."""
 PROXY_STATUSES = (403, 407, 502, 503, 504)
@@ -187,8 +189,13 @@ class Route:
                     f"{self.where}: what answers there does not speak TLS ({words})",
                     "Write http:// instead of https:// in model.base_url, if that is right.",
                 )
-            by = f", by way of {self.shown_proxy}" if self.proxy else ""
-            return UnreachableError(f"{self.where}: nobody answers{by} ({words})", self.unheard)
+            if self.proxy:
+                return UnreachableError(
+                    f"{self.where}: nobody answers, by way of {self.shown_proxy} ({words})",
+                    f"See that this proxy runs, correct {self.variable}, or name this server's "
+                    "host in NO_PROXY. Then run again: it resumes.",
+                )
+            return UnreachableError(f"{self.where}: nobody answers ({words})", self.unheard)
         if names & _UNSENDABLE:
             return ProviderRefusedError(
                 f"{self.where}: the request cannot be sent ({words})",
@@ -201,10 +208,16 @@ class Route:
 
     def _moved(self, moved: MovedError) -> ProviderRefusedError:
         here, to = urlsplit(self.url), urlsplit(moved.to)
-        base = moved.to.partition("?")[0]
+        address = moved.to.partition("?")[0].rstrip("/")
+        base = next((address.removesuffix(t) for t in TAILS if address.endswith(t)), None)
+        if base is None or base == self.url.partition("?")[0].rstrip("/"):
+            return ProviderRefusedError(
+                f"{self.where}: it sends every request on to {shown_url(moved.to)} "
+                f"({moved.status}), where no model answers",
+                "That may be a page where people log in. Set model.base_url to the address that "
+                "its documentation gives for programs.",
+            )
         hint = "Set model.base_url to the address that the server is at now."
-        for tail in ("/embeddings", "/api/embed", "/api/show", "/api/embeddings"):
-            base = base.removesuffix(tail)
         if to.hostname == here.hostname:
             hint = f"Set model.base_url to {shown_url(base)}"
         return ProviderRefusedError(
@@ -215,17 +228,28 @@ class Route:
 
     def _untrusted(self, error: ssl.SSLCertVerificationError) -> ProviderRefusedError:
         reason = getattr(error, "verify_message", "") or str(error)
+        if "expired" in reason or "not yet valid" in reason:
+            hint = (
+                "Who runs the server has to renew it. If this machine's clock is wrong (`date`), "
+                "set it right."
+            )
+        elif "mismatch" in reason:
+            hint = "Write the host's name in model.base_url as the certificate has it."
+        else:
+            hint = (
+                "Name the file that holds the certificate of whoever signed it in SSL_CERT_FILE, "
+                "if you trust it."
+            )
         return ProviderRefusedError(
-            f"{self.where}: its certificate is not trusted: {redact(reason)}",
-            "Name the file that holds the certificate of whoever signed it in SSL_CERT_FILE, if "
-            "you trust it.",
+            f"{self.where}: its certificate is not trusted: {redact(reason)}", hint
         )
 
     def _proxy_failure(self, status: int | None, words: str) -> Exception:
         if status == 407:
             return ProviderRefusedError(
                 f"{self.where}: {self.shown_proxy} wants a user and a password (407)",
-                f"Write them into {self.variable}: http://USER:PASSWORD@HOST:PORT",
+                f"Put both into {self.variable}, in front of the proxy's host: the user, a colon, "
+                "the password, and an @.",
             )
         if status is not None and status < 500 and status not in (408, 429):
             return ProviderRefusedError(
@@ -233,6 +257,27 @@ class Route:
                 "Ask who runs the proxy, or name this server's host in NO_PROXY.",
             )
         return TransientError(f"{self.shown_proxy} fails ({words})", unpaid=True)
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        ManifestError: it has no http or https, no host, or a port that is none.
+    """
+    shown = shown_url(url)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ManifestError(
+            f"model.base_url: {shown!r} is not an http or https URL",
+            "Write the whole address, as in http://127.0.0.1:8080/v1 or https://HOST/v1.",
+        )
+    if not parts.hostname or _origin(url)[2] == -1:
+        lacks = "names no host" if not parts.hostname else "has a port that is none"
+        raise ManifestError(
+            f"model.base_url: {shown!r} {lacks}",
+            "Write the whole address, as in http://127.0.0.1:8080/v1 or https://HOST/v1.",
+        )
 
 
 def bypassed(url: str, no_proxy: str) -> bool:

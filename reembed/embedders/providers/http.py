@@ -6,7 +6,9 @@ here by what they do, not by class.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +17,10 @@ from typing import Any
 CONNECT_SECONDS = 10.0
 MOST_DETAILS = 300
 """Characters of an error's details that are kept."""
+MOST_OF_A_PAGE = 160
+"""Characters of a web page's words that are kept."""
+_PAGE = re.compile(r"\s*<(!doctype|html|head|body|title|h\d|center|p|\?xml)\b", re.IGNORECASE)
+_UNSEEN = re.compile(r"<(script|style|svg)\b.*?</\1\s*>|<!--.*?-->|<[^<>]*>", re.DOTALL | re.I)
 COMMON_TYPES = ("invalid_request_error", "server_error", "error")
 """Types of errors that tell nothing."""
 
@@ -65,6 +71,28 @@ class Deadline:
         response.stream = Watched()
 
 
+def page_words(body: str) -> str | None:
+    """What a web page says to people, on one line; None of what is no page."""
+    if not _PAGE.match(body):
+        return None
+    told = ""
+    for line in html.unescape(_UNSEEN.sub("\n", body)).splitlines():
+        part = " ".join(line.split())
+        if part not in told:  # a page's title mostly comes again as its heading
+            told = f"{told} {part}"
+    words = told.strip()
+    return words if len(words) <= MOST_OF_A_PAGE else words[:MOST_OF_A_PAGE] + "..."
+
+
+def what_came(body: str) -> str:
+    """An answer that is of no use, in a few words for a message; not yet redacted."""
+    words = page_words(body)
+    if words is not None:
+        return f"a web page: {words!r}" if words else "an empty web page"
+    start = " ".join(body[: MOST_OF_A_PAGE + 1].split())
+    return repr(start) if start else "nothing at all"
+
+
 def body_words(body: Any) -> str:
     """The message in an error body, with the codes beside it: `{"error": {"message"}}`, a list of
     that, `{"error": ".."}`, `{"detail": ..}`, `{"message"}`, or the text as it stands; what a
@@ -72,7 +100,7 @@ def body_words(body: Any) -> str:
     try:
         data = json.loads(body) if isinstance(body, str) else {"error": body}
     except (ValueError, RecursionError):
-        return str(body)
+        return str(body) if (words := page_words(body)) is None else words
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     for key in ("error", "detail", "message"):

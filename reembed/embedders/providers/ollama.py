@@ -260,7 +260,7 @@ def _read(body: str) -> dict[str, Any]:
 
 def _unreadable(body: str) -> TransientError:
     return TransientError(
-        f"the answer is not a list of embeddings: {redact(body, 80)!r}", unknown=True
+        f"the answer is not a list of embeddings: {redact(wire.what_came(body), 100)}", unknown=True
     )
 
 

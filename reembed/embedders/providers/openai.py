@@ -31,7 +31,7 @@ from reembed.embedders.provider import (
     TransientError,
 )
 from reembed.embedders.providers import http as wire
-from reembed.embedders.providers.connection import Route, checked_key
+from reembed.embedders.providers.connection import Route, check_url, checked_key
 from reembed.embedders.providers.endpoint import Endpoint
 from reembed.embedders.providers.known_models import known_max_tokens
 from reembed.embedders.providers.model_files import find
@@ -90,8 +90,7 @@ class OpenAIProvider:
         url = model.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL
         remember_url(url)
         shown = shown_url(url)
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ManifestError(f"model.base_url: {shown!r} is not an http or https URL")
+        check_url(url)
         self._official = (urlsplit(url).hostname or "").endswith("api.openai.com")
         self._where = f"openai {model.name}" + ("" if self._official else f" at {shown}")
         options = Options(model)
@@ -289,9 +288,9 @@ class OpenAIProvider:
             indices = places_of(entries)
             rows = [read.vector(entry["embedding"]) for entry in entries]
         except UNREADABLE:
-            start = redact(_shown(body), 80)
+            came = redact(wire.what_came(_shown(body)), 100)
             raise TransientError(
-                f"the answer is not a list of embeddings: {start!r}", unknown=True
+                f"the answer is not a list of embeddings: {came}", unknown=True
             ) from None
         sizes = {len(row) for row in rows}
         if len(sizes) > 1:

@@ -15,7 +15,12 @@ from reembed.embedders.options import Options
 from reembed.embedders.provider import TransientError
 from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
 from reembed.embedders.sending.throttle import Cancelled
-from reembed.errors import BadVectorsError, ModelChangedError, UnreachableError
+from reembed.errors import (
+    BadVectorsError,
+    ModelChangedError,
+    ProviderRefusedError,
+    UnreachableError,
+)
 
 T = TypeVar("T")
 
@@ -115,16 +120,36 @@ class StillFailing(Exception):
         super().__init__(str(error))
         self.error = error
 
-    def as_error(self, where: str) -> UnreachableError | ModelChangedError:
-        """What a run ends with, where the provider answers nothing else either."""
+    def as_error(
+        self, where: str, *, first: bool = False
+    ) -> UnreachableError | ModelChangedError | ProviderRefusedError:
+        """What a run ends with, where the provider answers nothing else either.
+
+        Args:
+            first: it has not embedded anything yet in this command.
+        """
         if isinstance(self.error, BadAnswer) and self.error.another:
             told = f"{where}: another model answers now: {self.error}"
             return ModelChangedError(told, BRING_BACK)
+        if isinstance(self.error, BadAnswer) and first:
+            return no_vector(where, str(self.error))
         if isinstance(self.error, BadAnswer):
             return BadVectorsError(f"{where}: {self.error}", RESUME)
         wait = self.error.retry_after
         asked = f"; it asks to wait {wait:,.0f} s" if wait else ""
-        return UnreachableError(f"{where} keeps failing: {self.error}{asked}", RESUME)
+        told = f"{where} keeps failing: {self.error}{asked}"
+        if self.error.rate_limited:
+            return UnreachableError(told, LATER)
+        return UnreachableError(told, LOOK if first else RESUME)
+
+
+def no_vector(where: str, why: str) -> ProviderRefusedError:
+    """The refusal of a model that was asked for one plain sentence, several times."""
+    return ProviderRefusedError(
+        f"{where} gives no vector that can be right, even for a plain sentence: {why}",
+        "The model or its server is broken: restart it, or name another build of the model. "
+        "If it was started for something else, check model.base_url.",
+    )
 
 
 BRING_BACK = (
@@ -132,6 +157,11 @@ BRING_BACK = (
     "or start a new run (another manifest name)."
 )
 RESUME = "Run the same command again: what is finished is kept."
+LATER = "Wait a while, then run the same command again: what is finished is kept."
+LOOK = (
+    "See what its log or its status page says, and check model.base_url (http or https, port). "
+    "Then run the same command again: what is finished is kept."
+)
 BAD_ANSWER_ATTEMPTS = 4
 """A model that gives NaN for a text gives it again: fewer tries than for a busy server."""
 

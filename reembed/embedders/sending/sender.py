@@ -37,6 +37,7 @@ from reembed.embedders.sending.retry import (
     Retry,
     RetryPolicy,
     StillFailing,
+    no_vector,
     with_retries,
 )
 from reembed.embedders.sending.sizes import Sizes
@@ -142,7 +143,9 @@ class Sender:
         except StillFailing as failing:
             if failing.error.unknown:  # no failure of a server's: nobody knows what it says
                 raise self._refuses_a_sentence(failing) from None
-            raise failing.as_error(self.where) from None
+            raise failing.as_error(self.where, first=True) from None
+        except BadRowsError as error:
+            raise no_vector(self.where, str(error)) from None
         # Some servers count characters, texts or nothing: only a count that can be one of tokens
         # may later say that a text was cut.
         least = least_tokens([CONTROL_TEXT])

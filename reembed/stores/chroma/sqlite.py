@@ -74,9 +74,10 @@ def check_openable(folder: Path) -> None:
         CollectionNotFoundError: no database there.
         PreflightError: made by another version of Chroma.
     """
-    if not (folder / FILE).is_file():
+    if not _filled(folder):
+        lacks = "empty" if (folder / FILE).is_file() else "missing"
         raise CollectionNotFoundError(
-            f"{folder}: there is no Chroma database here ({FILE} is missing)",
+            f"{folder}: there is no Chroma database here ({FILE} is {lacks})",
             "Check the path; relative paths in a manifest are relative to its own folder."
             + _others(folder),
         )
@@ -87,13 +88,20 @@ def check_openable(folder: Path) -> None:
         raise _older(folder, found, missing)
 
 
+def _filled(folder: Path) -> bool:
+    """Whether a folder has the file, with something in it: whoever opens a wrong path with SQLite
+    leaves an empty one."""
+    path = folder / FILE
+    return path.is_file() and path.stat().st_size > 0
+
+
 def _others(folder: Path) -> str:
     """Databases beside a folder that has none, or in it, the likeliest first."""
     found: list[Path] = []
     for place in (folder, folder.parent):
         with contextlib.suppress(OSError):
-            found += [inner for inner in sorted(place.iterdir()) if (inner / FILE).is_file()]
-    found += [folder.parent] if (folder.parent / FILE).is_file() else []
+            found += [inner for inner in sorted(place.iterdir()) if _filled(inner)]
+    found += [folder.parent] if _filled(folder.parent) else []
     if not found:
         return ""
     close = difflib.get_close_matches(folder.name, [path.name for path in found], 1, 0)

@@ -107,7 +107,10 @@ def _migrations(path: str, connection: sqlite3.Connection) -> Migrations:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
             raise
-        raise PreflightError(f"{path}: is not a Chroma database: {error}") from error
+        raise PreflightError(
+            f"{path}: is not a Chroma database: {error}",
+            "Another program made this file. Name the folder that the application gives to Chroma.",
+        ) from error
     return frozenset((str(part), int(version)) for part, version in rows)
 
 

@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -311,7 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
             owner._at_once += 1
             owner.most_at_once = max(owner.most_at_once, owner._at_once)
         try:
-            route = routes.get(self.path.partition("?")[0])
+            route = routes.get(urlsplit(self.path).path)
             if route is None:
                 raise _Refusal(404, "404 page not found")
             if owner.api_key and self.headers.get("authorization") != f"Bearer {owner.api_key}":

@@ -237,6 +237,49 @@ def test_a_certificate_that_is_not_trusted_and_one_that_is(
         assert "cannot be read" in refused(provider, server.url).message
 
 
+def certified(folder: Path, days: str, names: str) -> Path:
+    """A certificate with its key, signed by itself, in one file."""
+    asked = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+             "-addext", f"subjectAltName={names}", "-keyout", "k", "-out", "r"]  # fmt: skip
+    signed = ["openssl", "x509", "-req", "-days", days, "-in", "r", "-signkey", "k",
+              "-copy_extensions", "copyall", "-out", "c"]  # fmt: skip
+    for command in (asked, signed):
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    both = folder / "both.pem"
+    both.write_text((folder / "k").read_text() + (folder / "c").read_text())
+    return both
+
+
+@pytest.mark.parametrize(
+    ("days", "names", "says"),
+    [
+        pytest.param("-1", "IP:127.0.0.1", "expired",
+                     marks=follows_hint("Who runs the server has to renew it.")),
+        pytest.param("2", "DNS:localhost", "mismatch",
+                     marks=follows_hint("Write the host's name in model.base_url as the")),
+    ],
+)  # fmt: skip
+def test_a_certificate_that_is_old_or_anothers(
+    days: str, names: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = json.dumps({"data": [{"embedding": [3.0, 4.0, 0.0], "index": 0}]}).encode()
+    both = certified(tmp_path, days, names)
+    monkeypatch.setenv("SSL_CERT_FILE", str(both))
+    with front(200, answer, certificate=both) as server:
+        error = refused("openai", server.url)
+        assert says in error.message
+        url = server.url.replace("127.0.0.1", "localhost")  # as the hint says
+    if says == "expired":
+        (renewed := tmp_path / "renewed").mkdir()
+        both, url = certified(renewed, "2", names), ""
+        monkeypatch.setenv("SSL_CERT_FILE", str(both))
+    with (
+        front(200, answer, certificate=both) as server,
+        opened("openai", server.url.replace("127.0.0.1", "localhost") if url else server.url) as at,
+    ):
+        assert at.dimensions == 3
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_server_that_has_moved_gets_no_key_elsewhere(provider: str, status: int) -> None:

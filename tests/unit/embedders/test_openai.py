@@ -217,7 +217,7 @@ STAYING = [
     (Fault("status", 503), UnreachableError, "503"),
     (Fault("reset"), UnreachableError, "connection broke"),
     (Fault("truncated"), UnreachableError, "not a list of embeddings"),
-    (Fault("html"), UnreachableError, "<html>"),
+    (Fault("html"), UnreachableError, "a web page"),
     (Fault("wrong_dimension"), ModelChangedError, "255 dimensions"),
     (Fault("too_few"), BadVectorsError, "vectors came back for"),
     (Fault("nan", row=None), BadVectorsError, "NaN"),

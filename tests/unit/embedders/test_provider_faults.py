@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from reembed.errors import ModelChangedError, ProviderRefusedError
+from reembed.errors import ModelChangedError, ProviderRefusedError, UnreachableError
+from tests.support.following import follows_hint
 from tests.support.helpers import (
     chroma,
     migration,
@@ -73,17 +74,27 @@ def test_one_poisonous_record_of_512_is_quarantined_and_the_others_are_moved(
         assert records_of(docs).keys() == {f"r{n}" for n in range(RECORDS)} - {"r99"}
 
 
-def test_a_key_that_is_revoked_half_way_costs_nothing_twice(
-    server: EmbeddingServer, database: Path
+AGAIN = follows_hint(
+    "Run the same command again: what is finished is kept.", where="embedders/sending/retry.py"
+)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault("status", 401, message="revoked"), id="its key is revoked"),
+        pytest.param(Fault("status", 500, message="revoked"), id="it fails", marks=AGAIN),
+    ],
+)
+def test_a_provider_that_ends_half_way_is_paid_for_nothing_twice(
+    fault: Fault, server: EmbeddingServer, database: Path
 ) -> None:
     path = manifest(server, database, 64)
     assert migration(path).run(until="export").state == "exported"
     server.served.clear()
     begun = len(server.requests)
-    server.faults = lambda number, texts: (
-        Fault("status", 401, message="revoked") if number >= begun + 6 else None
-    )
-    with pytest.raises(ProviderRefusedError, match="revoked"):
+    server.faults = lambda number, texts: fault if number >= begun + 6 else None
+    with pytest.raises((ProviderRefusedError, UnreachableError), match="revoked"):
         migration(path).run(until="load")
     paid = {text for text in server.served if text.startswith("record ")}
     assert 0 < len(paid) < RECORDS
