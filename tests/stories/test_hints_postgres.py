@@ -151,6 +151,19 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      follows_hint("A database without it holds no vectors: is this the right one?"), FINE),
     ("an address with a slip", Now({"source__url": "{url}&ssl_mode=require"}),
      follows_hint("Write it as libpq reads it: "), Now({"source__url": "{url}&sslmode=prefer"})),
+    ("a mode that is none", Now({"source__url": "{url}&sslmode=yes"}),
+     follows_hint("Correct it in the URL, or in the variable of the environment"),
+     Now({"source__url": "{url}&sslmode=prefer"})),
+    ("a port that is none", Now({"source__url": "postgresql://postgres@127.0.0.1:99999/x"}),
+     follows_hint("Correct it in the URL, or in the variable of the environment"), FINE),
+    ("a role that may not connect", Now({"source__url": "{apart}"}),
+     follows_hint("let it be granted: GRANT CONNECT ON DATABASE .. TO .."), FINE),
+    ("a closed database", Now({"source__url": "{closed}"}),
+     follows_hint("Somebody has closed this database: "), FINE),
+    ("a table of another schema", of("tales"),
+     follows_hint("Did you mean ", where="stores/postgres/schema/names.py"), of("aside.tales")),
+    ("a table that is nowhere", of("zzzzzz"),
+     follows_hint("Name one with source.collection, as schema.table"), of("docs")),
     ("a database with a slip", Now({"source__url": "{slip}"}),
      follows_hint("Check the role, the database's name and the password"), FINE),
     ("a role that is not there", Now({"source__url": "{nobody}"}),
@@ -184,6 +197,11 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
                   where="stores/postgres/client.py"), Now(ASKED, FINE_AGAIN)),
     ("a database that is to be read", Now({"source__url": "{reading}"}),
      follows_hint("let it be set to off for this one (ALTER ROLE .. SET"), FINE),
+    ("a role that may not log in", Now({"source__url": "{shut}", "swap__kind": "config"}),
+     follows_hint("let an administrator allow it: ALTER ROLE .. LOGIN."),
+     Now({"source__url": "{shut}", "swap__kind": "config"},
+         "ALTER ROLE {role}_shut LOGIN; GRANT SELECT ON docs TO {role}_shut; "
+         "GRANT CREATE ON SCHEMA public TO {role}_shut")),
 ]  # fmt: skip
 TABLES = """
 CREATE SCHEMA aside;
@@ -203,6 +221,7 @@ CREATE TABLE wordless (id int PRIMARY KEY, code int, embedding vector(48));
 CREATE TABLE lacking (id int PRIMARY KEY, content text, embedding vector(48));
 CREATE TABLE mixed (id int PRIMARY KEY, content text, embedding vector);
 CREATE TABLE bare (id int PRIMARY KEY, content text, embedding vector);
+CREATE TABLE aside.tales (id int PRIMARY KEY, content text, embedding vector(48));
 """
 FILL = """
 INSERT INTO docs SELECT id, content, id, '{"n": 1}', embedding FROM given;
@@ -215,6 +234,7 @@ INSERT INTO parts SELECT id, content FROM given UNION ALL SELECT id, 'more' FROM
 INSERT INTO wordless SELECT id, id + 1000, embedding FROM given;
 INSERT INTO lacking SELECT id, content, CASE WHEN id > 3 THEN embedding END FROM given;
 INSERT INTO mixed SELECT id, content, CASE WHEN id > 3 THEN embedding ELSE '[1,2,3]' END FROM given;
+INSERT INTO aside.tales SELECT id, content, embedding FROM given;
 INSERT INTO bare SELECT id, content FROM given;
 """
 WIDE_MODEL = """
@@ -242,16 +262,23 @@ def places(
         for statement in (*TABLES.split(";\n"), *FILL.split(";\n")):
             connection.execute(statement.encode())
         connection.execute(f"DROP TABLE given; CREATE ROLE {role} LOGIN".encode())
+        connection.execute(f"CREATE ROLE {role}_shut".encode())
+        connection.execute(f"REVOKE CONNECT ON DATABASE {plain} FROM PUBLIC".encode())
+        connection.execute(f"CREATE DATABASE {name}_closed ALLOW_CONNECTIONS false".encode())
     with psycopg.connect(postgres.url(plain), autocommit=True) as connection:
         connection.execute("DROP EXTENSION vector")
     yield {
         "url": url, "plain": postgres.url(plain), "role": role,
+        "shut": postgres.url(name, f"{role}_shut"), "apart": postgres.url(plain, role),
+        "closed": postgres.url(f"{name}_closed"),
         "few": postgres.url(name, role), "nobody": postgres.url(name, "nobody_of_this_name"),
         "slip": url.replace(name, f"{name}x"), "nowhere": f"{url}&options=-csearch_path%3Dnowhere",
         "reading": f"{url}&options=-cdefault_transaction_read_only%3Don",
     }  # fmt: skip
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+        for one in (role, f"{role}_shut"):
+            connection.execute(f"DROP OWNED BY {one}; DROP ROLE {one}".encode())
+        connection.execute(f"DROP DATABASE {name}_closed".encode())
     postgres.drop_database(name)
     postgres.drop_database(plain)
 
@@ -272,4 +299,8 @@ def test_what_is_said_of_a_database_is_done_and_planned(
     assert refused.code in (5, 6, 7), refused.out
     assert hint in refused.json["error"]["hint"], refused.out
     led = plan(right)
+    if "GRANT CREATE" in right.sql:  # where others may create, names are not looked for
+        with psycopg.connect(places["url"], autocommit=True) as connection:
+            role = places["role"]
+            connection.execute(f"REVOKE CREATE ON SCHEMA public FROM {role}, {role}_shut".encode())
     assert led.code == 0, led.out

@@ -13,15 +13,40 @@ import psycopg
 from reembed.errors import PreflightError, ReembedError, UnreachableError
 
 _NO_DATABASE = re.compile(r'database "(?P<name>.+)" does not exist')
-_REFUSED = re.compile(
-    r"(password authentication failed|no password supplied|pg_hba\.conf|"
-    r"(role|database) .* does not exist|permission denied|certificate|SSL .*required|"
-    r"authentication failed|Peer authentication)",
-    re.IGNORECASE,
-)
-"""What a server says when it answers and says no; libpq gives no SQLSTATE while connecting."""
+_ENCRYPTED = re.compile(r"pg_hba\.conf.*no encryption", re.DOTALL)
+_REFUSED = {
+    "no password supplied":
+        "Set PGPASSWORD, or write the password into ~/.pgpass (a file that only you may read: "
+        "chmod 600).",
+    "password authentication failed":
+        "The password is taken from PGPASSWORD, else from ~/.pgpass: set the one of this role "
+        "there.",
+    r"pg_hba\.conf":
+        "Ask who runs the server to let this role in, from this address, in its pg_hba.conf.",
+    "not permitted to log in":
+        "Use a role that may log in, or let an administrator allow it: ALTER ROLE .. LOGIN.",
+    "not currently accepting connections":
+        "Somebody has closed this database: ALTER DATABASE .. ALLOW_CONNECTIONS true opens it.",
+    "permission denied for database":
+        "Use a role that may connect, or let it be granted: GRANT CONNECT ON DATABASE .. TO ..",
+    "server does not support SSL":
+        "Take sslmode out of the URL (and PGSSLMODE), if nobody can listen on the way to it.",
+    "root certificate|certificate verify failed|server certificate":
+        "Name the file of the certificates to trust with sslrootcert=FILE in the URL. "
+        "sslmode=require encrypts without checking who answers.",
+    r"invalid (\w+ )*(value|number)|definition of service|service file|connection option"
+    r"|could not match \d+|(certificate|private key) file":
+        "Correct it in the URL, or in the variable of the environment that sets it (PGPORT, "
+        "PGSSLMODE, PGSERVICE and others).",
+    "(role|database) .* does not exist|permission denied|authentication failed|certificate"
+    "|SSL .*required":
+        "Check the role, the database's name and the password (PGPASSWORD or ~/.pgpass).",
+}  # fmt: skip
+"""What is said, by a server or by libpq itself, when no connection will ever come about as things
+are, with what to do; libpq gives no SQLSTATE while connecting."""
 _BUSY = re.compile(
     r"too many (clients|connections)|connection slots|is (starting up|shutting down|in recovery)"
+    "|not yet accepting connections"
 )
 _MAINTENANCE = "postgres"
 """A database that nearly every server has, and most roles may connect to."""
@@ -37,11 +62,15 @@ def no_connection(
         said: by libpq.
         dial: connects to another database of the same server.
     """
-    if _REFUSED.search(said):
+    known = (_REFUSED[words] for words in _REFUSED if re.search(words, said, re.IGNORECASE))
+    hint = next(known, None)
+    if hint is not None:
+        if _ENCRYPTED.search(said):
+            hint += " Where it lets in encrypted connections only, add sslmode=require to the URL."
+        _, answered, told = said.rpartition("FATAL:")
+        refused = "the server answers and refuses" if answered else "cannot connect"
         return PreflightError(
-            f"{url}: the server answers and refuses: {said}",
-            "Check the role, the database's name and the password (PGPASSWORD or ~/.pgpass)."
-            f"{_meant(url, said, dial)}",
+            f"{url}: {refused}: {told.strip()}", f"{hint}{_meant(url, said, dial)}"
         )
     if _BUSY.search(said):
         return UnreachableError(

@@ -86,10 +86,14 @@ def fitted(name: str) -> str:
 
 def missing_table(name: str, url: str, known: list[str]) -> CollectionNotFoundError:
     """The refusal of a name that is no table, naming those that are."""
-    close = difflib.get_close_matches(name, known, n=1)
+    elsewhere = [one for one in known if one.rpartition(".")[2] == name]
+    close = elsewhere or difflib.get_close_matches(name, known, n=1)
     return CollectionNotFoundError(
         f"{url} has no table {name!r}; tables with vectors: {some_of(known)}",
-        f"Did you mean {close[0]!r}?" if close else "",
+        f"Did you mean {close[0]!r}?"
+        if close
+        else "Name one with source.collection, as schema.table where this role's search_path does "
+        "not lead to it. If it is missing here, see that this is the right database.",
     )
 
 
