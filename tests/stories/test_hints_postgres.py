@@ -22,14 +22,14 @@ LACKS = {"source__collection": "lacking"}
 WIDE = {"model__name": "wide:rows", "model__dimensions": 5000, "target__index": {"type": "hnsw"}}
 MIXED = {"source__collection": "mixed"}
 TEXTS = "SELECT doc_id, part FROM parts"
-ASKED = CONFIG | {"source__where": "asked()"}
+ASKED = CONFIG | {"source__where": "public.asked()"}
 FAILS = (
-    "CREATE OR REPLACE FUNCTION asked() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'as told' "
-    "USING ERRCODE = '{code}', HINT = 'so it is.'; END $$"
+    "CREATE OR REPLACE FUNCTION public.asked() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'as "
+    "told' USING ERRCODE = '{code}', HINT = 'so it is.'; END $$"
 )
 """The condition answers with an error of this code, as the server does at any statement."""
 FINE_AGAIN = (
-    "CREATE OR REPLACE FUNCTION asked() RETURNS bool LANGUAGE plpgsql AS "
+    "CREATE OR REPLACE FUNCTION public.asked() RETURNS bool LANGUAGE plpgsql AS "
     "$$ BEGIN RETURN true; END $$"
 )
 
@@ -185,7 +185,7 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a filter by a table that is not there",
      Now(CONFIG | {"source__where": "n IN (SELECT n FROM nowhere)"}),
      follows_hint("that, if source.where or source.text_query names it"),
-     Now(CONFIG | {"source__where": "n IN (SELECT n FROM docs)"})),
+     Now(CONFIG | {"source__where": "n IN (SELECT n FROM public.docs)"})),
     ("a disk that is full", Now(ASKED, FAILS.format(code="53100")),
      follows_hint("Free some space on the server and run again.", " Postgres says: "),
      Now(ASKED, FINE_AGAIN)),
