@@ -1,11 +1,18 @@
-"""The documents: every link leads somewhere, and README stays short enough to be read."""
+"""The documents: every link leads somewhere, every command that is shown is one, and README stays
+short enough to be read."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from reembed.cli.app import app
+from tests.support.sessions import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,3 +53,15 @@ def test_readme_is_short_and_names_the_two_commands_of_a_checkout() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.split()) <= 900
     assert re.findall(r"^\$ (make [\w-]+)", text, re.MULTILINE) == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page)], ids=lambda one: one.stem
+)
+def test_every_command_of_a_session_is_taken_as_it_stands(page: Path) -> None:
+    program: Any = typer.main.get_command(app)
+    for line, _ in commands(page):
+        words = shlex.split(line)[1:]
+        with program.make_context("reembed", list(words), resilient_parsing=True) as context:
+            name, command, rest = program.resolve_command(context, words)
+            command.make_context(name, list(rest)).close()  # raises for what it does not know

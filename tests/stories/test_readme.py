@@ -17,23 +17,11 @@ from manifests.demo import corpus
 from reembed.manifest import Model
 from reembed.stores.chroma.function import ReembedEmbeddingFunction
 from tests.support.helpers import Command, chroma
+from tests.support.sessions import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = 400
 NUMBER = re.compile(r"-?\d{8}t\d{6}-[0-9a-f]{4}|[-+]?\d[\d,.]*")
-
-
-def blocks(page: Path) -> list[tuple[str, list[str]]]:
-    """Each command of a page's first console session that begins with reembed, with the lines shown
-    of its output."""
-    found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"```console\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:].split("  #")[0].strip(), []))
-            elif line.strip():
-                found[-1][1].append(line)
-    return [(command, lines) for command, lines in found if command.startswith("reembed ")]
 
 
 def flat(text: str) -> str:
@@ -53,7 +41,7 @@ def test_five_commands_print_what_readme_shows(
         docs.add(ids=[one.id for one in records], documents=[one.text for one in records],
                  metadatas=[one.metadata for one in records])  # fmt: skip
     command = Command(capsys, monkeypatch)
-    shown = blocks(ROOT / "README.md")
+    shown = commands(ROOT / "README.md")
     assert [line.split()[1] for line, _ in shown] == ["try", "plan", "run", "swap", "rollback"]
     for line, lines in shown:
         done = command(*shlex.split(line)[1:])
