@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,15 +78,6 @@ def move(source: str, target: str) -> Step:
     return lambda scene: shutil.move(source, target)
 
 
-def limit(size: int) -> Step:
-    """`ulimit -f`, in bytes."""
-
-    def set_limit(scene: Scene) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    return set_limit
-
-
 def no_temporary_folder(scene: Scene) -> None:
     """TMPDIR leads nowhere, and what Python tries besides cannot be written to."""
     scene.monkeypatch.setattr(tempfile, "tempdir", None)
@@ -118,9 +108,6 @@ ROWS: list[Row] = [
     ("a disk that fails", (fails(SHARD, errno.EIO),), "run m.yaml",
      follows_hint("Check the disk and its limits (`dmesg`, `ulimit -f`), or"),
      (mended, "run m.yaml")),
-    ("ulimit, and SQLite", ("run m.yaml --until embed", limit(30_000)), "status m.yaml",
-     follows_hint("The disk is full or fails: free some space, check it, or "),
-     (limit(resource.RLIM_INFINITY), "status m.yaml")),
     ("a read-only disk", (fails(Place("create", f"{RUN}/export/shard-N.parquet"), errno.EROFS),),
      "run m.yaml", follows_hint("Give this user the right to write there, or "),
      (mended, "run m.yaml")),
@@ -153,16 +140,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scene(
-    built: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Scene]:
+def scene(built: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Scene:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     found = Scene(command, monkeypatch, Disk(tmp_path, monkeypatch))
     found.manifest()
-    yield found
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return found
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, marks=row[3], id=row[0]) for row in ROWS])
