@@ -176,12 +176,12 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a role that is let read", Now({"source__url": "{few}"}),
      follows_hint("Use a role that may do this (the table's owner can), or let it be granted."),
      Now({"source__url": "{few}", "swap__kind": "config"},
-         "GRANT SELECT ON docs TO {role}; GRANT CREATE ON SCHEMA public TO {role}")),
+         "ALTER TABLE docs OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}")),
     ("a role with all its connections in use",
      Now({"source__url": "{few}", **CONFIG}, "ALTER ROLE {role} CONNECTION LIMIT 0"),
      follows_hint("Wait a little, then run the same command again."),
-     Now({"source__url": "{few}", **CONFIG}, "ALTER ROLE {role} CONNECTION LIMIT -1; GRANT SELECT "
-         "ON docs TO {role}; GRANT CREATE ON SCHEMA public TO {role}")),
+     Now({"source__url": "{few}", **CONFIG}, "ALTER ROLE {role} CONNECTION LIMIT -1; ALTER TABLE "
+         "docs OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}")),
     ("a filter by a table that is not there",
      Now(CONFIG | {"source__where": "n IN (SELECT n FROM nowhere)"}),
      follows_hint("that, if source.where or source.text_query names it"),
@@ -200,7 +200,7 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a role that may not log in", Now({"source__url": "{shut}", "swap__kind": "config"}),
      follows_hint("let an administrator allow it: ALTER ROLE .. LOGIN."),
      Now({"source__url": "{shut}", "swap__kind": "config"},
-         "ALTER ROLE {role}_shut LOGIN; GRANT SELECT ON docs TO {role}_shut; "
+         "ALTER ROLE {role}_shut LOGIN; ALTER TABLE docs OWNER TO {role}_shut; "
          "GRANT CREATE ON SCHEMA public TO {role}_shut")),
 ]  # fmt: skip
 TABLES = """
@@ -302,5 +302,6 @@ def test_what_is_said_of_a_database_is_done_and_planned(
     if "GRANT CREATE" in right.sql:  # where others may create, names are not looked for
         with psycopg.connect(places["url"], autocommit=True) as connection:
             role = places["role"]
+            connection.execute("ALTER TABLE docs OWNER TO postgres")
             connection.execute(f"REVOKE CREATE ON SCHEMA public FROM {role}, {role}_shut".encode())
     assert led.code == 0, led.out
