@@ -25,6 +25,10 @@ FIRST_OID = 16384
 """The first one that is no part of Postgres."""
 DEFINITIONS = {
     "pg_attrdef": "pg_get_expr(t.adbin, t.adrelid)",
+    "pg_class": "(SELECT string_agg(concat_ws(' ', privilege_type, is_grantable, grantee, "
+                "grantor), ', ' ORDER BY privilege_type, grantee) FROM aclexplode(coalesce("
+                "t.relacl, acldefault(CASE t.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", "
+                "t.relowner))))",
     "pg_constraint": "pg_get_constraintdef(t.oid)",
     "pg_index": "pg_get_indexdef(t.indexrelid)",
     "pg_policy": "concat_ws(' / ', pg_get_expr(t.polqual, t.polrelid), "
@@ -57,7 +61,7 @@ KEYS = {
 }  # fmt: skip
 """What names a row, where `pg_describe_object` of its oid does not."""
 TABLES = (
-    *DEFINITIONS, "pg_aggregate", "pg_attribute", "pg_cast", "pg_class", "pg_collation",
+    *DEFINITIONS, "pg_aggregate", "pg_attribute", "pg_cast", "pg_collation",
     "pg_default_acl", "pg_description", "pg_enum", "pg_event_trigger", "pg_inherits",
     "pg_namespace", "pg_operator", "pg_publication", "pg_publication_namespace", "pg_range",
     "pg_seclabel", "pg_sequence", "pg_type",
@@ -87,6 +91,7 @@ EXCUSED = {
         "of the storage",
     ),
     **dict.fromkeys(("relhastriggers", "relhasrules", "relhasindex"), "a hint: VACUUM mends it"),
+    "relacl": "none at all means what a new table has: the definition writes it",
     "relnatts": "counts columns that are gone",
     "attndims": "means nothing: Postgres does not copy it with LIKE",
     **dict.fromkeys(("atthasmissing", "attmissingval"), "values that rows lack since ADD COLUMN"),

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.schema.access import close_relation
+from reembed.stores.postgres.schema.hanging import COMPRESSION, STORAGE
 from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.names import find_table
 from reembed.stores.postgres.schema.table import Table
@@ -91,12 +92,12 @@ def _close(connection: Connection, table: Table, place: tuple[str, str]) -> None
             )
 
 
-_STORAGE = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
 _COLUMN_SETTINGS = """
 SELECT attname, attstattarget, attoptions,
-  CASE WHEN attstorage <> typstorage THEN attstorage::text END FROM pg_attribute
-  JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
-  AND (attstattarget >= 0 OR attoptions IS NOT NULL OR attstorage <> typstorage)
+  CASE WHEN attstorage <> typstorage THEN attstorage::text END, attcompression::text
+  FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+  WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND (attstattarget >= 0
+    OR attoptions IS NOT NULL OR attstorage <> typstorage OR attcompression <> '')
 """
 
 
@@ -123,11 +124,18 @@ def _copy_relation(connection: Connection, table: Table, place: tuple[str, str])
         changes.append(sql.SQL(f"REPLICA IDENTITY {'FULL' if identity == 'f' else 'NOTHING'}"))
     if space:
         changes.append(sql.SQL("SET TABLESPACE {}").format(sql.Identifier(space)))
-    for column, target, settings, storage in fetch_all(connection, _COLUMN_SETTINGS, [table.oid]):
+    rows = fetch_all(connection, _COLUMN_SETTINGS, [table.oid])
+    for column, target, settings, storage, compression in rows:
         if storage:  # of the vector column: a change of its type has set it back
             changes.append(
                 sql.SQL("ALTER {} SET STORAGE {}").format(
-                    sql.Identifier(column), sql.SQL(_STORAGE[storage])
+                    sql.Identifier(column), sql.SQL(STORAGE[storage])
+                )
+            )
+        if compression:  # likewise
+            changes.append(
+                sql.SQL("ALTER {} SET COMPRESSION {}").format(
+                    sql.Identifier(column), sql.SQL(COMPRESSION[compression])
                 )
             )
         if target is not None and target >= 0:

@@ -15,7 +15,7 @@ CARRIED = {
                     "attfdwoptions attcacheoff",
     "pg_class": "relname relnamespace reltype reloftype relowner relam reltablespace relisshared "
                 "relpersistence relkind relchecks relrowsecurity relforcerowsecurity "
-                "relispopulated relreplident relispartition relacl reloptions relhassubclass",
+                "relispopulated relreplident relispartition reloptions relhassubclass",
     "pg_constraint": "conname connamespace contype condeferrable condeferred conenforced "
                      "convalidated conrelid contypid conindid conparentid confrelid confupdtype "
                      "confdeltype confmatchtype conislocal coninhcount connoinherit conperiod "
