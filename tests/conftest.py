@@ -13,7 +13,8 @@ from reembed.stores.chroma import hold
 from reembed.verify import search_gates
 from tests.clients.incident import Incident, write_incident
 from tests.support import following
-from tests.support.helpers import Calls, Command, chroma, plain_collection
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Calls, Command
 from tests.support.pg_docs import make_docs
 from tests.support.servers.chroma_server import ChromaServer
 from tests.support.servers.chroma_server import chroma_server as run_chroma_server

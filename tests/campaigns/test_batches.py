@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reembed.embedders.providers.openai_batches import OpenAIBatches
-from tests.support.helpers import chroma
+from tests.support.chroma_data import chroma
 from tests.support.servers.batch_server import BatchServer
 from tests.unit.stages.test_batched import STEPS, complete, killed, manifest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reembed.cli.app import app
-from tests.support.helpers import Command
+from tests.support.commands import Command
 
 COMMANDS = sorted(
     command.name or command.callback.__name__  # type: ignore[union-attr]

@@ -17,14 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    plain_collection,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import migration, write_manifest
+from tests.support.texts import vector_of
 
 RECORDS = 110
 COMMANDS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import whole_runs
-from tests.support.helpers import Command
+from tests.support.commands import Command
 from tests.support.servers.manners import MANNERS, Manner, serve
 from tests.support.servers.odd_manners import ODD_MANNERS
 from tests.support.whole_runs import KEY, STEPS, Baseline

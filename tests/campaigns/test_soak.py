@@ -21,18 +21,10 @@ from reembed.stages.embed import embed_shards
 from reembed.stages.session import Session
 from reembed.stores.registry import open_store
 from reembed.sync import follow
-from tests.support.helpers import (
-    ROOT,
-    Calls,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
+from tests.support.commands import Calls
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import ROOT, vector_of
 
 
 def soak(*arguments: str) -> str:

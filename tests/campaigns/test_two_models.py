@@ -12,8 +12,10 @@ import pytest
 
 from reembed.errors import ModelChangedError
 from reembed.run.directory import RunDir
-from tests.support.helpers import chroma, migration, plain_collection, run_dir, sentence
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, run_dir
 from tests.support.servers.embedding_server import EmbeddingServer
+from tests.support.texts import sentence
 from tests.unit.embedders.test_identity import RECORDS, Turns
 
 ORDERS, ACTIONS = 10, 9

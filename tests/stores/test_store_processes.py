@@ -12,7 +12,7 @@ import pytest
 
 from reembed.stores import processes
 from reembed.stores.processes import Holders, holders
-from tests.support.helpers import migration, write_manifest
+from tests.support.manifests import migration, write_manifest
 
 OPEN = """
 import sys

@@ -30,8 +30,9 @@ from tests.stories.test_stories import (
     Stories,
     expected_records,
 )
+from tests.support.chroma_data import chroma, records_of, vectors_of
 from tests.support.crash import outcome, work
-from tests.support.helpers import chroma, records_of, vector_of, vectors_of
+from tests.support.texts import vector_of
 
 REFUSALS = (2, 4, 5)
 """Exit codes with which a command may say no: wrong usage, a gate, a refusal."""

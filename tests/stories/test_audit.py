@@ -16,8 +16,10 @@ import psycopg
 import pytest
 
 from tests.stories.test_backup_kills import run
+from tests.support.chroma_data import chroma
+from tests.support.commands import Calls, Command
 from tests.support.following import follows_hint
-from tests.support.helpers import CASES, Calls, Command, chroma, sentence, vector_of
+from tests.support.texts import CASES, sentence, vector_of
 
 OLD = "python:counting_model:old"
 COUNT = 400

@@ -14,21 +14,14 @@ import numpy as np
 import psycopg
 import pytest
 
+from tests.support.awkward import lose_vector
+from tests.support.chroma_data import chroma, chroma_at, names_in, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    chroma_at,
-    lose_vector,
-    names_in,
-    plain_collection,
-    sentence,
-    vector_of,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.manifests import write_group_manifest, write_manifest
 from tests.support.pg_docs import App
 from tests.support.servers.chroma_server import ChromaServer
+from tests.support.texts import sentence, vector_of
 
 NAME = "backed"
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from tests.support.helpers import Command, chroma_at, plain_collection, write_manifest
+from tests.support.chroma_data import chroma_at, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.pg_docs import App
 
 

@@ -21,8 +21,11 @@ from reembed.backup.directory import folder_of, snapshots
 from reembed.backup.index import row_digests
 from reembed.backup.shards import records_of
 from reembed.progress import Progress
-from tests.support.helpers import Command, chroma, sentence, vector_of, write_manifest
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.steps import count_steps, small_shards
+from tests.support.texts import sentence, vector_of
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["reembed.migration", "reembed.stores.chroma.store"])

@@ -16,7 +16,9 @@ import pytest
 
 from reembed.backup.directory import folder_of
 from reembed.stores.collection import Collection
-from tests.support.helpers import Command, chroma, plain_collection, records_of, sentence, vector_of
+from tests.support.chroma_data import chroma, plain_collection, records_of
+from tests.support.commands import Command
+from tests.support.texts import sentence, vector_of
 
 COUNT = 30
 YEAR = 365 * 86_400.0

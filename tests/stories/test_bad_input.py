@@ -10,19 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.helpers import (
-    CASES,
-    Command,
-    Outcome,
-    chroma,
-    everything_in,
-    manifest_data,
-    migration,
-    names_in,
-    plain_collection,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, everything_in, names_in, plain_collection
+from tests.support.commands import Command, Outcome
+from tests.support.manifests import manifest_data, migration, write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer
+from tests.support.texts import CASES
 
 Check = Callable[..., dict[str, Any]]
 

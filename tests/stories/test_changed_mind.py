@@ -14,18 +14,10 @@ import pytest
 
 from reembed.records import fixed_array_to_vectors
 from reembed.stages.estimate import TIMED_TEXTS
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_group_manifest, write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer
 
 LONG = {"many": "words of a long text " * 80, "more": "and other words of one " * 80}

@@ -17,17 +17,12 @@ from reembed.commands.discover import discover
 from reembed.migration import Migration
 from tests.clients.driver import application, needs_clients
 from tests.clients.incident import mem0_config
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    sentence,
-    write_group_manifest,
-)
+from tests.support.chroma_data import chroma, names_in, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import migration, write_group_manifest
 from tests.support.servers.chroma_server import chroma_server
 from tests.support.servers.embedding_server import EmbeddingServer
+from tests.support.texts import sentence
 
 pytestmark = needs_clients
 

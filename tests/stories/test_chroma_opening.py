@@ -15,14 +15,9 @@ from reembed.manifest import Model
 from reembed.stores.chroma import keeping
 from reembed.stores.chroma.keeping import MODEL_KEY, keeps, told
 from tests.support.chroma_cases import PYTHON
-from tests.support.helpers import (
-    chroma,
-    migration,
-    plain_collection,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, write_manifest
+from tests.support.texts import sentence, vector_of
 
 NEW = Model(provider="python", name="counting_model:new")
 OPENAI = Model(provider="openai", name="text-embedding-3-small")

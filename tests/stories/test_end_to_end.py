@@ -15,28 +15,20 @@ import pytest
 
 from reembed.records import list_array_to_vectors, row_hash
 from reembed.stores.chroma.keeping import MODEL_KEY
-from tests.support.helpers import (
+from tests.support.awkward import (
     COLLECTION_METADATA,
     HNSW,
     LOST,
     NORMAL,
-    Command,
     awkward_collection,
-    chroma_at,
     lose_vector,
-    migration,
-    names_in,
-    quarantined,
-    records_of,
-    rows_in_file,
-    run_dir,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
 )
+from tests.support.chroma_data import chroma_at, names_in, records_of, rows_in_file, vectors_of
+from tests.support.commands import Command
+from tests.support.manifests import migration, quarantined, run_dir, write_manifest
 from tests.support.servers.chroma_server import ChromaServer, chroma_server
 from tests.support.servers.embedding_server import OPENAI, EmbeddingServer, Fault
+from tests.support.texts import sentence, vector_of
 
 TEMPLATE = "{metadata.title}\n{document}"
 NO_TEXT = {"uri only", "nothing at all", "blank document"}

@@ -21,9 +21,11 @@ import pytest
 import yaml
 
 from reembed.stages import load
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command, Outcome
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, Outcome, chroma, sentence, vector_of
 from tests.support.pg_scene import written
+from tests.support.texts import sentence, vector_of
 
 MODEL = "static:wordllama"
 MANIFEST = "migrate-docs-to-static-wordllama.yaml"

@@ -12,18 +12,11 @@ import pytest
 
 from reembed.run import events
 from reembed.run.directory import RunDir
+from tests.support.chroma_data import chroma, names_in, plain_collection
+from tests.support.commands import Calls, Command, Outcome
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Calls,
-    Command,
-    Outcome,
-    chroma,
-    names_in,
-    plain_collection,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence, vector_of
 
 RECORDS = 120
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.stories.test_follow import Scene
+from tests.support.commands import Calls, Command
 from tests.support.crash import work
-from tests.support.helpers import Calls, Command
 
 KINDS = ("journal", "torn", "add", "reembed.stores.chroma.writer:ChromaWriter.delete")
 MOST = int(os.environ.get("REEMBED_KILLS", "80"))

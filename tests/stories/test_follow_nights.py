@@ -8,7 +8,7 @@ import pytest
 
 from reembed.stores.lease.guarded import LeasedWriter
 from tests.stories.test_follow import Scene
-from tests.support.helpers import Calls, Command
+from tests.support.commands import Calls, Command
 
 
 class Costs:

@@ -7,18 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.chroma_data import chroma, chroma_at, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint, wrong_and_right
-from tests.support.helpers import (
-    Command,
-    chroma,
-    chroma_at,
-    plain_collection,
-    run_dir,
-    sentence,
-    vector_of,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.manifests import run_dir, write_group_manifest, write_manifest
+from tests.support.texts import sentence, vector_of
 
 PART = {"swap__kind": "config"}
 SPANN = {"spann": {"search_nprobe": 8}}

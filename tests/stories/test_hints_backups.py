@@ -12,8 +12,10 @@ import pytest
 
 from reembed.backup.folder import Folder
 from reembed.stores.collection import Collection
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, chroma, plain_collection, sentence, vector_of
+from tests.support.texts import sentence, vector_of
 
 Step = str | Callable[[], object]
 Row = tuple[str, tuple[Step, ...], str, pytest.MarkDecorator, tuple[Step, ...]]

@@ -16,17 +16,10 @@ import pytest
 
 from reembed.stores.collection import Collection
 from tests.stores.chroma.test_chroma_addresses import answering
+from tests.support.chroma_data import chroma, chroma_at, names_in, plain_collection, records_of
+from tests.support.commands import Command
 from tests.support.following import filled, follows_hint, wrong_and_right
-from tests.support.helpers import (
-    Command,
-    chroma,
-    chroma_at,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    write_manifest,
-)
+from tests.support.manifests import run_dir, write_manifest
 from tests.support.servers.chroma_server import chroma_server
 from tests.unit.embedders.test_connection import front
 

@@ -18,15 +18,11 @@ import yaml
 
 from reembed.commands import watch as watching
 from reembed.commands.watch import watch_every
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    manifest_data,
-    plain_collection,
-    sentence,
-    write_manifest,
-)
+from tests.support.manifests import manifest_data, write_manifest
+from tests.support.texts import sentence
 
 Step = str | Callable[[], object]
 Row = tuple[str, pytest.MarkDecorator, tuple[Step, ...]]

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from reembed.stores.corpus import store as corpus
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
 from tests.support.following import filled, follows_hint, wrong_and_right
-from tests.support.helpers import Command, chroma, sentence, write_manifest
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence
 
 TEXTS = [{"id": f"r{n}", "text": sentence(n), "key": f"k{n}"} for n in range(12)]
 BARE = [{"key": row["key"], "text": row["text"]} for row in TEXTS]

@@ -18,9 +18,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.disk_faults import Disk, Place
 from tests.support.following import follows_hint
-from tests.support.helpers import CASES, Command, chroma, manifest_data, plain_collection
+from tests.support.manifests import manifest_data
+from tests.support.texts import CASES
 
 RUN = "state/move/RUN"
 SHARD = Place("write", f"{RUN}/export/shard-N.parquet")

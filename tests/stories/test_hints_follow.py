@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    plain_collection,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence, vector_of
 
 Step = str | Callable[[], object]
 Row = tuple[str, tuple[Step, ...], str, pytest.MarkDecorator, tuple[Step, ...]]

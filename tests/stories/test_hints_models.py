@@ -13,8 +13,10 @@ import pytest
 
 from reembed.embedders.failures import CONTENT_STATUSES
 from reembed.embedders.providers.model_files import package_folder
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import filled, follows_hint, wrong_and_right
-from tests.support.helpers import Command, chroma, plain_collection, write_manifest
+from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, Fault
 from tests.unit.embedders.test_connection import VARIABLES, front
 

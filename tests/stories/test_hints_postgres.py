@@ -11,10 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.commands import Command
 from tests.support.following import filled, follows_hint, wrong_and_right
-from tests.support.helpers import Command, sentence, write_manifest
+from tests.support.manifests import write_manifest
 from tests.support.pg_docs import literal
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import sentence
 
 KEEP = {"model": "keep"}
 CONFIG = {"swap__kind": "config"}

@@ -21,8 +21,11 @@ from reembed.run.directory import RunDir
 from reembed.run.journal import Journal
 from reembed.run.ledger import Ledger
 from reembed.run.lock import StateLock
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import CASES, Command, chroma, manifest_data, plain_collection
+from tests.support.manifests import manifest_data
+from tests.support.texts import CASES
 
 
 @dataclass

@@ -8,8 +8,9 @@ from typing import Any
 
 import psycopg
 
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, run_dir
+from tests.support.manifests import run_dir
 from tests.support.pg_docs import app, pg_manifest
 from tests.support.servers.postgres_server import PostgresServer
 

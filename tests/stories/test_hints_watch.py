@@ -22,17 +22,12 @@ import yaml
 from reembed.backup.snapshot import DRILL
 from reembed.commands.watch import notify
 from reembed.stores.collection import Collection
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    CASES,
-    Command,
-    chroma,
-    manifest_data,
-    plain_collection,
-    sentence,
-    vector_of,
-)
+from tests.support.manifests import manifest_data
 from tests.support.servers.webhook import Webhook
+from tests.support.texts import CASES, sentence, vector_of
 
 DAY = 86_400.0
 WATCH = {"backups": "snaps", "probe": False, "backup_age": "99w", "drill_age": "99w"}

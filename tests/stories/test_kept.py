@@ -13,17 +13,13 @@ import numpy as np
 import psycopg
 import pytest
 
+from tests.support.chroma_data import chroma, chroma_at
+from tests.support.commands import Calls, Command
 from tests.support.crash import outcome, work
-from tests.support.helpers import (
-    Calls,
-    Command,
-    chroma,
-    chroma_at,
-    sentence,
-    write_manifest,
-)
+from tests.support.manifests import write_manifest
 from tests.support.pg_docs import App, pg_manifest
 from tests.support.servers.chroma_server import ChromaServer
+from tests.support.texts import sentence
 
 WIDTH = 24
 

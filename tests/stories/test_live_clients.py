@@ -18,9 +18,11 @@ import yaml
 from reembed import live
 from reembed.manifest import Model
 from tests.clients.driver import ROOT, Application, application, in_clients, needs_clients
-from tests.support.helpers import chroma_at, migration, sentence
+from tests.support.chroma_data import chroma_at
+from tests.support.manifests import migration
 from tests.support.servers.chroma_server import ChromaServer
 from tests.support.servers.embedding_server import EmbeddingServer
+from tests.support.texts import sentence
 
 pytestmark = needs_clients
 

@@ -23,23 +23,21 @@ from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import Receipt
 from tests.campaigns.soak.many import Campaign
-from tests.support.crash import outcome, work
-from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Calls,
-    Command,
+from tests.support.chroma_data import (
     Records,
     chroma,
     chroma_at,
     names_in,
     plain_collection,
     records_of,
-    sentence,
-    vector_of,
     vectors_of,
-    write_group_manifest,
 )
+from tests.support.commands import Calls, Command
+from tests.support.crash import outcome, work
+from tests.support.following import follows_hint
+from tests.support.manifests import write_group_manifest
 from tests.support.servers.chroma_server import ChromaServer
+from tests.support.texts import sentence, vector_of
 
 SIZES = {"alpha": 12, "beta": 7, "gamma": 1}
 

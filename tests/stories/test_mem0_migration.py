@@ -16,9 +16,9 @@ from reembed.manifest import Manifest
 from reembed.migration import Migration
 from tests.clients.driver import Application, ApplicationError, application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, USER, Incident, mem0_config
-from tests.support.helpers import ROOT
 from tests.support.servers.embedding_server import EmbeddingServer
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import ROOT
 
 pytestmark = needs_clients
 

@@ -21,9 +21,9 @@ import yaml
 
 from tests.clients.driver import application, needs_clients
 from tests.clients.incident import COLLECTION, NAMESPACES, USER, Incident, mem0_config
-from tests.support.helpers import ROOT
 from tests.support.servers.embedding_server import EmbeddingServer
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import ROOT
 
 pytestmark = needs_clients
 

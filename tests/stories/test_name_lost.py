@@ -12,18 +12,12 @@ import pytest
 
 from reembed import live
 from reembed.manifest import Model
+from tests.support.chroma_data import chroma_at, names_in, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma_at,
-    names_in,
-    plain_collection,
-    sentence,
-    vector_of,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.manifests import write_group_manifest, write_manifest
 from tests.support.servers.chroma_server import ChromaServer, chroma_server
+from tests.support.texts import sentence, vector_of
 
 NEW = Model(provider="python", name="counting_model:new")
 LONG = pytest.mark.long

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.commands import REEMBED, Command
 from tests.support.following import follows_hint
-from tests.support.helpers import CASES, REEMBED, Command, manifest_data, write_manifest
+from tests.support.manifests import manifest_data, write_manifest
+from tests.support.texts import CASES
 
 FUZZED = int(os.environ.get("REEMBED_FUZZED", "80"))
 

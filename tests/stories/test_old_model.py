@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from reembed.migration import Migration
+from tests.support.chroma_data import chroma
 from tests.support.following import follows_hint
-from tests.support.helpers import chroma, migration
+from tests.support.manifests import migration
 from tests.unit.manifest.test_layouts import node
 
 MODEL = """

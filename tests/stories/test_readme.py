@@ -16,7 +16,8 @@ import pytest
 from manifests.demo import corpus
 from reembed.manifest import Model
 from reembed.stores.chroma.function import ReembedEmbeddingFunction
-from tests.support.helpers import Command, chroma
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
 from tests.support.sessions import commands
 
 ROOT = Path(__file__).resolve().parents[2]

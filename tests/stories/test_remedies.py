@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.helpers import Command, chroma
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
 from tests.support.report_cases import finished_run
 
 

@@ -9,16 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import (
-    Command,
-    chroma,
-    names_in,
-    plain_collection,
-    records_of,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence, vector_of
 
 
 def test_a_job_is_told_what_its_source_has_by_now_and_the_command_carries_it(

@@ -22,7 +22,10 @@ import yaml
 
 import reembed.commands.watch
 from reembed.manifest import Manifest
-from tests.support.helpers import CASES, Command, chroma, manifest_data, plain_collection
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import manifest_data
+from tests.support.texts import CASES
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests" / "schedules"
 SCHEMAS = {

@@ -31,7 +31,8 @@ from reembed.redaction import known, remember
 from reembed.redaction.terminal import clean_streams
 from reembed.report.markdown import plain
 from reembed.run.journal import Journal
-from tests.support.helpers import Command, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, Fault
 
 ENCODINGS: dict[str, Callable[[str], str]] = {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import Command, Outcome, write_manifest
+from tests.support.commands import Command, Outcome
+from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, Fault
 
 KEY = "sk-proj-4fQ0canaryNEVERtoBEseen9Zx7"

@@ -39,17 +39,10 @@ from reembed.migration import Migration
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.history import State
+from tests.support.chroma_data import Records, chroma, records_of, vectors_of
 from tests.support.crash import work
-from tests.support.helpers import (
-    Records,
-    chroma,
-    model_of,
-    records_of,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.manifests import model_of, write_manifest
+from tests.support.texts import sentence, vector_of
 
 STORIES = int(os.environ.get("REEMBED_STORIES", "0"))
 IDS = [f"r{number}" for number in range(10)]

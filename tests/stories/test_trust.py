@@ -28,8 +28,11 @@ from reembed.progress import Progress
 from reembed.stages.session import Session
 from reembed.stores.chroma import keeping
 from reembed.stores.chroma.pointer import name_of
-from tests.support.helpers import CASES, ROOT, Command, chroma, vector_of, write_manifest
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.pg_docs import identity
+from tests.support.texts import CASES, ROOT, vector_of
 from tests.support.watch import SECRET, Watch, watching
 
 OPENAI = {"provider": "openai", "name": "text-embedding-3-small"}

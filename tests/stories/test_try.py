@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from reembed.stages.estimate import TIMED_TEXTS
-from tests.support.helpers import (
-    CASES,
-    Calls,
-    Command,
-    chroma,
-    names_in,
-    plain_collection,
-    records_of,
-    sentence,
-)
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
+from tests.support.commands import Calls, Command
+from tests.support.texts import CASES, sentence
 
 NEW, OLD = "python:counting_model:new", "python:counting_model:old"
 

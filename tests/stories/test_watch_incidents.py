@@ -8,7 +8,8 @@ import psycopg
 import pytest
 import yaml
 
-from tests.support.helpers import Command, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.servers.postgres_server import PostgresServer
 
 DROPPED = "DROP TABLE docs"

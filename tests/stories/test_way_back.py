@@ -10,17 +10,11 @@ import numpy as np
 import pytest
 
 from reembed.errors import ManifestError, PreflightError
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    manifest_data,
-    migration,
-    plain_collection,
-    run_dir,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import manifest_data, migration, run_dir, write_manifest
+from tests.support.texts import vector_of
 
 OLD = manifest_data("chroma:x")["source"]["model"]
 

@@ -18,7 +18,7 @@ import chromadb
 import numpy as np
 from chromadb.config import Settings
 
-from tests.support.helpers import chroma
+from tests.support.chroma_data import chroma
 
 CASES = Path(__file__).with_name("cases")
 

@@ -12,7 +12,8 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from tests.support.helpers import sentence, vector_of, write_manifest
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence, vector_of
 
 OLD, NEW = 48, 64
 """Dimensions of the models of `cases/counting_model.py`."""

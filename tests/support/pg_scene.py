@@ -21,7 +21,8 @@ from psycopg import sql
 
 from reembed.migration import Migration
 from reembed.report.results import RunResult, SwapResult
-from tests.support.helpers import migration, sentence, vector_of, write_manifest
+from tests.support.manifests import migration, write_manifest
+from tests.support.texts import sentence, vector_of
 
 Row = tuple[Any, ...]
 
@@ -70,7 +71,7 @@ class Scene:
         schema: where it is.
         name: its name in Postgres; default: `table`.
         key, vector, text: its columns.
-        changes: of the manifest, see `helpers.manifest_data`.
+        changes: of the manifest, see `manifests.manifest_data`.
     """
 
     def __init__(

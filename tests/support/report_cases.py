@@ -12,7 +12,8 @@ from reembed.quality.conclusion import conclude
 from reembed.quality.remedies import remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.report.gather import Report
-from tests.support.helpers import chroma, migration, plain_collection, write_manifest
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, write_manifest
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 SPAN = {"mean": 0.5, "low": 0.4, "high": 0.6, "confidence": 0.95, "n": 300}

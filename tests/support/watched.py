@@ -21,8 +21,10 @@ from reembed.commands.watch import subject_of, watch
 from reembed.progress import Progress
 from reembed.run.disk import write_atomic
 from reembed.stores.chroma import keeping
-from tests.support.helpers import chroma, migration, plain_collection, sentence, write_manifest
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, write_manifest
 from tests.support.servers.embedding_server import NATIVE, OLLAMA, EmbeddingServer
+from tests.support.texts import sentence
 
 
 def recorded_collection(client: ClientAPI, provider: str, model: str) -> None:

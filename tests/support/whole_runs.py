@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.helpers import Command, chroma, sentence, write_manifest
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, WordLlama
 from tests.support.servers.manners import Manner, serve, texts_for, well
+from tests.support.texts import sentence
 
 RECORDS = 300
 KEY = "wr-5Tq8Zk3Lm1Xv7Rb2Nc9Yp4"

@@ -21,16 +21,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.support.helpers import (
-    REEMBED,
-    Records,
-    chroma,
-    plain_collection,
-    records_of,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import Records, chroma, plain_collection, records_of
+from tests.support.commands import REEMBED
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence, vector_of
 
 MEGABYTES = 48
 RECORDS = 400

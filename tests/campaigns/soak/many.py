@@ -30,14 +30,10 @@ from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 
 from tests.support import crash
-from tests.support.helpers import (
-    chroma_at,
-    plain_collection,
-    sentence,
-    vector_of,
-    write_group_manifest,
-)
+from tests.support.chroma_data import chroma_at, plain_collection
+from tests.support.manifests import write_group_manifest
 from tests.support.servers.chroma_server import chroma_server
+from tests.support.texts import sentence, vector_of
 
 STEPS = ("run", "swap", "rollback", "swap", "clean")
 WIDTHS = {"old": 48, "new": 64}

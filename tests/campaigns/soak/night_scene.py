@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from psycopg import sql
 
 from tests.campaigns.soak.processes import apart
-from tests.support.helpers import chroma, sentence, vector_of, write_manifest
+from tests.support.chroma_data import chroma
+from tests.support.manifests import write_manifest
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import sentence, vector_of
 
 RECORDS = 160
 DAY = range(1000, 1030)

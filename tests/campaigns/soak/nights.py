@@ -41,8 +41,8 @@ from tests.campaigns.soak.night_scene import (
     unlike,
 )
 from tests.campaigns.soak.processes import KILLED, STEPS, Ended, Kill, command
-from tests.support.helpers import CASES
 from tests.support.servers.postgres_server import postgres_server
+from tests.support.texts import CASES
 
 NIGHTS = 4
 AGAIN = 0.33

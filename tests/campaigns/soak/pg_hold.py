@@ -31,7 +31,7 @@ import psycopg
 from reembed.errors import SourceChangedError
 from reembed.manifest import Manifest
 from reembed.migration import Migration
-from tests.support.helpers import write_manifest
+from tests.support.manifests import write_manifest
 from tests.support.pg_scene import written
 from tests.support.servers.postgres_server import postgres_server
 

@@ -28,9 +28,10 @@ from psycopg import sql
 
 from tests.campaigns.soak.many import SECONDS, STEPS
 from tests.support import crash
-from tests.support.helpers import sentence, vector_of, write_group_manifest
+from tests.support.manifests import write_group_manifest
 from tests.support.pg_docs import NEW, OLD, literal, traces
 from tests.support.servers.postgres_server import postgres_server
+from tests.support.texts import sentence, vector_of
 
 PLACES = ("journal", "torn", "fsync", "psycopg:Cursor.execute", "psycopg:Cursor.execute")
 STATEMENTS, LINES = 150, 8

@@ -14,8 +14,8 @@ from psycopg import sql
 
 from reembed.embedders.registry import open_embedder
 from tests.campaigns.soak.scene import OLD_DIMENSIONS, RECORDS, Look, Step, model, run_look
-from tests.support.helpers import sentence
 from tests.support.pg_docs import catalog
+from tests.support.texts import sentence
 
 HANGING = "CREATE VIEW titles AS SELECT id, content FROM docs"
 """Makes the table keep its place, and exchange columns."""

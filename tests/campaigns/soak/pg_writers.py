@@ -34,9 +34,9 @@ import psycopg
 from reembed.manifest import Manifest
 from reembed.migration import Migration
 from tests.campaigns.soak.pg_writer import DIFFERENT, LEDGER, RECORDS, WRITERS, Told, read, write
-from tests.support.helpers import vector_of
 from tests.support.pg_docs import app, make_docs, pg_manifest, traces
 from tests.support.servers.postgres_server import postgres_server
+from tests.support.texts import vector_of
 
 HANGING = "CREATE TABLE notes (doc bigint REFERENCES docs ON UPDATE CASCADE ON DELETE CASCADE)"
 

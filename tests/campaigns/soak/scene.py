@@ -16,7 +16,8 @@ from chromadb.api.models.Collection import Collection
 from reembed.embedders.registry import open_embedder
 from reembed.manifest import Model
 from reembed.run.directory import RunDir
-from tests.support.helpers import chroma_at, records_of, sentence
+from tests.support.chroma_data import chroma_at, records_of
+from tests.support.texts import sentence
 
 RECORDS = 230
 MANIFEST = "m.yaml"

@@ -115,7 +115,7 @@ def opened(role: str, url: str, base_url: str) -> Iterator[tuple[Any, Any]]:
     """What a writer writes through: reembed.live, or a handle that is never opened again."""
     from reembed import live
     from reembed.embedders.registry import open_embedder
-    from tests.support.helpers import chroma_at
+    from tests.support.chroma_data import chroma_at
 
     if role == "live":
         live.trust(*(scene.model(which, base_url) for which in ("old", "new")))

@@ -22,8 +22,9 @@ from reembed.stores.registry import open_source, open_store
 from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL
 from tests.support.chroma_cases import RecordingServer, new_chroma_folder
+from tests.support.chroma_data import chroma, plain_collection
 from tests.support.following import follows_hint
-from tests.support.helpers import chroma, manifest_data, plain_collection, write_manifest
+from tests.support.manifests import manifest_data, write_manifest
 
 BASIC = "chromadb.auth.basic_authn.BasicAuthClientProvider"
 TOKEN = "chromadb.auth.token_authn.TokenAuthClientProvider"

@@ -22,7 +22,7 @@ from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import simple, vectors
 from tests.support.chroma_cases import PYTHON, new_chroma_folder, points
-from tests.support.helpers import chroma
+from tests.support.chroma_data import chroma
 from tests.support.stores import database_of
 
 OPENAI = {"provider": "openai", "name": "text-embedding-3-small"}

@@ -15,7 +15,7 @@ from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec
 from tests.stores.contract.records import MODEL
 from tests.support.chroma_cases import lose_vectors, new_chroma_folder, points, upgraded_0_5
-from tests.support.helpers import chroma
+from tests.support.chroma_data import chroma
 from tests.support.servers.chroma_server import chroma_server
 
 METRICS = ["cosine", "l2", "ip"]

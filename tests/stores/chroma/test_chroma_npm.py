@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import Command, sentence, vector_of, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.servers.chroma_server import ChromaServer, chroma_server
+from tests.support.texts import sentence, vector_of
 
 CLIENT = Path(__file__).resolve().parents[2] / "versions" / "client.mjs"
 MODULES = Path(sys.prefix) / "npm"

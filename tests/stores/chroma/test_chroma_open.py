@@ -36,8 +36,8 @@ from tests.support.chroma_cases import (
     silent_server,
     tables,
 )
+from tests.support.chroma_data import chroma
 from tests.support.following import follows_hint
-from tests.support.helpers import chroma
 from tests.support.servers.chroma_server import free_port
 from tests.support.stores import database_of, kinds_of, mark_of
 

@@ -24,7 +24,7 @@ from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, StoreOptions
 from tests.stores.contract.records import MODEL, batch, rows, simple, vectors
 from tests.support.chroma_cases import lose_vectors, new_chroma_folder, points, upgraded_0_5
-from tests.support.helpers import chroma, chroma_at
+from tests.support.chroma_data import chroma, chroma_at
 from tests.support.servers.chroma_server import chroma_server as run_server
 from tests.support.stores import database_of, mark_of
 

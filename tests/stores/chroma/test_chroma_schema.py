@@ -12,15 +12,9 @@ from reembed.errors import PreflightError
 from reembed.manifest import Model
 from reembed.stores.chroma import keeping
 from reembed.stores.chroma.schema import key_indexes, refuse_sparse, with_indexes
-from tests.support.helpers import (
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import sentence, vector_of
 
 INDEXES = {
     "keys.a.secret.string.string_inverted_index": False,

@@ -30,9 +30,9 @@ from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, Exchange, StoreOptions
 from tests.stores.contract.records import MODEL, simple, vectors
 from tests.support.chroma_cases import PYTHON, new_chroma_folder, points, tables
+from tests.support.chroma_data import chroma, chroma_at
 from tests.support.chroma_reader import RECORDS
 from tests.support.following import follows_hint
-from tests.support.helpers import chroma, chroma_at
 from tests.support.servers.chroma_server import chroma_server as run_server
 from tests.support.stores import database_of, is_pointer
 

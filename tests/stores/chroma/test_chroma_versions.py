@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.chroma_versions import ALL, VERSIONS, ChromaVersion
 from tests.support.following import follows_hint
-from tests.support.helpers import write_manifest
+from tests.support.manifests import write_manifest
 from tests.support.servers.chroma_server import chroma_server
 
 KINDS = ("rename", "transaction")

@@ -23,8 +23,8 @@ from reembed.stores.registry import open_store
 from reembed.stores.values import CollectionSpec, Exchange
 from tests.stores.contract.records import simple
 from tests.support.chroma_cases import new_chroma_folder, points
+from tests.support.chroma_data import chroma
 from tests.support.following import follows_hint
-from tests.support.helpers import chroma
 from tests.support.stores import database_of
 
 AXES = {"old": 4, "new": 6}

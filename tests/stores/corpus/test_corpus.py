@@ -21,7 +21,10 @@ from reembed.records import SHARD_ROWS
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import StoreOptions
-from tests.support.helpers import Command, chroma, names_in, records_of, sentence, write_manifest
+from tests.support.chroma_data import chroma, names_in, records_of
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence
 
 
 def lines(path: Path, *rows: Any) -> Store:

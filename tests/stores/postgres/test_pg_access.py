@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support.helpers import migration, write_manifest
+from tests.support.manifests import migration, write_manifest
 from tests.support.pg_docs import make_docs
 
 ROLES = ("owner", "member", "app", "reader", "anon", "service", "nobody")

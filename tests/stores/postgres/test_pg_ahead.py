@@ -25,10 +25,12 @@ from reembed.stores.postgres.move.pace import Pace, Round
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.registry import open_store
 from reembed.stores.values import Exchange, StoreOptions
+from tests.support.commands import Command
 from tests.support.crash import outcome, work
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, migration, run_dir, sentence
+from tests.support.manifests import migration, run_dir
 from tests.support.pg_docs import app, pg_manifest
+from tests.support.texts import sentence
 
 HELD = "reembed.cutover.move:writes_held"
 UNIQUE = (

@@ -18,10 +18,11 @@ from psycopg import sql
 
 from reembed.errors import LockedError
 from reembed.stores.registry import open_store
-from tests.support.helpers import ROOT, migration, sentence
+from tests.support.manifests import migration
 from tests.support.pg_docs import App, app, literal, pg_manifest, traces
 from tests.support.servers.postgres_server import PostgresServer
 from tests.support.stores import logging, mark_of, snapshot_of
+from tests.support.texts import ROOT, sentence
 
 
 @pytest.fixture
@@ -323,7 +324,7 @@ def killed_at(path: Path, event: str, call: str) -> int:
         f"    if event == {event!r}: os.kill(os.getpid(), 9)\n"
         "    append(self, event, **fields)\n"
         "Journal.append = killed\n"
-        "from tests.support.helpers import migration\n"
+        "from tests.support.manifests import migration\n"
         f"migration(Path({str(path)!r})).{call}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from reembed.errors import PreflightError
+from tests.support.commands import Command
 from tests.support.crossing import crossed
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, run_dir
+from tests.support.manifests import run_dir
 from tests.support.pg_scene import Scene
 
 TYPES = {

@@ -14,7 +14,8 @@ from reembed import clean_database
 from reembed.errors import PreflightError
 from reembed.migration import Migration
 from reembed.stores.registry import open_store
-from tests.support.helpers import Command, migration, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import migration, write_manifest
 from tests.support.pg_docs import app, catalog, identity, make_docs, traces
 from tests.support.pg_scene import Scene
 from tests.support.servers.postgres_server import PostgresServer

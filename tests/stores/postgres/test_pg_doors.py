@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.commands import Command
 from tests.support.following import follows_hint, wrong_and_right
-from tests.support.helpers import Command, write_manifest
+from tests.support.manifests import write_manifest
 from tests.support.pg_docs import make_docs
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.helpers import Command, sentence, vector_of, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.pg_docs import literal
+from tests.support.texts import sentence, vector_of
 
 RAW = """
 CREATE TABLE raw (

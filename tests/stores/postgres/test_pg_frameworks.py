@@ -20,8 +20,9 @@ import yaml
 
 from reembed.migration import Migration
 from tests.clients.driver import Application, ApplicationError, application, needs_clients
-from tests.support.helpers import migration, sentence
+from tests.support.manifests import migration
 from tests.support.servers.embedding_server import EmbeddingServer
+from tests.support.texts import sentence
 
 pytestmark = needs_clients
 

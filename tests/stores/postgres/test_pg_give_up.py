@@ -11,9 +11,9 @@ import pytest
 
 from reembed.cutover import move as moving
 from reembed.stores.postgres.locks import hold
+from tests.support.commands import Command
 from tests.support.crash import outcome, work
 from tests.support.following import follows_hint
-from tests.support.helpers import Command
 from tests.support.pg_docs import app, pg_manifest, traces
 
 WAYS = {"rename": "", "columns": "CREATE VIEW stays AS SELECT id FROM docs"}

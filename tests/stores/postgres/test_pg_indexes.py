@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from tests.support.helpers import vector_of
 from tests.support.pg_scene import Scene, read
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import vector_of
 
 ROWS = 40
 

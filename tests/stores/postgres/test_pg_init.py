@@ -10,8 +10,10 @@ import yaml
 
 from reembed.manifest import Manifest
 from reembed.migration import Migration
-from tests.support.helpers import Command, sentence, vector_of, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.pg_scene import Scene, written
+from tests.support.texts import sentence, vector_of
 
 TABLES = """
 CREATE TABLE memories (id uuid PRIMARY KEY, vector vector(48), payload jsonb);

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reembed.errors import PreflightError
-from tests.support.helpers import quarantined, run_dir
+from tests.support.manifests import quarantined, run_dir
 from tests.support.pg_scene import Scene
 
 ROWS = 30

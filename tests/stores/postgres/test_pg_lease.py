@@ -13,8 +13,9 @@ from reembed.errors import PreflightError
 from reembed.stores.lease import lease
 from reembed.stores.lease.owner import Owner
 from reembed.stores.registry import open_store
-from tests.support.helpers import migration, sentence, vector_of, write_manifest
+from tests.support.manifests import migration, write_manifest
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import sentence, vector_of
 
 
 def make_docs(connection: psycopg.Connection, count: int = 40) -> None:

@@ -18,8 +18,9 @@ from reembed import live
 from reembed.embedders import kept
 from reembed.errors import CollectionNotFoundError, ModelChangedError, PreflightError
 from reembed.manifest import Model
-from tests.support.helpers import migration, sentence, vector_of
+from tests.support.manifests import migration
 from tests.support.pg_docs import app, make_docs, pg_manifest
+from tests.support.texts import sentence, vector_of
 
 OLD = Model(provider="python", name="counting_model:old")
 OTHER = Model(provider="python", name="counting_model:other")

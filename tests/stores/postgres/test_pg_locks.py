@@ -19,9 +19,10 @@ from reembed.stores.postgres.move import ahead
 from reembed.stores.postgres.move.ahead import Ahead
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.values import Prepared
+from tests.support.commands import Command
 from tests.support.crossing import crossed
 from tests.support.forked import Forked
-from tests.support.helpers import Command, migration
+from tests.support.manifests import migration
 from tests.support.pg_docs import App, app, pg_manifest, traces
 
 WAYS = {"rename": "SELECT 1", "columns": "CREATE VIEW titles AS SELECT id, content FROM docs"}

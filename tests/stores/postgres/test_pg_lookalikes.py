@@ -12,7 +12,7 @@ from reembed.stores.registry import open_store
 from tests.stores.postgres.test_pg_roles import ESCALATE, LEASE, Scene, scene
 from tests.support.crossing import crossed
 from tests.support.following import follows_hint
-from tests.support.helpers import migration
+from tests.support.manifests import migration
 from tests.support.pg_docs import pg_manifest, traces
 from tests.support.stores import logging, mark_of
 

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.commands import Command
 from tests.support.crash import outcome, work
-from tests.support.helpers import Command, write_group_manifest
+from tests.support.manifests import write_group_manifest
 from tests.support.pg_docs import NEW, OLD, App, app
 
 TABLES = ("docs", "notes", "odd.Talks")

@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from reembed.stores.registry import open_store
-from tests.support.helpers import sentence, vector_of
 from tests.support.pg_scene import Scene, written
+from tests.support.texts import sentence, vector_of
 
 ROWS = 12
 

@@ -17,7 +17,7 @@ from tests.support.cases.odd_surroundings import ODD_SURROUNDINGS
 from tests.support.cases.surrounding import Case
 from tests.support.cases.surroundings import SURROUNDINGS
 from tests.support.crossing import crossed
-from tests.support.helpers import migration
+from tests.support.manifests import migration
 from tests.support.pg_catalog import differences, snapshot
 from tests.support.pg_docs import app, pg_manifest, traces
 

@@ -14,7 +14,7 @@ from reembed.errors import PreflightError
 from reembed.migration import Migration
 from reembed.stores.postgres.client import connect, mapped
 from tests.support.following import follows_hint
-from tests.support.helpers import migration
+from tests.support.manifests import migration
 from tests.support.pg_catalog import differences, snapshot
 from tests.support.pg_docs import app, make_docs, pg_manifest
 from tests.support.servers.postgres_server import PostgresServer

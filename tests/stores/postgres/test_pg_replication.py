@@ -14,7 +14,7 @@ import pytest
 
 from reembed.migration import Migration
 from tests.support.following import follows_hint
-from tests.support.helpers import migration, write_manifest
+from tests.support.manifests import migration, write_manifest
 from tests.support.pg_docs import TABLE, app, make_docs
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command
 from tests.support.pg_docs import app, pg_manifest
 
 WAYS = ["rename", "columns"]

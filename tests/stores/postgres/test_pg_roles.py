@@ -13,7 +13,7 @@ import pytest
 from reembed.errors import PreflightError
 from reembed.stores.registry import open_store
 from tests.support.following import follows_hint
-from tests.support.helpers import migration
+from tests.support.manifests import migration
 from tests.support.pg_docs import make_docs, pg_manifest
 from tests.support.servers.postgres_server import PostgresServer
 

@@ -13,9 +13,11 @@ import yaml
 from reembed.errors import ManifestError, RefusedError
 from reembed.manifest import Manifest
 from reembed.stages.plan import Plan
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, migration, sentence, vector_of, write_manifest
+from tests.support.manifests import migration, write_manifest
 from tests.support.pg_scene import Scene, written
+from tests.support.texts import sentence, vector_of
 
 ROWS = 24
 

@@ -12,8 +12,9 @@ from psycopg import sql
 from reembed.errors import PreflightError
 from reembed.stores.postgres import client
 from reembed.stores.registry import open_store
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, migration, write_manifest
+from tests.support.manifests import migration, write_manifest
 from tests.support.pg_docs import app, make_docs, pg_manifest
 from tests.support.servers.pgbouncer import pgbouncer
 from tests.support.servers.postgres_server import PostgresServer

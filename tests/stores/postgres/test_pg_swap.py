@@ -19,11 +19,13 @@ from psycopg import sql
 from reembed.errors import LossError, PreflightError
 from reembed.run import events
 from reembed.stores.registry import open_store
+from tests.support.commands import Command
 from tests.support.crash import outcome, work
 from tests.support.crossing import crossed
-from tests.support.helpers import Command, migration, run_dir, sentence
+from tests.support.manifests import migration, run_dir
 from tests.support.pg_docs import App, app, catalog, pg_manifest, traces
 from tests.support.servers.postgres_server import PostgresServer
+from tests.support.texts import sentence
 
 # Live writes
 

@@ -26,7 +26,7 @@ from reembed.stores.postgres.records import Records
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from tests.support.crossing import crossed
-from tests.support.helpers import migration, run_dir
+from tests.support.manifests import migration, run_dir
 from tests.support.pg_docs import App, app, make_docs, pg_manifest, traces
 
 ROWS = 40

@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.helpers import ROOT
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
+from tests.support.texts import ROOT
 
 HOLDER = """
 import json, time

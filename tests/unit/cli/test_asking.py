@@ -15,8 +15,9 @@ import pytest
 
 from reembed.commands.nearby import Found, models_in_reach, stores_nearby
 from reembed.manifest import Manifest, Model
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command, tree
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, chroma, plain_collection, tree
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
 
 IN_TERMINAL = (

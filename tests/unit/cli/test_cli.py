@@ -22,19 +22,11 @@ import pytest
 import reembed as package
 from reembed.cli.app import app
 from reembed.manifest import json_schema
+from tests.support.chroma_data import chroma, names_in, plain_collection
+from tests.support.commands import REEMBED, Calls, Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    REEMBED,
-    Calls,
-    Command,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    run_dir,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import vector_of
 
 COMMANDS = sorted(
     command.name or command.callback.__name__  # type: ignore[union-attr]

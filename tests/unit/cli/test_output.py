@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import REEMBED
+from tests.support.commands import REEMBED
 
 FULL = Path("/dev/full")
 

@@ -13,8 +13,8 @@ import pytest
 from reembed.cli.logs import Log
 from reembed.cli.showing import ShownProgress
 from reembed.errors import PreflightError
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command
 from tests.unit.progress.test_pace import Clock
 
 

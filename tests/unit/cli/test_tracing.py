@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.support.helpers import sentence, write_manifest
+from tests.support.manifests import write_manifest
+from tests.support.texts import sentence
 
 
 class Taker:

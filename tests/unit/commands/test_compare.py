@@ -16,8 +16,9 @@ from reembed.errors import ManifestError, PreflightError, UsageError
 from reembed.manifest import Embed, Manifest, Model
 from reembed.quality.statistics import paired_difference
 from tests.campaigns.sabotage.run import WORDS, records
+from tests.support.chroma_data import chroma, everything_in
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, chroma, everything_in
 from tests.support.report_page import read_page
 
 COUNT = 400

@@ -9,13 +9,9 @@ import yaml
 
 from reembed.commands.discover import discover
 from reembed.manifest import Manifest
-from tests.support.helpers import (
-    Command,
-    awkward_collection,
-    chroma,
-    everything_in,
-    plain_collection,
-)
+from tests.support.awkward import awkward_collection
+from tests.support.chroma_data import chroma, everything_in, plain_collection
+from tests.support.commands import Command
 
 
 def test_the_manifest_written_loads_and_plans(

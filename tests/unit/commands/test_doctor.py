@@ -15,8 +15,9 @@ from packaging.requirements import Requirement
 
 from reembed.commands import doctor
 from reembed.commands.doctor import Check, Diagnosis, diagnose
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, write_manifest
+from tests.support.manifests import write_manifest
 
 
 def check(found: Diagnosis, name: str) -> Check:

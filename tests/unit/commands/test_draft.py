@@ -16,7 +16,8 @@ from reembed.commands.discover import discover
 from reembed.commands.draft import draft_yaml
 from reembed.manifest import Manifest, Model, json_schema
 from reembed.migration import Migration
-from tests.support.helpers import Command, chroma
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
 
 OPTION = re.compile(r"^( *)# (\w+: .*  # \S.*)$")
 GIVEN: dict[str, Any] = {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import Command, run_dir, write_group_manifest, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import run_dir, write_group_manifest, write_manifest
 
 
 @pytest.fixture

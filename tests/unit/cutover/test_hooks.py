@@ -19,8 +19,9 @@ from reembed.manifest import Manifest
 from reembed.redaction import remember
 from reembed.run.directory import RunDir
 from reembed.run.events import HookBegun, HookDone
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, migration, run_dir, write_manifest
+from tests.support.manifests import migration, run_dir, write_manifest
 
 LONG = 60.0
 

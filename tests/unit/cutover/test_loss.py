@@ -12,17 +12,10 @@ from reembed.report.results import RunResult, SwapResult
 from reembed.run import events
 from reembed.run.loss import Loss
 from reembed.stores.chroma.writer import ChromaWriter
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import vector_of
 from tests.unit.cutover.test_swap import swapped
 
 

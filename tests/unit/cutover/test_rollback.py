@@ -13,23 +13,20 @@ from reembed.errors import PreflightError, SourceChangedError
 from reembed.run.journal import Journal
 from reembed.stores.chroma import move as chroma_swap
 from reembed.sync.difference import find_difference
-from tests.support.crash import outcome, work
-from tests.support.helpers import (
-    Calls,
+from tests.support.chroma_data import (
     chroma,
     chroma_at,
     everything_in,
-    migration,
     names_in,
     plain_collection,
     records_of,
-    run_dir,
-    sentence,
-    vector_of,
     vectors_of,
-    write_manifest,
 )
+from tests.support.commands import Calls
+from tests.support.crash import outcome, work
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.chroma_server import ChromaServer
+from tests.support.texts import sentence, vector_of
 from tests.unit.cutover.test_swap import _fails_at, swapped
 
 

@@ -23,24 +23,20 @@ from reembed.stores.chroma import move as chroma_swap
 from reembed.stores.chroma.reader import ChromaReader
 from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.registry import open_store
-from tests.support.helpers import (
-    Calls,
+from tests.support.chroma_data import (
     chroma,
     chroma_at,
     everything_in,
-    migration,
     names_in,
     plain_collection,
     records_of,
-    run_dir,
-    sentence,
-    tree,
-    vector_of,
     vectors_of,
-    write_manifest,
 )
+from tests.support.commands import Calls, tree
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.chroma_server import ChromaServer
 from tests.support.stores import is_pointer
+from tests.support.texts import sentence, vector_of
 
 
 def write(collection: Any) -> None:

@@ -16,7 +16,8 @@ from reembed.commands.audit.result import Audit
 from reembed.commands.watch.findings import Finding
 from reembed.commands.watch.result import WatchResult
 from reembed.display.shown import LONGEST, Shown
-from tests.support.helpers import chroma, migration, plain_collection, write_group_manifest
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, write_group_manifest
 from tests.support.report_cases import HOSTILE, finished_run, hostile_report
 
 LINE = 220

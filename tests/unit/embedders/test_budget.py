@@ -17,21 +17,13 @@ from reembed.embedders.sending.checks import CONTROL_TEXT
 from reembed.embedders.spending import SPENDING_FILE, read_spent
 from reembed.errors import BudgetError, ManifestError, PreflightError
 from reembed.run import events
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
+from tests.support.commands import Command
 from tests.support.crash import outcome, work
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.embedding_server import OPENAI, EmbeddingServer
+from tests.support.texts import sentence, vector_of
 
 RECORDS = 300
 BATCH = 10

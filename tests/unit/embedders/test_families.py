@@ -10,7 +10,8 @@ import yaml
 from reembed.embedders.families import FAMILIES, family_of, normal_name, prefix_warning
 from reembed.errors import UsageError
 from reembed.manifest import Manifest, Model, Provider
-from tests.support.helpers import Command, model_of
+from tests.support.commands import Command
+from tests.support.manifests import model_of
 
 NAMES = {
     "nomic-embed-text": ["nomic-embed-text:latest", "nomic-ai/nomic-embed-text-v1.5",

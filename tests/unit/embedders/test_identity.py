@@ -20,16 +20,11 @@ from reembed.errors import ModelChangedError
 from reembed.manifest import Model
 from reembed.records import cosine_rows, fixed_array_to_vectors
 from reembed.run import events
-from tests.support.helpers import (
-    REEMBED,
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    sentence,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import REEMBED
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, WordLlama
+from tests.support.texts import sentence
 
 RECORDS = 200
 

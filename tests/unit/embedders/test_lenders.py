@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.helpers import chroma, migration, plain_collection, run_dir, write_manifest
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.embedding_server import INFINITY, OPENAI, Behaviour, EmbeddingServer
 
 _package = importlib.util.find_spec("wordllama")

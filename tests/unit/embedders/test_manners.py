@@ -12,9 +12,9 @@ import pytest
 from reembed.embedders.registry import open_embedder
 from reembed.errors import PreflightError
 from reembed.manifest import Model
-from tests.support.helpers import sentence
 from tests.support.servers.embedding_server import WordLlama
 from tests.support.servers.manners import MANNERS, POISON, ideal, serve, texts_for
+from tests.support.texts import sentence
 
 TEXTS = [sentence(number) for number in range(300)]
 MOST = 1.3

@@ -9,18 +9,11 @@ from typing import Any
 import pytest
 
 from reembed.errors import ModelChangedError, ProviderRefusedError, UnreachableError
+from tests.support.chroma_data import chroma, plain_collection, records_of
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    chroma,
-    migration,
-    plain_collection,
-    quarantined,
-    records_of,
-    run_dir,
-    sentence,
-    write_manifest,
-)
+from tests.support.manifests import migration, quarantined, run_dir, write_manifest
 from tests.support.servers.embedding_server import OPENAI, EmbeddingServer, Fault
+from tests.support.texts import sentence
 
 RECORDS = 512
 

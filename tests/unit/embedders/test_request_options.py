@@ -24,7 +24,7 @@ from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import ManifestError, ProviderRefusedError, ReembedError
 from reembed.manifest import Manifest, Model
-from tests.support.helpers import model_of
+from tests.support.manifests import model_of
 from tests.support.servers.serving import send_json
 
 QUICK = RetryPolicy(attempts=2, wait=0.005, longest_wait=0.02, total=5.0)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from reembed.errors import ManifestError
 from reembed.manifest import Manifest, Model, json_schema
 from reembed.manifest.reader import MAX_BYTES
-from tests.support.helpers import model_of
+from tests.support.manifests import model_of
 
 SMALLEST: dict[str, Any] = {
     "name": "docs-to-small",

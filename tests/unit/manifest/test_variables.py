@@ -10,7 +10,7 @@ import yaml
 
 from reembed.errors import ManifestError
 from reembed.manifest import Manifest
-from tests.support.helpers import model_of
+from tests.support.manifests import model_of
 
 BASE = {
     "name": "move",

@@ -11,14 +11,9 @@ from reembed.errors import LossError, ManifestError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration.group.migrations import Migrations
 from reembed.migration.migration import Migration
+from tests.support.chroma_data import chroma, names_in, plain_collection
 from tests.support.following import follows_hint, wrong_and_right
-from tests.support.helpers import (
-    chroma,
-    names_in,
-    plain_collection,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.manifests import write_group_manifest, write_manifest
 
 FOLLOW = {"mode": "follow"}
 KEYS: list[tuple[str, dict[str, Any], pytest.MarkDecorator, dict[str, Any]]] = [

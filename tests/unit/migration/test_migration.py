@@ -13,21 +13,12 @@ import pytest
 
 import reembed.live  # noqa: F401  (an application that opens a migrated collection imports it)
 from reembed.errors import GateError, PreflightError
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of, vectors_of
+from tests.support.commands import Calls
 from tests.support.crash import outcome, work
 from tests.support.crossing import crossed
-from tests.support.helpers import (
-    Calls,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import sentence, vector_of
 
 ALL = bool(os.environ.get("REEMBED_CRASH_ALL"))
 RECORDS = 130

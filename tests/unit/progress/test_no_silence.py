@@ -17,7 +17,9 @@ from reembed import Manifest, Migration
 from reembed.embedders.sending.sender import Sender
 from reembed.progress import Stand, Tracked
 from reembed.stores.collection import Collection
-from tests.support.helpers import REEMBED, Calls, chroma, plain_collection, write_manifest
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import REEMBED, Calls
+from tests.support.manifests import write_manifest
 
 
 class Recorder(Tracked):

@@ -16,18 +16,12 @@ from reembed import Manifest
 from reembed.errors import ManifestError
 from reembed.report.gather import read_report
 from reembed.report.mlflow import files, log_report, metrics, parameters
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    sentence,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import migration, run_dir, write_group_manifest, write_manifest
 from tests.support.report_cases import every_figure, hostile_report
 from tests.support.servers.mlflow_server import MlflowServer
+from tests.support.texts import sentence
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import CHROMIUM, Page, open_page
-from tests.support.helpers import migration
+from tests.support.manifests import migration
 from tests.support.report_cases import finished_run, hostile_report
 
 pytestmark = pytest.mark.skipif(

@@ -22,7 +22,8 @@ from reembed.report.html.labels import DATA, NAMES
 from reembed.report.timeline import LONGEST, stages, timeline
 from reembed.run import events
 from reembed.run.directory import RunDir
-from tests.support.helpers import Command, migration, run_dir
+from tests.support.commands import Command
+from tests.support.manifests import migration, run_dir
 from tests.support.report_cases import HOSTILE, finished_run, hostile_report
 from tests.support.report_page import read_page
 

@@ -33,19 +33,11 @@ from reembed.quality.twins import TwinFinder
 from reembed.run.directory import RunDir
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.sqlite import asked_migrations
+from tests.support.chroma_data import chroma, plain_collection, records_of, vectors_of
+from tests.support.commands import Command, Outcome
 from tests.support.disk_faults import FAULTS, FULL, READ_ONLY, Disk, Place, opened
-from tests.support.helpers import (
-    Command,
-    Outcome,
-    chroma,
-    migration,
-    plain_collection,
-    records_of,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, write_manifest
+from tests.support.texts import sentence, vector_of
 
 RECORDS = 60
 SHARD = 40

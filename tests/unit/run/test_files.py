@@ -13,15 +13,9 @@ from reembed.errors import DamagedError, PreflightError
 from reembed.run.directory import RunDir, new_run_id
 from reembed.run.files import VERDICT, read
 from reembed.run.ledger import Ledger
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    tree,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command, tree
+from tests.support.manifests import migration, run_dir, write_manifest
 
 
 @pytest.fixture(scope="module")

@@ -23,23 +23,13 @@ from reembed.run.guards import HOLD_FILE, PAUSE_FILE, POLL_SECONDS, Pause, hold_
 from reembed.run.vector_file import scan
 from reembed.stages.estimate import TIMED_TEXTS
 from reembed.stores.registry import open_store
+from tests.support.chroma_data import chroma, names_in, plain_collection, records_of
+from tests.support.commands import REEMBED, Calls, Command
 from tests.support.crossing import crossed
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    REEMBED,
-    Calls,
-    Command,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    records_of,
-    run_dir,
-    sentence,
-    vector_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.embedding_server import OPENAI, EmbeddingServer
+from tests.support.texts import sentence, vector_of
 
 RECORDS = 400
 QUIET = 3 * POLL_SECONDS

@@ -12,7 +12,9 @@ import pytest
 from reembed.errors import DamagedError, PreflightError
 from reembed.run import events
 from reembed.run.directory import RunDir
-from tests.support.helpers import CASES, chroma, migration, run_dir
+from tests.support.chroma_data import chroma
+from tests.support.manifests import migration, run_dir
+from tests.support.texts import CASES
 
 RUNS = CASES / "runs-0.1.tar.xz"
 """Two migrations of 120 records as the version before checksums left them, with their databases:

@@ -11,7 +11,8 @@ import pytest
 from reembed.errors import UsageError
 from reembed.run.history import State
 from reembed.run.steps import next_steps
-from tests.support.helpers import Command, migration, write_manifest
+from tests.support.commands import Command
+from tests.support.manifests import migration, write_manifest
 
 
 @pytest.mark.parametrize("state", get_args(State))

@@ -15,8 +15,9 @@ from reembed.errors import PreflightError, UnreachableError
 from reembed.migration import Migration
 from reembed.run.directory import RunDir
 from reembed.stages import batched
+from tests.support.chroma_data import chroma
 from tests.support.following import follows_hint
-from tests.support.helpers import chroma, migration, write_manifest
+from tests.support.manifests import migration, write_manifest
 from tests.support.servers.batch_server import DIMENSIONS, BatchServer, vector_of
 
 RECORDS = 300

@@ -14,7 +14,9 @@ from reembed.errors import (
     UnreachableError,
 )
 from reembed.stages.contact import told_together
-from tests.support.helpers import Command, chroma, migration, write_manifest
+from tests.support.chroma_data import chroma
+from tests.support.commands import Command
+from tests.support.manifests import migration, write_manifest
 
 NOBODY = {"provider": "openai", "name": "m", "base_url": "http://127.0.0.1:9/v1",
           "options": {"retry_wait": 0.01}}  # fmt: skip

@@ -31,16 +31,10 @@ from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import Embedding, embed
 from reembed.stages.engines.local import LocalEngine
 from reembed.stores.canonical import metadata_text
-from tests.support.helpers import (
-    Calls,
-    chroma,
-    migration,
-    plain_collection,
-    quarantined,
-    run_dir,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Calls
+from tests.support.manifests import migration, quarantined, run_dir, write_manifest
+from tests.support.texts import vector_of
 
 
 class Words:

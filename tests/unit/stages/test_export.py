@@ -21,7 +21,9 @@ from reembed.stores.collection import Collection
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
-from tests.support.helpers import LOST, chroma, lose_vector, plain_collection, vector_of
+from tests.support.awkward import LOST, lose_vector
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.texts import vector_of
 
 
 class Notes(Progress):

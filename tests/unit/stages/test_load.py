@@ -22,16 +22,9 @@ from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec, WriteMode
 from reembed.sync.mend import resync
-from tests.support.helpers import (
-    chroma,
-    migration,
-    records_of,
-    run_dir,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, records_of, vectors_of
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import sentence, vector_of
 
 MODEL = Model(provider="python", name="counting_model:new", dimensions=64)
 

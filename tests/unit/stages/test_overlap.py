@@ -15,14 +15,9 @@ from reembed.run.history import History
 from reembed.stages import export as stage
 from reembed.stages.engines.early import EarlyEngine
 from reembed.stores.collection import Collection
-from tests.support.helpers import (
-    Calls,
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Calls
+from tests.support.manifests import migration, run_dir, write_manifest
 
 LONG = 60.0
 

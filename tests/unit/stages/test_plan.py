@@ -9,19 +9,11 @@ import pytest
 
 from reembed.errors import PreflightError
 from reembed.progress import human_bytes
-from tests.support.helpers import (
-    LOST,
-    Calls,
-    awkward_collection,
-    chroma,
-    everything_in,
-    lose_vector,
-    migration,
-    plain_collection,
-    tree,
-    vector_of,
-    write_manifest,
-)
+from tests.support.awkward import LOST, awkward_collection, lose_vector
+from tests.support.chroma_data import chroma, everything_in, plain_collection
+from tests.support.commands import Calls, tree
+from tests.support.manifests import migration, write_manifest
+from tests.support.texts import vector_of
 
 
 def test_a_plan_tells_what_a_run_would_do_and_writes_nothing(

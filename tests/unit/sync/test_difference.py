@@ -18,7 +18,9 @@ from reembed.sync.difference import (
     find_late,
     without_conflicts,
 )
-from tests.support.helpers import chroma, migration, names_in, run_dir, vector_of, write_manifest
+from tests.support.chroma_data import chroma, names_in
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import vector_of
 
 SHADOW = "docs__counting_model-new-64"
 

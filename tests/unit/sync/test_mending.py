@@ -16,25 +16,20 @@ from reembed.errors import DamagedError, PreflightError
 from reembed.run import events
 from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.values import WriteMode
+from tests.support.chroma_data import (
+    Records,
+    chroma,
+    names_in,
+    plain_collection,
+    records_of,
+    vectors_of,
+)
+from tests.support.commands import Calls, Command
 from tests.support.crash import outcome, work
 from tests.support.crossing import crossed
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Calls,
-    Command,
-    Records,
-    chroma,
-    migration,
-    names_in,
-    plain_collection,
-    quarantined,
-    records_of,
-    run_dir,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, quarantined, run_dir, write_manifest
+from tests.support.texts import sentence, vector_of
 
 SHARD_ROWS = 15
 STAGES = ("export", "embed")

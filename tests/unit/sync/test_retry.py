@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    plain_collection,
-    quarantined,
-    records_of,
-    run_dir,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection, records_of
+from tests.support.commands import Command
+from tests.support.manifests import migration, quarantined, run_dir, write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer
 from tests.support.servers.manners import poisoned, status
 

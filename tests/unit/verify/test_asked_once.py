@@ -15,8 +15,10 @@ from reembed.embedders.sending import recall
 from reembed.embedders.shared import Shared
 from reembed.errors import ModelChangedError
 from reembed.manifest import Model
-from tests.support.helpers import chroma, migration, sentence, write_manifest
+from tests.support.chroma_data import chroma
+from tests.support.manifests import migration, write_manifest
 from tests.support.servers.embedding_server import NATIVE, EmbeddingServer, Fault
+from tests.support.texts import sentence
 
 COUNT = 60
 TWIN = "one text of two records"

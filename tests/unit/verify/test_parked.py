@@ -11,19 +11,12 @@ import pytest
 
 from reembed.errors import LossError
 from reembed.run import events
+from tests.support.chroma_data import chroma, names_in, records_of, vectors_of
+from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    names_in,
-    records_of,
-    run_dir,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.pg_docs import app, make_docs, pg_manifest
+from tests.support.texts import vector_of
 from tests.unit.verify.test_shadow import meddle, named, reverse
 
 

@@ -12,17 +12,10 @@ import pytest
 from reembed.errors import LossError, SourceChangedError
 from reembed.run import events
 from reembed.run.journal import Journal
+from tests.support.chroma_data import chroma, records_of, vectors_of
 from tests.support.following import follows_hint
-from tests.support.helpers import (
-    chroma,
-    migration,
-    records_of,
-    run_dir,
-    sentence,
-    vector_of,
-    vectors_of,
-    write_manifest,
-)
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import sentence, vector_of
 
 SHADOW = "docs__counting_model-new-64"
 

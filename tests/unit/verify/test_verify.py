@@ -13,16 +13,10 @@ from chromadb.api.models.Collection import Collection
 from reembed.errors import GateError, UsageError
 from reembed.quality.verdict import Gate, Verdict
 from reembed.run import events
-from tests.support.helpers import (
-    WORDS,
-    Command,
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import migration, run_dir, write_manifest
+from tests.support.texts import WORDS, vector_of
 
 COUNT = 300
 

@@ -13,16 +13,12 @@ import pytest
 from reembed.commands.watch import memory as remembering
 from reembed.commands.watch import notify
 from reembed.commands.watch.alerts import body
-from tests.support.helpers import (
-    Command,
-    Outcome,
-    chroma,
-    plain_collection,
-    sentence,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command, Outcome
+from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer, Fault
 from tests.support.servers.webhook import Webhook
+from tests.support.texts import sentence
 from tests.support.watched import recorded_collection
 
 

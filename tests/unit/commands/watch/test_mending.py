@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from reembed.commands.watch import mending
-from tests.support.helpers import (
-    Command,
-    chroma,
-    plain_collection,
-    records_of,
-    vector_of,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection, records_of
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.servers.webhook import Webhook
+from tests.support.texts import vector_of
 
 
 class Night:

@@ -15,8 +15,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reembed.commands.watch.metrics import HELP
-from tests.support.helpers import Command, chroma, plain_collection, sentence, write_manifest
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
+from tests.support.texts import sentence
 from tests.support.watched import recorded_collection
 
 Samples = dict[str, dict[str, float]]

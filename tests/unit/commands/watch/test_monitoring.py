@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reembed.commands.watch import subject_of, watch
 from reembed.commands.watch.metrics import HELP
-from tests.support.helpers import chroma, plain_collection, sentence, vector_of
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.texts import sentence, vector_of
 from tests.support.watched import Looks
 
 FOLDER = Path(__file__).resolve().parents[4] / "manifests" / "monitoring"

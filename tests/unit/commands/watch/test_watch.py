@@ -19,18 +19,11 @@ from reembed.commands.watch.alerts import note_alerts
 from reembed.commands.watch.looking import Seen
 from reembed.commands.watch.looking import look as whole_look
 from reembed.commands.watch.result import WatchResult
-from tests.support.helpers import (
-    Command,
-    chroma,
-    migration,
-    plain_collection,
-    run_dir,
-    sentence,
-    vector_of,
-    write_group_manifest,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import migration, run_dir, write_group_manifest, write_manifest
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
+from tests.support.texts import sentence, vector_of
 
 
 def watch(path: object, folder: Path, accept: str | None = None, **options: Any) -> WatchResult:

@@ -21,15 +21,9 @@ from reembed.errors import PreflightError
 from reembed.run import events
 from reembed.stores.lease.owner import Owner
 from reembed.stores.registry import open_store
-from tests.support.helpers import (
-    Command,
-    chroma_at,
-    migration,
-    names_in,
-    plain_collection,
-    run_dir,
-    write_manifest,
-)
+from tests.support.chroma_data import chroma_at, names_in, plain_collection
+from tests.support.commands import Command
+from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.servers.chroma_server import ChromaServer
 
 STALE_SECONDS = 2.0
