@@ -151,8 +151,9 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     if swap is not None and swap.kind != "config":
         blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
     checked = writer.check(shadow_spec(manifest, source, target, dimensions))
-    refusals = (*survey.refusals, *checked.refusals)
-    blockers += [Problem(refusal.message, refusal.hint) for refusal in refusals]
+    blockers += _problems(*survey.refusals, *checked.refusals)
+    if not blockers:
+        blockers += _problems(*checked.tried)
     taken = _target_blockers(manifest, source, target_store, (target, dimensions), own_shadow)
     blockers += [problem for problem in taken if problem not in blockers]
     if swap is not None and swap.kind != "config":
@@ -193,6 +194,10 @@ def refuse_blocked(s: Session) -> None:
     """Raise the blockers of a run that is about to begin; see `make_plan`."""
     if not (plan := make_plan(s)).ok:
         raise plan.refusal()
+
+
+def _problems(*refusals: RefusedError) -> list[Problem]:
+    return [Problem(one.message, one.hint) for one in refusals]
 
 
 def _target_blockers(

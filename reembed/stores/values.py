@@ -101,14 +101,17 @@ class SpecCheck:
     Attributes:
         notes: what `plan` should tell.
         refusals: why it would not be made; empty if it would.
+        tried: what is refused of a trial, where nothing else is. That may have a cause that is told
+            in better words elsewhere.
     """
 
     notes: tuple[str, ...] = ()
     refusals: tuple[RefusedError, ...] = ()
+    tried: tuple[RefusedError, ...] = ()
 
     def refuse(self) -> None:
         """Raise the first refusal, if there is one."""
-        for refusal in self.refusals:
+        for refusal in (*self.refusals, *self.tried):
             raise refusal
 
 

@@ -83,10 +83,9 @@ def move(source: str, target: str) -> Step:
 
 def no_temporary_folder(scene: Scene) -> None:
     """TMPDIR leads nowhere, and what Python tries besides cannot be written to."""
+    scene.monkeypatch.setenv("TMPDIR", "nowhere")
     scene.monkeypatch.setattr(tempfile, "tempdir", None)
-    scene.monkeypatch.setattr(
-        tempfile, "_candidate_tempdir_list", lambda: [os.environ.get("TMPDIR", "nowhere")]
-    )
+    scene.monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.environ["TMPDIR"]])
 
 
 def temporary_folder(scene: Scene) -> None:

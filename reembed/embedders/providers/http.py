@@ -100,7 +100,7 @@ def body_words(body: Any) -> str:
     try:
         data = json.loads(body) if isinstance(body, str) else {"error": body}
     except (ValueError, RecursionError):
-        return str(body) if (words := page_words(body)) is None else words
+        return page_words(body) or str(body)
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     for key in ("error", "detail", "message"):

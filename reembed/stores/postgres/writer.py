@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 from psycopg import sql
@@ -66,7 +67,7 @@ class TableWriter:
         if looked.refusals:
             return looked
         tried = refusals(lambda: rehearse(self._catalog, self._shadows, spec))
-        return SpecCheck(looked.notes, tried)
+        return replace(looked, tried=tried)
 
     def _look(self, spec: CollectionSpec) -> SpecCheck:
         """What can be told without making anything."""

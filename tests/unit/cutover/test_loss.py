@@ -292,7 +292,7 @@ def test_clean_keeps_the_old_collection_of_a_live_one_that_lacks_most(
     assert live(database) == set()
     with chroma(database) as client:
         client.get_collection("docs", embedding_function=None).modify(name="aside")
-    with pytest.raises(LossError, match="serves no collection"):
+    with pytest.raises(SourceChangedError, match="serves no collection"):
         migration(path).clean()
     assert names_in(f"chroma:{database}").keys() != before.keys()
     with chroma(database) as client:
