@@ -31,8 +31,9 @@ from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.search_path import operator_of_pgvector
 
-MOST_ROWS = 500
-"""Rows that are written at a time, at most."""
+FIRST_ROWS, MOST_ROWS = 20, 100
+"""Rows that are written at a time, at first and at most. Those that go into every index take many
+times as long as those that stay in their block, and none of them says so before."""
 
 
 @dataclass
@@ -191,12 +192,14 @@ class Group:
     unique: bool = False
     seconds: float = HELD_SECONDS
     pause: float = PAUSE_SHARE
-    size: int = 20
+    size: int = FIRST_ROWS
     refused: list[str] = field(default_factory=list)
     took: float = 0.0
 
     def copy(self, ids: Sequence[str]) -> None:
-        """Copy the vectors of these rows, in as many transactions as it takes."""
+        """Copy the vectors of these rows, in as many transactions as it takes. What rows took that
+        were copied before says nothing of the first of these, which may go into every index."""
+        self.size = FIRST_ROWS
         at = 0
         while at < len(ids):
             some = ids[at : at + self.size]
