@@ -140,12 +140,7 @@ def test_what_is_in_the_way_says_what_to_do(
     (first,) = folder().glob("snapshots/*")
 
     def do(steps: tuple[Step, ...]) -> None:
-        for step in steps:
-            if isinstance(step, str):
-                done = command(*step.format(first=first.name).split())
-                assert done.code == 0, (step, done.out, done.err)
-            else:
-                step()
+        command.take(one.format(first=first.name) if isinstance(one, str) else one for one in steps)
 
     do(before)
     refused = command(*stopped.format(first=first.name).split(), "--json")

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,7 @@ class Scene:
         return journal.parent.name
 
     def do(self, steps: tuple[Step, ...]) -> None:
-        for step in steps:
-            if isinstance(step, str):
-                done = self.command(*step.split())
-                assert done.code == 0, (step, done.out, done.err)
-            else:
-                step(self)
+        self.command.take(one if isinstance(one, str) else partial(one, self) for one in steps)
 
 
 Step = str | Callable[[Scene], object]

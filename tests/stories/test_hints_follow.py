@@ -125,12 +125,7 @@ def test_what_a_job_is_refused_with_says_what_to_do(
         pass
 
     def do(steps: tuple[Step, ...]) -> None:
-        for step in steps:
-            if isinstance(step, str):
-                done = command(*step.split())
-                assert done.code in (0, 3), (step, done.out, done.err)
-            else:
-                step()
+        command.take(steps, codes=(0, 3))
 
     do((corpus(40), settings(), *before))
     refused = command(*stopped.split(), "--json")

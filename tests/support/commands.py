@@ -6,7 +6,7 @@ import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,18 @@ class Command:
         captured = self._capsys.readouterr()
         assert isinstance(code, int)
         return Outcome(code, captured.out, captured.err)
+
+    def take(
+        self, steps: Iterable[str | Callable[[], object]], codes: tuple[int, ...] = (0,)
+    ) -> None:
+        """Give the command lines among the steps, each of which must end with one of `codes`, and
+        call the others."""
+        for step in steps:
+            if isinstance(step, str):
+                done = self(*step.split())
+                assert done.code in codes, (step, done.out, done.err)
+            else:
+                step()
 
 
 REEMBED = [sys.executable, "-c", "from reembed.cli.entry import main; main()"]
