@@ -9,8 +9,11 @@ import contextlib
 import html
 import json
 import logging
+import os
 import random
+import subprocess
 import sys
+import textwrap
 import traceback
 import urllib.parse
 import warnings
@@ -31,6 +34,7 @@ from reembed.redaction import known, remember
 from reembed.redaction.terminal import clean_streams
 from reembed.report.markdown import plain
 from reembed.run.journal import Journal
+from reembed.stores.chroma.client import make_database
 from tests.support.commands import Command
 from tests.support.manifests import write_manifest
 from tests.support.servers.embedding_server import EmbeddingServer, Fault
@@ -186,6 +190,30 @@ def test_a_migration_among_those_who_tell_its_secrets(
     for place, words in told.items():
         for secret in (TOKEN, PASSWORD, SIGNATURE):
             assert shown_in(words, secret) == [], f"{secret} in {place}"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc alone")
+def test_what_was_in_memory_is_not_in_the_files_of_a_new_index(tmp_path: Path) -> None:
+    """Chroma writes them from memory that it has not filled. One heap for all threads, as chance
+    may have it, and free blocks of just the sizes that it asks for."""
+    program = """
+        import sys, numpy as np
+        from reembed.stores.chroma import client
+
+        secret = sys.argv[2].encode()
+        database = client.connect(client.parse(sys.argv[1]), sys.argv[1])
+        collection = database.create_collection("docs")
+        blocks = [(secret * 2000)[:39600 + number % 7] for number in range(400)]
+        del blocks[::2]
+        collection.add(ids=["1"], embeddings=np.ones((1, 64), np.float32))
+    """
+    url = f"chroma:{tmp_path / 'db'}"
+    make_database(url)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), url, TOKEN], check=True,
+                   env=os.environ | {"MALLOC_ARENA_MAX": "1"}, timeout=100)  # fmt: skip
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "data_level0.bin" in [path.name for path in files]
+    assert [path for path in files if TOKEN.encode()[5:20] in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize("secret", ["hun/ter2", "p%61ss", "$x-9-long", "a@b:c?d=e#f"])

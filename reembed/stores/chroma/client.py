@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import re
 import resource
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +34,10 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 300.0
 """Chroma's own client waits for ever. A read that follows large writes may take many seconds while
 the server compacts, hence minutes here, not seconds."""
+M_PERTURB = -6
+"""The number of that setting in glibc's malloc.h."""
+ZEROES = 0xFF
+"""What it is set to: what is handed out is filled with the complement."""
 OLDEST = (1, 0)
 """The first server that speaks this client's API. Its successors all say 1.0.0, whatever they are:
 what else they offer is seen when it is asked for (`names.by_id`)."""
@@ -76,6 +82,7 @@ def make_database(url: str) -> None:
 def _open_path(address: Address) -> ClientAPI:
     path = cast(Path, address.path)
     _allow_files()
+    _clear_heap()
     place: Any = {"tenant": address.tenant, "database": address.database}
     # One process must not hold two Chroma systems on one folder (each would write its own index
     # files), so a client that the application opened already is shared, with its own settings.
@@ -105,6 +112,18 @@ def _allow_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _clear_heap() -> None:
+    """Let the C library hand out zeroed memory.
+
+    Chroma writes the files of a new index (`data_level0.bin`, `length.bin`) from memory that it has
+    not filled: what this process had there before, texts and keys in use among it, would be kept in
+    the folder and in every copy of it. Of other C libraries than glibc nothing can be asked.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(M_PERTURB, ZEROES)
 
 
 def _settings(address: Address) -> Settings:
