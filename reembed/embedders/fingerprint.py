@@ -108,9 +108,9 @@ def compare(old: Fingerprint, new: Fingerprint) -> list[str]:
             for key in {*old.settings, *new.settings}
             if old.settings.get(key) != new.settings.get(key)
         )
-        raise _changed(f"the settings of the model changed: {', '.join(keys)}")
+        raise model_changed(f"the settings of the model changed: {', '.join(keys)}")
     if old.dimensions != new.dimensions:
-        raise _changed(f"the model gave {old.dimensions} dimensions, now {new.dimensions}")
+        raise model_changed(f"the model gave {old.dimensions} dimensions, now {new.dimensions}")
     names = [*(name for name, _ in PROBES), QUERY_PROBE]
     if len(old.vectors) == len(new.vectors):
         cosines = cosine_rows(old.vectors, new.vectors)
@@ -122,12 +122,12 @@ def compare(old: Fingerprint, new: Fingerprint) -> list[str]:
         ]
         if moved:
             versions = "; ".join(_differences(old.details, new.details))
-            raise _changed(
+            raise model_changed(
                 f"the model gives other vectors than when the run began, for the probes "
                 f"{', '.join(moved)}" + (f"; {versions}" if versions else "")
             )
     if old.digest and new.digest and old.digest != new.digest:
-        raise _changed(f"the model's digest was {old.digest[:16]}, now {new.digest[:16]}")
+        raise model_changed(f"the model's digest was {old.digest[:16]}, now {new.digest[:16]}")
     return _differences(old.details, new.details)
 
 
@@ -139,9 +139,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _changed(message: str) -> ModelChangedError:
+def model_changed(message: str) -> ModelChangedError:
+    """The refusal of a model that is not the one with which a run began."""
     return ModelChangedError(
         message,
-        "Vectors of two models must not mix: bring the old model back, or start a new run "
-        "(another manifest name).",
+        "Vectors of two models must not mix: bring the old model back and run the same command "
+        "again, or start a new run (another manifest name).",
     )

@@ -12,9 +12,8 @@ from reembed.embedders.options import Options
 from reembed.embedders.provider import Provider
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.embedders.shared import Shared
-from reembed.errors import MissingExtraError
 from reembed.manifest import Embed, Model
-from reembed.manifest.adapters import install_hint, provider_entry
+from reembed.manifest.adapters import missing_extra, provider_entry
 
 
 def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
@@ -33,10 +32,7 @@ def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"the provider {model.provider} needs the package {error.name}",
-            install_hint(entry.extra),
-        ) from error
+        raise missing_extra(f"the provider {model.provider} needs", error, entry.extra) from error
     opener: Callable[[Model, Path], Provider] = module.open_provider
     return opener(model, base_dir or Path.cwd())
 

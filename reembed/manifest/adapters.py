@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reembed.errors import MissingExtraError
+
 
 @dataclass(frozen=True)
 class StoreEntry:
@@ -102,6 +104,14 @@ def provider_entry(name: str) -> ProviderEntry:
     return next(entry for entry in PROVIDERS if entry.name == name)
 
 
-def install_hint(extra: str | None) -> str:
-    """How to install what an entry needs."""
-    return f"pip install 'reembed-pipeline{f'[{extra}]' if extra else ''}'"
+def missing_extra(what: str, error: ImportError, extra: str | None) -> MissingExtraError:
+    """The error of a package that is not installed, with how to install it.
+
+    Args:
+        what: what needs it, with its verb.
+        extra: of this package, which brings it; None where nothing more should be needed.
+    """
+    named = f"[{extra}]" if extra else ""
+    return MissingExtraError(
+        f"{what} the package {error.name}", f"pip install 'reembed-pipeline{named}'"
+    )

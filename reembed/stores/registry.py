@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reembed.errors import ManifestError, MissingExtraError, PreflightError
+from reembed.errors import ManifestError, PreflightError
 from reembed.manifest import Manifest, Model
-from reembed.manifest.adapters import STORES, StoreEntry, install_hint, store_entry
+from reembed.manifest.adapters import STORES, StoreEntry, missing_extra, store_entry
 from reembed.manifest.urls import check_url
 from reembed.redaction import shown_url
 from reembed.run.disk import require_memory
@@ -92,9 +92,7 @@ def _adapter(entry: StoreEntry, module: str | None) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{entry.scheme} needs the package {error.name}", install_hint(entry.extra)
-        ) from error
+        raise missing_extra(f"{entry.scheme} needs", error, entry.extra) from error
 
 
 def _refuse_table_options(options: StoreOptions, scheme: str) -> None:

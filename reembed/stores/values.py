@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reembed.errors import PreflightError, RefusedError
+from reembed.errors import PreflightError, RefusedError, UnreachableError
 from reembed.manifest import FunctionChoice, Layout, Model, SwapKind, WithoutVector
 from reembed.records import Metric
 
@@ -55,6 +55,14 @@ class CollectionInfo:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def restless(lease: str, tries: int) -> UnreachableError:
+    """The error of a claim that found another one at every try, each gone at the next."""
+    return UnreachableError(
+        f"{lease} changed {tries} times while it was being claimed",
+        "Other commands are starting and ending here. Run again to resume.",
+    )
 
 
 def kept_dimensions(source: CollectionInfo) -> int:

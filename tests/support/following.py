@@ -13,6 +13,8 @@ made in another process, where the test looks for itself; and `sometimes`: in so
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from reembed.stages import weigh
 from tests.support.hint_sites import PAIRS, Hint
 
 TESTS = Path(__file__).resolve().parents[1]
+PYPROJECT = TESTS.parent / "pyproject.toml"
 
 follows_hint = pytest.mark.follows_hint
 
@@ -58,6 +61,14 @@ def filled(value: Any, places: Mapping[str, str]) -> Any:
         for name, place in places.items():
             value = value.replace(f"{{{name}}}", place)
     return value
+
+
+def installs(hint: str, distribution: str) -> bool:
+    """Whether the command that a hint begins with, `pip install 'reembed-pipeline[EXTRA]'`, brings
+    this distribution."""
+    (extra,) = re.findall(r"pip install 'reembed-pipeline\[(\S+)\]'", hint)
+    extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    return any(re.match(r"[\w-]+", one)[0] == distribution for one in extras[extra])  # type: ignore[index]
 
 
 @dataclass(frozen=True)

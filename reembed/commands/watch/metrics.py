@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from reembed.commands.watch.findings import CHECKS
 from reembed.commands.watch.result import WatchResult
-from reembed.errors import MissingExtraError, PreflightError
-from reembed.manifest.adapters import install_hint
+from reembed.errors import PreflightError
+from reembed.manifest.adapters import missing_extra
 from reembed.run.disk import write_output
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def _registry(collector: Collector) -> Any:
     try:
         from prometheus_client import CollectorRegistry
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"metrics need the package {error.name}", install_hint(EXTRA)
-        ) from error
+        raise missing_extra("metrics need", error, EXTRA) from error
     registry = CollectorRegistry()
     registry.register(collector)
     return registry

@@ -17,7 +17,7 @@ from reembed.commands.watch.alerts import body
 from reembed.commands.watch.findings import Finding, alert, of_error
 from reembed.commands.watch.memory import Letter, Memory
 from reembed.errors import MissingExtraError, UnreachableError
-from reembed.manifest.adapters import install_hint
+from reembed.manifest.adapters import missing_extra
 from reembed.redaction import remember
 
 EXTRA = "notify"
@@ -84,9 +84,7 @@ def _opened(url: str) -> Target:
         try:
             import apprise
         except ImportError as error:
-            raise MissingExtraError(
-                f"notifications need the package {error.name}", install_hint(EXTRA)
-            ) from error
+            raise missing_extra("notifications need", error, EXTRA) from error
         one: Any = apprise.Apprise()
         if not one.add(url):
             raise ValueError("no Apprise URL")

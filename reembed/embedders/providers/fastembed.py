@@ -61,6 +61,8 @@ class FastembedProvider:
         # Not left to the library: up to 0.7.4 at least it takes the CPU where nothing is said.
         has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         cuda = device == "cuda" or (device == "auto" and has_gpu)
+        if cuda and not has_gpu:
+            raise self._without_gpu("onnxruntime has none here")
         settings: dict[str, Any] = {"local_files_only": offline, "cuda": cuda}
         if path:
             settings["specific_model_path"] = str(find(path, base_dir, "model.options.path"))
@@ -77,15 +79,18 @@ class FastembedProvider:
             ) from None
         self.runs_on = self._placed()
         if device == "cuda" and not self.runs_on.startswith("cuda"):
-            raise ProviderRefusedError(
-                f"{self._where}: model.options.device is cuda, and it would run on {self.runs_on}",
-                "Install onnxruntime-gpu and its CUDA libraries, or set device: cpu.",
-            )
+            raise self._without_gpu(f"it would run on {self.runs_on}")
         self._tokenizer, limit = _tokenizer(self._model)
         self.limits = Limits(items, max_tokens=limit, concurrency=1, padded=True)
         self.price: Price | None = None
         self.exact_tokens = self._tokenizer is not None
         self.normalizes = False  # the library does, where the model is meant to be
+
+    def _without_gpu(self, why: str) -> ProviderRefusedError:
+        return ProviderRefusedError(
+            f"{self._where}: model.options.device is cuda, and {why}",
+            "Install onnxruntime-gpu and its CUDA libraries, or set device: cpu.",
+        )
 
     def _placed(self) -> str:
         """What onnxruntime runs it on, such as `cuda`."""
@@ -131,7 +136,9 @@ def _description(name: str) -> dict[str, Any]:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     raise ManifestError(
         f"model.name: fastembed knows no model {name!r}",
-        f"Did you mean {close[0]!r}?" if close else "Its documentation lists the models it knows.",
+        f"Did you mean {close[0]!r}?"
+        if close
+        else "`fastembed.TextEmbedding.list_supported_models()` lists the models it knows.",
     )
 
 

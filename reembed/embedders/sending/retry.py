@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import tenacity
 
+from reembed.embedders.fingerprint import model_changed
 from reembed.embedders.options import Options
 from reembed.embedders.provider import TransientError
 from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
@@ -130,17 +131,32 @@ class StillFailing(Exception):
         """
         if isinstance(self.error, BadAnswer) and self.error.another:
             told = f"{where}: another model answers now: {self.error}"
-            return ModelChangedError(told, BRING_BACK)
+            return model_changed(told)
         if isinstance(self.error, BadAnswer) and first:
             return no_vector(where, str(self.error))
         if isinstance(self.error, BadAnswer):
-            return BadVectorsError(f"{where}: {self.error}", RESUME)
+            return bad_vectors(f"{where}: {self.error}")
         wait = self.error.retry_after
         asked = f"; it asks to wait {wait:,.0f} s" if wait else ""
         told = f"{where} keeps failing: {self.error}{asked}"
         if self.error.rate_limited:
             return UnreachableError(told, LATER)
-        return UnreachableError(told, LOOK if first else RESUME)
+        return UnreachableError(told, LOOK) if first else out_of_reach(told)
+
+
+def bad_vectors(message: str) -> BadVectorsError:
+    """The end of a command whose model gives vectors that cannot be right."""
+    return BadVectorsError(message, RESUME)
+
+
+def out_of_reach(message: str) -> UnreachableError:
+    """The end of a command whose model answers nothing any more."""
+    return UnreachableError(message, RESUME)
+
+
+def refuses_all(where: str, error: Exception) -> ProviderRefusedError:
+    """The refusal of a model that has embedded in this command, and takes nothing any more."""
+    return ProviderRefusedError(f"{where} now refuses everything: {error}", RESUME)
 
 
 def no_vector(where: str, why: str) -> ProviderRefusedError:
@@ -152,10 +168,6 @@ def no_vector(where: str, why: str) -> ProviderRefusedError:
     )
 
 
-BRING_BACK = (
-    "Vectors of two models must not mix: bring the old model back and run the same command again, "
-    "or start a new run (another manifest name)."
-)
 RESUME = "Run the same command again: what is finished is kept."
 LATER = "Wait a while, then run the same command again: what is finished is kept."
 LOOK = (

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from reembed.embedders.fingerprint import model_changed
 from reembed.embedders.provider import (
     Answer,
     Limits,
@@ -31,7 +32,6 @@ from reembed.embedders.sending.checks import (
 from reembed.embedders.sending.manner import AS_DOCUMENTS, Manner
 from reembed.embedders.sending.outcome import Rejection, Stats
 from reembed.embedders.sending.retry import (
-    BRING_BACK,
     RESUME,
     BadAnswer,
     Retry,
@@ -45,7 +45,6 @@ from reembed.embedders.sending.throttle import Cancelled, Throttle
 from reembed.embedders.spending import Account
 from reembed.errors import (
     BadVectorsError,
-    ModelChangedError,
     PreflightError,
     ProviderRefusedError,
     QuotaError,
@@ -225,10 +224,9 @@ class Sender:
         if self.control is None:
             self.control = vector.copy()
         elif cosine_rows(vector[None], self.control[None])[0] < SAME_MODEL:
-            raise ModelChangedError(
+            raise model_changed(
                 f"{self.where}: another model answers now: it gives the control sentence another "
-                "vector than when this command began. Nothing of its answer was kept",
-                BRING_BACK,
+                "vector than when this command began. Nothing of its answer was kept"
             )
 
     def _judge_count(self, answer: Answer) -> None:

@@ -22,7 +22,7 @@ from reembed.embedders.failures import POLICY
 from reembed.embedders.provider import Provider, RejectedInputError, Told
 from reembed.embedders.sending.batching import Piece, Queue
 from reembed.embedders.sending.outcome import Rejection
-from reembed.embedders.sending.retry import RESUME, BadAnswer, StillFailing
+from reembed.embedders.sending.retry import BadAnswer, StillFailing, bad_vectors, refuses_all
 from reembed.embedders.sending.sender import (
     BadRowsError,
     Receiver,
@@ -31,7 +31,7 @@ from reembed.embedders.sending.sender import (
 from reembed.embedders.sending.shorten import Shortener
 from reembed.embedders.sending.sizes import Sizes
 from reembed.embedders.sending.throttle import TICK, Cancelled
-from reembed.errors import BadVectorsError, ProviderRefusedError, QuotaError, UnreachableError
+from reembed.errors import ProviderRefusedError, QuotaError, UnreachableError
 
 HURRIED = 2
 """Tries of a batch before a plain sentence shows whether the provider or the batch is to blame."""
@@ -239,9 +239,7 @@ class Settler:
                 raise error.as_error(self._sender.where)
             if isinstance(down, ProviderRefusedError):
                 raise down
-            raise ProviderRefusedError(
-                f"{self._sender.where} now refuses everything: {error}", RESUME
-            )
+            raise refuses_all(self._sender.where, error)
         if isinstance(error, StillFailing) and error.error.rate_limited:
             raise error.as_error(self._sender.where)  # it was waited for already
         try:
@@ -290,7 +288,7 @@ class Settler:
             if isinstance(down, UnreachableError):
                 raise down
             if down is not None:
-                raise BadVectorsError(f"{self._sender.where}: {error}", RESUME)
+                raise bad_vectors(f"{self._sender.where}: {error}")
             if len(batch) == 1:
                 words = f"{self._sender.where}: {error}"
                 return call.reject(batch[0], Rejection("refused", words))

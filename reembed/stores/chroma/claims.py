@@ -31,6 +31,7 @@ from reembed.errors import (
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import MAX_NAME, list_all
+from reembed.stores.values import restless
 
 VERSION = 1
 KEY = "reembed:lease"
@@ -83,10 +84,7 @@ def take(client: ClientAPI, live: str, text: str, over: str | None) -> str | Non
             return standing
         if _make(client, name + _NEXT, text) and _take_over(client, found, name, text):
             return None
-    raise UnreachableError(
-        f"the lease {name} changed {_TRIES} times while it was being claimed",
-        "Other commands are starting and ending here. Run again to resume.",
-    )
+    raise restless(f"the lease {name}", _TRIES)
 
 
 def _take_over(client: ClientAPI, old: Collection, name: str, text: str) -> bool:

@@ -51,7 +51,10 @@ REFUSALS = (
 """What Chroma, or its client before sending, raises for a request that it will never take."""
 _NOT_TAKEN = "Failed to deserialize the JSON body"
 """What a server says of a request that its version does not know."""
-OLDER = "The server may be too old for it: lists in metadata, for one, need Chroma 1.5."
+TOO_LARGE = (
+    "A request of at most 20 MB is more than the server or its proxy takes: raise "
+    "max_payload_size_bytes in the server's configuration, or the proxy's limit."
+)
 PASSING = frozenset({408, 425, 429})
 """HTTP statuses below 500 that say nothing of the next time."""
 AUTH_HINT = (
@@ -98,6 +101,26 @@ def unknown_call(error: BaseException) -> bool:
 def refused(error: BaseException) -> bool:
     """Whether Chroma will never take this request."""
     return isinstance(error, REFUSALS) or _NOT_TAKEN in str(error)
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether the request is larger than the server takes, or a proxy before it, whose answer is no
+    Chroma error but the text of status 413."""
+    return status_of(error) == 413 or (
+        type(error) is Exception and "too large" in str(error).lower()
+    )
+
+
+def of_record(told: str, error: BaseException) -> PreflightError:
+    """The error of a request that was refused, be it for its size or for what the server does not
+    know."""
+    if is_too_large(error):
+        hint = TOO_LARGE
+    elif isinstance(error, REFUSALS):
+        hint = ""
+    else:
+        hint = "The server may be too old for it: lists in metadata, for one, need Chroma 1.5."
+    return PreflightError(told, hint)
 
 
 @contextmanager
@@ -165,11 +188,7 @@ def of_status(where: str, status: int, text: str) -> ReembedError:
     if 300 <= status < 400:
         return PreflightError(told, "It redirects; write the address that it leads to.")
     if status == 413:
-        return PreflightError(
-            told,
-            "A request of at most 20 MB is more than the server or its proxy takes: raise "
-            "max_payload_size_bytes in the server's configuration, or the proxy's limit.",
-        )
+        return PreflightError(told, TOO_LARGE)
     if status in (404, 405, 410, 501):
         return PreflightError(told, NO_CHROMA)
     if status < 500 and status not in PASSING:
@@ -180,7 +199,7 @@ def of_status(where: str, status: int, text: str) -> ReembedError:
 def _failure(where: str, error: BaseException) -> ReembedError:
     """What a failure of Chroma's own comes from, as far as its words tell."""
     if _NOT_TAKEN in str(error):
-        return PreflightError(f"{where}: Chroma refused: {error}", OLDER)
+        return of_record(f"{where}: Chroma refused: {error}", error)
     told = f"{where}: Chroma failed: {error}"
     if any(words in str(error) for words in _ON_MEMORY):
         return OutOfMemoryError(told)

@@ -17,7 +17,7 @@ from chromadb.errors import InternalError
 from reembed.errors import PreflightError
 from reembed.records import SHARD_ROWS, Vectors, export_batch, vectors_to_list_array
 from reembed.stores.canonical import metadata_text
-from reembed.stores.chroma.failures import OLDER, REFUSALS, mapped, refused, status_of
+from reembed.stores.chroma.failures import is_too_large, mapped, of_record, refused
 from reembed.stores.chroma.floats import to_send
 from reembed.stores.chroma.sqlite_calls import FloatFix
 
@@ -275,12 +275,8 @@ def write(collection: Collection, batch: Batch, vectors: Vectors) -> None:
             uris=cast(Any, batch.uris),
         )
     except Exception as error:
-        # A server, or a proxy before it, may take less than the default limit: the answer is then
-        # no Chroma error but the text of status 413. Halving finds the record to blame.
-        too_large = status_of(error) == 413 or (
-            type(error) is Exception and "too large" in str(error).lower()
-        )
-        if not too_large and not refused(error):
+        # A server may take less than the default limit. Halving finds the record to blame.
+        if not is_too_large(error) and not refused(error):
             with mapped(collection.name):
                 raise
         if len(batch.ids) > 1:
@@ -288,11 +284,9 @@ def write(collection: Collection, batch: Batch, vectors: Vectors) -> None:
             write(collection, batch.part(slice(None, middle)), vectors)
             write(collection, batch.part(slice(middle, None)), vectors)
             return
-        hint = "Raise max_payload_size_bytes in the server's configuration." if too_large else ""
-        raise PreflightError(
-            f"record {_short(batch.ids[0])}: Chroma refused it: {error}",
-            hint or ("" if isinstance(error, REFUSALS) else OLDER),
-        ) from error
+        raise of_record(f"record {_short(batch.ids[0])}: Chroma refused it: {error}", error) from (
+            error
+        )
 
 
 def refuse_not_finite(ids: Sequence[str], vectors: Vectors) -> None:

@@ -18,7 +18,6 @@ from typing import Any, LiteralString
 
 from psycopg import errors, sql
 
-from reembed.errors import UnreachableError
 from reembed.stores.postgres.client import (
     Connection,
     beside_parameters,
@@ -30,6 +29,7 @@ from reembed.stores.postgres.client import (
 from reembed.stores.postgres.schema.access import close_relation
 from reembed.stores.postgres.schema.names import find_table, place_for
 from reembed.stores.postgres.schema.own import Shape, may_own, require_own
+from reembed.stores.values import restless
 
 TABLE = "reembed_lease"
 SHAPE = Shape(("live text not null", "claim text not null"), "who is at work on a live name")
@@ -75,10 +75,7 @@ class Claims:
                         return standing
                 except errors.UndefinedTable:  # not made yet, or dropped with its last claim
                     self._make(live)
-        raise UnreachableError(
-            f"{self._url}: the lease on {live!r} changed {_TRIES} times while it was being claimed",
-            "Other commands are starting and ending here. Run again to resume.",
-        )
+        raise restless(f"{self._url}: the lease on {live!r}", _TRIES)
 
     def renew(self, live: str, claim: str, renewed: str) -> str | None:
         with self._one, mapped(f"{self._url}: the lease on {live!r}"):

@@ -15,6 +15,7 @@ from reembed.errors import PreflightError
 from reembed.migration import Migration
 from reembed.stores.registry import open_store
 from tests.support.commands import Command
+from tests.support.following import follows_hint
 from tests.support.manifests import migration, write_manifest
 from tests.support.pg_docs import app, catalog, identity, make_docs, traces
 from tests.support.pg_scene import Scene
@@ -198,6 +199,7 @@ def test_a_column_that_bears_the_name_of_ours_is_refused_by_plan(
     ]
 
 
+@follows_hint("Somebody has edited one: remove the comment of the vector column")
 def test_two_tables_that_hold_one_collection_are_a_refusal(
     postgres_url: str, tmp_path: Path
 ) -> None:

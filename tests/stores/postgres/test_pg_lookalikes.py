@@ -146,6 +146,21 @@ def test_a_log_whose_table_has_another_owner_by_now_is_told_and_not_left_unsaid(
     assert one.clean().done
 
 
+@follows_hint("If one of them has got another owner since the swap, give both the same one")
+def test_two_tables_that_exchanged_their_vectors_and_got_two_owners(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.run("CREATE VIEW stays AS SELECT id FROM docs")
+    one = migration(pg_manifest(tmp_path, scene.url("app")))
+    assert one.run(swap=True).state == "swapped"
+    scene.run("ALTER TABLE docs OWNER TO mallory")
+    with pytest.raises(PreflightError, match="they belong to different roles") as told:
+        one.rollback()
+    assert "give both the same one (ALTER TABLE .. OWNER TO ..)" in told.value.hint
+    scene.run("ALTER TABLE docs OWNER TO app")
+    assert one.rollback().done
+
+
 def test_a_table_of_another_role_does_not_stand_in_for_the_collection(
     scene: Scene, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import PreflightError, ProviderRefusedError, ReembedError, UnreachableError
 from reembed.manifest import Model
-from tests.support.following import follows_hint
+from tests.support.following import follows_hint, installs
 from tests.support.servers.embedding_server import OLLAMA, EmbeddingServer
 from tests.support.servers.socks_server import SocksServer
 
@@ -165,14 +165,23 @@ def test_a_proxy_that_is_none_is_named(
         embedder.check_reachable()
 
 
+@follows_hint("pip install 'reembed-pipeline[socks]', or name this server's host")
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_socks_proxy_works_or_names_the_package(
-    provider: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    monkeypatch.setitem(sys.modules, "socksio", None)
-    error = refused(provider, "http://embeddings.example")
-    assert "socksio" in error.message and error.kind == "missing-extra"
+def test_a_socks_proxy_without_its_package(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SocksServer() as proxy, EmbeddingServer(OLLAMA) as server:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://{proxy.address}")
+        for ends in ("installed", "not by the proxy"):
+            with monkeypatch.context() as without:
+                without.setitem(sys.modules, "socksio", None)
+                error = refused(provider, server.url)
+                assert "socksio" in error.message and error.kind == "missing-extra"
+                assert installs(error.hint, "socksio")
+                if ends == "not by the proxy":
+                    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+                    with opened(provider, server.url) as embedder:
+                        embedder.check_reachable()
+            with opened(provider, server.url) as embedder:
+                embedder.check_reachable()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

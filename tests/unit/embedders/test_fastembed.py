@@ -45,9 +45,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def opened(folder: Path, **options: Any) -> Embedder:
+def opened(folder: Path, dimensions: int | None = None, **options: Any) -> Embedder:
     options = {"path": str(folder), "offline": True} | options
-    return open_embedder(Model(provider="fastembed", name=NAME, options=options))
+    return open_embedder(
+        Model(provider="fastembed", name=NAME, dimensions=dimensions, options=options)
+    )
 
 
 def test_it_gives_the_vectors_that_the_same_model_gives_by_itself(folder: Path) -> None:
@@ -92,6 +94,8 @@ def test_the_plan_and_the_fingerprint_say_where_it_runs(
 
 @follows_hint("Did you mean ", where="embedders/providers/fastembed.py")
 @follows_hint("It is fetched once, into model.options.cache_dir.")
+@follows_hint("Set it to ", where="embedders/providers/fastembed.py")
+@follows_hint("`fastembed.TextEmbedding.list_supported_models()` lists the models")
 def test_what_is_not_there_is_named_with_a_way_that_works(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -106,18 +110,28 @@ def test_what_is_not_there_is_named_with_a_way_that_works(
     with pytest.raises(ManifestError, match="knows no model") as unknown:
         open_embedder(Model(provider="fastembed", name="all-MiniLM-L6-v2"))
     assert unknown.value.hint == f"Did you mean {NAME!r}?"
+    with pytest.raises(ManifestError, match="knows no model") as nameless:
+        open_embedder(Model(provider="fastembed", name="qqqq"))
+    assert "list_supported_models()" in nameless.value.hint
+    assert NAME in [one["model"] for one in fastembed.TextEmbedding.list_supported_models()]
     with pytest.raises(ManifestError, match="has 384, not 768"):
         open_embedder(Model(provider="fastembed", name=NAME, dimensions=768))
+    for told in (384, None):
+        with opened(folder, dimensions=told) as model:
+            assert model.dimensions == 384
     with pytest.raises(ManifestError, match="device: is auto, cpu, cuda"):
         opened(folder, device="gpu")
     with pytest.raises(ManifestError, match=r"there is no .*nowhere"):
         opened(folder, path=str(tmp_path / "nowhere"))
 
 
+@follows_hint("Install onnxruntime-gpu and its CUDA libraries, or set device: cpu.")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_gpu_that_is_not_there_is_no_silent_cpu(folder: Path) -> None:
     with pytest.raises(ProviderRefusedError, match=r"cuda|CUDA"):
         opened(folder, device="cuda")
+    with opened(folder, device="cpu") as model:
+        assert model.runs_on == "cpu"
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])

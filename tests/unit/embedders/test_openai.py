@@ -24,6 +24,7 @@ from reembed.errors import (
     UnreachableError,
 )
 from reembed.manifest import Embed, Model
+from tests.support.following import follows_hint
 from tests.support.servers.embedding_server import (
     INFINITY,
     LLAMA_CPP,
@@ -352,6 +353,7 @@ def test_a_missing_key_is_named_before_any_request(monkeypatch):
                             api_key_env="MY_KEY"))  # fmt: skip
 
 
+@follows_hint("Set model.dimensions to ", where="embedders/providers/openai.py")
 def test_what_openai_itself_offers(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with open_embedder(Model(provider="openai", name="text-embedding-3-small")) as model:
@@ -363,6 +365,10 @@ def test_what_openai_itself_offers(monkeypatch):
         assert model.count_tokens(["hello world <|endoftext|>"]).tolist() == [8]
     with pytest.raises(ProviderRefusedError, match="1536 dimensions and cannot give 256"):
         open_embedder(Model(provider="openai", name="text-embedding-ada-002", dimensions=256))
+    for told in (1536, None):
+        open_embedder(
+            Model(provider="openai", name="text-embedding-ada-002", dimensions=told)
+        ).close()
     for options in ({"batch_items": 4096}, {"batch_api": "yes"}, {"encoding_format": "hex"}):
         with pytest.raises(ManifestError):
             open_embedder(Model(provider="openai", name="x", options=options))

@@ -77,6 +77,7 @@ AGAIN = follows_hint(
     [
         pytest.param(Fault("status", 401, message="revoked"), id="its key is revoked"),
         pytest.param(Fault("status", 500, message="revoked"), id="it fails", marks=AGAIN),
+        pytest.param(Fault("status", 400, message="revoked"), id="it refuses all", marks=AGAIN),
     ],
 )
 def test_a_provider_that_ends_half_way_is_paid_for_nothing_twice(
@@ -97,6 +98,7 @@ def test_a_provider_that_ends_half_way_is_paid_for_nothing_twice(
     assert {server.served[sentence(number)] for number in range(RECORDS)} == {1}
 
 
+@follows_hint("Vectors of two models must not mix: bring the old model back")
 def test_another_model_that_answers_in_the_middle_is_caught_by_its_first_answer(
     server: EmbeddingServer, database: Path
 ) -> None:

@@ -116,11 +116,14 @@ def test_too_long_is_found_before_the_library_cuts_it():
     assert embedded.rejected[1].detail == "32 tokens, the model takes 17"
 
 
+@follows_hint("Give a folder that holds the model, or a hub id that this machine")
 def test_dimensions_device_and_a_model_that_is_not_there():
     with opened(dimensions=4, options={"device": "cpu"}) as model:
         assert model.embed_documents(["a text"]).vectors.shape == (1, 4)
     with pytest.raises(ProviderRefusedError, match="not a local folder"):
         opened(name="nowhere")
+    with opened(name="./a-folder-that-holds-it") as model:
+        model.check_reachable()
 
 
 def library_of(embedder: Embedder) -> SentenceTransformer:
@@ -130,6 +133,7 @@ def library_of(embedder: Embedder) -> SentenceTransformer:
 
 
 @follows_hint("Write its text into model.options.prompts: ")
+@follows_hint("Leave one of them out.")
 def test_prompts_are_chosen_by_name_or_written_down():
     options = {"prompt_name": "clustering", "query_prompt_name": "mine", "prompts": {"mine": "q? "}}
     with opened(options=options) as model:
@@ -144,6 +148,12 @@ def test_prompts_are_chosen_by_name_or_written_down():
         assert encoded(model)[-1] == "o: a text"
     with pytest.raises(ManifestError, match=r"query_prompt_name: model\.query_prefix says"):
         opened(query_prefix="q: ", options={"query_prompt_name": "query"})
+    for model in (
+        opened(query_prefix="q: "), opened(options={"query_prompt_name": "query"}),
+    ):  # fmt: skip
+        with model:
+            model.embed_queries(["a question"])
+            assert encoded(model)[-1] in ("q: a question", "ask: a question")
     with pytest.raises(ManifestError, match="a mapping of names to texts"):
         opened(options={"prompts": {"query": 1}})
 

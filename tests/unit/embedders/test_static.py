@@ -13,6 +13,7 @@ from reembed.embedders.providers.model_files import package_folder
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
+from tests.support.following import follows_hint
 
 TEXTS = [
     "Every shard is written whole or not at all.",
@@ -95,6 +96,7 @@ def test_a_text_without_a_known_token_is_refused_not_zero(folder):
     assert embedded.vectors[[0, 2]].any(axis=1).all()
 
 
+@follows_hint("Name it with model.options.tensor, if the others are not needed")
 def test_what_is_wrong_is_named(folder):
     def open_it(**options: str) -> None:
         open_embedder(Model(provider="static", name=".", options=options), base_dir=folder)

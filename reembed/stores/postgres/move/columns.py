@@ -19,11 +19,12 @@ from typing import Any
 
 from psycopg import sql
 
-from reembed.errors import LockedError, PreflightError
+from reembed.errors import LockedError
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import patiently
 from reembed.stores.postgres.move.copying import Copying, complete
 from reembed.stores.postgres.move.indexing import built, place_indexes
+from reembed.stores.postgres.move.refusals import not_exchanged
 from reembed.stores.postgres.schema.hanging import (
     Check,
     Index,
@@ -67,10 +68,7 @@ def add_columns(connection: Connection, pairs: Sequence[tuple[Table, Table]]) ->
 def _add_column(connection: Connection, table: Table, wanted: str) -> None:
     there = _coming(connection, table)
     if there is not None and not is_ours(connection, table):
-        raise PreflightError(
-            f"{table.label} has a column {COMING} that reembed did not make",
-            "Rename that column or drop it; nothing was changed.",
-        )
+        raise not_exchanged(table, [f"has a column {COMING}, which no move of reembed made"])
     if there == wanted:
         return
 

@@ -205,25 +205,23 @@ class Mover:
         """The tables that take the live name; None if they have it already.
 
         Raises:
-            SourceChangedError, PreflightError: see `Cutover.exchange`.
+            CollectionNotFoundError, SourceChangedError, PreflightError: see `Cutover.exchange`.
         """
         live = find_table(self._catalog.main, exchange.live)
         now = self._catalog.id_of(live) if live else None
         if now == exchange.incoming_id:
             return None
-        for id in filter(None, (exchange.incoming_id, exchange.outgoing_id)):
-            if self._catalog.found(id) is None:
-                raise SourceChangedError(
-                    f"the table with the id {id} is gone, so {exchange.live!r} cannot move",
-                    "Somebody dropped it; nothing was moved.",
-                )
+        incoming = self._catalog.tables(exchange.incoming_id)
+        if exchange.outgoing_id is not None:
+            self._catalog.tables(exchange.outgoing_id)
         if now != exchange.outgoing_id:
             raise SourceChangedError(
                 f"{exchange.live!r} leads to another table (id {now}) than the one to be exchanged "
-                f"(id {exchange.outgoing_id})",
-                "Somebody renamed it or created it again; nothing was moved.",
+                f"(id {exchange.outgoing_id}): somebody renamed it or created it again",
+                "Nothing was moved. Rename the one that is there, give the other one its name "
+                "again, and run the same command again.",
             )
-        return self._catalog.tables(exchange.incoming_id)
+        return incoming
 
     def _move_of(self, exchange: Exchange, incoming: list[Table]) -> Move:
         """How a live name moves.

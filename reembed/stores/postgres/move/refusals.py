@@ -13,17 +13,22 @@ from reembed.stores.postgres.schema.shape import changes
 from reembed.stores.postgres.schema.table import Table
 
 
+def not_exchanged(table: Table, forbidden: Sequence[str]) -> PreflightError:
+    """The refusal of a table on which this hangs."""
+    return PreflightError(
+        f"{table.label} cannot be exchanged: {'; '.join(forbidden)}",
+        "Nothing was moved. Remove that, or set swap.kind: config to leave the new collection "
+        "ready under its own name.",
+    )
+
+
 def refuse_forbidden(catalog: Catalog, tables: Sequence[Table]) -> None:
     """Raise PreflightError where something hangs on a table that allows no exchange."""
     for table in tables:
         stays = catalog.stays(table)
         forbidden = dependents(catalog.main, table, stays=stays).forbidden
         if forbidden:
-            raise PreflightError(
-                f"{table.label} cannot be exchanged: {'; '.join(forbidden)}",
-                "Nothing was moved. Remove that, or set swap.kind: config to leave the new "
-                "collection ready under its own name.",
-            )
+            raise not_exchanged(table, forbidden)
 
 
 def refuse_reshaped(
