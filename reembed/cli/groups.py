@@ -10,9 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reembed.cli.text import TONE_STYLE, pairs, problem_text, steps_text, ways_text
+from reembed.errors import ReembedError
+from reembed.migration.group.alike import together
 from reembed.migration.group.folded import common_messages, folded
 from reembed.migration.group.report import concluded, needs_a_look, verdict_of
 from reembed.migration.group.results import GroupPlan, GroupResult, GroupSwap, MemberSwap, Planned
+from reembed.stages.weigh import Problem
 
 
 def text_of(result: GroupPlan | GroupResult | GroupSwap) -> Callable[[Any], RenderableType]:
@@ -38,12 +41,12 @@ def group_plan_text(plan: GroupPlan) -> RenderableType:
         totals.add_row("budget", f"{plan.budget}, of all collections together")
     totals.add_row("swap", plan.together)
     told = [problem_text("warning", "yellow", problem) for problem in plan.warnings]
-    told += [problem_text("blocked", "bold red", problem) for problem in plan.blockers]
-    for one in few.shown:
-        for problem in one.blockers:
-            told.append(problem_text(f"blocked: {one.collection}", "bold red", problem))
-    if plan.ok:
-        told.append(Text("nothing blocks it", "green"))
+    blocked = [("blocked", problem) for problem in plan.blockers]
+    blocked += [(f"blocked: {one.collection}", each) for one in few.shown for each in one.blockers]
+    told += [problem_text(label, "bold red", Problem(each.message)) for label, each in blocked]
+    told.append(
+        Text("nothing blocks it", "green") if plan.ok else Text(f"  {plan.refusal().hint}", "dim")
+    )
     return Group(lines, totals, *told)
 
 
@@ -93,6 +96,9 @@ def group_text(result: GroupResult) -> RenderableType:
         mood, headline = concluded(result)
         parts.append(Text(f"verdict on all: {headline}", TONE_STYLE.get(mood, "bold")))
         parts += ways_text(result.remedies)
+    failed = together({one.collection: one.error for one in result.members if one.error},
+                      len(result.members))  # fmt: skip
+    parts += [_failed(failed)] if failed else []  # gates have their ways above
     if result.swap:
         parts.append(_swap_parts(result.swap))
     return Group(*parts, *steps_text(result.steps))
@@ -102,11 +108,15 @@ def group_swap_text(result: GroupSwap) -> RenderableType:
     """What was done with each collection or would be, and what to type next."""
     parts = _swap_parts(result)
     if result.error:
-        return Group(parts, Text(f"failed: {result.error.message}", "bold red"))
+        return Group(parts, _failed(result.error))
     if result.done:
         return Group(parts, *steps_text(result.steps))
     do_it = "Leave --dry-run out" if result.action == "sweep" else "Add --yes"
     return Group(parts, Text(f"Nothing was done. {do_it} to do it.", "bold"))
+
+
+def _failed(error: ReembedError) -> Text:
+    return problem_text("failed", "bold red", Problem(error.message, error.hint))
 
 
 def _swap_parts(result: GroupSwap) -> RenderableType:

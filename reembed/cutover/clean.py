@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from reembed.cutover.last_copy import held_elsewhere, live_now, refuse_last_copy
+from reembed.cutover.last_copy import accept_all, held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import outcome, swap_kind
 from reembed.cutover.recover import recover_for_clean
@@ -86,7 +86,7 @@ def _dry_run(s: Session) -> SwapResult:
     if doomed.describe() is None:
         return result
     live = live_now(s)
-    if live.id == doomed.id:
+    if live is None or live.id == doomed.id:
         return result
     found = held_elsewhere(s, doomed, s.collection(other.store, live.id, None, live.metric))
     return replace(result, messages=[*result.messages, *found.messages()])
@@ -117,15 +117,19 @@ def _drop_old(s: Session) -> list[str]:
             "Run clean after that, or set swap.keep_old lower; 0d gives up the way back now: "
             "`swap.keep_old: 0d`.",
         )
-    now = live_now(s).id
-    if begun and now == parked.id and live.describe() is None:
+    now = live_now(s)
+    if now is None:
+        told = accept_all(s, parked.whole) if parked.describe() is not None else []
+        _drop(parked, s.run)
+        return [OLD_DELETED, *told]
+    if begun and now.id == parked.id and live.describe() is None:
         return [OLD_DELETED]  # its last note went before this was journalled
-    if now != live.id:
+    if now.id != live.id:
         raise SourceChangedError(
             f"{manifest.live!r} no longer serves the collection that this run swapped in",
             "Another swap has happened since; nothing was deleted.",
         )
-    told: list[str] = []
+    told = []
     if parked.describe() is not None:
         if not begun:
             _refuse_late_writes(s)
@@ -179,13 +183,17 @@ def _drop_shadow(s: Session) -> list[str]:
         _drop(shadow, s.run)
         return ["there was no shadow to delete"]
     live = live_now(s)
+    if live is None:
+        told = accept_all(s, shadow)
+        _drop(shadow, s.run)
+        return ["the shadow is deleted", *told]
     if live.id == id and s.manifest.target_url == s.manifest.source.url:
         raise SourceChangedError(
             f"{s.manifest.live!r} serves the shadow, though this run did not swap it",
             "Nothing was deleted; look at the store.",
         )
     was_live = s.run.history.dropping is None and s.run.history.shadow_was_live
-    unread, told = "", list[str]()
+    unread, told = "", []
     try:
         if was_live:
             refuse_late(s)

@@ -59,8 +59,9 @@ class Difference:
         return told
 
 
-def live_now(s: Session) -> CollectionInfo:
-    """The collection that the application reads now.
+def live_now(s: Session) -> CollectionInfo | None:
+    """The collection that the application reads now; None where it is one of several, which an
+    application deletes as it pleases, and a person said that what is left of it may go.
 
     Raises:
         LossError: there is none.
@@ -71,13 +72,25 @@ def live_now(s: Session) -> CollectionInfo:
             return store.resolve(name)
         except CollectionNotFoundError:
             continue
-    raise LossError(
+    told = (
         f"the live name {live!r} serves no collection, so what would be deleted may be the last "
-        "copy; nothing was deleted",
-        "Restore the live collection first, from a backup or from the export shards of "
-        f"{s.run.path}; `reembed rollback --accept-loss` gives the name back to the old "
-        "collection after a swap. Delete what nobody needs any more in the store yourself.",
+        "copy; nothing was deleted"
     )
+    if not s.in_group:
+        raise LossError(
+            told,
+            "Restore the live collection first, from a backup or from the export shards of "
+            f"{s.run.path}; `reembed rollback --accept-loss` gives the name back to the old "
+            "collection after a swap. Delete what nobody needs any more in the store yourself.",
+        )
+    if not s.accept_loss:
+        raise LossError(
+            told,
+            "If the application deleted it for good, `reembed clean --accept-loss` deletes the "
+            f"rest of it. If not, restore it first: the export shards of {s.run.path} hold every "
+            "record.",
+        )
+    return None
 
 
 def held_elsewhere(s: Session, doomed: Collection, live: Collection) -> Difference:
@@ -99,6 +112,14 @@ def held_elsewhere(s: Session, doomed: Collection, live: Collection) -> Differen
             else:  # the live one is right
                 found.changed += 1
     return found
+
+
+def accept_all(s: Session, doomed: Collection) -> list[str]:
+    """Journal that a person lets the last copy of a collection go. Returns what is to be told."""
+    had = doomed.count()
+    loss = Loss("the live collection, which is gone,", had, had)
+    s.run.history.record(events.LossAccepted(**loss.to_dict(), left=0))
+    return [f"{s.manifest.live!r} serves no collection: with it {had:,} records are deleted"]
 
 
 def refuse_last_copy(s: Session, name: str, found: Difference, before: int) -> None:

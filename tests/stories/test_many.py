@@ -191,6 +191,7 @@ def test_a_key_of_one_collection_is_refused(tmp_path: Path, command: Command) ->
     assert "source.except" in command("plan", path).err
 
 
+@follows_hint("If the application deleted it for good, `reembed clean --accept-loss` deletes the")
 def test_one_that_appears_is_taken_in_and_one_that_goes_is_left_out(
     manifest: Path, folder: Path, command: Command
 ) -> None:
@@ -204,12 +205,25 @@ def test_one_that_appears_is_taken_in_and_one_that_goes_is_left_out(
     assert ran.code == 0, ran.err
     assert set(states(ran.json)) == {"alpha", "gamma", "emptied", "delta"}
     assert any("left out: 'beta'" in message for message in ran.json["messages"])
-    assert command("swap", manifest, "--yes").code == 0
-    assert {model_of(folder, name) for name in ("alpha", "gamma", "delta")} == {"new"}
+    with chroma(folder) as client:
+        client.delete_collection("gamma")
+    told = command("status", manifest, "--json").json
+    assert told["state"] == "verified" and "deleted since the run began: 'gamma'" in str(told)
+    swapped = command("swap", manifest, "--yes", "--json")
+    assert swapped.code == 0, swapped.err
+    assert "deleted since the run began, and left out: 'gamma'" in swapped.json["messages"]
+    assert {model_of(folder, name) for name in ("alpha", "delta")} == {"new"}
     with chroma(folder) as client:
         plain_collection(client, "late", 2)
     told = command("run", manifest, "--json").json["messages"]
     assert any("'late'" in message and "another `name`" in message for message in told)
+    with chroma(folder) as client:
+        client.delete_collection("delta")
+    refused = command("clean", manifest, "--yes", "--json")
+    assert refused.code == 5 and "'delta' serves no collection" in refused.json["error"]["message"]
+    assert command("clean", manifest, "--yes", "--accept-loss").code == 0
+    assert set(names_in(f"chroma:{folder}")) == {"alpha", "emptied", "never", "scratch", "late"}
+    assert command("status", manifest, "--json").json["state"] == "cleaned"
 
 
 def test_a_cap_is_of_all_together(tmp_path: Path, folder: Path, command: Command) -> None:

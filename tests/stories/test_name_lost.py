@@ -273,11 +273,15 @@ def test_one_of_several_is_made_anew(tmp_path: Path, command: Command) -> None:
         told = command(*words)
         assert told.code == 5 and "serves a third collection now" in told.err + told.out, words
     scene.rename("papers", "essays")
+    assert "essays" not in str(scene.ok("status", path)["messages"])  # it is the run's own
     back = command("rollback", path, "--yes", "--json")
     assert back.code == 5 and not back.json["messages"]  # the others go back at once
     errors = {one["collection"]: one["error"] for one in back.json["members"]}
     assert errors["notes"] is None
     assert "rename 'essays' to 'papers'" in errors["papers"]["hint"]
+    hints = back.json["error"]["hint"].splitlines()  # each way on with the name that it is for
+    assert [line.split()[0] for line in hints] == ["docs:", "papers:"]
+    assert errors["docs"]["hint"] in hints[0] and errors["papers"]["hint"] in hints[1]
     with chroma_at(url) as client:  # the other one went back all the same
         assert client.get_collection("notes", embedding_function=None).get(
             ids=["r1"], include=["embeddings"]

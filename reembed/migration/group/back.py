@@ -19,9 +19,10 @@ from reembed.cutover.rollback import (
 from reembed.cutover.withdraw import GIVEN_UP as SWAP_GIVEN_UP
 from reembed.cutover.withdraw import refuse_gone_back, rollback_given_up, stayed, withdraw
 from reembed.errors import ReembedError
+from reembed.migration.group.alike import together
 from reembed.migration.group.members import pending
 from reembed.migration.group.moving import Moving, Waiting, is_of_one, noted
-from reembed.migration.group.results import MemberSwap, together
+from reembed.migration.group.results import MemberSwap
 from reembed.migration.group.session import MemberSession
 from reembed.report.results import manifest_file
 from reembed.run import events

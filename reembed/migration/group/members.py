@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from reembed.migration.group.session import GroupSession, MemberSession
-from reembed.migration.group.stands import remembered, stand
+from reembed.migration.group.stands import Stand, remembered, stand
 from reembed.migration.migration import Migration
 from reembed.progress import Counter, Forwarded, Progress
+from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.disk import named_errors
@@ -36,6 +37,15 @@ class Member(Migration):
         super().__init__(manifest, MemberProgress(shared.progress, collection))
         self.collection = collection
         self.shared = shared
+
+    def clean(
+        self, *, dry_run: bool = False, accept_loss: bool = False, backup: bool = False
+    ) -> SwapResult:
+        """See `Migration.clean`. Of one that was left out the new collection holds the last records
+        because the application has deleted its own."""
+        there = taken(self.shared.run).values()
+        gone = self.collection not in there
+        return super().clean(dry_run=dry_run, accept_loss=accept_loss or gone, backup=backup)
 
     @property
     def run_dir(self) -> RunDir | None:
@@ -127,9 +137,14 @@ def pending(run: RunDir) -> Action | None:
 
 def own_collections(run: RunDir) -> set[str]:
     """Names that collections of this group's runs were made with."""
-    found = set[str]()
-    for name in all_taken(run):
-        member = stand(run.path / FOLDER / name)
-        if member is not None:
-            found |= member.made
-    return found
+    return {name for member in _stands(run) for name in member.made}
+
+
+def own_ids(run: RunDir) -> set[str]:
+    """Object ids of collections of this group's runs, whatever they are named by now."""
+    return {id for member in _stands(run) for id in member.own}
+
+
+def _stands(run: RunDir) -> list[Stand]:
+    found = [stand(run.path / FOLDER / name) for name in all_taken(run)]
+    return [one for one in found if one is not None]

@@ -72,12 +72,7 @@ class Migrations:
     def plan(self) -> GroupPlan:
         """Look at everything a run depends on; write nothing."""
         with GroupSession(self.manifest, self._current_run(), self.progress, writes=False) as group:
-            roster = Roster(group)
-            found = roster.named()
-            refusal = found.refusal()
-            if refusal is not None:
-                raise refusal
-            return planning.make_plan(group, roster.would_be(found.names))
+            return Roster(group).plan()
 
     def run(
         self, *, until: Stage = "verify", swap: bool = False, if_changed: bool = False,
@@ -109,7 +104,7 @@ class Migrations:
                 Roster(group).take_in(begin=False)
                 return self.status()
             messages = Roster(group).take_in()
-            messages += Roster(group).leave_out_gone(accept_loss)
+            messages += Roster(group).leave_out_gone(accept_loss, renamed=True)
             results, appeared = self._run_each(
                 group, until,
                 lambda member: member.run(
@@ -172,22 +167,23 @@ class Migrations:
             done = self._of_each(group, "sweep", lambda m: m.sweep(**options))
             return replace(done, done=not dry_run)
 
-    def clean(self, *, dry_run: bool = False, **options: bool) -> GroupSwap:
+    def clean(
+        self, *, dry_run: bool = False, accept_loss: bool = False, backup: bool = False
+    ) -> GroupSwap:
         """Delete the collection that is not live of each; see `Migration.clean`."""
         with self._opened(required_run(self.manifest)) as group:
             if pending(group.run) is not None:
                 raise wrong_state(self.manifest, group.run, group_state(group.run))
+            told = [] if dry_run else Roster(group).leave_out_gone(accept_loss)
             every = Roster(group).members(all_taken(group.run))
             done = self._of_each(
-                group, "clean", lambda m: m.clean(dry_run=dry_run, **options),
+                group, "clean",
+                lambda m: m.clean(dry_run=dry_run, accept_loss=accept_loss, backup=backup),
                 [member for member in every if member.run_dir is not None],
             )  # fmt: skip
-            if not dry_run and done.error is None and group_state(group.run) == "cleaned":
-                swap = group.run.history.last(events.TogetherDone)
-                what = "the collections that are not live are deleted"
-                if swap is None or swap.action != "swap":
-                    what = "given up: the new collections are deleted"
-                group.run.history.record(events.Cleaned(what=what))
+            done = replace(done, messages=[*told, *done.messages])
+            if not dry_run and done.error is None:
+                Roster(group).end_cleaned()
             return self._with_steps(group.run, replace(done, done=not dry_run))
 
     @named_errors()
@@ -203,7 +199,9 @@ class Migrations:
         with GroupSession(manifest, run, self.progress, writes=False) as group:
             members = self._all_stand(group)
             try:
-                told += Roster(group).told_of_new()
+                gone, deleted = Roster(group).told_of_gone()
+                members = [one for one in members if one.collection not in gone]
+                told += [*deleted, *Roster(group).told_of_new()]
             except ReembedError as error:
                 told.append(f"the collections could not be looked at: {error.message}")
             return self._result(group, members, messages=told)
@@ -262,12 +260,15 @@ class Migrations:
     # Moves
 
     def _swapped(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
+        told = Roster(group).leave_out_gone(accept_loss)
         done, messages = CommonSwap(group, Roster(group).members(), accept_loss).swap()
-        return self._moved(group, "swap", done, [*messages, *Roster(group).told_of_new()])
+        told += [*messages, *Roster(group).told_of_new()]
+        return self._moved(group, "swap", done, told)
 
     def _rolled_back(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
+        told = Roster(group).leave_out_gone(accept_loss)
         done, messages = CommonWayBack(group, Roster(group).members(), accept_loss).rollback()
-        return self._moved(group, "rollback", done, messages)
+        return self._moved(group, "rollback", done, [*told, *messages])
 
     def _moved(
         self, group: GroupSession, action: str, done: list[MemberSwap], messages: list[str]

@@ -19,9 +19,10 @@ from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import Ready, get_ready, last_look, prepared, resume_swap
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
+from reembed.migration.group.alike import together
 from reembed.migration.group.members import Member, pending
 from reembed.migration.group.moving import Moving, Waiting, is_of_one, noted
-from reembed.migration.group.results import MemberSwap, together
+from reembed.migration.group.results import MemberSwap
 from reembed.migration.group.session import GroupSession, MemberSession
 from reembed.run import events
 from reembed.run.guards import refuse_held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,18 @@ BACK_AT_ONCE = "all names move back in one transaction"
 BACK = "the names move back one after another"
 
 
-def make_plan(group: GroupSession, members: list[Member]) -> GroupPlan:
-    """Look at everything that a run of these members depends on. Writes nothing."""
-    planned = [_of_member(group, member) for member in members]
+def make_plan(group: GroupSession, members: list[Member], gone: Collection[str] = ()) -> GroupPlan:
+    """Look at everything that a run of these members depends on. Writes nothing.
+
+    Args:
+        gone: collections of members that the application has deleted.
+    """
+    planned = [
+        Planned(member.collection, note="deleted since the run began: left out", aside=True)
+        if member.collection in gone
+        else _of_member(group, member)
+        for member in members
+    ]
     plan = GroupPlan(group.manifest.name, planned, group.spending.budget(), how(group, "swap"))
     estimates = [one.estimate for one in plan.plans]
     blockers: list[Problem] = []

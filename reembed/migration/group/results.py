@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from reembed.display.markup import Child
 from reembed.display.shown import Face, Shown, code, lines, parts
 from reembed.embedders.spending import Budget, Spent
 from reembed.errors import PreflightError, ReembedError
+from reembed.migration.group.alike import hints_of, together
 from reembed.quality.remedies import Remedy, remedies
 from reembed.report.results import RunResult, SwapResult
 from reembed.run.history import State
@@ -17,8 +18,6 @@ from reembed.run.steps import Step
 from reembed.stages.plan import Plan
 from reembed.stages.weigh import Problem
 
-TOLD = 5
-"""Collections that a message names."""
 SHOWN = 20
 """Collections that a notebook shows."""
 _ORDER: tuple[State, ...] = (
@@ -37,27 +36,6 @@ def _few(each: list[tuple[str, str]]) -> list[tuple[str, Child]]:
     """The rows of members, of which there may be thousands."""
     more = [("…", f"{len(each) - SHOWN:,} more")] if len(each) > SHOWN else []
     return [*each[:SHOWN], *more]
-
-
-E = TypeVar("E", bound=ReembedError)
-
-
-def together(errors: dict[str, ReembedError], of: int) -> ReembedError | None:
-    """The errors of members as one, of the kind of the first; None without any.
-
-    Args:
-        of: number of members.
-    """
-    if not errors:
-        return None
-    first = next(iter(errors.values()))
-    if of == 1:
-        return first
-    told = "; ".join(f"{name}: {error.message}" for name, error in list(errors.items())[:TOLD])
-    more = f"; and {len(errors) - TOLD} more" if len(errors) > TOLD else ""
-    found = first.__class__.__new__(first.__class__)
-    ReembedError.__init__(found, f"{len(errors)} of {of} collections: {told}{more}", first.hint)
-    return found
 
 
 @dataclass(frozen=True)
@@ -147,16 +125,18 @@ class GroupPlan(Shown):
     def refusal(self) -> PreflightError:
         """All blockers as one error, which names every blocked collection."""
         lines = [problem.message for problem in self.blockers]
-        hints = [problem.hint for problem in self.blockers]
+        hints = [("", problem.hint) for problem in self.blockers]
         blocked = [member for member in self.members if member.blockers]
         for member in blocked:
             told = "; ".join(problem.message for problem in member.blockers)
             lines.append(f"{member.collection}: {told}")
-            hints += [problem.hint for problem in member.blockers]
+            hints += [(member.collection, problem.hint) for problem in member.blockers]
         head = f"{len(blocked)} of {len(self.members)} collections are blocked:\n  "
-        leave = " Or leave them out with source.except." if blocked else ""
-        hint = next(filter(None, hints), "")
-        return PreflightError((head if blocked else "") + "\n  ".join(lines), hint + leave)
+        hint = hints_of(hints)
+        if blocked:
+            between = "\n  " if "\n" in hint else " "
+            hint += f"{between}Or leave them out with source.except."
+        return PreflightError((head if blocked else "") + "\n  ".join(lines), hint)
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,27 @@ from collections.abc import Iterable
 
 from reembed.backup.before import begin_run
 from reembed.cutover.restart import Standing
-from reembed.errors import CollectionNotFoundError, LossError, ReembedError
+from reembed.errors import CollectionNotFoundError, LossError, ReembedError, SourceChangedError
 from reembed.migration.group import planning
+from reembed.migration.group.alike import some, together
 from reembed.migration.group.members import (
     FOLDER,
     Member,
     all_taken,
     new_folders,
     own_collections,
+    own_ids,
     pending,
     taken,
 )
-from reembed.migration.group.results import TOLD, state_of, together
+from reembed.migration.group.results import GroupPlan, state_of
 from reembed.migration.group.session import GroupSession
 from reembed.migration.group.stands import stand
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.history import State
-from reembed.stages.refusals import existing
 from reembed.stores.named import Named, named
+from reembed.stores.values import CollectionInfo
 from reembed.sync.live_name import astray
 
 
@@ -47,11 +49,26 @@ class Roster:
         made = [Member(name, collection, self._group) for name, collection in found.items()]
         return sorted(made, key=lambda member: member.collection)
 
-    def would_be(self, names: list[str]) -> list[Member]:
-        """Members that there are, and those that there would be."""
-        there = taken(self._group.run) if self._group.begun else {}
-        new = [name for name in names if name not in there.values()]
-        return self.members(there | new_folders(new, there))
+    def plan(self) -> GroupPlan:
+        """The plan of the members that there are, and of those that there would be.
+
+        Raises:
+            PreflightError: the manifest names nothing, or what is not there.
+        """
+        found = self.named()
+        refusal = found.refusal()
+        if refusal is not None:
+            raise refusal
+        there, own, gone = dict[str, str](), set[str](), set[str]()
+        if self._group.begun:
+            there, own = taken(self._group.run), own_ids(self._group.run)
+            gone = {member.collection for member in self.gone()}
+        new = [
+            name
+            for name in found.names
+            if name not in there.values() and not self._is_own(name, own)
+        ]
+        return planning.make_plan(self._group, self.members(there | new_folders(new, there)), gone)
 
     def take_in(self, *, begin: bool = True) -> list[str]:
         """Make members of the collections that are named and are none yet. Returns what is to be
@@ -75,7 +92,8 @@ class Roster:
             return []
         folders = new_folders(new, every)
         if self._group.begun:
-            folders = {k: v for k, v in folders.items() if self._has_dimension(v)}
+            own = own_ids(self._group.run)
+            folders = {k: v for k, v in folders.items() if self._has_dimension(v, own)}
             if not folders:
                 return []
         plan = planning.make_plan(self._group, self.members(folders))
@@ -101,10 +119,9 @@ class Roster:
 
     def told_of_new(self) -> list[str]:
         """Collections that the manifest names and that are no members."""
-        there = set(all_taken(self._group.run).values())
-        new = [
-            name for name in self.named().names if name not in there and self._has_dimension(name)
-        ]
+        there, own = set(all_taken(self._group.run).values()), own_ids(self._group.run)
+        names = self.named().names
+        new = [name for name in names if name not in there and self._has_dimension(name, own)]
         if not new:
             return []
         swapped = group_state(self._group.run) in ("swapped", "cleaned")
@@ -117,13 +134,21 @@ class Roster:
             f"{len(new)} collections appeared that are not part of this run ({_some(new)}): {way}"
         ]
 
-    def _has_dimension(self, name: str) -> bool:
-        """Whether there is anything about a collection that a new model changes."""
-        store = self._group.source_store
+    def _has_dimension(self, name: str, own: set[str]) -> bool:
+        """Whether there is anything about a collection of others that a new model changes."""
+        found = self._find(name)
+        return found is not None and found.dimensions is not None and found.id not in own
+
+    def _is_own(self, name: str, own: set[str]) -> bool:
+        """Whether it is one of the run's own collections, which somebody has renamed."""
+        found = self._find(name) if own else None
+        return found is not None and found.id in own
+
+    def _find(self, name: str) -> CollectionInfo | None:
         try:
-            return store.resolve(name).dimensions is not None
-        except CollectionNotFoundError:  # deleted just now
-            return False
+            return self._group.source_store.resolve(name)
+        except (CollectionNotFoundError, SourceChangedError):  # deleted, or what it points to
+            return None
 
     def refuse_astray(self) -> None:
         """Raise what is to be told of names that lead to none of the run's collections by now."""
@@ -137,19 +162,27 @@ class Roster:
         if refusal is not None:
             raise refusal
 
-    def leave_out_gone(self, accept_loss: bool) -> list[str]:
-        """Leave out members whose collection the application has deleted since.
+    def gone(self, *, renamed: bool = False) -> list[Member]:
+        """Members whose collection the application has deleted since, so that nothing of theirs is
+        left to be moved, there or back.
+
+        Args:
+            renamed: whether those are meant too whose collection has another name now.
+        """
+        there = set(self._group.source_store.catalog.collections())
+        return [
+            member for member in self.members()
+            if member.collection not in there and self._find(member.collection) is None
+            and _is_gone(member, renamed)
+        ]  # fmt: skip
+
+    def leave_out_gone(self, accept_loss: bool, *, renamed: bool = False) -> list[str]:
+        """Leave out the members that are gone. Returns what is to be told.
 
         Raises:
             LossError: all of them are gone, or more than half, and nobody accepted it.
         """
-        members, there = self.members(), set(self._group.source_store.catalog.collections())
-        gone = [
-            member for member in members
-            if member.collection not in there
-            and (run := member.run_dir) is not None and run.history.last_move is None
-            and existing(self._group.source_store, member.collection) is None
-        ]  # fmt: skip
+        members, gone = self.members(), self.gone(renamed=renamed)
         if not gone:
             return []
         names = _some(member.collection for member in gone)
@@ -162,6 +195,23 @@ class Roster:
         for member in gone:
             self._group.run.history.record(events.MemberGone(member=member.manifest.name))
         return [f"deleted since the run began, and left out: {names}"]
+
+    def told_of_gone(self) -> tuple[set[str], list[str]]:
+        """Collections that the next call leaves out, and what is to be told of them."""
+        gone = {member.collection for member in self.gone()}
+        told = f"deleted since the run began: {_some(gone)}; the next run or swap leaves them out"
+        return gone, [told] if gone else []
+
+    def end_cleaned(self) -> None:
+        """Journal the end of the group's run, if that of every member has come to its end."""
+        run = self._group.run
+        if group_state(run) != "cleaned" or run.history.state == "cleaned":
+            return
+        last = run.history.last(events.TogetherDone)
+        what = "given up: the new collections are deleted"
+        if last is not None and last.action == "swap":
+            what = "the collections that are not live are deleted"
+        run.history.record(events.Cleaned(what=what))
 
 
 def group_state(run: RunDir) -> State:
@@ -178,6 +228,20 @@ def group_state(run: RunDir) -> State:
     return state_of(found)
 
 
+def _is_gone(member: Member, renamed: bool) -> bool:
+    """Of a member whose name serves no collection, whether there is nothing to give the name to."""
+    run = member.run_dir
+    if run is None or run.history.census is None:
+        return True
+    history = run.history
+    if history.pending_move is not None:
+        return False
+    with member.session(writes=False) as s:
+        if history.last_move == "swap":
+            return s.old.describe() is None and s.new.describe() is None
+        return renamed or s.old.describe() is None
+
+
 def where_it_stands(run: RunDir) -> Standing:
     """Of a group's run."""
     last = run.history.last(events.TogetherDone)
@@ -186,6 +250,4 @@ def where_it_stands(run: RunDir) -> Standing:
 
 def _some(names: Iterable[str]) -> str:
     """The first few, and how many more."""
-    found = sorted(names)
-    more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
-    return ", ".join(map(repr, found[:TOLD])) + more
+    return some(map(repr, sorted(names)))

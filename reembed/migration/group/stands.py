@@ -24,10 +24,13 @@ class Stand:
 
     Attributes:
         made: names that its new collection was made with.
+        own: object ids of its collections that no application has made: new ones, and the old one
+            while it is parked.
     """
 
     state: State
     made: frozenset[str]
+    own: frozenset[str]
 
 
 def stand(folder: Path) -> Stand | None:
@@ -51,7 +54,11 @@ def remembered(run: RunDir | None) -> Stand | None:
     signs = _signs(run.journal.path)  # before it is read, so that a later line is noticed
     history = run.history
     made = frozenset(event.name for event in history.all(events.ShadowIntended))
-    found = Stand(history.state, made)
+    own = {event.id for event in history.all(events.ShadowCreated)}
+    census = history.census
+    if census is not None and history.last_move == "swap":
+        own.add(str(census.source["id"]))
+    found = Stand(history.state, made, frozenset(own))
     if signs is not None:
         _known[run.journal.path] = signs, found
     return found

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from reembed.errors import LossError, ManifestError, UsageError
+from reembed.errors import (
+    LossError,
+    ManifestError,
+    PreflightError,
+    ReembedError,
+    SourceChangedError,
+    UsageError,
+)
 from reembed.manifest import Manifest
+from reembed.migration.group.alike import hints_of, together
 from reembed.migration.group.migrations import Migrations
 from reembed.migration.migration import Migration
 from tests.support.chroma_data import chroma, names_in, plain_collection
@@ -54,6 +62,41 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "db"
 
 
+@follows_hint(" (likewise ")
+@follows_hint(" more have other ways on")
+def test_every_kind_of_error_and_every_way_on_is_told_once() -> None:
+    def gone(name: str) -> ReembedError:
+        return SourceChangedError(
+            f"{name!r} is gone, with {len(name)} records", f"Rename '{name}__old' to {name!r}."
+        )
+
+    def full(name: str) -> ReembedError:
+        return PreflightError("the disk is full", "Make room.")
+
+    assert together({}, 3) is None
+    (alone,) = [gone("a")]
+    assert together({"a": alone}, 1) is alone
+    found = together({"a": gone("a")}, 60)
+    assert found is not None and found.hint == gone("a").hint
+    errors = {f"file-{n}": gone(f"file-{n}") for n in range(8)} | {"x": full("x"), "y": full("y")}
+    found = together(errors, 60)
+    assert isinstance(found, SourceChangedError)
+    assert found.message.startswith("10 of 60 collections: file-0: ")
+    assert "x: the disk is full" in found.message and found.message.endswith("; and 5 more")
+    assert found.hint.splitlines() == [
+        "file-0 (likewise file-1, file-2, file-3, file-4, file-5 and 2 more): Rename "
+        "'file-0__old' to 'file-0'.",
+        "  x, y: Make room.",
+    ]
+    assert hints_of([("", "Raise the cap."), ("a", "Rename it."), ("b", "Rename it.")]) == (
+        "Raise the cap.\n  a, b: Rename it."
+    )
+    ways = {f"c{n}": PreflightError("x", f"Do {'x' * (n + 1)}.") for n in range(9)}
+    found = together(ways, 9)
+    assert found is not None
+    assert found.hint.splitlines()[4:] == ["  c4: Do xxxxx.", "  4 more have other ways on"]
+
+
 @follows_hint("Use reembed.Migrations.")
 @follows_hint("Use reembed.Migration, or give source.collections.")
 def test_a_manifest_is_planned_by_the_class_that_is_named(folder: Path, tmp_path: Path) -> None:
@@ -67,7 +110,7 @@ def test_a_manifest_is_planned_by_the_class_that_is_named(folder: Path, tmp_path
     assert Migration(single).plan().ok
 
 
-@follows_hint(" Or leave them out with source.except.")
+@follows_hint("Or leave them out with source.except.")
 def test_blocked_collections_are_left_out(folder: Path, tmp_path: Path) -> None:
     taken = "two__counting_model-new-64"
     with chroma(folder) as client:
