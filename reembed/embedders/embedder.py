@@ -21,7 +21,7 @@ from reembed.embedders.families import prefix_warning
 from reembed.embedders.fingerprint import Fingerprint, compare
 from reembed.embedders.probes import probe_vectors
 from reembed.embedders.provider import Counts, Limits, Price, Provider
-from reembed.embedders.sending.batching import Piece, Queue, pack
+from reembed.embedders.sending.batching import Queue, count_batches
 from reembed.embedders.sending.call import Call, Embedded, OnBatch, counted
 from reembed.embedders.sending.fitting import Fitter
 from reembed.embedders.sending.limit_probe import LimitFinder
@@ -293,9 +293,7 @@ class Embedder:
 
     def requests_for(self, tokens: Sequence[int]) -> int:
         """About how many requests texts of so many tokens each take."""
-        limits = replace(self.limits, max_tokens=None)
-        pieces = [Piece(index, "", "", count) for index, count in enumerate(tokens)]
-        return len(pack(pieces, limits, self._workers))
+        return count_batches(tokens, self.limits, self._workers)
 
     def _embed(
         self,

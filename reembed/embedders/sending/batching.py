@@ -85,6 +85,37 @@ def _fitting(text: str, max_tokens: int, count: Callable[[str], int]) -> int:
     return max(1, low)
 
 
+class Room:
+    """What a request still takes, of texts of so many tokens each.
+
+    Args:
+        items: texts that it may hold.
+        limits: for the size: see `Queue`.
+    """
+
+    def __init__(self, items: int, limits: Limits, padded: bool) -> None:
+        self._items, self._most, self._padded = items, limits.batch_tokens, padded
+        self.texts = self._total = self._longest = 0
+
+    def take(self, tokens: int) -> bool:
+        """Whether one more text goes in; it is in then. The first one always goes."""
+        if self.texts >= self._items:
+            return False
+        longest = tokens if tokens > self._longest else self._longest
+        size = longest * (self.texts + 1) if self._padded else self._total + tokens
+        if self.texts and self._most is not None and size > self._most:
+            return False
+        self._longest = longest
+        self._total += tokens
+        self.texts += 1
+        return True
+
+
+def share_of(texts: int, workers: int, padded: bool) -> int | None:
+    """The texts of one request at most where so many are sent by `workers`; None for any number."""
+    return None if padded or workers <= 1 else max(MIN_SHARE, -(-texts // workers))
+
+
 class Queue:
     """Pieces that wait to be sent, from which workers take batches by the limits of the moment.
 
@@ -96,11 +127,9 @@ class Queue:
     def __init__(self, pieces: Sequence[Piece], *, padded: bool = False, workers: int = 1) -> None:
         self._alone = deque(piece for piece in pieces if piece.alone)
         waiting = [piece for piece in pieces if not piece.alone]
-        self._share: int | None = None
+        self._share = share_of(len(waiting), workers, padded)
         if padded:
             waiting.sort(key=lambda piece: -piece.tokens)
-        elif workers > 1:
-            self._share = max(MIN_SHARE, -(-len(waiting) // workers))
         self._padded = padded
         self._waiting = deque(waiting)
         self._lock = threading.Lock()
@@ -116,19 +145,15 @@ class Queue:
             if self._alone:
                 return [self._alone.popleft()]
             batch: list[Piece] = []
-            total = longest = 0
+            room = Room(items, limits, self._padded)
             while self._waiting and len(batch) < items:
                 piece = self._waiting[0]
                 if alone(piece):
                     self._alone.append(replace(self._waiting.popleft(), alone=True))
                     continue
-                longest_then = max(longest, piece.tokens)
-                size = longest_then * (len(batch) + 1) if self._padded else total + piece.tokens
-                if batch and limits.batch_tokens is not None and size > limits.batch_tokens:
+                if not room.take(piece.tokens):
                     break
                 batch.append(self._waiting.popleft())
-                total += piece.tokens
-                longest = longest_then
             if not batch and self._alone:
                 batch = [self._alone.popleft()]
             return batch
@@ -159,3 +184,15 @@ def pack(pieces: Sequence[Piece], limits: Limits, workers: int = 1) -> list[list
     """All batches of a `Queue`, where no limit changes meanwhile."""
     queue = Queue(pieces, padded=limits.padded, workers=workers)
     return list(iter(lambda: queue.take(limits), []))
+
+
+def count_batches(tokens: Sequence[int], limits: Limits, workers: int = 1) -> int:
+    """How many batches `pack` makes of whole texts of so many tokens each, without making them."""
+    share = share_of(len(tokens), workers, limits.padded)
+    items = min(limits.batch_items, share or limits.batch_items)
+    room, batches = Room(0, limits, limits.padded), 0
+    for size in sorted(tokens, reverse=True) if limits.padded else tokens:
+        if not room.take(size):
+            room, batches = Room(items, limits, limits.padded), batches + 1
+            room.take(size)
+    return batches

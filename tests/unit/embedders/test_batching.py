@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reembed.embedders.provider import Limits
-from reembed.embedders.sending.batching import Piece, beginning, cut, pack
+from reembed.embedders.sending.batching import (
+    Piece,
+    beginning,
+    count_batches,
+    cut,
+    pack,
+)
 
 
 def pieces(*tokens: int) -> list[Piece]:
@@ -60,3 +66,14 @@ def test_cutting_prefers_white_space(most):
 
 def test_a_single_character_is_never_cut():
     assert cut("ab", 1, lambda text: 5 * len(text)) == ["a", "b"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(1, 90), max_size=400), st.booleans(), st.integers(1, 4),
+    st.sampled_from([None, 60, 300]), st.sampled_from([3, 200]),
+)  # fmt: skip
+def test_batches_are_counted_as_they_are_made(tokens, padded, workers, most, items):
+    limits = Limits(batch_items=items, batch_tokens=most, padded=padded)
+    made = pack(pieces(*tokens), limits, workers)
+    assert count_batches(tokens, limits, workers) == len(made)
