@@ -116,6 +116,8 @@ class TransientError(Exception):
         unpaid: the provider said that it did not do the work, so it costs nothing.
         busy: it says that it has too much to do, which is never a text's fault.
         unknown: what came is no answer and no error that is known.
+        own: a function of the user's raised it, and nothing says that it passes: where a plain
+            sentence fails as well, the function is to be mended.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class TransientError(Exception):
         *,
         busy: bool = False,
         unknown: bool = False,
+        own: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -134,6 +137,7 @@ class TransientError(Exception):
         self.unpaid = unpaid or rate_limited
         self.busy = busy or rate_limited
         self.unknown = unknown
+        self.own = own
 
 
 class RejectedInputError(Exception):
@@ -144,6 +148,7 @@ class RejectedInputError(Exception):
         too_long: the provider said that a text is too long.
         too_large: the provider said that the request is too large, in texts, tokens or bytes.
         told: the limit that it named.
+        own: as in TransientError.
     """
 
     def __init__(
@@ -152,11 +157,14 @@ class RejectedInputError(Exception):
         too_long: bool = False,
         too_large: bool = False,
         told: Told | None = None,
+        *,
+        own: bool = False,
     ) -> None:
         super().__init__(message)
         self.too_long = too_long
         self.too_large = too_large
         self.told = told or Told()
+        self.own = own
 
 
 class Provider(Protocol):

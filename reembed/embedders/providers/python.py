@@ -62,7 +62,7 @@ class PythonProvider:
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
         try:
             result = self._function(list(texts))
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise meaning(error, self._name, own=True) from None
         try:
             vectors = np.asarray(result, np.float32)
@@ -79,12 +79,16 @@ class PythonProvider:
         )
 
     def version(self) -> ModelVersion:
-        """The digest is the hash of the module's source, where it has one."""
+        """The hash of the module's source, where it has one, is told as a detail: somebody may
+        mend the function in the middle of a run. What it gives for the probes says whether it is
+        the same model."""
         try:
             source = inspect.getsourcefile(inspect.unwrap(self._function))
         except TypeError:  # an instance with __call__, a built-in
             source = getattr(sys.modules[self._name.partition(":")[0]], "__file__", None)
-        return ModelVersion(sha256(Path(source)) if source and Path(source).is_file() else "")
+        if not source or not Path(source).is_file():
+            return ModelVersion()
+        return ModelVersion(details={"source": sha256(Path(source))[:16]})
 
     def warnings(self) -> list[str]:
         return []
@@ -109,10 +113,15 @@ def _find(name: str, base_dir: Path) -> Callable[[list[str]], Any]:
                 f"model.name: there is no module {missing!r} in {folder} or among the installed",
                 "It is looked for in the manifest's folder first.",
             ) from None
-        raise ManifestError(f"model.name: {module_name} needs the module {missing!r}") from error
-    except Exception as error:  # the user's module may raise anything
         raise ManifestError(
-            redact(f"model.name: importing {module_name} raised {type(error).__name__}: {error}")
+            f"model.name: {module_name} needs the module {missing!r}",
+            "Install it into the environment that reembed runs in, and run the same command again.",
+        ) from error
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
+        raise ManifestError(
+            redact(f"model.name: importing {module_name} raised {type(error).__name__}: {error}"),
+            f"`python -c 'import {module_name}'` in {folder} shows where. Mend it, and run the "
+            "same command again.",
         ) from error
     finally:
         sys.path.remove(folder)

@@ -124,7 +124,8 @@ class StillFailing(Exception):
     def as_error(
         self, where: str, *, first: bool = False
     ) -> UnreachableError | ModelChangedError | ProviderRefusedError:
-        """What a run ends with, where the provider answers nothing else either.
+        """What a run ends with, where the provider answers nothing else either: refused where
+        somebody has to mend it, else out of reach.
 
         Args:
             first: it has not embedded anything yet in this command.
@@ -136,6 +137,8 @@ class StillFailing(Exception):
             return no_vector(where, str(self.error))
         if isinstance(self.error, BadAnswer):
             return bad_vectors(f"{where}: {self.error}")
+        if self.error.own:
+            return to_mend(f"{where} keeps failing: {self.error}")
         wait = self.error.retry_after
         asked = f"; it asks to wait {wait:,.0f} s" if wait else ""
         told = f"{where} keeps failing: {self.error}{asked}"
@@ -156,7 +159,13 @@ def out_of_reach(message: str) -> UnreachableError:
 
 def refuses_all(where: str, error: Exception) -> ProviderRefusedError:
     """The refusal of a model that has embedded in this command, and takes nothing any more."""
-    return ProviderRefusedError(f"{where} now refuses everything: {error}", RESUME)
+    told = f"{where} now refuses everything: {error}"
+    return to_mend(told) if getattr(error, "own", False) else ProviderRefusedError(told, RESUME)
+
+
+def to_mend(message: str) -> ProviderRefusedError:
+    """The refusal of a function of the user's that fails for a plain sentence, too."""
+    return ProviderRefusedError(message, MEND)
 
 
 def no_vector(where: str, why: str) -> ProviderRefusedError:
@@ -168,6 +177,11 @@ def no_vector(where: str, why: str) -> ProviderRefusedError:
     )
 
 
+MEND = (
+    "Mend the function where the message says, and run the same command again: what is finished is "
+    "kept. Where it only waits for something that is away, let it raise ConnectionError or "
+    "TimeoutError: then it is asked again, and exit code 7 says so."
+)
 RESUME = "Run the same command again: what is finished is kept."
 LATER = "Wait a while, then run the same command again: what is finished is kept."
 LOOK = (
@@ -202,7 +216,8 @@ def with_retries(
 
     def most_tries(error: BaseException | None) -> int:
         most = policy.attempts
-        if isinstance(error, UnreachableError) and not contacted():
+        told_soon = isinstance(error, UnreachableError) or getattr(error, "own", False)
+        if told_soon and not contacted():
             most = min(most, policy.first_attempts)
         elif isinstance(error, BadAnswer):
             most = min(most, BAD_ANSWER_ATTEMPTS)

@@ -38,6 +38,7 @@ from reembed.embedders.sending.retry import (
     RetryPolicy,
     StillFailing,
     no_vector,
+    to_mend,
     with_retries,
 )
 from reembed.embedders.sending.sizes import Sizes
@@ -140,7 +141,8 @@ class Sender:
         except RejectedInputError as error:
             raise self._refuses_a_sentence(error) from None
         except StillFailing as failing:
-            if failing.error.unknown:  # no failure of a server's: nobody knows what it says
+            unknown = failing.error.unknown and not failing.error.own
+            if unknown:  # no failure of a server's: nobody knows what it says
                 raise self._refuses_a_sentence(failing) from None
             raise failing.as_error(self.where, first=True) from None
         except BadRowsError as error:
@@ -153,9 +155,11 @@ class Sender:
         return int(answer.vectors.shape[1])
 
     def _refuses_a_sentence(self, error: Exception) -> ProviderRefusedError:
+        told = f"{self.where} refuses even a plain sentence: {error}"
+        if getattr(error, "own", False):
+            return to_mend(told)
         return ProviderRefusedError(
-            f"{self.where} refuses even a plain sentence: {error}",
-            "Check model.name, model.base_url, model.dimensions and model.options.",
+            told, "Check model.name, model.base_url, model.dimensions and model.options."
         )
 
     def works(self, cancelled: threading.Event) -> Exception | None:

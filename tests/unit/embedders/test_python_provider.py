@@ -48,6 +48,13 @@ def strings(texts): return [["a"] for _ in texts]
 def nothing(texts): return None
 def broken(texts): raise KeyError("weights")
 def offline(texts): raise ConnectionRefusedError("no route")
+def odd(texts): raise RuntimeError("not on this device")
+def lost(texts): return open("weights.bin")
+def leaving(texts): raise SystemExit(429)
+def tiring(texts):
+    CALLS.append(len(texts))
+    if len(CALLS) > 2: raise RuntimeError("not on this device")
+    return embed(texts)
 def picky(texts):
     if any("poison" in text for text in texts): raise ValueError("cannot tokenise")
     return embed(texts)
@@ -113,6 +120,10 @@ def test_a_name_that_leads_nowhere_is_named(base_dir, name, says):
         ("strings", "returned list: could not convert"),
         ("nothing", r"returned shape \(\) for 1 texts"),
         ("broken", r"raised KeyError: 'weights' \(my_model.py:\d+\)"),
+        ("odd", r"raised RuntimeError: not on this device \(my_model.py:\d+\)"),
+        ("lost", r"raised FileNotFoundError: .*weights.bin"),
+        ("leaving", r"raised SystemExit: 429 \(my_model.py:\d+\)"),
+        ("tiring", r"raised RuntimeError: not on this device"),
     ],
 )
 def test_a_callable_that_cannot_work_is_refused_at_once(base_dir, name, says):
@@ -160,10 +171,17 @@ def test_equal_vectors_are_believed_of_a_model_that_tells_texts_apart(base_dir):
         model.embed_documents(texts)
 
 
-def test_changed_source_is_another_model(base_dir):
+def test_a_function_that_was_mended_is_the_same_model_while_its_vectors_are(base_dir):
     with opened("my_model:embed", base_dir) as model:
         before = model.fingerprint()
         assert model.verify_fingerprint(before) == []
         (base_dir / "my_model.py").write_text(MODULE + "# changed\n")
-        with pytest.raises(ModelChangedError, match="digest"):
-            model.verify_fingerprint(before)
+        (told,) = model.verify_fingerprint(before)
+        assert told.startswith("source was ")
+    sys.modules.pop("my_model")
+    (base_dir / "my_model.py").write_text(MODULE.replace("[[len(text)", "[[9e3 * len(text)"))
+    with (
+        opened("my_model:embed", base_dir) as model,
+        pytest.raises(ModelChangedError, match="other vectors"),
+    ):
+        model.verify_fingerprint(before)
