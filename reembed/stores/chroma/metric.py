@@ -36,6 +36,9 @@ INDEX_KEYS = tuple(key for key in LEGACY_KEYS.values() if key != "space")
 _DEFAULTS = {"space": "l2", "ef_construction": 100, "ef_search": 100, "max_neighbors": 16,
              "batch_size": 100, "sync_threshold": 1000, "resize_factor": 1.2}  # fmt: skip
 _PROBES = 8
+_SQUARES = (1e-30, 1e30)
+"""Squared lengths between which a vector, the query made of it and their distance by each metric
+are numbers that a float32 holds."""
 
 
 def recorded(
@@ -122,14 +125,14 @@ def probe(collection: Collection) -> Metric | None:
 
 
 def _stored_vector(collection: Collection) -> npt.NDArray[np.float64] | None:
-    """The vector of one of the first records that has one and is not zero."""
+    """The vector of one of the first records that has one of a length to reckon with."""
     for id in collection.get(limit=_PROBES, include=[])["ids"]:
         try:
             page = collection.get(ids=[id], include=["embeddings"])
         except InternalError:  # this record's vector is lost
             continue
         vector = np.asarray(page["embeddings"], np.float64).reshape(-1)
-        if 0 < float(vector @ vector) < np.inf:
+        if _SQUARES[0] < float(vector @ vector) < _SQUARES[1]:
             return vector
     return None
 

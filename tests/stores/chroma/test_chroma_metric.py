@@ -61,6 +61,20 @@ def test_the_probe_says_nothing_of_an_empty_collection_or_of_zero_vectors(client
     assert chroma_metric.probe(collection) is None
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("size", [1e-40, 1e-20, 1e20, 3e38])
+def test_the_probe_passes_over_vectors_beyond_what_it_can_reckon_with(client, metric, size):
+    """Without a warning, which ends a test here."""
+    collection = client.create_collection(
+        "odd", embedding_function=None, configuration={"hnsw": {"space": metric}}
+    )
+    odd = np.full((2, 4), size, np.float32)
+    collection.add(ids=["a", "b"], embeddings=odd)
+    assert chroma_metric.probe(collection) is None
+    collection.add(ids=["c"], embeddings=points([1.0, 0.5, 0.2, 0.1]))
+    assert chroma_metric.probe(collection) in (metric, None)
+
+
 def test_the_probe_passes_over_lost_vectors(tmp_path):
     folder = new_chroma_folder(tmp_path / "lost")
     with chroma(folder) as client:
