@@ -129,26 +129,25 @@ def run(
     until: UntilStage = "verify",
     swap: Annotated[bool, typer.Option("--swap", help="swap if every gate passes")] = False,
     if_changed: Annotated[
-        bool, typer.Option("--if-changed", help="do nothing if nothing changed since")
+        bool, typer.Option("--if-changed", help="do nothing if nothing has changed")
     ] = False,
     retry_quarantined: Annotated[
-        bool, typer.Option("--retry-quarantined", help="try the quarantined records again")
+        bool, typer.Option("--retry-quarantined", help="try the records in quarantine again")
     ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="give up the run that was begun, and start a new one")
     ] = False,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="mode: follow: build anew whatever changed")
+        bool, typer.Option("--rebuild", help="mode: follow: build a new one in any case")
     ] = False,
     adopt: Annotated[
-        bool,
-        typer.Option("--adopt", help="mode: follow: take the name from what others made"),
+        bool, typer.Option("--adopt", help="mode: follow: take the name from what others made")
     ] = False,
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
-    """Export, embed, load and verify, resuming; stops before the swap unless --swap. With mode:
-    follow, carry what changed in the corpus."""
+    """Export, embed, load and verify. It goes on where an earlier call stopped, and stops before
+    the swap unless --swap is given. With mode: follow, carry what has changed in the corpus."""
     from typing import get_args
 
     from reembed.cli.text import result_text
@@ -183,7 +182,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check the gates again on a loaded run."""
+    """Check the gates of a loaded run again, and give a new verdict."""
     from reembed.cli.text import result_text
 
     result = _migration(manifest).verify(slice=part)
@@ -206,7 +205,7 @@ def sweep(
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
-    """Copy writes that reached the collection that is not live after the name moved."""
+    """Copy late writes: those that reached a collection after the live name had left it."""
     _moved(_migration(manifest).sweep(dry_run=dry_run, accept_loss=accept_loss), as_json)
 
 
@@ -217,8 +216,7 @@ def rollback(
     accept_loss: Annotated[
         bool,
         typer.Option(
-            "--accept-loss",
-            help="go back even if rows cannot be copied back or more than half are lost",
+            "--accept-loss", help="go back even if records cannot be copied back, or most are lost"
         ),
     ] = False,
     as_json: Json = False,
@@ -239,8 +237,8 @@ def clean(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete the collection that is not live: the old one after a swap, else the shadow. With a
-    database's URL: what runs had left in the database that this one is a copy of."""
+    """Delete the collection that is not live: after a swap the old one, else the new one. With the
+    URL of a database that is a copy: what runs of the original have left in it."""
     from reembed.manifest.urls import is_url
 
     if not is_url(target):
@@ -259,7 +257,7 @@ def status(
     manifest: Annotated[Path | None, typer.Argument(metavar="[MANIFEST]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say where a migration stands; without a manifest, all of ./.reembed."""
+    """Say where a migration stands. Without a manifest: where all in ./.reembed stand."""
     from reembed.cli.text import result_text
     from reembed.report.results import all_results
 

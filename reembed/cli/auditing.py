@@ -31,15 +31,15 @@ def audit_(
         list[str] | None,
         typer.Option(
             "--model", metavar="PROVIDER:NAME",
-            help="the model that may have made the vectors; of several, the best fit counts",
+            help="a model that may have made the vectors; may be repeated",
         ),
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option("--text", metavar="TEMPLATE", help="what was embedded, as a manifest has it"),
+        typer.Option("--text", metavar="TEMPLATE", help="the template of what was embedded"),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option("--sample", help="how many records to ask the model for at first")
+        int | None, typer.Option("--sample", help="records to begin with")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="ask the model for every record")] = False,
     max_cost: Annotated[
@@ -49,14 +49,14 @@ def audit_(
         int | None, typer.Option("--max-tokens", help="stop before it takes more tokens")
     ] = None,
     mending: Annotated[
-        bool, typer.Option("--fix", help="embed the bad ones again, and no others")
+        bool, typer.Option("--fix", help="embed the records again that are found bad, no others")
     ] = False,
     undoing: Annotated[
-        bool, typer.Option("--undo", help="give those of the last --fix their old vectors back")
+        bool, typer.Option("--undo", help="put back the vectors that the last --fix replaced")
     ] = False,
     yes: Yes = False,
     output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="write a report in Markdown too")
+        Path | None, typer.Option("-o", metavar="FILE", help="write the report as Markdown, too")
     ] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -18,9 +18,10 @@ Directory = Annotated[
         metavar="DIR|MANIFEST", help="where `reembed backup` keeps the snapshots, or a manifest"
     ),
 ]
-ItsCollection = Annotated[str | None, typer.Option("--collection", help="only this one's")]
+ItsCollection = Annotated[str | None, typer.Option("--collection", help="only this collection")]
 OneSnapshot = Annotated[
-    str | None, typer.Option("--snapshot", metavar="ID", help="default: the newest good one")
+    str | None,
+    typer.Option("--snapshot", metavar="ID", help="which snapshot; default: the newest good one"),
 ]
 
 
@@ -31,15 +32,22 @@ def backup(
     ],
     collection: OneCollection = None,
     every: Annotated[
-        bool, typer.Option("--all", help="all collections, also those that are gone by now")
+        bool,
+        typer.Option(
+            "--all", help="all collections, also those that are gone since the last backup"
+        ),
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", metavar="DIR", help="default for a manifest: backups/ in its `state`"),
+        typer.Option(
+            "-o", metavar="DIR", help="where to; default for a manifest: backups/ in its `state`"
+        ),
     ] = None,
     by: Annotated[
         list[str] | None,
-        typer.Option("--by", metavar="KEY", help="count by a metadata key; may be repeated"),
+        typer.Option(
+            "--by", metavar="KEY", help="count the records by a metadata key; may be repeated"
+        ),
     ] = None,
     max_drop: Annotated[
         float,
@@ -53,12 +61,14 @@ def backup(
     accept_drop: Annotated[
         str | None,
         typer.Option(
-            "--accept-drop", metavar="WHY", help="accept that records are missing, and note why"
+            "--accept-drop",
+            metavar="WHY",
+            help="accept that records are missing; the reason is noted",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take a snapshot of a collection. One that is empty or collapsed is refused and kept apart."""
+    """Take a snapshot of a collection. An empty or collapsed one is refused, and kept apart."""
     from reembed.backup.commands import backup as take
     from reembed.backup.commands import with_reason
     from reembed.backup.take import Wanted
@@ -94,11 +104,11 @@ def check(
     directory: Directory,
     collection: ItsCollection = None,
     snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="only what this one needs")
+        str | None, typer.Option("--snapshot", metavar="ID", help="only the files of this snapshot")
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option("--slice", metavar="N/T", help="only the n-th of t parts of the bytes"),
+        typer.Option("--slice", metavar="N/T", help="only the n-th of t parts of all bytes"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -119,12 +129,16 @@ def check(
 def restore(
     directory: Directory,
     url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="default: the store that was backed up")
+        str | None,
+        typer.Argument(metavar="[URL]", help="where to; default: the store that was backed up"),
     ] = None,
     collection: ItsCollection = None,
     snapshot: OneSnapshot = None,
     live: Annotated[
-        str | None, typer.Option("--live", metavar="NAME", help="default: the name that it had")
+        str | None,
+        typer.Option(
+            "--live", metavar="NAME", help="the name to give it; default: the name that it had"
+        ),
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="leave out what was written since the snapshot")
@@ -140,11 +154,15 @@ def restore(
     ] = False,
     accept_loss: AcceptLoss = False,
     yes: Annotated[
-        bool, typer.Option("--yes/--dry-run", help="give it the live name, or leave it beside")
+        bool,
+        typer.Option(
+            "--yes/--dry-run", help="give it the live name, or only make it (the default)"
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a collection again beside the live one and compare it; with --yes it takes the name."""
+    """Make a collection again from a snapshot, beside the live one, and compare it. With --yes it
+    takes the live name."""
     from reembed.backup.restored import How
     from reembed.backup.restores import Restore, back
     from reembed.backup.restores import restore as begin
@@ -164,7 +182,7 @@ def drill(
     snapshot: OneSnapshot = None,
     as_json: Json = False,
 ) -> None:
-    """Restore into a scratch store, ask it for known records, report, and throw it away."""
+    """Restore into a scratch store, ask it for known records, report, and throw the store away."""
     from reembed.backup.drill import drill as practise
     from reembed.cli.backup_text import drills_text
 
@@ -177,10 +195,16 @@ def drill(
 def prune(
     directory: Directory,
     collection: ItsCollection = None,
-    keep: Annotated[int, typer.Option("--keep", help="so many of the newest good ones")] = 7,
-    daily: Annotated[int, typer.Option("--keep-daily", help="one of each of so many days")] = 0,
-    weekly: Annotated[int, typer.Option("--keep-weekly", help="and of so many weeks")] = 0,
-    monthly: Annotated[int, typer.Option("--keep-monthly", help="and of so many months")] = 0,
+    keep: Annotated[
+        int, typer.Option("--keep", help="how many of the newest good ones to keep")
+    ] = 7,
+    daily: Annotated[int, typer.Option("--keep-daily", help="also one a day, of so many days")] = 0,
+    weekly: Annotated[
+        int, typer.Option("--keep-weekly", help="also one a week, of so many weeks")
+    ] = 0,
+    monthly: Annotated[
+        int, typer.Option("--keep-monthly", help="also one a month, of so many months")
+    ] = 0,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:

@@ -30,8 +30,10 @@ def compare(
     manifests: Annotated[
         list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
     ],
-    sample: Annotated[int, typer.Option("--sample", help="records to compare on")] = 2_000,
-    seed: Annotated[int, typer.Option("--seed", help="seed for choosing the records")] = 1,
+    sample: Annotated[int, typer.Option("--sample", help="how many records to compare on")] = 2_000,
+    seed: Annotated[
+        int, typer.Option("--seed", help="a number; the same one chooses the same records")
+    ] = 1,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="also write it as one HTML page")
     ] = None,
@@ -98,15 +100,16 @@ def completion(
 @app.command()
 def runs(
     manifest: Annotated[
-        Path | None, typer.Argument(metavar="[MANIFEST]", help="default: all of ./.reembed")
+        Path | None, typer.Argument(metavar="[MANIFEST]", help="default: all in ./.reembed")
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="remove cleaned runs but the newest, and unused caches")
+        bool,
+        typer.Option("--prune", help="remove cleaned runs except the newest, and unused caches"),
     ] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """List the runs on this disk with their sizes; with --prune remove what nobody needs."""
+    """List the runs on this disk with their sizes. With --prune, remove what nobody needs."""
     from reembed.cli.stored import stored_text
     from reembed.commands.runs import prune as remove
     from reembed.commands.runs import stored

@@ -33,7 +33,7 @@ def _log_options(
     ] = LogFormat.text,
     log_file: Annotated[
         Path | None,
-        typer.Option("--log-file", metavar="FILE", help="append all that -v says to a file, too",
+        typer.Option("--log-file", metavar="FILE", help="append to this file all that -v says",
                      rich_help_panel=PANEL),
     ] = None,
     verbose: Annotated[
@@ -42,7 +42,7 @@ def _log_options(
                      rich_help_panel=PANEL),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="say errors alone", rich_help_panel=PANEL)
+        bool, typer.Option("-q", "--quiet", help="say only errors", rich_help_panel=PANEL)
     ] = False,
 ) -> None:  # fmt: skip
     """Set the log up as the options say."""

@@ -34,23 +34,25 @@ def try_(
         typer.Option(
             "--old-model",
             metavar="PROVIDER:NAME",
-            help="what made the vectors; default: what the store says",
+            help="the model that made the vectors; default: what the store says",
         ),
     ] = None,
     ask: Annotated[
         list[str] | None,
         typer.Option("--ask", metavar="QUESTION", help="a question of yours; may be repeated"),
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", help="records to embed")] = 300,
+    sample: Annotated[int, typer.Option("--sample", help="how many records to embed")] = 300,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", metavar="FILE", help="the manifest; default: a name of collection and model"
+            "-o",
+            metavar="FILE",
+            help="the manifest to write; default: named after collection and model",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the old and another model the same questions about some records; write the manifest."""
+    """Ask the old and a new model the same questions about some records, and write the manifest."""
     from reembed.commands.trial import Subject, try_model
 
     found = try_model(

@@ -27,31 +27,36 @@ def watch(
         str, typer.Argument(metavar="MANIFEST|URL", help="a migration's YAML file, or a store")
     ],
     collection: Annotated[
-        list[str] | None, typer.Option("--collection", help="with a URL: which; default: all")
+        list[str] | None, typer.Option("--collection", help="with a URL: which one; default: all")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="PROVIDER:NAME", help="with a URL: what made the vectors"),
+        typer.Option(
+            "--model", metavar="PROVIDER:NAME", help="with a URL: the model that made the vectors"
+        ),
     ] = None,
     state: Annotated[
-        Path, typer.Option("--state", help="with a URL: where the watch remembers what it saw")
+        Path, typer.Option("--state", help="with a URL: the folder that keeps what the watch saw")
     ] = Path(".reembed"),
     by: Annotated[
-        str | None, typer.Option("--by", metavar="KEY", help="count per value of a metadata key")
+        str | None, typer.Option("--by", metavar="KEY", help="count the records by a metadata key")
     ] = None,
     backups: Annotated[
-        Path | None, typer.Option("--backups", help="the directory of its snapshots")
+        Path | None, typer.Option("--backups", help="the folder of its snapshots")
     ] = None,
     metrics: Annotated[
-        Path | None, typer.Option("--metrics", metavar="FILE.prom", help="for Prometheus")
+        Path | None,
+        typer.Option("--metrics", metavar="FILE.prom", help="write a file for Prometheus"),
     ] = None,
     notify_env: Annotated[
         list[str] | None,
-        typer.Option("--notify-env", metavar="NAME", help="variable that holds Apprise URLs"),
+        typer.Option(
+            "--notify-env", metavar="NAME", help="environment variable that holds Apprise URLs"
+        ),
     ] = None,
     accept: Annotated[
         str | None,
-        typer.Option("--accept", metavar="WHY", help="what is there is meant to be so, and why"),
+        typer.Option("--accept", metavar="WHY", help="say that what is there is right, and why"),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="restore what is gone, if `watch.on_empty` says so")
@@ -59,15 +64,16 @@ def watch(
     report: Annotated[bool, typer.Option("--report", help="send the report of counts now")] = False,
     every: Annotated[
         str | None,
-        typer.Option("--every", metavar="5m", help="go on, and look again every so often"),
+        typer.Option("--every", metavar="5m", help="go on, and look again after each such time"),
     ] = None,
     listen: Annotated[
-        str | None, typer.Option("--listen", metavar="HOST:PORT", help="with --every: /metrics")
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="with --every: serve /metrics there"),
     ] = None,
     markdown: Markdown = False,
     as_json: Json = False,
 ) -> None:
-    """Look whether a live collection is what it should be; end with 4 if it is not."""
+    """Look whether a live collection is what it should be. Ends with exit code 4 if it is not."""
     from reembed.commands.watch import Orders, subject_of
     from reembed.commands.watch import watch as watch_once
 

@@ -120,6 +120,8 @@ class TransientError(Exception):
             sentence fails as well, the function is to be mended.
     """
 
+    own = False
+
     def __init__(
         self,
         message: str,
@@ -129,7 +131,6 @@ class TransientError(Exception):
         *,
         busy: bool = False,
         unknown: bool = False,
-        own: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -137,7 +138,6 @@ class TransientError(Exception):
         self.unpaid = unpaid or rate_limited
         self.busy = busy or rate_limited
         self.unknown = unknown
-        self.own = own
 
 
 class RejectedInputError(Exception):

@@ -141,8 +141,7 @@ class Sender:
         except RejectedInputError as error:
             raise self._refuses_a_sentence(error) from None
         except StillFailing as failing:
-            unknown = failing.error.unknown and not failing.error.own
-            if unknown:  # no failure of a server's: nobody knows what it says
+            if failing.error.unknown and not failing.error.own:  # nobody knows what it says
                 raise self._refuses_a_sentence(failing) from None
             raise failing.as_error(self.where, first=True) from None
         except BadRowsError as error:
