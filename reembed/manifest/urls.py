@@ -34,6 +34,15 @@ def split_query(path: str, base_dir: Path | None = None) -> tuple[str, str]:
     return head, query
 
 
+def place_of(url: str) -> Path | None:
+    """The folder or file of a path URL; None for a server's."""
+    scheme, _, rest = url.partition(":")
+    entry = store_entry(scheme)
+    if entry is None or entry.place != "path":
+        return None
+    return Path(split_query(rest.removeprefix("//"))[0]).expanduser()
+
+
 def absolute(path: str, base_dir: Path) -> str:
     """`path` made absolute. Raises ManifestError if it is not a path at all."""
     try:

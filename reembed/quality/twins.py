@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
 from reembed.records import Vectors
-from reembed.run.disk import TEMPORARY, sqlite_errors
+from reembed.run.sqlite import temporary_errors
 
 HASH_BYTES = 16
 CACHE_KIB = 65_536
@@ -58,14 +57,14 @@ class TwinFinder:
             (hashlib.blake2b(vector, digest_size=HASH_BYTES).digest(), text[:HASH_BYTES], id)
             for id, text, vector in zip(ids, texts, vectors, strict=True)
         )
-        with _errors():
+        with temporary_errors():
             self._db.execute("BEGIN")
             self._db.executemany(INSERT, rows)
             self._db.execute("COMMIT")
 
     def twins(self, texts_each: int = 3) -> Iterator[Twins]:
         """Every vector that stands for more than one text, those of most records first."""
-        with _errors():
+        with temporary_errors():
             groups = self._db.execute(
                 "SELECT vector, sum(records) FROM seen GROUP BY vector HAVING count(*) > 1 "
                 "ORDER BY sum(records) DESC, vector"
@@ -85,7 +84,3 @@ class TwinFinder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _errors() -> AbstractContextManager[None]:
-    return sqlite_errors("the temporary directory of SQLite (TMPDIR, else /var/tmp)", TEMPORARY)

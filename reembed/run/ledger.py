@@ -25,7 +25,13 @@ from reembed.run.disk import (
     sqlite_errors,
     write_atomic,
 )
-from reembed.run.sqlite import open_database, remove_database, transaction, use_wal
+from reembed.run.sqlite import (
+    open_database,
+    remove_database,
+    temporary_errors,
+    transaction,
+    use_wal,
+)
 
 FILE = "ledger.sqlite"
 UNKNOWN = bytes(32)
@@ -36,10 +42,15 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS folded (stem TEXT PRIMARY KEY, export TEXT, embed TEXT);
 CREATE TABLE IF NOT EXISTS records (
     id TEXT PRIMARY KEY, row_sha256 BLOB NOT NULL, shard TEXT NOT NULL,
-    quarantined INTEGER NOT NULL, scan INTEGER NOT NULL DEFAULT 0
+    quarantined INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_shard ON records (shard);
 """
+SCAN = """
+DROP TABLE IF EXISTS temp.seen;
+CREATE TEMP TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+RECORD = "INSERT OR REPLACE INTO records (id, row_sha256, shard, quarantined) VALUES (?, ?, ?, ?)"
 
 
 class DamagedLedgerError(DamagedError):
@@ -69,7 +80,6 @@ class Ledger:
 
     def __init__(self, run: RunDir, path: Path | None = None) -> None:
         self._run = run
-        self._scan = 0
         self._displaced = frozenset[str]()
         self._path = path or run.path / FILE
         self._sum = self._path.with_name(f"{self._path.name}.sha256")
@@ -163,13 +173,9 @@ class Ledger:
         with transaction(self._db):
             if stem in self._folded():  # by another process, since we looked
                 return
+            self._db.executemany(RECORD, ((id, row, stem, id not in moved) for id, row in rows))
             self._db.executemany(
-                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
-                ((id, row, stem, id not in moved) for id, row in rows),
-            )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, 0)",
-                ((id, bytes.fromhex(row), stem, out) for id, row, out in export.missing),
+                RECORD, ((id, bytes.fromhex(row), stem, out) for id, row, out in export.missing)
             )
             self._db.executemany(
                 "DELETE FROM records WHERE id = ?", ((id,) for id in export.deleted)
@@ -229,25 +235,23 @@ class Ledger:
         return {id: Entry(row, stem, bool(out)) for id, row, out in rows}
 
     def begin_scan(self) -> None:
-        """Begin to mark records as seen, for `unseen`."""
-        with self._errors():
-            (self._scan,) = self._db.execute(
-                "SELECT coalesce(max(scan), 0) + 1 FROM records"
-            ).fetchone()
+        """Begin to mark records as seen, for `unseen`. The marks are beside the ledger's file, in a
+        temporary one, so that a look leaves it as it is."""
+        with self._errors(), temporary_errors():
+            self._db.executescript(SCAN)
 
     def mark_seen(self, ids: Sequence[str]) -> None:
         """Mark records as seen in this scan."""
-        with self._errors(), transaction(self._db):
-            self._db.executemany(
-                "UPDATE records SET scan = ? WHERE id = ?", ((self._scan, id) for id in ids)
-            )
+        with self._errors(), temporary_errors(), transaction(self._db):
+            self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", ((id,) for id in ids))
 
     def unseen(self, *, include_quarantined: bool = True) -> Iterator[list[str]]:
         """Pages of ids that were not marked since `begin_scan`."""
         with self._errors():
             cursor = self._db.execute(
-                "SELECT id FROM records WHERE scan <> ? AND (? OR NOT quarantined)",
-                (self._scan, include_quarantined),
+                "SELECT id FROM records WHERE (? OR NOT quarantined) AND NOT EXISTS (SELECT 1 FROM "
+                "seen WHERE seen.id = records.id)",
+                (include_quarantined,),
             )
             while page := cursor.fetchmany(SHARD_ROWS):
                 yield [id for (id,) in page]

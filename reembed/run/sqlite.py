@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reembed.run.disk import open_private, remove, sqlite_errors, write_errors
+from reembed.run.disk import TEMPORARY, open_private, remove, sqlite_errors, write_errors
 
 WAL_TRIES = 100
 WAL_PAUSE = 0.05
@@ -33,6 +33,11 @@ def open_database(path: Path, *, threads: bool = False) -> sqlite3.Connection:
         return sqlite3.connect(
             path, isolation_level=None, timeout=WAIT, check_same_thread=not threads
         )
+
+
+def temporary_errors() -> contextlib.AbstractContextManager[None]:
+    """`sqlite_errors` of what SQLite keeps in files of its own, which have no name."""
+    return sqlite_errors("the temporary directory of SQLite (TMPDIR, else /var/tmp)", TEMPORARY)
 
 
 def files_of(path: Path) -> list[Path]:

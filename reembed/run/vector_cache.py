@@ -30,7 +30,14 @@ from reembed.records import Vectors, fixed_array_to_vectors
 from reembed.run import vector_file
 from reembed.run.cached import Known, Lender, looked_up, vectors_in
 from reembed.run.directory import RunDir
-from reembed.run.disk import make_private_dir, open_private, read_errors, write_errors
+from reembed.run.disk import (
+    atomic_file,
+    make_private_dir,
+    open_private,
+    read_errors,
+    remove,
+    write_errors,
+)
 from reembed.run.earlier_cache import earlier_vectors
 from reembed.run.vector_file import Index, Paid
 
@@ -115,6 +122,31 @@ class VectorCache:
         with self._lock, write_errors(self._path), self._turn():
             self._read_on()
             self._add(hashes, vectors, tokens)
+
+    def forget(self, gone: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.bool_]]) -> int:
+        """Write the file anew without what nothing needs, a block at a time. Returns how many
+        vectors went. A killed process leaves the file as it was.
+
+        Args:
+            gone: says of text hashes `(n, 32) uint8` which are not needed, `(n,)`.
+        """
+        with self._lock, write_errors(self._path), self._turn():
+            self._read_on()
+            went = sum(int(gone(keys).sum()) for keys in vector_file.keys_in(self._fd))
+            if not went:
+                return 0
+            for left in self._path.parent.glob(f".{self._path.name}.*.tmp"):
+                remove(left)  # of a process that was killed: nobody else has this turn
+            with atomic_file(self._path) as file:
+                for keys, vectors, tokens in vector_file.copied(self._path, self._dimensions):
+                    stays = np.flatnonzero(~gone(np.frombuffer(b"".join(keys), np.uint8)
+                                                 .reshape(len(keys), -1)))  # fmt: skip
+                    if len(stays):
+                        kept = [keys[row] for row in stays]
+                        file.write(vector_file.block(kept, vectors[stays], tokens[stays]))
+            self._close()  # and with it the turn of those who wait: they find the new file
+            self._open()
+            return went
 
     # The rest is for who holds the lock, and all but `_open` for whose turn it is
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -241,6 +241,28 @@ def _sorted(
     order = np.argsort(marks, kind="stable")  # the newest of a hash stays the last
     none = np.zeros((0, _KEY), np.uint8)
     return marks[order], Rows(none, tokens[order], checksums[order], places[order])
+
+
+def keys_in(fd: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """The text hashes `(n, 32) uint8` of a file's whole blocks."""
+    for rows in scan(fd, 0, None).rows:
+        yield rows.keys
+
+
+class Marked:
+    """Many text hashes, by eight bytes of each: one of 10^13 others is taken for one of a million.
+
+    Args:
+        keys: parts of them, `(n, 32) uint8`.
+    """
+
+    def __init__(self, keys: Iterable[npt.NDArray[np.uint8]]) -> None:
+        found = [_marks(part) for part in keys]
+        self._marks = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
+
+    def has(self, keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Which of these there are, `(n,)`."""
+        return np.isin(_marks(keys), self._marks)
 
 
 def copied(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from reembed.run import events
 from reembed.run.directory import RunDir
+from reembed.run.vector_file import keys_in
 from tests.support.chroma_data import chroma, names_in, plain_collection
 from tests.support.commands import Calls, Command, Outcome
 from tests.support.following import follows_hint
@@ -206,6 +208,11 @@ def test_much_or_another_model_is_a_rebuild_and_rollback_takes_it_back(scene: Sc
     assert scene.command("clean", scene.path, "--yes").code == 0
     assert scene.names() == ["docs"] and len(list((scene.folder / ".reembed/move").glob("2*"))) == 1
     scene.check("new")
+    kept = list[int]()
+    for path in scene.folder.glob(".reembed/cache/*.vectors"):
+        with path.open("rb") as file:
+            kept.append(sum(map(len, keys_in(file.fileno()))))
+    assert sorted(kept) == [0, len(scene.texts)], "no vector stays that nothing needs"
     assert scene.command("rollback", scene.path, "--yes").code == 2
 
 
@@ -326,6 +333,27 @@ def test_a_job_does_not_follow_itself(scene: Scene) -> None:
     scene.manifest(target__collection="corpus", target__url="jsonl:./corpus.jsonl")
     refused = scene.command("plan", scene.path, "--json")
     assert refused.code == 5 and "a name of its own" in refused.json["error"]["hint"]
+
+
+@follows_hint("Name as the source what these were built from, or another corpus.")
+def test_no_other_spelling_of_an_address_lets_a_job_follow_its_own_collections(
+    scene: Scene,
+) -> None:
+    scene.done()
+    scene.done("--rebuild")
+    (replaced,) = set(scene.names()) - {"docs"}
+    for own, words in (("docs", "a name of its own"), (replaced, "what these were built from")):
+        scene.manifest(source__url="chroma:./db?database=default_database", source__collection=own)
+        for call in (("plan",), ("run", "--swap")):
+            refused = scene.command(call[0], scene.path, *call[1:], "--json")
+            assert refused.code == 5 and words in refused.json["error"]["hint"], refused.out
+    scene.check()
+    copytree(scene.folder / "db", scene.folder / "copy")  # its collections have the same ids
+    scene.manifest(source__url="chroma:./copy", source__collection="docs")
+    assert scene.command("plan", scene.path).code == 0
+    scene.manifest()
+    assert scene.done()["unchanged"]
+    scene.check()
 
 
 @follows_hint("Leave source.mem0 out; or leave mode out, and `reembed run --swap` moves mem0.")

@@ -149,7 +149,9 @@ class Call:
 
     def _build(self, look: Look) -> RunResult:
         """Build a generation, or go on with the one that was begun, and swap it in."""
-        job, run = self.job, self._begun()
+        job = self.job
+        moving.refuse_own(job, job.live())
+        run = self._begun()
         with job.session(run, job.new_name() if run is None else "") as s:
             if run is None:
                 moving.kind_of(job)

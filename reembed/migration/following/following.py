@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reembed.errors import PreflightError, RefusedError, UsageError
+from reembed.errors import RefusedError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration.following import carrying, moving
 from reembed.migration.following.call import Asked, Call, give_up, result_of
@@ -52,7 +52,7 @@ class Following:
         with self._job(writes=False) as job, job.session(None, job.new_name()) as s:
             plan, live = make_plan(s), job.live()
             blockers, warnings = list(plan.blockers), list(plan.warnings)
-            for look in (lambda: moving.kind_of(job),
+            for look in (lambda: moving.kind_of(job), lambda: moving.refuse_own(job, live),
                          lambda: moving.refuse_strange(job, live, adopt=False)):  # fmt: skip
                 try:
                     look()
@@ -249,10 +249,4 @@ def refuse_itself(manifest: Manifest) -> None:
     """Raise PreflightError where the job would follow its own live collection."""
     same = manifest.target_url == manifest.source.url
     if same and manifest.live == manifest.source.collection:
-        raise PreflightError(
-            f"mode: follow needs a corpus beside the live collection, and both are "
-            f"{manifest.live!r}",
-            "Give the live collection a name of its own (target.collection), or leave mode out: a "
-            "migration moves a collection to another model, and `reembed run` says what its source "
-            "has by then.",
-        )
+        raise moving.follows_itself(manifest.live)

@@ -16,6 +16,7 @@ from reembed.cutover.hooks import hook_variables, run_after, run_before
 from reembed.cutover.move import MOVE_PAUSE, MOVE_TRIES, move_live_name, writes_held
 from reembed.errors import GateError, LockedError, PreflightError, SourceChangedError, UsageError
 from reembed.manifest import SwapKind
+from reembed.manifest.urls import place_of
 from reembed.migration.following.job import FollowSession, Job
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.report.results import SwapResult
@@ -66,6 +67,39 @@ def refuse_strange(job: Job, live: CollectionInfo | None, adopt: bool) -> None:
         "what it holds besides the corpus is copied into the new one, unless "
         "follow.delete_foreign: true. Or choose another target.collection.",
     )
+
+
+def follows_itself(name: str) -> PreflightError:
+    """The error of a job whose corpus is its live collection."""
+    return PreflightError(
+        f"mode: follow needs a corpus beside the live collection, and both are {name!r}",
+        "Give the live collection a name of its own (target.collection), or leave mode out: a "
+        "migration moves a collection to another model, and `reembed run` says what its source has "
+        "by then.",
+    )
+
+
+def refuse_own(job: Job, live: CollectionInfo | None) -> None:
+    """Raise PreflightError where the corpus is one of the job's own collections, by whatever
+    address and name it is given."""
+    corpus = job.source()
+    if _apart(job.manifest.source.url, job.manifest.target_url):
+        return
+    if live is not None and corpus.id == live.id:
+        raise follows_itself(job.manifest.live)
+    if any(run.history.shadow_id == corpus.id for run in job.runs()):
+        raise PreflightError(
+            f"the corpus {job.manifest.source.collection!r} is a collection that this job has made "
+            f"for {job.manifest.live!r}, and deletes once it is replaced",
+            "Name as the source what these were built from, or another corpus.",
+        )
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether two URLs are known to lead to two places: a copy of a Chroma folder has collections
+    of the same ids."""
+    here, there = place_of(one), place_of(other)
+    return here is not None and there is not None and not here.samefile(there)
 
 
 @dataclass(frozen=True)

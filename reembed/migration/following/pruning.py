@@ -1,5 +1,6 @@
-"""What a following job has replaced goes: collections and run directories, so that the disk stays
-bounded. The newest one before the live one stays for a way back until swap.keep_old has passed.
+"""What a following job has replaced goes, so that the disk stays bounded: collections, run
+directories, and the vectors of texts that no run directory has any more. The newest generation
+before the live one stays for a way back until swap.keep_old has passed.
 
 Only collections that a generation of this job has made are deleted, by their object ids, and never
 the one that has the live name. One that the job took the name over from is never deleted here.
@@ -9,12 +10,21 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from reembed.embedders.fingerprint import Fingerprint
+from reembed.embedders.identity import shared_cache
 from reembed.migration.following.job import Job
 from reembed.migration.following.moving import Foreign, copy_foreign
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.disk import write_errors
+from reembed.run.vector_cache import VectorCache
+from reembed.run.vector_file import Marked
 from reembed.stages.load import intended_shadow
 from reembed.stores.collection import Collection
 
@@ -40,8 +50,41 @@ def prune(job: Job, current: RunDir, *, all: bool = False) -> list[str]:
             continue  # one that is being built
         if run.history.shadow_id == way_back and run.history.shadow_id is not None:
             _copy_late(job, current, run)
+        _forget_vectors(job, run)
         told += remove_run(job, run)
     return told
+
+
+def _forget_vectors(job: Job, run: RunDir) -> None:
+    """Remove from the cache the vectors of texts that only this generation had, so that it does not
+    grow with every night."""
+    path = _cache_of(job, run)
+    if path is None or not path.is_file():
+        return
+    others = [one for one in job.runs() if one.path != run.path and _cache_of(job, one) == path]
+    if not all(one.is_whole(shard) for one in others for shard in one.shards("embed").values()):
+        return  # one that is damaged is made again from the cache
+    kept = Marked(keys for one in others for keys in _hashes(one))
+    gone = Marked(_hashes(run))
+    taken = run.history.require(events.FingerprintTaken)
+    with VectorCache(path, int(taken.fingerprint["dimensions"]), note=job.progress.note) as cache:
+        cache.forget(lambda keys: gone.has(keys) & ~kept.has(keys))
+
+
+def _cache_of(job: Job, run: RunDir) -> Path | None:
+    """The shared file of vectors that a generation has filled."""
+    taken = run.history.last(events.FingerprintTaken)
+    if taken is None or not job.manifest.embed.cache:
+        return None
+    return shared_cache(job.manifest.state, Fingerprint.from_dict(taken.fingerprint))
+
+
+def _hashes(run: RunDir) -> Iterator[npt.NDArray[np.uint8]]:
+    """Hashes of the texts that a generation has embedded."""
+    for shard in run.shards("embed").values():
+        if run.is_whole(shard):
+            keys = run.read_shard(shard, ["text_sha256"]).column("text_sha256").to_pylist()
+            yield np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
 
 
 def _copy_late(job: Job, current: RunDir, run: RunDir) -> None:

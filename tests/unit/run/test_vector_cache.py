@@ -21,7 +21,7 @@ from reembed.errors import UnreachableError
 from reembed.run import vector_cache
 from reembed.run.cached import caches_in, known_hashes
 from reembed.run.vector_cache import VectorCache
-from reembed.run.vector_file import Paid
+from reembed.run.vector_file import Marked, Paid
 from tests.support.following import follows_hint
 
 
@@ -194,6 +194,11 @@ def test_processes_that_write_one_file_take_turns(tmp_path: Path) -> None:
         ]
         for process in processes:
             process.start()
+        for number in range(5_000, 5_020):  # which are forgotten while the others write
+            mine = keys(2, 2 * number)
+            cache.put(mine, vectors(2), np.ones(2, np.int32))
+            gone = Marked([np.frombuffer(b"".join(mine), np.uint8).reshape(2, -1)])
+            assert cache.forget(gone.has) == 2 and not cache.get(mine)
         for process in processes:
             process.join()
             assert process.exitcode == 0

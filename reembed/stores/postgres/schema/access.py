@@ -56,8 +56,25 @@ def close_function(connection: Connection, schema: str, name: str) -> None:
 
 
 def copy_grants(connection: Connection, of: int, to: int) -> None:
-    """Give one relation exactly the grants of another one of the same owner."""
+    """Give one relation exactly the grants of another one of the same owner, on its columns too."""
     replace_grants(connection, to, grants(connection, of))
+    held, there = column_grants(connection, of), column_grants(connection, to)
+    if held == there:
+        return
+    row = fetch_one(
+        connection, "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
+        "relnamespace WHERE c.oid = %s", [to],
+    )  # fmt: skip
+    assert row is not None, "it is there"
+    table = sql.Identifier(*row)
+    for column, privilege, _, role in there:
+        connection.execute(
+            sql.SQL("REVOKE {} ({}) ON {} FROM {} CASCADE").format(
+                sql.SQL(privilege), sql.Identifier(column), table, _role(role)
+            )
+        )
+    for column, privilege, grantable, role in held:
+        connection.execute(grant_sql(table, privilege, grantable, role, column))
 
 
 def replace_grants(
@@ -102,6 +119,33 @@ def grants(connection: Connection, oid: int) -> list[tuple[str, bool, str | None
         [oid],
     )
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+ColumnGrant = tuple[str, str, bool, str | None]
+"""A column, a privilege on it, whether it may be handed on, and the role; None is PUBLIC."""
+
+
+def column_grants(connection: Connection, oid: int) -> list[ColumnGrant]:
+    """Privileges on single columns of a table."""
+    rows = fetch_all(
+        connection,
+        "SELECT attname, privilege_type, is_grantable, CASE grantee WHEN 0 THEN NULL ELSE "
+        "pg_get_userbyid(grantee)::text END FROM pg_attribute, aclexplode(attacl) WHERE attrelid = "
+        "%s AND attnum > 0 AND NOT attisdropped ORDER BY attnum, 4, 2",
+        [oid],
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def grant_sql(
+    table: sql.Identifier, privilege: str, grantable: bool, role: str | None, column: str = ""
+) -> sql.Composed:
+    """The statement that gives a privilege on a table, or on one of its columns."""
+    return sql.SQL("GRANT {}{} ON {} TO {}{}").format(
+        sql.SQL(privilege),
+        sql.SQL(" ({})").format(sql.Identifier(column)) if column else sql.SQL(""),
+        table, _role(role), sql.SQL(" WITH GRANT OPTION" if grantable else ""),
+    )  # fmt: skip
 
 
 def _name(connection: Connection, role: int) -> str:

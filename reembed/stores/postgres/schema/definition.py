@@ -1,9 +1,9 @@
 """A table written down, so that it can be made again where it is gone: see `stores.store.Shapes`.
 
 Columns with their types, defaults, identities and sequences; keys, unique constraints and checks;
-indexes, comments and grants. Triggers, policies, rules, views and foreign keys lead to other things
-and are not made again; their names and definitions are written down, so that a restore can tell
-them.
+indexes, comments and grants, also on single columns. Triggers, policies, rules, views, foreign keys
+and publications lead to other things and are not made again; their names and definitions are
+written down, so that a restore can tell them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from typing import Any
 from psycopg import sql
 
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
-from reembed.stores.postgres.schema.access import grants, replace_grants
+from reembed.stores.postgres.schema.access import (
+    column_grants,
+    grant_sql,
+    grants,
+    replace_grants,
+)
 from reembed.stores.postgres.schema.indexes import definitions
 from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.names import find_table
+from reembed.stores.postgres.schema.replication import addition, publications
 from reembed.stores.postgres.schema.table import Table
 
 _COLUMNS = """
@@ -53,9 +59,6 @@ UNION ALL SELECT 'policy ' || quote_ident(polname), concat_ws(' ',
 UNION ALL SELECT 'row level security', 'ALTER TABLE ' || oid::regclass ||
   ' ENABLE ROW LEVEL SECURITY' || CASE WHEN relforcerowsecurity THEN ', FORCE ROW LEVEL SECURITY'
   ELSE '' END FROM pg_class WHERE oid = %(table)s AND relrowsecurity
-UNION ALL SELECT 'publication ' || quote_ident(pubname), 'ALTER PUBLICATION ' ||
-  quote_ident(pubname) || ' ADD TABLE ' || prrelid::regclass FROM pg_publication_rel
-  JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %(table)s
 UNION ALL SELECT 'foreign key ' || quote_ident(conname) || CASE WHEN conrelid = %(table)s THEN ''
   ELSE ' of ' || conrelid::regclass END, 'ALTER TABLE ' || conrelid::regclass || ' ADD CONSTRAINT '
   || quote_ident(conname) || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
@@ -87,13 +90,19 @@ def define(connection: Connection, table: Table) -> dict[str, Any]:
         columns.append(column)
     indexes = [{"name": one.name, "unique": one.unique, "tail": one.tail}
                for one in definitions(connection, table)]  # fmt: skip
+    left = [list(row) for row in fetch_all(connection, _LEFT, {"table": table.oid})]
+    left += [
+        [f"publication {one.name}", addition(table, one).as_string(None)]
+        for one in publications(connection, table) if one.scope == "table"
+    ]  # fmt: skip
     comment = fetch_one(connection, "SELECT obj_description(%s, 'pg_class')", [table.oid])
     return {
         "schema": table.schema, "name": table.name, "prefix": table.prefix, "columns": columns,
         "constraints": [list(row) for row in fetch_all(connection, _CONSTRAINTS, [table.oid])],
         "indexes": indexes, "comment": comment[0] if comment else None,
         "grants": [list(one) for one in grants(connection, table.oid)],
-        "left": [list(row) for row in fetch_all(connection, _LEFT, {"table": table.oid})],
+        "column_grants": [list(one) for one in column_grants(connection, table.oid)],
+        "left": left,
     }  # fmt: skip
 
 
@@ -160,9 +169,12 @@ def make(connection: Connection, written: Mapping[str, Any], schema: str, name: 
         connection.execute(
             sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(written["comment"]))
         )
-    roles = {row[0] for row in fetch_all(connection, "SELECT rolname FROM pg_roles")}
-    held = [(one[0], one[1], one[2]) for one in written["grants"] if one[2] in {None, *roles}]
+    roles = {None, *(row[0] for row in fetch_all(connection, "SELECT rolname FROM pg_roles"))}
+    held = [(one[0], one[1], one[2]) for one in written["grants"] if one[2] in roles]
     replace_grants(connection, found[0], held)
+    for column, privilege, grantable, role in written.get("column_grants", ()):
+        if role in roles:
+            connection.execute(grant_sql(table, privilege, grantable, role, column))
     return int(found[0])
 
 

@@ -7,7 +7,7 @@ length. What would do that is refused while anybody subscribes, by a slot of `pg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -26,12 +26,14 @@ class Publication:
         scope: `all` tables, a `schema`, or this `table` by its name.
         vectors: whether the vector column is sent.
         where: the condition on the rows that are sent, None where all are.
+        columns: those that are sent; none where all are.
     """
 
     name: str
     scope: str
     vectors: bool
     where: str | None
+    columns: tuple[str, ...] = ()
 
 
 def slots(connection: Connection) -> list[str]:
@@ -64,11 +66,26 @@ def publications(connection: Connection, table: Table) -> list[Publication]:
     ]
     rows = fetch_all(
         connection,
-        "SELECT pubname, coalesce(%s = ANY (prattrs), true), pg_get_expr(prqual, prrelid) FROM "
-        "pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = %s ORDER BY 1",
+        "SELECT pubname, coalesce(%s = ANY (prattrs), true), pg_get_expr(prqual, prrelid), "
+        "ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = prrelid AND attnum = "
+        "ANY (prattrs) ORDER BY attnum) FROM pg_publication_rel JOIN pg_publication p ON p.oid = "
+        "prpubid WHERE prrelid = %s ORDER BY 1",
         [number, table.oid],
     )
-    return found + [Publication(name, "table", vectors, where) for name, vectors, where in rows]
+    return found + [
+        Publication(name, "table", vectors, where, tuple(columns))
+        for name, vectors, where, columns in rows
+    ]
+
+
+def addition(table: Table, one: Publication) -> sql.Composed:
+    """The statement that adds a table to a publication, as it is in it."""
+    names = sql.SQL(", ").join(map(sql.Identifier, one.columns))
+    return sql.SQL("ALTER PUBLICATION {} ADD TABLE {}{}{}").format(
+        sql.Identifier(one.name), table.identifier,
+        sql.SQL(" ({})").format(names) if one.columns else sql.SQL(""),
+        sql.SQL(" WHERE ({})").format(sql.SQL(one.where)) if one.where else sql.SQL(""),
+    )  # fmt: skip
 
 
 def _has_lists(connection: Connection) -> bool:
@@ -116,15 +133,13 @@ def stopped_by_exchange(connection: Connection, table: Table) -> list[str]:
 def _way_out(table: Table, one: Publication) -> str:
     if one.scope != "table":
         return "publish a list of tables instead, this one by its columns without the vector"
-    names = sql.SQL(", ").join(
-        sql.Identifier(column.name) for column in table.columns if column.name != table.vector
-    )
-    where = sql.SQL(" WHERE ({})").format(sql.SQL(one.where)) if one.where else sql.SQL("")
+    names = [column.name for column in table.columns if column.name != table.vector]
     return sql.SQL(
-        "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {table}; ALTER PUBLICATION "
-        "{publication} ADD TABLE {table} ({names}){where}; COMMIT; takes them out of it"
+        "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {table}; {again}; COMMIT; takes them "
+        "out of it"
     ).format(
-        publication=sql.Identifier(one.name), table=table.identifier, names=names, where=where
+        publication=sql.Identifier(one.name), table=table.identifier,
+        again=addition(table, replace(one, columns=tuple(names))),
     ).as_string(None)  # fmt: skip
 
 
