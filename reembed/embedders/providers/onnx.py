@@ -26,6 +26,7 @@ from reembed.embedders.provider import (
     RejectedInputError,
     TransientError,
 )
+from reembed.embedders.providers.counted import CountedTexts
 from reembed.embedders.providers.model_files import find, read_json, sha256
 from reembed.embedders.providers.tokens import TextTokenizer
 from reembed.errors import ManifestError
@@ -59,7 +60,7 @@ class OnnxProvider:
         )
         self._folders = [self._path.parent, self._path.parent.parent, tokenizer.parent]
         self._tokenizer_path = tokenizer
-        self._tokenizer = TextTokenizer(tokenizer)
+        self._tokens = CountedTexts(TextTokenizer(tokenizer))
         self._pooling = options.take("pooling", str, "") or self._told_pooling()
         if self._pooling not in ("mean", "cls"):
             raise ManifestError(f"model.options.pooling: is mean or cls, not {self._pooling!r}")
@@ -128,15 +129,15 @@ class OnnxProvider:
         return session
 
     def count_tokens(self, texts: Sequence[str]) -> Counts:
-        return self._tokenizer.count(texts)
+        return self._tokens.count(texts)
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
-        encodings = self._tokenizer.encode(texts)
-        lengths = [len(encoding.ids) for encoding in encodings]
+        tokens = self._tokens.ids(texts)
+        lengths = [len(one) for one in tokens]
         ids = np.zeros((len(texts), max(lengths)), np.int64)  # masked, so any id pads
         mask = np.zeros_like(ids)
-        for row, encoding in enumerate(encodings):
-            ids[row, : lengths[row]] = encoding.ids
+        for row, one in enumerate(tokens):
+            ids[row, : lengths[row]] = one
             mask[row, : lengths[row]] = 1
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         wanted = {put.name: given[put.name] for put in self._session.get_inputs()}

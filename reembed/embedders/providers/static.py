@@ -21,6 +21,7 @@ from reembed.embedders.provider import (
     Price,
     RejectedInputError,
 )
+from reembed.embedders.providers.counted import CountedTexts
 from reembed.embedders.providers.model_files import find, package_folder, read_json, sha256
 from reembed.embedders.providers.tokens import TextTokenizer
 from reembed.errors import ManifestError, ProviderRefusedError
@@ -57,7 +58,7 @@ class StaticProvider:
             if not path.is_file():
                 raise ManifestError(f"model.name: there is no {path}")
         self._files = (weights, tokenizer)
-        self._tokenizer = TextTokenizer(tokenizer)
+        self._tokens = CountedTexts(TextTokenizer(tokenizer), special=False)
         vectors = _matrix(weights, tensor)
         if model.name == "wordllama" and model.dimensions is not None:
             if model.dimensions not in WORDLLAMA_DIMENSIONS:
@@ -74,18 +75,17 @@ class StaticProvider:
         self.normalizes = bool(read_json(folder / "config.json").get("normalize"))
 
     def count_tokens(self, texts: Sequence[str]) -> Counts:
-        return self._tokenizer.count(texts, special=False)
+        return self._tokens.count(texts)
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> Answer:
-        encodings = self._tokenizer.encode(texts, special=False)
-        lengths = [len(encoding.ids) for encoding in encodings]
+        tokens = self._tokens.ids(texts)
+        lengths = [len(ids) for ids in tokens]
         if not all(lengths):
             raise RejectedInputError("no token of the text is known to the model")
         vectors = np.empty((len(texts), self._vectors.shape[1]), np.float32)
-        for row, encoding in enumerate(encodings):
+        for row, ids in enumerate(tokens):
             # Ids beyond the matrix count as its last row, as in the wordllama library.
-            ids = np.minimum(encoding.ids, len(self._vectors) - 1)
-            vectors[row] = self._vectors[ids].mean(axis=0)
+            vectors[row] = self._vectors[np.minimum(ids, len(self._vectors) - 1)].mean(axis=0)
         return Answer(vectors, sum(lengths))
 
     def version(self) -> ModelVersion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ from tokenizers import Encoding, Tokenizer
 
 from reembed.embedders.provider import Counts
 from reembed.errors import ManifestError
+
+ENCODED_AT_ONCE = 512
+"""Texts, enough for all processors."""
 
 
 class TextTokenizer:
@@ -35,8 +38,17 @@ class TextTokenizer:
 
     def count(self, texts: Sequence[str], *, special: bool = True) -> Counts:
         """Tokens of each text, `(n,) int32`."""
-        encodings = self.encode(texts, special=special)
-        return np.array([len(encoding.ids) for encoding in encodings], np.int32)
+        counts = [len(one) for one in self._each(texts, special)]
+        return np.array(counts, np.int32)
+
+    def ids(self, texts: Sequence[str], *, special: bool = True) -> Iterator[npt.NDArray[np.int32]]:
+        """The ids of each text's tokens, `(t,)`."""
+        return (np.array(one.ids, np.int32) for one in self._each(texts, special))
+
+    def _each(self, texts: Sequence[str], special: bool) -> Iterator[Encoding]:
+        """The encoding of each text, of a few at a time: one takes a hundred bytes a token."""
+        for start in range(0, len(texts), ENCODED_AT_ONCE):
+            yield from self.encode(texts[start : start + ENCODED_AT_ONCE], special=special)
 
 
 _UNBROKEN = 40

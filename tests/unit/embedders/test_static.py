@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tokenizers import Encoding
 
+from reembed.embedders.providers.counted import CountedTexts
 from reembed.embedders.providers.model_files import package_folder
+from reembed.embedders.providers.tokens import TextTokenizer
 from reembed.embedders.registry import open_embedder
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
@@ -60,6 +64,46 @@ def test_any_length_is_taken_and_order_kept():
         assert model.limits.max_tokens is None and model.exact_tokens
     assert not embedded.rejected
     assert np.allclose(embedded.vectors, single, atol=1e-6)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that were made into tokens."""
+    encode, made = TextTokenizer.encode, list[str]()
+
+    def listed(
+        self: TextTokenizer, texts: Sequence[str], *, special: bool = True
+    ) -> list[Encoding]:
+        made.extend(texts)
+        return encode(self, texts, special=special)
+
+    monkeypatch.setattr(TextTokenizer, "encode", listed)
+    return made
+
+
+def test_a_text_is_made_into_tokens_once(made: list[str], folder: Path):
+    with open_embedder(Model(provider="static", name=str(folder))) as model:
+        model.check_reachable()
+        counts = model.count_tokens(TEXTS)  # as a plan does
+        made.clear()
+        embedded = model.embed_documents([*TEXTS, "another"])
+        assert made == ["another"]
+        again = model.embed_documents(TEXTS)
+    assert made == ["another", *TEXTS]
+    assert (embedded.tokens[: len(TEXTS)] == counts).all()
+    assert (embedded.vectors[: len(TEXTS)] == again.vectors).all()
+
+
+def test_no_more_texts_are_remembered_than_fit(
+    made: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("reembed.embedders.providers.counted.MOST_TOKENS", 10)
+    texts = CountedTexts(TextTokenizer(folder / "tokenizer.json"), special=False)
+    assert texts.count(["a b c d", "e f g h", "i j k l"]).tolist() == [4, 4, 4]  # two have room
+    assert texts.count(["m n o p", "a b c d"]).tolist() == [4, 4]
+    made.clear()
+    assert [len(ids) for ids in texts.ids(["m n o p", "e f g h", "a b c d", "m n o p"])] == [4] * 4
+    assert made == ["a b c d", "m n o p"]  # the oldest made room; what was asked for is forgotten
 
 
 @pytest.fixture
