@@ -30,6 +30,10 @@ from reembed.sync.difference import Carried
 MOVE_TRIES = 5
 MOVE_PAUSE = 1.0
 """Seconds in which others that were in the way of a move can go on."""
+FEW_ROWS = 10
+"""So many are carried while writers wait; more of them are carried before."""
+FALLS = 0.75
+"""Carrying again is of use where it finds at most so many of the rows that it found before."""
 
 
 def _parked_as(s: Session) -> str:
@@ -56,13 +60,14 @@ def hold_writes(
 
 @stage("get the move ready")
 def prepare_move(
-    s: Session, kind: SwapPlan, incoming_id: str, carry: Callable[[], object]
+    s: Session, kind: SwapPlan, incoming_id: str, carry: Callable[[], int], carried: int
 ) -> bool:  # fmt: skip
     """Do what takes long about a move before writers are held, and carry what was written
     meanwhile, until that is little.
 
     Args:
-        carry: carries what was written to the live collection.
+        carry: carries what was written to the live collection, and returns how many records.
+        carried: how many there were when it was done last.
 
     Returns:
         whether there was anything to do.
@@ -77,8 +82,20 @@ def prepare_move(
         found = s.store.to_move().prepare(s.manifest.live, incoming_id)
         rows += found.rows
         if found.ready:
-            return rows > 0
+            return rows > 0 or carry_down(carry, carried)
         carry()
+
+
+def carry_down(carry: Callable[[], int], carried: int) -> bool:
+    """Carry what was written meanwhile until it is little, or becomes no less. Returns whether
+    there was any."""
+    worked = False
+    while carried > FEW_ROWS:
+        before, carried = carried, carry()
+        worked |= carried > 0
+        if carried > FALLS * before:
+            break
+    return worked
 
 
 def may_move(s: Session, kind: SwapPlan, incoming_id: str) -> bool:

@@ -60,12 +60,15 @@ class ReadyBack:
     told: list[str] = field(default_factory=list)
     seen: object = None
 
-    def carry(self, s: Session) -> None:
-        """Carry what was written to the new collection and not carried yet."""
+    def carry(self, s: Session) -> int:
+        """Carry what was written to the new collection and not carried yet. Returns the number of
+        records."""
         way_back = way_back_of(s)
         way_back.seen = self.seen
-        self.before.add(way_back.carry())
+        more = way_back.carry()
+        self.before.add(more)
         self.seen = way_back.seen
+        return more.carried
 
 
 def ready_back(s: Session) -> ReadyBack | None:
@@ -96,9 +99,8 @@ def prepare_back(s: Session, ready: ReadyBack, *, again: bool = False) -> bool:
     Returns:
         whether there was anything to do.
     """
-    if again:
-        ready.carry(s)
-    return moving.prepare_move(s, ready.kind, s.old.id, lambda: ready.carry(s))
+    carried = ready.carry(s) if again else ready.before.carried
+    return moving.prepare_move(s, ready.kind, s.old.id, lambda: ready.carry(s), carried)
 
 
 def last_look_back(s: Session, ready: ReadyBack) -> None:
@@ -221,10 +223,16 @@ def _move_back_held(
 ) -> tuple[Receipt, CarriedBack]:
     """Carry what was written, and move back while writers wait; again if another session is in the
     way. Adds to `before` what was carried ahead of the move; returns what was carried after it."""
+
+    def carry() -> int:
+        more = way_back.carry()
+        before.add(more)
+        return more.carried
+
     for tries_left in reversed(range(moving.MOVE_TRIES)):
-        before.add(way_back.carry())
+        carried = carry()
         try:
-            moving.prepare_move(s, kind, s.old.id, lambda: before.add(way_back.carry()))
+            moving.prepare_move(s, kind, s.old.id, carry, carried)
             while True:
                 with hold_writes(s, kind, s.old.id):
                     if before.carried or way_back.logged:  # what came meanwhile

@@ -142,7 +142,7 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     """
     for tries_left in reversed(range(moving.MOVE_TRIES)):
         try:
-            caught_up += prepared(s, kind)[0]
+            caught_up += prepared(s, kind, caught_up)[0]
             while True:
                 with hold_writes(s, kind, s.new.id):
                     caught_up += last_look(s)
@@ -157,11 +157,20 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
     raise AssertionError("the last try returns or raises")
 
 
-def prepared(s: Session, kind: SwapPlan) -> tuple[int, bool]:
+def prepared(s: Session, kind: SwapPlan, before: int) -> tuple[int, bool]:
     """Prepare the move. Returns the number of records that were carried meanwhile, and whether
-    there was anything to do."""
+    there was anything to do.
+
+    Args:
+        before: records carried so far.
+    """
     carried: list[int] = []
-    worked = moving.prepare_move(s, kind, s.new.id, lambda: carried.append(_carried_and_checked(s)))
+
+    def carry() -> int:
+        carried.append(_carried_and_checked(s))
+        return carried[-1]
+
+    worked = moving.prepare_move(s, kind, s.new.id, carry, before)
     return sum(carried), worked
 
 

@@ -102,7 +102,8 @@ class CommonSwap(Moving):
             worked = False
             for one in waiting:
                 self._group.begin_member()
-                carried, took_time = prepared(one.s, one.kind)
+                before = self._caught_up.get(one.s.manifest.live, 0)
+                carried, took_time = prepared(one.s, one.kind, before)
                 self._caught_up_with(one.s, carried)
                 one.s.close_ledger()
                 worked |= took_time

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from reembed import live
+from reembed.cutover import move
 from reembed.errors import (
     GateError,
     ModelChangedError,
@@ -682,3 +683,16 @@ def test_a_pointer_names_the_model_whole(tmp_path: Path, database: Path) -> None
         pointer = client.get_collection("docs__pointer", embedding_function=None)
         old = {"provider": "python", "name": "counting_model:old"}
         assert json.loads(str((pointer.metadata or {})["model"])) == old
+
+
+@pytest.mark.parametrize(
+    ("before", "found", "worked"),
+    [(0, [], False), (10, [], False), (400, [90, 15, 3], True), (400, [0], False),
+     (400, [310], True), (400, [200, 190], True), (11, [11], True)],
+)  # fmt: skip
+def test_what_came_meanwhile_is_carried_until_it_is_little_or_no_less(
+    before: int, found: list[int], worked: bool
+) -> None:
+    rest = iter(found)
+    assert move.carry_down(lambda: next(rest), before) == worked
+    assert list(rest) == []
