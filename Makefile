@@ -62,6 +62,9 @@ soak: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.soak.crash --postgres --kills 100
 	$(BIN)/python -m tests.campaigns.soak.crash --postgres --each-line
 	$(BIN)/python -m tests.campaigns.soak.crash --postgres --kind columns --kills 60 --seed 101
+	$(BIN)/python -m tests.campaigns.soak.crash --postgres-crashes --kills 100
+	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 60 --pause 0.3 --crashes 2
+	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 60 --pause 0.3 --crashes 2 --columns
 	$(BIN)/python -m tests.campaigns.soak.pg_many --tables 6 --kills 100
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300
 	$(BIN)/python -m tests.campaigns.soak.pg_writers --seconds 300 --columns

@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 
-def count_steps(at: int, counted: Path) -> None:
-    """From now on each step is counted, and this process is killed before the `at`-th; 0 for never.
+def killed() -> None:
+    """End this process at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count_steps(at: int, counted: Path, then: Callable[[], None] = killed) -> None:
+    """From now on each step is counted, and before the `at`-th this process is killed; 0 for never.
 
     Args:
         counted: a file that holds the number of steps made so far.
+        then: what happens before that step instead.
     """
     steps = 0
 
@@ -23,7 +29,7 @@ def count_steps(at: int, counted: Path) -> None:
         steps += 1
         counted.write_text(str(steps))
         if steps == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            then()
 
     _hook(step)
 

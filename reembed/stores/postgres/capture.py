@@ -113,6 +113,17 @@ def mark(connection: Connection, table: Table) -> str | None:
     return text if text and text.startswith("capture ") and text.endswith(whose) else None
 
 
+def crash(connection: Connection) -> str:
+    """What changes when the server crashes, or a standby takes its place: the end of what was
+    committed may be gone then, from the tables and from the logs alike (`synchronous_commit = off`,
+    or a standby that was behind). Postgres begins its own statistics anew."""
+    row = fetch_one(
+        connection,
+        "SELECT 'since ' || extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_bgwriter",
+    )
+    return str(row[0]) if row and row[0] else "since ever"
+
+
 def allowed(connection: Connection, table: Table, schema: str | None = None) -> bool:
     """Whether the role may capture a table's writes as the table's owner, and no subscriber stops
     at the log.

@@ -32,6 +32,7 @@ from reembed.stores.postgres.schema.layout import read_parts, table_by_oid, vect
 from reembed.stores.postgres.schema.names import (
     ENTITIES,
     Found,
+    check_free,
     check_identifier,
     find_table,
     fitted,
@@ -248,8 +249,9 @@ class Catalog:
         """
         with mapped(self.url):
             found = self.found(beside) if beside else None
-            _, table = place_for(self.main, name, found[1] if found else None)
-        check_identifier(table)
+            schema, table = place_for(self.main, name, found[1] if found else None)
+            check_identifier(table)
+            check_free(self.main, schema, table)
 
     def place(self, name: str, like: list[Table]) -> tuple[str, str]:
         """Schema and name of a new table: target.schema, else where those are that it is like."""

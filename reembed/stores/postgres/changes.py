@@ -51,7 +51,9 @@ class TableChanges:
             return Change(None, None)
         with mapped(self._catalog.url):
             marks = [pg_capture.mark(self._catalog.main, table) for table in tables]
-            now = " ".join(map(str, marks)) if all(marks) else None
+            now = None
+            if all(marks):
+                now = " ".join([*map(str, marks), pg_capture.crash(self._catalog.main)])
             if mark is None or now != mark:
                 self._saw_all(tables)
                 return Change(None, now)
@@ -67,7 +69,7 @@ class TableChanges:
 
     def _saw_all(self, tables: Sequence[Table]) -> None:
         for table in tables:
-            self._mover.ahead.saw(table, None)
+            self._mover.ahead.lost(table)
 
     def acknowledge(self, token: object) -> None:
         with mapped(self._catalog.url):

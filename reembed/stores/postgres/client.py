@@ -55,6 +55,7 @@ SETTINGS = {
     # What a definition says, and where what is made lies, is not for the role's defaults to say.
     "quote_all_identifiers": "off",
     "default_tablespace": "",
+    "synchronous_commit": "local",  # if it is off: what is journalled as done survives a crash
     # A row that a policy hides is an error then, as in pg_dump, not a row that is silently lost.
     "row_security": "off",
 }
@@ -105,7 +106,7 @@ class Database:
 _KEEPS_SESSIONS: set[str] = set()
 """URLs at which a session stays ours from one transaction to the next."""
 _PARAMETERS: dict[str, dict[str, str]] = {}
-"""A URL without its secrets to what was taken out of it, for connections that come later."""
+"""A URL without its secrets to what was taken out of it, for later connections."""
 
 
 def keep_secrets(url: str) -> str:
@@ -158,11 +159,14 @@ def connect(url: str, *, application: bool = False) -> Connection:
             "parameters, e.g. sslmode=require.",
         ) from None
     with mapped(url):
+        if not application:
+            connection.execute("SET statement_timeout = 0")  # first, for what follows it
         fix_path(connection)
         settings = {name: SETTINGS[name] for name in AS_TEXT} if application else SETTINGS
         connection.execute(
             "SELECT set_config(s.name, value, false) FROM unnest(%s::text[], %s::text[]) s "
-            "(name, value) JOIN pg_settings p ON lower(p.name) = lower(s.name)",
+            "(name, value) JOIN pg_settings p ON lower(p.name) = lower(s.name) WHERE s.name <> "
+            "'synchronous_commit' OR setting = 'off'",
             [list(settings), list(settings.values())],
         )
     return connection
@@ -277,7 +281,7 @@ def mapped(about: str) -> Iterator[None]:
         raise PreflightError(
             f"{about}: {_said(error)}",
             _hint(
-                error, "Use a role that may do this (the table's owner can), or let it be granted."
+                error, "Let its owner grant that (even to itself), or use a role that may do this."
             ),
         ) from error
     except errors.IdleInTransactionSessionTimeout as error:
@@ -286,7 +290,13 @@ def mapped(about: str) -> Iterator[None]:
             "than writers may be held",
             "Nothing was moved. Run the same command again.",
         ) from error
-    except (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled) as error:
+    except errors.QueryCanceled as error:
+        raise UnreachableError(
+            f"{about}: {_said(error)}",
+            "Run the same command again; it resumes. A statement_timeout that ends a session of a "
+            "run before it is set to 0 there is too short: ALTER ROLE .. SET makes it longer.",
+        ) from error
+    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
         raise LockedError(
             f"{about}: {_said(error)}: another session holds a lock on it",
             "Run the same command again; pg_stat_activity shows who holds it.",

@@ -7,10 +7,13 @@ are captured by `capture`, and `move/` moves a live name.
 
 from __future__ import annotations
 
+from functools import partial
+
+from reembed.stores.postgres.boundary import part_told, told
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.changes import TableChanges
 from reembed.stores.postgres.claims import Claims
-from reembed.stores.postgres.client import keep_secrets
+from reembed.stores.postgres.client import keep_secrets, mapped
 from reembed.stores.postgres.cutover import TableCutover
 from reembed.stores.postgres.leftovers import CopiedLeftovers
 from reembed.stores.postgres.move.mover import Mover
@@ -36,7 +39,8 @@ def open_store(url: str, options: StoreOptions) -> Store:
     url = keep_secrets(url)
     catalog = Catalog(url, options)
     try:
-        _ = catalog.database
+        with mapped(url):
+            _ = catalog.database
     except BaseException:
         catalog.close()
         raise
@@ -49,11 +53,14 @@ def open_store(url: str, options: StoreOptions) -> Store:
         claims.close()
         catalog.close()
 
+    told_records, told_changes = part_told(records, url), part_told(changes, url)
     return Store(
-        url, catalog, records, search=records,
-        writer=TableWriter(catalog, records, shadows, mover), build_index=shadows.build_index,
-        snapshot=records.snapshot, survey=lambda id, dimensions: survey(catalog, id, dimensions),
-        changes=changes, capture=changes, cutover=cutover, claims=claims,
-        leftovers=CopiedLeftovers(catalog), shapes=TableShapes(catalog), together=cutover.together,
-        withdraw=cutover.withdraw, close=close,
+        url, part_told(catalog, url), told_records, search=told_records,
+        writer=part_told(TableWriter(catalog, records, shadows, mover), url),
+        build_index=told(shadows.build_index, url), snapshot=records.snapshot,
+        survey=told(partial(survey, catalog), url),
+        changes=told_changes, capture=told_changes, cutover=part_told(cutover, url),
+        claims=part_told(claims, url), leftovers=part_told(CopiedLeftovers(catalog), url),
+        shapes=part_told(TableShapes(catalog), url), together=told(cutover.together, url),
+        withdraw=told(cutover.withdraw, url), close=close,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from reembed.stores.postgres.schema.access import (
     check_session,
     opened_by_default,
 )
-from reembed.stores.postgres.schema.names import check_identifier, find_table
+from reembed.stores.postgres.schema.names import ENTITIES, check_free, check_identifier, find_table
 from reembed.stores.postgres.schema.replication import check_unpublished
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import (
@@ -82,8 +82,10 @@ class TableWriter:
     def _check_name(self, spec: CollectionSpec) -> None:
         with mapped(self._catalog.url):
             tables = self._catalog.tables(spec.like) if spec.like else []
-            _, table = self._catalog.place(spec.name, tables)
-        check_identifier(table)
+            schema, name = self._catalog.place(spec.name, tables)
+            for ending in dict.fromkeys(["", *(ENTITIES for one in tables if one.prefix)]):
+                check_identifier(f"{name}{ending}")
+                check_free(self._catalog.main, schema, f"{name}{ending}")
 
     def _check_rights(self, spec: CollectionSpec) -> None:
         """Raise PreflightError where the role, or the owner that a new table is to have, may not

@@ -4,13 +4,16 @@ had happened.
     python -m tests.campaigns.soak.crash --kills 500 --seed 1 [--http | --postgres]
         [--kind KIND] [--only SEED]
     python -m tests.campaigns.soak.crash --postgres --each-line
+    python -m tests.campaigns.soak.crash --postgres-crashes --kills 100
 
 The story of `scene.py` is told once without a kill, with a copy of everything before each command.
 A trial takes a copy, kills the command (at a journal line, at an fsync, at a random moment) or
 harms the run directory, gives the same command again, and compares: records, vectors, verdict,
 collections, leftovers, and how often the embedding server was asked for each text. Every fifth
 trial then goes on to the end of the story. Over HTTP a real `chroma run` serves each copy, and
-survives; so does Postgres (`pg_stage.py`). What a trial does follows from its seed alone, but for
+survives; so does Postgres (`pg_stage.py`). With `--postgres-crashes` it is Postgres that crashes
+before a statement of the command, loses what was committed and not on the disk yet, and is started
+again at once; the command goes on if it can. What a trial does follows from its seed alone, but for
 the moment of a kill by time. `--each-line` kills before each journal line of each command instead.
 """
 
@@ -29,7 +32,7 @@ from pathlib import Path
 
 from tests.campaigns.soak import processes
 from tests.campaigns.soak.harm import HARMS
-from tests.campaigns.soak.pg_stage import PostgresStage
+from tests.campaigns.soak.pg_stage import UNFLUSHED, PostgresStage
 from tests.campaigns.soak.processes import SERVER, Kill
 from tests.campaigns.soak.scene import STEPS, Step
 from tests.campaigns.soak.stage import Outcome, Stage
@@ -37,7 +40,7 @@ from tests.support.servers.postgres_server import postgres_server
 
 KINDS = {
     "path": ("transaction", "pointer"), "http": ("rename", "pointer"),
-    "postgres": ("rename", "columns"),
+    "postgres": ("rename", "columns"), "postgres-crashes": ("rename", "columns"),
 }  # fmt: skip
 """Where the store is, to kinds of swap; in Postgres to the ways that a table takes."""
 
@@ -71,7 +74,7 @@ def campaign(
     """All trials of these seeds, by turns with each kind of swap; none is begun after `minutes`.
 
     Args:
-        where: path, http or postgres.
+        where: path, http, postgres or postgres-crashes.
         each_line: instead of seeds, kill before each journal line.
         kind: of swap, instead of all that are possible there.
     """
@@ -106,11 +109,13 @@ def stage_maker(
     where: str, work: Path, base_url: str, stack: ExitStack
 ) -> Callable[[str], Stage]:  # fmt: skip
     """What makes a stage for a kind of swap, on which the story has been told without a kill."""
-    server = stack.enter_context(postgres_server()) if where == "postgres" else None
+    server, crashing = None, where == "postgres-crashes"
+    if where.startswith("postgres"):
+        server = stack.enter_context(postgres_server(**UNFLUSHED if crashing else {}))
 
     def make(kind: str) -> Stage:
         if server is not None:
-            stage: Stage = PostgresStage(work / kind, kind, server, base_url)
+            stage: Stage = PostgresStage(work / kind, kind, server, base_url, crashing)
         else:
             stage = Stage(work / kind, kind, where == "http", base_url)
         stage.tell()
@@ -146,6 +151,8 @@ def main() -> int:
                        help="through a real Chroma server")  # fmt: skip
     where.add_argument("--postgres", action="store_const", dest="where", const="postgres",
                        help="in a real Postgres")  # fmt: skip
+    where.add_argument("--postgres-crashes", action="store_const", dest="where",
+                       const="postgres-crashes", help="which itself crashes")  # fmt: skip
     parser.set_defaults(where="path")
     parser.add_argument("--kind", help="of swap, instead of all by turns")
     parser.add_argument("--each-line", action="store_true", help="before each journal line")

@@ -3,6 +3,7 @@ same transaction; some read, and hold what they see against the notes."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from tests.support.pg_docs import App, app, literal
+from tests.support.pg_docs import App, literal
 
 WRITERS = 3
 RECORDS = 300
@@ -52,10 +53,10 @@ class Told:
 class Writer:
     """Writes records of its own: those whose id is `number` modulo WRITERS."""
 
-    def __init__(self, url: str, number: int, seed: int) -> None:
+    def __init__(self, url: str, number: int, seed: int, crashing: bool = False) -> None:
         self.told = Told()
-        self._docs = App(url)
-        self._docs.connection.autocommit = False
+        self._url, self._crashing = url, crashing
+        self._docs = self._opened()
         self._number, self._chance = number, random.Random(f"{seed}-{number}")
         self._there = [id for id in range(1, RECORDS + 1) if id % WRITERS == number]
         self._gone: list[int] = []
@@ -63,7 +64,35 @@ class Writer:
         self._model = "old"
         self._count = 0
 
+    def _opened(self) -> App:
+        """A connection, as soon as there is one."""
+        settings = {"synchronous_commit": "off"} if self._crashing else {}
+        docs = opened(self._url, self._crashing, **settings)
+        docs.connection.autocommit = False
+        return docs
+
+    def _again(self) -> None:
+        """Connect again after a crash, and look what of ours is left."""
+        self._docs.close()
+        self._docs = self._opened()
+        self.told.did["crashed"] += 1
+        rows = self._docs.run("SELECT id FROM ledger WHERE id %% %s = %s", WRITERS, self._number)
+        self._docs.connection.commit()
+        self._there, self._gone = [id for (id,) in rows], []
+
     def transaction(self) -> None:
+        """Some writes, committed, committed late or rolled back; as told by the ledger where the
+        server crashes meanwhile."""
+        try:
+            self._transaction()
+        except psycopg.OperationalError:
+            if not (self._crashing and self._docs.connection.broken):
+                raise
+        while self._docs.connection.broken:
+            with contextlib.suppress(psycopg.OperationalError):
+                self._again()
+
+    def _transaction(self) -> None:
         """Some writes, committed, committed late or rolled back."""
         there, gone, did = list(self._there), list(self._gone), Counter[str]()
         try:
@@ -85,6 +114,8 @@ class Writer:
             self._model = "new" if self._model == "old" else "old"
             self.told.did["switched"] += 1
         except psycopg.Error as error:
+            if self._crashing and self._docs.connection.broken:
+                return
             self._docs.connection.rollback()
             self.told.wrong.append(f"writer: {error}")
         else:
@@ -134,9 +165,23 @@ class Writer:
         self._docs.close()
 
 
-def write(url: str, number: int, seed: int, pause: float, begin: Any, stop: Any, logs: Any) -> None:
+def opened(url: str, crashing: bool, **settings: str) -> App:
+    """A connection; where the server crashes, as soon as there is one."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return App(url, **settings)
+        except psycopg.OperationalError:
+            if not crashing or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def write(
+    url: str, number: int, seed: int, pause: float, crashing: bool, begin: Any, stop: Any, logs: Any
+) -> None:  # fmt: skip
     """Write until told to stop."""
-    writer = Writer(url, number, seed)
+    writer = Writer(url, number, seed, crashing)
     begin.wait()
     while not stop.is_set():
         writer.transaction()
@@ -153,21 +198,33 @@ SELECT count(*), count(embedding), count(DISTINCT vector_dims(embedding)),
 """
 
 
-def read(url: str, repeatable: bool, seed: int, begin: Any, stop: Any, logs: Any) -> None:
+def read(
+    url: str, repeatable: bool, seed: int, crashing: bool, begin: Any, stop: Any, logs: Any
+) -> None:
     """Look until told to stop: never empty, short, mixed, or otherwise than the ledger."""
     told, chance = Told(), random.Random(f"{seed}-reader")
-    with app(url) as docs:
-        if repeatable:
-            docs.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        begin.wait()
-        while not stop.is_set():
-            try:
-                with docs.connection.transaction():
-                    _look(docs, told, chance, repeatable)
-            except psycopg.Error as error:
-                told.wrong.append(f"reader: {error}")
-            stop.wait(0.01)
+    docs = _reader(url, repeatable, crashing)
+    begin.wait()
+    while not stop.is_set():
+        try:
+            with docs.connection.transaction():
+                _look(docs, told, chance, repeatable)
+        except psycopg.Error as error:
+            if crashing and docs.connection.broken:
+                docs.close()
+                docs = _reader(url, repeatable, crashing)
+                continue
+            told.wrong.append(f"reader: {error}")
+        stop.wait(0.01)
+    docs.close()
     logs.put((f"reader, {'REPEATABLE READ' if repeatable else 'statements'}", told))
+
+
+def _reader(url: str, repeatable: bool, crashing: bool) -> App:
+    docs = opened(url, crashing)
+    if repeatable:
+        docs.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    return docs
 
 
 def _look(docs: App, told: Told, chance: random.Random, repeatable: bool) -> None:

@@ -2,6 +2,7 @@
 clean, and in every snapshot the table is what they have committed.
 
     python -m tests.campaigns.soak.pg_writers --seconds 60 [--columns] [--seed 1]
+    python -m tests.campaigns.soak.pg_writers --seconds 60 --crashes 3 [--columns]
     python -m tests.campaigns.soak.pg_writers --seconds 20 --watermark     (the negative control)
 
 Three processes write: insertions, new texts, new metadata, deletions, deleted records added again,
@@ -9,6 +10,11 @@ changed keys; some of it rolled back, some of it committed late. Each notes in t
 in the table `ledger` what the record is then, so that any snapshot can be checked against itself.
 Writers embed by themselves and notice by the error that the table has another model. Two processes
 read: one statement by statement, one in REPEATABLE READ transactions that look at the table late.
+
+With `--crashes` the server crashes so often during each command, at random moments, and is started
+again; the same command is given until it is done. Writers then commit with `synchronous_commit =
+off`, so that a crash takes some of their last writes back, which a run may have seen; they connect
+again and look at the ledger for what is left.
 
 The control reads captured writes as "numbers above the last one read", as a queue must not be read.
 """
@@ -18,8 +24,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -31,11 +39,13 @@ from unittest import mock
 import numpy as np
 import psycopg
 
+from reembed.errors import LockedError, UnreachableError
 from reembed.manifest import Manifest
 from reembed.migration import Migration
+from tests.campaigns.soak.pg_stage import UNFLUSHED
 from tests.campaigns.soak.pg_writer import DIFFERENT, LEDGER, RECORDS, WRITERS, Told, read, write
 from tests.support.pg_docs import app, make_docs, pg_manifest, traces
-from tests.support.servers.postgres_server import postgres_server
+from tests.support.servers.postgres_server import PostgresServer, postgres_server
 from tests.support.texts import vector_of
 
 HANGING = "CREATE TABLE notes (doc bigint REFERENCES docs ON UPDATE CASCADE ON DELETE CASCADE)"
@@ -79,18 +89,26 @@ def compare(url: str, model: str) -> Found:
 
 
 def story(
-    work: Path, url: str, *, seconds: float, seed: int, pause: float, more: list[str]
+    work: Path,
+    url: str,
+    *,
+    seconds: float,
+    seed: int,
+    pause: float,
+    more: list[str],
+    crasher: Crasher | None = None,
 ) -> tuple[dict[str, Found], dict[str, Told], list[str]]:
     """Run, swap, rollback, swap, clean under writers and readers; what was found after each."""
     make_docs(url, RECORDS, *LEDGER, *more)
     path = pg_manifest(work, url, verify__sample=100)
     context = multiprocessing.get_context("spawn")
+    crashing = crasher is not None
     begin, stop, logs = context.Barrier(WRITERS + 3), context.Event(), context.Queue()
     crew = [
-        context.Process(target=write, args=(url, number, seed, pause, begin, stop, logs))
+        context.Process(target=write, args=(url, number, seed, pause, crashing, begin, stop, logs))
         for number in range(WRITERS)
     ] + [
-        context.Process(target=read, args=(url, how, seed, begin, stop, logs))
+        context.Process(target=read, args=(url, how, seed, crashing, begin, stop, logs))
         for how in (True, False)
     ]
     for process in crew:
@@ -105,7 +123,8 @@ def story(
             ("clean", "clean()", "new"),
         ):  # fmt: skip
             time.sleep(seconds / 6)
-            notes.append(_step(path, call))
+            notes.append(crasher.step(path, call) if crasher else _step(path, call))
+            print(notes[-1], file=sys.stderr, flush=True)
             found[name] = compare(url, model)
             if found[name].wrong:  # it is proved; see whether we say so, too
                 stop.set()
@@ -118,6 +137,48 @@ def story(
             process.join(60)
     found["all that"] = compare(url, model)
     return found, told, notes
+
+
+class Crasher:
+    """Lets the server crash a few times during each command, which is given until it is done.
+
+    Args:
+        crashes: for each command at most.
+        after: seconds after which the first one comes at the latest, and each after another.
+    """
+
+    def __init__(self, server: PostgresServer, crashes: int, seed: int, after: float = 2.0) -> None:
+        self._server, self._crashes, self._after = server, crashes, after
+        self._chance = random.Random(f"{seed}-crashes")
+        self.told: Counter[str] = Counter()
+
+    def step(self, path: Path, call: str) -> str:
+        done = threading.Event()
+
+        def crash() -> None:
+            for _ in range(self._crashes):
+                if done.wait(self._chance.uniform(0, self._after)):
+                    return
+                self._server.crash()
+                self.told[call] += 1
+
+        thread = threading.Thread(target=crash)
+        thread.start()
+        again = Counter[str]()
+        try:
+            while True:
+                try:
+                    note = _step(path, call)
+                except (LockedError, UnreachableError) as error:
+                    again[type(error).__name__] += 1
+                    if sum(again.values()) > 200:
+                        raise
+                    time.sleep(0.2)
+                else:
+                    return f"{note}, after {self.told[call]} crashes, given again: {dict(again)}"
+        finally:
+            done.set()
+            thread.join()
 
 
 def _step(path: Path, call: str) -> str:
@@ -156,10 +217,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between transactions")
     parser.add_argument("--columns", action="store_true", help="a table that keeps its place")
+    parser.add_argument("--crashes", type=int, default=0, help="of the server in each command")
     parser.add_argument("--watermark", action="store_true", help="the negative control")
     given = parser.parse_args()
     with ExitStack() as stack:
-        server = stack.enter_context(postgres_server())
+        server = stack.enter_context(postgres_server(**UNFLUSHED if given.crashes else {}))
         url = stack.enter_context(server.database())
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reembed-pg-writers-")))
         if given.watermark:
@@ -167,9 +229,13 @@ def main() -> int:
             more = ["ALTER TABLE docs DROP CONSTRAINT docs_slug_key"]  # or it would tell by itself
         else:
             more = [HANGING] if given.columns else []
+        crasher = None
+        if given.crashes:
+            crasher = Crasher(server, given.crashes, given.seed)
+            stack.enter_context(mock.patch("reembed.stores.postgres.client.QUIET_SECONDS", 0.0))
         found, told, notes = story(
             work, url, seconds=given.seconds, seed=given.seed, pause=given.pause,
-            more=more,
+            more=more, crasher=crasher,
         )  # fmt: skip
         left = [] if given.watermark else traces(url)
     print("\n".join(notes))

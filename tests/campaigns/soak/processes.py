@@ -33,6 +33,10 @@ LOG = "checks.jsonl"
 STEPS = ".steps"
 """Where a command notes how many steps it has made, if these are counted."""
 KILLED = -signal.SIGKILL
+CRASH: list[Callable[[], None]] = []
+"""How to let the server crash and start it again, where a campaign does."""
+CRASHED = ".crashed"
+"""There if a command has done so."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Kill:
         place: "before" the `at`-th journal line is written, with half of it written ("torn"),
             written but not yet fsynced ("unsynced"), right "after" it is on disk, at the `at`-th
             "fsync" of anything, before the `at`-th "step" (`tests/support/steps.py`; 0 for never),
+            or before that step the "server" crashes and is started again, and the command goes on,
             or at a moment ("time": after `at` seconds).
         at: see `place`.
     """
@@ -177,6 +182,8 @@ def _command(
     _note_checks(folder / LOG)
     if kill is not None and kill.place == "step":
         steps.count_steps(int(kill.at), folder / STEPS)
+    elif kill is not None and kill.place == "server":
+        steps.count_steps(int(kill.at), folder / STEPS, lambda: _crash(folder))
     elif kill is not None and kill.place != "time":
         _hook(kill)
     from reembed.cli.entry import main
@@ -184,6 +191,15 @@ def _command(
     sys.argv = ["reembed", *arguments, "--json"]
     os.close(tell)
     main()
+
+
+def _crash(folder: Path) -> None:
+    """Let the server crash, and nobody notice it who does not ask for something."""
+    import reembed.stores.postgres.client
+
+    reembed.stores.postgres.client.QUIET_SECONDS = 0.0  # a lost connection is opened again
+    (folder / CRASHED).touch()
+    CRASH[0]()
 
 
 def small_shards() -> None:

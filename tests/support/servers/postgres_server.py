@@ -54,6 +54,7 @@ class PostgresServer:
     folder: Path
     pid: int
     _numbers: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    _keeper: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def url(self, database: str = SUPERUSER, role: str = SUPERUSER) -> str:
         """A libpq URL, which psycopg, SQLAlchemy and asyncpg read alike."""
@@ -82,6 +83,14 @@ class PostgresServer:
             yield self.url(name)
         finally:
             self.drop_database(name)
+
+    def crash(self) -> None:
+        """Let Postgres crash (`pg_ctl stop -m immediate`) and start it again: what was committed
+        and not written yet is lost."""
+        assert self._keeper and self._keeper.stdin and self._keeper.stdout
+        self._keeper.stdin.write("crash\n")
+        self._keeper.stdin.flush()
+        self.pid = json.loads(self._keeper.stdout.readline())["pid"]
 
     @staticmethod
     def program(name: str) -> Path:
@@ -112,7 +121,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
         told = json.loads(keeper.stdout.readline() or "{}")
         if not told:
             raise RuntimeError(f"Postgres did not start: exit code {keeper.wait(30)}, see stderr")
-        yield PostgresServer(Path(told["folder"]), told["pid"])
+        yield PostgresServer(Path(told["folder"]), told["pid"], _keeper=keeper)
     finally:
         keeper.stdin.close()
         keeper.wait(60)
@@ -135,8 +144,15 @@ def main() -> None:
         _make_template(server)
         print(json.dumps({"folder": str(folder), "pid": postgres.pid, "url": server.url()}))
         sys.stdout.flush()
-        while not select.select([sys.stdin], [], [], 1)[0] and os.getppid() == parent:
-            pass
+        while os.getppid() == parent:
+            if not select.select([sys.stdin], [], [], 1)[0]:
+                continue
+            if sys.stdin.readline() != "crash\n":
+                break
+            _kill(postgres)
+            postgres = _serve(folder, settings)
+            _wait(server, postgres, time.monotonic() + 30)
+            print(json.dumps({"pid": postgres.pid}), flush=True)
     finally:
         if postgres is not None:
             _stop(postgres)
@@ -145,11 +161,9 @@ def main() -> None:
 
 def _start(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
     """Make the database cluster and start it. Postgres refuses to run as root: then as `nobody`."""
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
+    user = _user()
+    if user:
         folder.chmod(0o755)
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     programs = _programs(folder, user)
     data = folder / "data"
     data.mkdir(0o700)
@@ -168,9 +182,24 @@ def _start(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
             raise RuntimeError(f"initdb ended with {made.returncode}: {log.read_text()}")
         if user:  # it makes its socket there
             os.chown(folder, user["user"], user["group"])
-        postgres = f"{programs}/postgres", "-D", str(data), "-k", str(folder)
-        chosen = (f"--{name}={value}" for name, value in settings.items())
-        process: subprocess.Popen[bytes] = subprocess.Popen(
+    return _serve(folder, settings)
+
+
+def _user() -> dict[str, Any]:
+    """As whom Postgres runs, for `subprocess`; empty for us."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _serve(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start Postgres on the cluster that is in the folder."""
+    user = _user()
+    postgres = f"{_programs(folder, user)}/postgres", "-D", str(folder / "data"), "-k", str(folder)
+    chosen = (f"--{name}={value}" for name, value in settings.items())
+    with (folder / "log").open("a") as output:
+        return subprocess.Popen(
             [*postgres, *chosen],
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -178,7 +207,6 @@ def _start(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
             stderr=output,
             **user,
         )
-    return process
 
 
 def _programs(folder: Path, user: dict[str, Any]) -> Path:
@@ -187,13 +215,14 @@ def _programs(folder: Path, user: dict[str, Any]) -> Path:
     The package is not imported: it makes folders and warns as it is.
     """
     installed = _installed()
+    if (copied := folder / "programs").exists():
+        return copied / "bin"
     try:
         subprocess.run(
             [installed / "bin" / "postgres", "--version"], check=True, capture_output=True, **user
         )
     except PermissionError:
-        shutil.copytree(installed, folder / "programs", symlinks=True)
-        installed = folder / "programs"
+        installed = shutil.copytree(installed, copied, symlinks=True)
     return installed / "bin"
 
 
@@ -218,6 +247,12 @@ def _make_template(server: PostgresServer) -> None:
     server._run("CREATE DATABASE {}", TEMPLATE)
     with psycopg.connect(server.url(TEMPLATE)) as connection:
         connection.execute("CREATE EXTENSION vector")
+
+
+def _kill(postgres: subprocess.Popen[bytes]) -> None:
+    """End it and all its sessions at once, with nothing written that was not yet."""
+    postgres.send_signal(signal.SIGQUIT)  # `pg_ctl -m immediate stop`: its sessions end first
+    postgres.wait(30)
 
 
 def _stop(postgres: subprocess.Popen[bytes]) -> None:

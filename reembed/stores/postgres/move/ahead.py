@@ -48,6 +48,13 @@ class Ahead:
                     ]
                 )  # fmt: skip
 
+    def lost(self, table: Table) -> None:
+        """Any row may have been written to, and what was read of a log says nothing of its entries
+        by now: after a crash numbers are given again."""
+        self.saw(table, None)
+        for copying in self.copies.values():
+            copying.entries.pop(table.oid, None)
+
     def logged(self, table: Table, touched: pg_capture.Touched) -> None:
         """A table's log was read, of which entries stay that were read before."""
         for copying in self.copies.values():

@@ -36,9 +36,8 @@ FIRST_ROWS, MOST_ROWS = 20, 100
 times as long as those that stay in their block, and none of them says so before."""
 
 UNFLUSHED = "SET LOCAL synchronous_commit = off"
-"""A group's commit, for which writers wait, waits for no disk and no standby. The exchange does,
-and what was committed before it is on disk then; where the server crashes before, all rows are
-compared again."""
+"""A group's commit, for which writers wait, waits for no disk and no standby. The rows of a copy
+count as copied once `_flush` has waited for all of its groups."""
 
 
 @dataclass
@@ -104,6 +103,7 @@ def copy_all(connection: Connection, copying: Copying) -> int:
             empty.update(row.id for row in page if row.without)
             rows += len(page)
         copying.touched.update(group.refused)
+    _flush(connection, copying)
     return rows
 
 
@@ -119,9 +119,19 @@ def copy_touched(connection: Connection, copying: Copying) -> int:
         refused += group.refused
         took += group.took
     copying.pace.wrote(len(ids), took)
+    _flush(connection, copying)
     _done(connection, copying, ids)
     copying.touched.update(refused)
     return len(ids)
+
+
+def _flush(connection: Connection, copying: Copying) -> None:
+    """Wait until all that was committed is on the disk: a lock on a row of the table that nobody
+    works with, whose commit waits for it. A server that crashes may lose what was not, and this
+    process need not notice it."""
+    connection.execute(
+        sql.SQL("SELECT 1 FROM {} LIMIT 1 FOR UPDATE").format(copying.other.identifier)
+    )
 
 
 def _done(connection: Connection, copying: Copying, ids: Sequence[str]) -> None:

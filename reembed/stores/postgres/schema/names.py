@@ -110,3 +110,23 @@ def check_identifier(table: str) -> None:
             f"{table[:80]!r} is {size} bytes long, and Postgres cuts names at {IDENTIFIER_BYTES}",
             "Choose a shorter one.",
         )
+
+
+def check_free(connection: Connection, schema: str, table: str) -> None:
+    """Raise PreflightError where something that is no table has a name, so that no table can have
+    it: an index, a sequence, a type (a table's rows are a type of its name)."""
+    row = fetch_one(
+        connection,
+        "SELECT CASE relkind WHEN 'S' THEN 'a sequence' WHEN 'c' THEN 'a type' ELSE 'an index' END "
+        "FROM pg_class WHERE relname = %(name)s AND relnamespace = (SELECT oid FROM pg_namespace "
+        "WHERE nspname = %(schema)s) AND relkind IN ('S', 'i', 'I', 'c') UNION ALL SELECT 'a type' "
+        "FROM pg_type t WHERE typname = %(name)s AND typnamespace = (SELECT oid FROM pg_namespace "
+        "WHERE nspname = %(schema)s) AND typrelid = 0 AND NOT EXISTS (SELECT FROM pg_type e WHERE "
+        "e.typarray = t.oid) LIMIT 1",  # of arrays Postgres makes up another name
+        {"name": table, "schema": schema},
+    )
+    if row is not None:
+        raise PreflightError(
+            f"no table can have the name {schema}.{table}: {row[0]} has it",
+            "Choose another name, or rename what has it.",
+        )
