@@ -10,8 +10,8 @@ TOOLS := $(VENV)/tools/.installed
 DOCS := $(VENV)/docs/.installed
 NPM := $(VENV)/npm/.installed
 PYTEST_ARGS ?=
-# Tests wait for processes, locks and clocks besides computing, so more than one a core; their files share no server.
-PYTEST_WORKERS ?= 3
+# Tests wait for processes, locks and clocks a third of their time, so two a core; their files share no server.
+PYTEST_WORKERS ?= 4
 
 # Other versions of Chroma, each in an environment of its own; the tests of CI use two of them.
 CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
@@ -23,7 +23,7 @@ chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
-	@echo "make test    run all tests (18 to 20 minutes on 2 cores)"
+	@echo "make test    run all tests (15 to 18 minutes on 2 cores)"
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times and a night's work 400 times, and write to collections while they move (hours)"
 	@echo "make bench   what stages cost over scripts and bare calls, kept in docs/benchmarks.json (half an hour)"
@@ -41,7 +41,10 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python manifests/demo.py
 
+# Where Python is told to write no bytecode (PYTHONDONTWRITEBYTECODE, as in most containers), each of the thousand
+# processes that the tests start would compile the package anew.
 test: $(INSTALLED) $(CLIENTS) $(NPM) $(call chromas,$(CHROMAS_OF_CI))
+	@$(BIN)/python -m compileall -q reembed tests
 	$(BIN)/python -m pytest -p tests.plugins.in_memory -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED) $(call chromas,$(CHROMAS))
