@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 from hypothesis import settings
 
 from reembed.redaction import known
@@ -36,8 +38,10 @@ def no_secrets_of_others() -> Iterator[None]:
 def nothing_waited_for() -> Iterator[None]:
     """What a command does for others' sake takes little time in this process: the median time of a
     search is shown and not judged, so five make one, and no writer that looked for a hold just
-    before it came is waited for (those of the campaigns of writes, which are processes, are)."""
+    before it came is waited for (those of the campaigns of writes, which are processes, are).
+    And the command line is put together once."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         patch.setattr(search_gates, "TIMED_QUERIES", 5)
         patch.setattr(hold, "GRACE_SECONDS", 0.001)
         yield
@@ -105,7 +109,7 @@ def _incident(
 
 @pytest.fixture
 def incident(_incident: Incident, postgres: PostgresServer, tmp_path: Path) -> Iterator[Incident]:
-    """1,968 memories of mem0, in a database of the test's own; the first use takes half a minute.
+    """1,968 memories of mem0, in a database of the test's own; the first use takes ten seconds.
     A test that takes it is marked `needs_clients`."""
     copy = _incident.copy(postgres, tmp_path)
     yield copy

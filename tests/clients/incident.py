@@ -4,7 +4,7 @@ mem0 adds one memory at a time, and all of them take 40 s to 100 s on two cores.
 BY_MEM0 in every namespace are written by mem0's own `add`, some of them updated or deleted again,
 so that the history holds all three events; the others are copied into the table and the history in
 exactly the form of mem0's rows, with vectors from the same server, which a test compares. Every
-twentieth memory of all is linked to its entities by mem0. `python -m tests.clients.incident` tells
+fortieth memory of all is linked to its entities by mem0. `python -m tests.clients.incident` tells
 how long that takes; the tests make it once and give each test a copy of the database.
 """
 
@@ -32,7 +32,8 @@ from tests.support.servers.embedding_server import OPENAI, REAL_WIDTHS, Embeddin
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
 
 NAMESPACES = {"research": 678, "operations": 1243, "family": 33, "travel": 14}
-BY_MEM0 = 60
+BY_MEM0 = 20
+LINKED = 40
 USER = "owner"
 COLLECTION = "memories"
 
@@ -152,7 +153,7 @@ def write_incident(server: PostgresServer, embedder: str, folder: Path) -> Incid
             made = copy_rows(rows[by_mem0:count], server.url(database), embedder, history)
             living[namespace] = ids[:by_mem0] + made
             filters = {"user_id": USER, "agent_id": namespace}
-            mem0("link", ids=living[namespace][::20], filters=filters)
+            mem0("link", ids=living[namespace][::LINKED], filters=filters)
         mem0("close")
     return Incident(database, history, living, deleted)
 
