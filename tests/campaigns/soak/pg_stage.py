@@ -109,7 +109,7 @@ class PostgresStage(Stage):
         self._server.drop_database(name)
         with psycopg.connect(self._server.url(), autocommit=True) as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
                     sql.Identifier(name), sql.Identifier(template)
                 )
                 + (sql.SQL(" OID {}").format(sql.Literal(oid)) if oid else sql.SQL(""))

@@ -64,7 +64,7 @@ class PostgresServer:
         """Make a database: an empty one with the extension `vector`, or a copy of another one that
         nobody is connected to. Its name."""
         name = name or f"test_{os.getpid()}_{next(self._numbers)}"
-        self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
+        self._run("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, template)
         return name
 
     def rename_database(self, name: str, new: str) -> None:
