@@ -252,7 +252,7 @@ def test_an_adversary_never_empties_the_live_name() -> None:
     run_state_machine_as_test(
         AttackedStories,
         settings=settings(
-            max_examples=STORIES or 6, stateful_step_count=25 if STORIES else 14, deadline=None,
+            max_examples=STORIES or 4, stateful_step_count=25 if STORIES else 14, deadline=None,
             derandomize=not STORIES, database=None, suppress_health_check=list(HealthCheck),
             phases=[Phase.generate],  # shrinking would take hours
         ),

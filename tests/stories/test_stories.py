@@ -355,7 +355,7 @@ def test_the_live_name_holds_what_was_written() -> None:
     run_state_machine_as_test(
         Stories,
         settings=settings(
-            max_examples=STORIES or 8, stateful_step_count=30 if STORIES else 14, deadline=None,
+            max_examples=STORIES or 5, stateful_step_count=30 if STORIES else 14, deadline=None,
             derandomize=not STORIES, database=None, suppress_health_check=list(HealthCheck),
             phases=[Phase.generate],  # shrinking would take hours
         ),

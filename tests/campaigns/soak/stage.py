@@ -56,6 +56,11 @@ class Outcome:
     """Texts that plan had asked for to measure the model, where the kill came before their use."""
 
 
+def _after(step: Step) -> Step | None:
+    """The command that the story goes on with."""
+    return next((following for following in STEPS if following.after == step.name), None)
+
+
 class Stage:
     """A folder in which the story is told again and again, one trial at a time.
 
@@ -81,17 +86,25 @@ class Stage:
             yield
 
     def tell(self) -> None:
-        """Tell the story without a kill and keep a copy before each step."""
+        """Make the beginning of the story, and keep a copy of it."""
         self.folder.mkdir(parents=True)
         self.build()
         self.keep("done-")
-        for step in STEPS:
-            self.restore(f"done-{step.after}")
-            with self.store():
-                self.write(step)
-            self.keep(f"before-{step.name}")
-            self._first(step)
-            self.keep(f"done-{step.name}")
+
+    def reach(self, step: Step) -> None:
+        """Tell the story without a kill up to this step, where that has not been done, and keep a
+        copy before each step."""
+        if step.name in self.told.codes:
+            return
+        for before in STEPS:
+            if before.name == step.after:
+                self.reach(before)
+        self.restore(f"done-{step.after}")
+        with self.store():
+            self.write(step)
+        self.keep(f"before-{step.name}")
+        self._first(step)
+        self.keep(f"done-{step.name}")
 
     def _first(self, step: Step) -> None:
         told, lines, before = self.told, self._lines(), processes.served()
@@ -149,8 +162,10 @@ class Stage:
             harm = chance.choice(sorted(HARMS))
             outcome = Outcome(seed, step.name, harm, [])
             kill = None
+            self._tell_for(step, seed)
         else:
             step = chance.choice(STEPS)
+            self._tell_for(step, seed)
             kill = self._kill(step, chance)
             outcome = Outcome(seed, step.name, kill.place, [])
         try:
@@ -160,8 +175,17 @@ class Stage:
         outcome.problems[:] = [f"{self.kind}: {problem}" for problem in outcome.problems]
         return outcome
 
+    def _tell_for(self, step: Step, seed: int) -> None:
+        """Tell what a trial at this step is compared with."""
+        last = step
+        while seed % WHOLE_STORY == 0 and (following := _after(last)):
+            last = following
+        self.reach(last)
+
     def each_line(self) -> list[tuple[Step, Kill]]:
         """A kill before each journal line of each command."""
+        for step in STEPS:
+            self.reach(step)
         return [
             (step, Kill("before", line))
             for step in STEPS
@@ -229,7 +253,7 @@ class Stage:
     def _go_on(self, step: Step, outcome: Outcome) -> None:
         """The rest of the story after this trial."""
         last = step
-        while (following := next((s for s in STEPS if s.after == last.name), None)) is not None:
+        while (following := _after(last)) is not None:
             self.write(following)
             ended = command(self.folder, *following.arguments)
             if ended.code != self.told.codes[following.name]:
