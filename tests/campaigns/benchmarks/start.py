@@ -28,6 +28,7 @@ BENCHMARK = Benchmark(
     ],
     sized=False,
     imports=(),
+    own_imports=(),
 )  # fmt: skip
 
 if __name__ == "__main__":
