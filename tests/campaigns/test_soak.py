@@ -48,13 +48,16 @@ def test_kills_anywhere_leave_no_trace() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["transaction", "pointer"])
 def test_sixty_collections_killed_at_random_come_through(kind: str) -> None:
-    told = soak("tests.campaigns.soak.many", "--kills", "30", "--kind", kind)
+    changes = ["--changes"] if kind == "transaction" else []
+    told = soak("tests.campaigns.soak.many", "--kills", "40", "--kind", kind, *changes)
     assert told.endswith("0 problems\n")
 
 
 @pytest.mark.long
 def test_sixty_collections_of_a_server_killed_at_random_come_through() -> None:
-    told = soak("tests.campaigns.soak.many", "--kills", "20", "--kind", "rename", "--http")
+    told = soak(
+        "tests.campaigns.soak.many", "--kills", "40", "--kind", "rename", "--http", "--changes"
+    )
     assert told.endswith("0 problems\n")
 
 

@@ -1,11 +1,14 @@
 """Several collections killed at random: the same command again finishes what was begun, for all.
 
     python -m tests.campaigns.soak.many --collections 60 --kills 20 --seed 1 [--kind KIND] [--http]
+    python -m tests.campaigns.soak.many --collections 60 --kills 40 --seed 1 --changes
     python -m tests.campaigns.soak.many --collections 1000 --kills 0
 
 Collections of a few records each go through one manifest: run, swap, writes of an application,
 rollback, swap again, clean. Every command is killed at a random journal line or fsync of its own,
-again and again, and then left alone; after it every name is looked at with plain Chroma. Without
+again and again, and then left alone; after it a process with plain Chroma, without reembed, holds
+every record and vector against what the application wrote. With `--changes` the application goes on
+after each kill, and deletes a collection and makes one before each command. Without
 kills each command is a process of its own, and its time, that of processors (which a busy machine
 does not change much), its most memory and its most open files are printed.
 """
@@ -19,27 +22,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from chromadb.api import ClientAPI
-from chromadb.api.models.Collection import Collection
-
+from tests.campaigns.soak.many_app import Application
 from tests.support import crash
-from tests.support.chroma_data import chroma_at, plain_collection
 from tests.support.manifests import write_group_manifest
 from tests.support.servers.chroma_server import chroma_server
-from tests.support.texts import sentence, vector_of
 
 STEPS = ("run", "swap", "rollback", "swap", "clean")
-WIDTHS = {"old": 48, "new": 64}
 ADDED = "added"
 PLACES = ("journal", "torn", "fsync")
 SECONDS = 1200.0
+
+Finish = Callable[..., None]
+"""Sees a call of a command through: the call, the exit code that it ends with, and the collection
+that its error must name."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Campaign:
         url: of the store.
         path: the manifest.
         collections: how many.
+        records: of each; 0 for one to four.
         problems: what was not as it should be.
     """
 
@@ -57,118 +60,111 @@ class Campaign:
     path: Path
     collections: int
     kind: str
+    records: int = 0
     problems: list[str] = field(default_factory=list)
-    ids: dict[str, str] = field(default_factory=dict)
+    chance: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self.application = Application(self.url, pointers=self.kind == "pointer")
 
     def names(self) -> list[str]:
         return [f"file-{number:04}" for number in range(self.collections)]
 
     def build(self) -> None:
-        with chroma_at(self.url) as client:
-            for number, name in enumerate(self.names()):
-                self.ids[name] = str(plain_collection(client, name, 1 + number % 4).id)
+        self.application.build(self.names(), self.records)
 
-    def look(self, serves: str, step: str, added: bool) -> None:
-        """Hold every name against the model that it should serve, and its records."""
-        with chroma_at(self.url) as client:
-            every = {one.name: one for one in _all(client)}
-            for number, name in enumerate(self.names()):
-                told = self._wrong(every, name, 1 + number % 4, serves, added)
-                self.problems += [f"after {step}: {name}: {told}"] if told else []
-            left = [name for name in every if "__lease" in name or "__hold" in name]
-            if step == "clean":
-                left += [name for name in every if "__parked-" in name]
-                left += [name for name in every if "__counting_model" in name and self._plain]
-            self.problems += [f"after {step}: {name} is left" for name in left]
+    def look(self, serves: str, step: str, others: Iterable[str] = ()) -> None:
+        """Hold every name against the model that it should serve, and its records.
 
-    @property
-    def _plain(self) -> bool:
-        """Whether the plain name itself moves."""
-        return self.kind != "pointer"
+        Args:
+            others: collections that have what they had.
+        """
+        application = self.application
+        for name in application.serves.keys() - {*others}:
+            application.serves[name] = serves
+        found = application.looked(self.path.parent)
+        left = [
+            name for name in application.left()
+            if "__lease" in name or "__hold" in name
+            or (step == "clean" and ("__parked-" in name
+                or ("__counting_model" in name and self.kind != "pointer")))
+        ]  # fmt: skip
+        found += [f"{name} is left" for name in left]
+        self.problems += [f"after {step}: {told}" for told in found]
+        print(f"{step}: {len(self.problems)} problems so far", file=sys.stderr, flush=True)
 
-    def _wrong(
-        self, every: dict[str, Collection], name: str, count: int, serves: str, added: bool
-    ) -> str:
-        found = self._live(every, name)
-        if found is None:
-            return "leads to nothing"
-        if serves == "old" and str(found.id) != self.ids[name]:
-            return "is not the collection that it was"
-        page = found.get(include=["embeddings", "documents"])
-        documents, vectors = page["documents"], page["embeddings"]
-        assert documents is not None and vectors is not None
-        texts = dict(zip(page["ids"], documents, strict=True))
-        want = {f"r{n}": sentence(n) for n in range(count)}
-        want |= {ADDED: _added(name)} if added else {}
-        if texts != want:
-            return f"has {sorted(texts)}, not {sorted(want)}"
-        made = np.stack([vector_of(serves, texts[id]) for id in page["ids"]])
-        given = np.asarray(vectors)
-        if given.shape != made.shape or np.abs(given - made).max() > 1e-5:
-            return f"has vectors {given.shape} that are not of the model {serves!r}"
-        return ""
-
-    def _live(self, every: dict[str, Collection], name: str) -> Collection | None:
-        pointer = every.get(f"{name}__pointer")
-        if pointer is None:
-            return every.get(name)
-        target = (pointer.metadata or {}).get("target_id")
-        return next((one for one in every.values() if str(one.id) == target), None)
-
-    def write(self) -> None:
-        """An application adds a record to each collection, with the new model's vector."""
-        with chroma_at(self.url) as client:
-            every = {one.name: one for one in _all(client)}
-            for name in self.names():
-                found = self._live(every, name)
-                assert found is not None, name
-                found.add(ids=[ADDED], documents=[_added(name)],
-                          embeddings=[vector_of("new", _added(name))])  # fmt: skip
-
-    def tell(self, finish: Callable[[str], None]) -> None:
-        """The story. `finish` sees a command through."""
-        added = False
+    def tell(self, finish: Finish) -> None:
+        """The story of an application that writes after the swap."""
         for number, step in enumerate(STEPS):
-            finish(step)
-            live = "new" if step in ("swap", "clean") else "old"
-            self.look(live, step, added)
-            print(f"{step}: {len(self.problems)} problems so far", file=sys.stderr, flush=True)
+            finish(f"{step}()")
+            self.look("new" if step in ("swap", "clean") else "old", step)
             if number == 1:
-                self.write()
-                added = True
+                self.application.add_to_each(self.names(), ADDED)
+
+    def tell_of_changes(self, finish: Finish) -> None:
+        """The story of an application that deletes a collection, makes one, and writes to others
+        before each step, and after each kill."""
+        application, (first, second, third, fourth) = self.application, self.names()[-4:]
+        application.spared = [first, second, third, fourth]
+        finish("run()")
+        self.look("old", "run")
+        late = [self._change(first, "old")]
+        if self.chance.random() < 0.5:
+            finish("run()")
+            late = []
+        finish("swap()")
+        self.look("new", "swap", late)
+        old = deepcopy(application.want[second])
+        late.append(self._change(second, "new"))
+        finish("rollback()", 5, second)
+        finish("rollback(accept_loss=True)")
+        application.want[second], application.serves[second] = old, "old"
+        self.look("old", "rollback", late)
+        application.delete(second)
+        self._change(third, "old")
+        finish("run()")
+        finish("swap()")
+        self.look("new", "second swap")
+        self._change(fourth, "new")
+        finish("clean()", 5, fourth)
+        finish("clean(accept_loss=True)")
+        self.look("new", "clean")
+
+    def _change(self, deleted: str, model: str) -> str:
+        """What an application does meanwhile, which embeds with this model. Returns the name of the
+        collection that it has made."""
+        self.application.go_on(self.chance, 20)
+        self.application.delete(deleted)
+        return self.application.make(model)
 
 
-def _all(client: ClientAPI) -> Iterator[Collection]:
-    for offset in range(0, 1_000_000, 300):
-        page = client.list_collections(limit=300, offset=offset)
-        yield from page
-        if len(page) < 300:
-            return
-
-
-def _added(name: str) -> str:
-    return f"a text that was added to {name} after the swap"
-
-
-def killed(campaign: Campaign, step: str, kills: int, chance: random.Random) -> int:
-    """Give a command until it is through, killing it up to `kills` times. Returns how often it
-    was killed."""
-    done, within = 0, 8 * campaign.collections
+def killed(campaign: Campaign, call: str, kills: int, wanted: int, named: str) -> int:
+    """Give a command until it is through, killing it up to `kills` times, with an application that
+    goes on writing after each. Returns how often it was killed."""
+    done, within, chance = 0, 8 * campaign.collections, campaign.chance
     while True:
         place = chance.choice(PLACES) if done < kills else ""
         at = chance.randint(1, within)
-        code = crash.work(campaign.path, f"{step}()", place, at, seconds=SECONDS)
+        code = crash.work(campaign.path, call, place, at, seconds=SECONDS)
         if code != -9:
             break
         done += 1
-    if code:
-        campaign.problems.append(f"{step} ended with {code}: {crash.outcome(campaign.path)}")
+        if campaign.application.spared:
+            campaign.application.go_on(chance, 3)
+    told = crash.outcome(campaign.path)
+    error = told.get("error") or {}
+    if error.get("exit_code", code) != wanted or named not in str(error):
+        campaign.problems.append(f"{call} ended with {code}: {error or told}")
+    elif wanted and f"1 of {len(told['members'])} collections" not in error["message"]:
+        campaign.problems.append(f"{call} fails for others too: {error}")
     return done
 
 
-def measured(campaign: Campaign, step: str) -> str:
+def measured(campaign: Campaign, call: str, wanted: int) -> str:
     """A command as a process of its own; a line of a table of what it took."""
+    step, _, given = call.partition("(")
     words = [step, str(campaign.path), *([] if step == "run" else ["--yes"])]
+    words += ["--accept-loss"] if "accept_loss" in given else []
     start, memory, files = time.monotonic(), 0, 0
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as out:
@@ -182,7 +178,7 @@ def measured(campaign: Campaign, step: str) -> str:
         seconds = time.monotonic() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        if process.returncode:
+        if process.returncode != wanted:
             out.seek(0)
             told = out.read().decode(errors="replace")[-2000:]
             campaign.problems.append(f"{step} ended with {process.returncode}: {told}")
@@ -218,26 +214,32 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", default="auto")
     parser.add_argument("--http", action="store_true", help="through a real Chroma server")
+    parser.add_argument("--records", type=int, default=0, help="of each; 0 for one to four")
+    parser.add_argument("--changes", action="store_true",
+                        help="the application deletes and makes collections meanwhile")  # fmt: skip
     given = parser.parse_args()
-    chance, kills, lines = random.Random(given.seed), 0, list[str]()
+    kills, lines = 0, list[str]()
     with (
         tempfile.TemporaryDirectory(prefix="reembed-many-") as name,
         store(Path(name), given.http) as url,
     ):
         settings: dict[str, Any] = {"kind": given.kind, "accept_window": True, "keep_old": "0d"}
         path = write_group_manifest(Path(name), url, "file-*", swap=settings)
-        campaign = Campaign(url, path, given.collections, given.kind)
+        chance = random.Random(given.seed)
+        records = given.records or (5 if given.changes else 0)
+        campaign = Campaign(url, path, given.collections, given.kind, records, chance=chance)
         campaign.build()
 
-        def finish(step: str) -> None:
+        def finish(call: str, wanted: int = 0, named: str = "") -> None:
             nonlocal kills
             if given.kills:
-                kills += killed(campaign, step, -(-given.kills // len(STEPS)), chance)
+                each = -(-given.kills // (8 if given.changes else len(STEPS)))
+                kills += killed(campaign, call, each, wanted, named)
             else:
-                lines.append(measured(campaign, step))
+                lines.append(measured(campaign, call, wanted))
                 print(lines[-1], file=sys.stderr, flush=True)
 
-        campaign.tell(finish)
+        (campaign.tell_of_changes if given.changes else campaign.tell)(finish)
     for problem in campaign.problems[:20]:
         print(f"FAILED: {problem}")
     if lines:
