@@ -67,6 +67,15 @@ def told_astray(s: Session) -> list[str]:
     return [] if error is None else [f"{error.message}. {error.hint}"]
 
 
+def made_anew(s: Session) -> bool:
+    """Whether the application has deleted the source and made it anew before its name moved."""
+    history = s.run.history
+    if history.census is None or history.pending_move or history.last_move == "swap":
+        return False
+    found = _found(s, s.manifest.source.collection)
+    return found is not None and found.id != s.source.id and s.old.describe() is None
+
+
 def look_up(s: Session) -> tuple[list[str], bool]:
     """For `status`: what is to be told of the live name, and whether it is lost to the run."""
     if s.run.history.state in ("cleaning", "cleaned"):
@@ -141,6 +150,10 @@ def _before(s: Session) -> ReembedError | None:
         refuse_other(found, s.source, s.run)
     except SourceChangedError as error:
         error.hint = " ".join([error.hint, *ways])
+        if s.in_group and made_anew(s):
+            path = _path(s)
+            again = f"If the application made it anew, `reembed run {path}` begins again with it."
+            return SourceChangedError(error.message, again)
         return error
     return None
 

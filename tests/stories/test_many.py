@@ -232,9 +232,16 @@ def test_a_cap_is_of_all_together(tmp_path: Path, folder: Path, command: Command
     assert refused.code == 5 and "embed.max_tokens_total" in refused.json["error"]["message"]
 
 
+@follows_hint("If the application made it anew, `reembed run ")
 def test_one_that_may_not_move_keeps_all_where_they_are(
     manifest: Path, folder: Path, command: Command
 ) -> None:
+    assert command("run", manifest).code == 0
+    with chroma(folder) as client:  # left out
+        client.delete_collection("gamma")
+    assert command("run", manifest).code == 0
+    with chroma(folder) as client:
+        plain_collection(client, "gamma", 1)
     assert command("run", manifest).code == 0
     ids = names_in(f"chroma:{folder}")
     with chroma(folder) as client:
@@ -246,6 +253,11 @@ def test_one_that_may_not_move_keeps_all_where_they_are(
     assert {name: now[name] for name in ids if name != "beta"} == {
         name: id for name, id in ids.items() if name != "beta"
     }
+    assert f"`reembed run {manifest}` begins again" in refused.json["error"]["hint"]
+    again = command("run", manifest, "--swap", "--json")
+    assert again.code == 0, again.err
+    assert "made anew since the run began, and begun again: 'beta'" in again.json["messages"]
+    assert {model_of(folder, name) for name in SIZES} == {"new"}
 
 
 def test_one_report_with_a_line_each(manifest: Path, command: Command) -> None:
@@ -357,7 +369,8 @@ def test_names_that_are_pointers_move_there_and_back(tmp_path: Path, command: Co
     story = Campaign(url, path, 3, "pointer")
     story.build()
 
-    def finish(step: str) -> None:
+    def finish(call: str, *_: object) -> None:
+        step = call.removesuffix("()")
         done = command(step, path, *([] if step == "run" else ["--yes"]), "--json")
         assert done.code == 0, done.out + done.err
         members = command("status", path, "--json").json["members"]

@@ -16,6 +16,7 @@ from reembed.run.directory import RunDir
 from reembed.run.disk import named_errors
 from reembed.run.events import Action
 from reembed.stages.session import Session
+from reembed.sync.live_name import made_anew
 
 FOLDER = "members"
 """Of a group's run directory: holds `<member>/<run id>/`, each a run directory like every other."""
@@ -43,9 +44,17 @@ class Member(Migration):
     ) -> SwapResult:
         """See `Migration.clean`. Of one that was left out the new collection holds the last records
         because the application has deleted its own."""
-        there = taken(self.shared.run).values()
-        gone = self.collection not in there
+        gone = self.manifest.name not in taken(self.shared.run)
         return super().clean(dry_run=dry_run, accept_loss=accept_loss or gone, backup=backup)
+
+    def is_made_anew(self) -> bool:
+        """Whether the application has deleted its collection and made it anew before the name
+        moved, so that the run has to begin again."""
+        run = self.run_dir
+        if run is None or run.history.pending_move or run.history.state == "cleaned":
+            return False
+        with self.session(writes=False) as s:
+            return made_anew(s)
 
     @property
     def run_dir(self) -> RunDir | None:

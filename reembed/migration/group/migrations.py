@@ -105,6 +105,7 @@ class Migrations:
                 return self.status()
             messages = Roster(group).take_in()
             messages += Roster(group).leave_out_gone(accept_loss, renamed=True)
+            messages += Roster(group).begin_again(accept_loss)
             results, appeared = self._run_each(
                 group, until,
                 lambda member: member.run(

@@ -19,6 +19,7 @@ from reembed.migration.group.members import (
     pending,
     taken,
 )
+from reembed.migration.group.moving import noted
 from reembed.migration.group.results import GroupPlan, state_of
 from reembed.migration.group.session import GroupSession
 from reembed.migration.group.stands import stand
@@ -92,6 +93,10 @@ class Roster:
             return []
         folders = new_folders(new, every)
         if self._group.begun:
+            left = {name: one for name, one in every.items() if name not in there and one in new}
+            for member in self.members(left) if begin else ():  # left out, and made anew since
+                if member.run_dir is not None:
+                    member.clean()
             own = own_ids(self._group.run)
             folders = {k: v for k, v in folders.items() if self._has_dimension(v, own)}
             if not folders:
@@ -195,6 +200,25 @@ class Roster:
         for member in gone:
             self._group.run.history.record(events.MemberGone(member=member.manifest.name))
         return [f"deleted since the run began, and left out: {names}"]
+
+    def begin_again(self, accept_loss: bool) -> list[str]:
+        """Give up the runs of members whose collections the application has made anew, so that
+        others begin. Returns what is to be told.
+
+        Raises:
+            LossError: new collections are the last to hold most records; all of them are named.
+        """
+        members, errors = self.members(), dict[str, ReembedError]()
+        with self._group.looking():
+            anew = [member for member in members if member.is_made_anew()]
+        for member in anew:
+            with noted(errors, member.collection):
+                member.clean(accept_loss=accept_loss)
+        refusal = together(errors, len(members))
+        if refusal is not None:
+            raise refusal
+        names = _some(member.collection for member in anew)
+        return [f"made anew since the run began, and begun again: {names}"] if anew else []
 
     def told_of_gone(self) -> tuple[set[str], list[str]]:
         """Collections that the next call leaves out, and what is to be told of them."""
