@@ -173,9 +173,17 @@ class DamagedError(PreflightError):
 
 
 class DamagedStoreError(PreflightError):
-    """A store cannot read what it has written itself."""
+    """A store cannot read what it has written itself.
+
+    Args:
+        place: the collection that is damaged, by its name; "" where it is more than one.
+    """
 
     kind = "damaged-store"
+
+    def __init__(self, message: str, hint: str = "", *, place: str = "") -> None:
+        super().__init__(message, hint)
+        self.place = place
 
 
 class BudgetError(PreflightError):

@@ -22,12 +22,9 @@ from reembed.embedders.sending.sizes import Memory
 from reembed.embedders.shared import Shared
 from reembed.embedders.spending import Spending
 from reembed.errors import (
-    CollectionGoneError,
-    CollectionNotFoundError,
     LockedError,
     PreflightError,
     ReembedError,
-    SourceChangedError,
     UnreachableError,
     UsageError,
 )
@@ -46,6 +43,7 @@ from reembed.run.loss import LossGuard
 from reembed.run.now import kept
 from reembed.run.vector_cache import VectorCache, embedded_vectors
 from reembed.run.vector_ids import VectorIds
+from reembed.stages.gone import point_on
 from reembed.stores.collection import Collection
 from reembed.stores.foreign import fitting
 from reembed.stores.lease.guarded import LeasedProgress, leased
@@ -90,14 +88,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._closing.close()
-        if self._run is None or not isinstance(error, CollectionNotFoundError | SourceChangedError):
-            return
-        if not error.hint or isinstance(error, CollectionGoneError):
-            error.hint = (
-                "A collection of this run was deleted, or its name serves another one now. "
-                f"Restore it, or move the run directory {self._run.path} away and begin again; "
-                "texts paid for are kept in the cache."
-            )
+        if self._run is not None:
+            kept = (self.manifest.source.collection or "", self.manifest.live)
+            point_on(error, self._run, kept)
 
     # Resources
 

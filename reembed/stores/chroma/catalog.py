@@ -18,6 +18,7 @@ from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
 from reembed.stores.chroma import schema as chroma_schema
 from reembed.stores.chroma import sqlite as chroma_sqlite
+from reembed.stores.chroma.damaged_index import damage_of, explained, folder_of
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.keeping import without_note
@@ -78,9 +79,10 @@ class ChromaCatalog:
         id, file = str(collection.id), self._database.file
         legacy = chroma_sqlite.legacy_settings(file, id) if file else {}
         metric, index, function = chroma_metric.recorded(collection, legacy)
-        with mapped(collection.name):
+        with explained(self._database.folder, id, collection.name):
             count = collection.count()
-            if id not in self._metrics and count:
+            # A search in an index that is not whole may end this process.
+            if id not in self._metrics and count and not damage_of(folder_of(file, id)):
                 probed = chroma_metric.probe(collection)
                 if probed is not None:
                     self._metrics[id] = probed

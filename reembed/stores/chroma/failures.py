@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 from chromadb.errors import (
@@ -40,6 +41,8 @@ _ON_DISK = ("compact", "purging logs", "apply logs", "disk I/O error")
 _ON_MEMORY = ("out of memory", "Cannot allocate memory", "memory allocation", "(code: 7)",
               "(code: 3082)", "(code: 5386)")  # fmt: skip
 """Words of a library, and SQLite's codes, where a process may have no more memory."""
+_ON_INDEX = ("hnsw segment reader", "Error getting embedding", "Error finding id")
+"""Words of Chroma's where it cannot read the files of an index."""
 REFUSALS = (
     InvalidArgumentError,
     InvalidDimensionException,
@@ -79,6 +82,29 @@ def _too_few_files(words: str) -> str:
         "may open, and fails on more: with more collections than that, allow five times as many "
         "files (`ulimit -n`, systemd's LimitNOFILE) and run the same command again. Otherwise: "
     )
+
+
+def damaged_index(told: str, place: str, folder: Path | None = None) -> DamagedStoreError:
+    """The error of an index whose files are not as Chroma wrote them.
+
+    Args:
+        told: what was found, or what Chroma says.
+        place: the collection's name.
+        folder: of the index, where it can be seen.
+    """
+    hint = (
+        f"Running again changes nothing. The index lies in {folder}: put this folder back from a "
+        "backup. Without one, stop what has the database open, move this folder away, and run the "
+        "same command again: the texts lie in chroma.sqlite3, and all of them are embedded. Only "
+        "the old vectors are lost."
+        if folder is not None
+        else "Running again changes nothing. The index lies in a folder below the server's own "
+        "directory; with source.data_dir set to that directory, this message names it. Put that "
+        "folder back from a backup. Without one, stop the server, move that folder away, start "
+        "it, and run the same command again: the texts do not lie in it, and all of them are "
+        "embedded. Only the old vectors are lost."
+    )
+    return DamagedStoreError(told, _too_few_files(told) + hint, place=place)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -213,15 +239,8 @@ def _failure(where: str, error: BaseException) -> ReembedError:
         )
     if (damaged := damage(told)) is not None:
         return damaged
-    if "hnsw segment reader" in str(error):
-        return DamagedStoreError(
-            told,
-            _too_few_files(str(error))
-            + "Chroma writes this index in place, and may have been killed while it did. If a run "
-            "of reembed is building the collection, delete it with `reembed clean` and run again: "
-            "what was paid for is kept. Of an old collection the run's export shards hold every "
-            "record and vector; one that an application wrote needs a backup of its own.",
-        )
+    if any(words in str(error) for words in _ON_INDEX):
+        return damaged_index(told, where)
     if any(word in str(error) for word in _ON_DISK):
         return UnreachableError(
             told, f"The disk of Chroma's database may be full: see that it has room. {_AGAIN}"

@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 
 from reembed.records import Vectors
 
-HEADER, ELEMENTS, LENGTHS, LABELS = (
-    "header.bin", "data_level0.bin", "length.bin", "index_metadata.pickle",
+HEADER, ELEMENTS, LENGTHS, LABELS, LINKS = (
+    "header.bin", "data_level0.bin", "length.bin", "index_metadata.pickle", "link_lists.bin",
 )  # fmt: skip
 _FILES = (HEADER, ELEMENTS, LENGTHS, LABELS)
 _HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
@@ -180,6 +180,18 @@ class IndexFiles:
         deleted = np.empty(len(at), np.bool_)
         deleted[order] = raw[:, 2] & 1  # hnswlib's mark of a deleted element
         return vectors, deleted
+
+
+def header_of(header: bytes) -> tuple[int, int, int]:
+    """Number of elements, bytes of one, and where in it its label stands.
+
+    Raises:
+        ValueError: it has another form.
+        struct.error: it has another length.
+    """
+    endless = {ELEMENTS: 1 << 62, LENGTHS: 1 << 62}
+    shape = _shape(header, endless)
+    return shape.elements, shape.size, shape.label
 
 
 def _shape(header: bytes, sizes: dict[str, int]) -> _Shape:

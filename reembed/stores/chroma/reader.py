@@ -14,8 +14,8 @@ from reembed.errors import PreflightError
 from reembed.records import Vectors
 from reembed.stores.chroma import records as chroma_records
 from reembed.stores.chroma import sqlite as chroma_sqlite
+from reembed.stores.chroma.damaged_index import explained
 from reembed.stores.chroma.database import Database
-from reembed.stores.chroma.failures import mapped
 from reembed.stores.values import Change, Where
 
 QUERY_ROWS = 100
@@ -57,19 +57,21 @@ class ChromaReader:
         self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
     ) -> pa.RecordBatch:
         collection, condition = self._database.handle(id), self._where(where)
-        return chroma_records.fetch(
-            collection, ids, vectors=vectors, where=condition, over_http=self._database.path is None
-        )
+        over_http = self._database.path is None
+        with explained(self._database.folder, id, collection.name):
+            return chroma_records.fetch(
+                collection, ids, vectors=vectors, where=condition, over_http=over_http
+            )
 
     def count(self, id: str) -> int:
         collection = self._database.handle(id)
-        with mapped(collection.name):
+        with explained(self._database.folder, id, collection.name):
             return collection.count()
 
     def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
         collection = self._database.handle(id)
         found: list[list[str]] = []
-        with mapped(collection.name):
+        with explained(self._database.folder, id, collection.name):
             for start in range(0, len(vectors), QUERY_ROWS):
                 part = np.ascontiguousarray(vectors[start : start + QUERY_ROWS], np.float32)
                 answer = collection.query(query_embeddings=part, n_results=k, include=[])

@@ -10,6 +10,7 @@ from reembed.stores.chroma.catalog import ChromaCatalog, ListedCatalog
 from reembed.stores.chroma.claims import ChromaClaims
 from reembed.stores.chroma.client import make_database
 from reembed.stores.chroma.cutover import ChromaCutover
+from reembed.stores.chroma.damaged_index import survey
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.direct import Direct
 from reembed.stores.chroma.opening import opened
@@ -38,6 +39,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
         url, catalog, reader, search=reader, writer=writer,
         changes=ChromaChanges(database.file) if database.file else None,
         cutover=cutover,
+        survey=lambda id, _: survey(database, id),
         many=Direct(database.path, reader).fetch if database.path else None,
         claims=ChromaClaims(database.client, database.one_writer),
         opening=lambda names: opened(database.address, names),

@@ -347,7 +347,7 @@ def test_an_index_that_chroma_cannot_open_again_names_the_limit_of_files(monkeyp
         with pytest.raises(DamagedStoreError) as error, mapped("docs"):
             raise InternalError(words)
         assert ("204 indexes" in error.value.hint and "ulimit -n" in error.value.hint) == told
-        assert "reembed clean" in error.value.hint
+        assert "Running again changes nothing" in error.value.hint
 
 
 def test_a_list_of_all_counts_what_chroma_counts(tmp_path):
