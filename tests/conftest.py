@@ -22,6 +22,7 @@ from tests.support.servers.chroma_server import ChromaServer
 from tests.support.servers.chroma_server import chroma_server as run_chroma_server
 from tests.support.servers.embedding_server import OPENAI, REAL_WIDTHS, EmbeddingServer
 from tests.support.servers.postgres_server import PostgresServer, postgres_server
+from tests.support.trusted import trusted
 
 settings.register_profile("reembed", deadline=None)  # a loaded machine proves nothing
 settings.load_profile("reembed")
@@ -39,8 +40,10 @@ def nothing_waited_for() -> Iterator[None]:
     """What a command does for others' sake takes little time in this process: the median time of a
     search is shown and not judged, so five make one, and no writer that looked for a hold just
     before it came is waited for (those of the campaigns of writes, which are processes, are).
-    And the command line is put together once."""
+    And the command line is put together once, and certificates are read once."""
     with pytest.MonkeyPatch.context() as patch:
+        for place in ("httpx._transports.default", "httpx"):
+            patch.setattr(f"{place}.create_ssl_context", trusted)
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         patch.setattr(search_gates, "TIMED_QUERIES", 5)
         patch.setattr(hold, "GRACE_SECONDS", 0.001)

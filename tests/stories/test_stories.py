@@ -351,6 +351,7 @@ def expected_records(model: dict[str, tuple[str, int]]) -> Records:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # half a minute of computing, on a busy machine too
 def test_the_live_name_holds_what_was_written() -> None:
     run_state_machine_as_test(
         Stories,

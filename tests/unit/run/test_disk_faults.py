@@ -185,6 +185,7 @@ class Story:
             assert vector == pytest.approx(vector_of(model, text), rel=1e-5), text
 
 
+@pytest.mark.timeout(1200)  # a minute of computing, on a busy machine too
 def test_every_place_fails_in_turn(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
