@@ -207,4 +207,45 @@ ODD_SURROUNDINGS: dict[str, Case] = {
         "docs_by_meta IS 'meta'; COMMENT ON CONSTRAINT docs_pkey ON docs IS 'key'; COMMENT ON "
         "CONSTRAINT docs_slug_key ON docs IS 'slugs'; COMMENT ON TYPE docs IS 'a row'"
     ),
+    # vectors of other kinds beside the one that moves
+    "array of vectors": Case(
+        "ALTER TABLE docs ADD parts vector(48)[]; UPDATE docs SET parts = ARRAY[embedding, NULL]",
+        works="SELECT id, parts FROM docs ORDER BY id",
+    ),
+    "sparse vectors beside": Case(
+        "ALTER TABLE docs ADD sparse sparsevec(48); UPDATE docs SET sparse = embedding::sparsevec; "
+        "CREATE INDEX ON docs USING hnsw (sparse sparsevec_l2_ops)",
+        works="SELECT id, sparse FROM docs ORDER BY id",
+    ),
+    "bits beside": Case(
+        "ALTER TABLE docs ADD bits bit(48); UPDATE docs SET bits = binary_quantize(embedding); "
+        "CREATE INDEX ON docs USING hnsw (bits bit_hamming_ops)",
+        works="SELECT id, bits FROM docs ORDER BY id",
+    ),
+    "domain of vectors beside": Case(
+        "CREATE DOMAIN kept AS vector(48); ALTER TABLE docs ADD kept kept; UPDATE docs SET kept = "
+        "embedding",
+        works="SELECT id, kept FROM docs ORDER BY id",
+    ),
+    # writes
+    "trigger that notifies": Case(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify("
+        "'docs', NEW.id::text); RETURN NEW; END $$; CREATE TRIGGER tell AFTER INSERT OR UPDATE ON "
+        "docs FOR EACH ROW EXECUTE FUNCTION tell()",
+    ),
+    "function that writes over a row": Case(
+        "CREATE FUNCTION over(t text) RETURNS void LANGUAGE sql AS $$ INSERT INTO docs (slug, "
+        "content) VALUES (t, t) ON CONFLICT ON CONSTRAINT docs_slug_key DO UPDATE SET content = "
+        "excluded.content $$",
+    ),
+    "function with a body that writes over a row": Case(
+        "CREATE FUNCTION over(t text) RETURNS void LANGUAGE sql BEGIN ATOMIC INSERT INTO docs "
+        "(slug, content) VALUES (t, t) ON CONFLICT ON CONSTRAINT docs_slug_key DO UPDATE SET "
+        "content = excluded.content; END",
+        "the function over(text) reads the vector column",
+    ),
+    "view that checks what is written": Case(
+        "CREATE VIEW written AS SELECT id, content FROM docs WHERE id > 0 WITH CHECK OPTION",
+        works="SELECT * FROM written ORDER BY id",
+    ),
 }  # fmt: skip
