@@ -193,16 +193,19 @@ def command_lines() -> list[str]:
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as /srv/app, with a manifest that a test can run."""
+def app(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as /srv/app, with a following job that was run once by hand."""
     with chroma(tmp_path / "chroma_db") as client:
         plain_collection(client)
     shutil.copy(CASES / "counting_model.py", tmp_path)
     data = manifest_data("chroma:./chroma_db", name="nightly", verify={"margin": 0.5})
-    data["watch"] = {"backups": "./.reembed/backups"}
+    data |= {"mode": "follow", "watch": {"backups": "./.reembed/backups"}}
+    data["target"] = {"collection": "search"}
     (tmp_path / "nightly.yaml").write_text(yaml.safe_dump(data))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REEMBED_NOTIFY", "json://127.0.0.1:1/")
+    first = command("run", "nightly.yaml", "--swap")
+    assert first.code == 0, first.err
     return tmp_path
 
 

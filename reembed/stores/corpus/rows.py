@@ -12,6 +12,7 @@ import decimal
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +51,7 @@ class Roles:
     metadata: str | None
     embedding: str | None
 
-    @property
+    @cached_property
     def taken(self) -> frozenset[str]:
         """Columns that are no metadata key."""
         own = {self.id, self.text, self.metadata, self.embedding}
