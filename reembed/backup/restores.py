@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +29,7 @@ from reembed.backup.restore import (
 )
 from reembed.backup.restored import How, Moved, go_back, kind_of, refuse_mixing, swap
 from reembed.backup.snapshot import MANIFEST, Snapshot, sequence_of
-from reembed.errors import GateError, PreflightError, UsageError
+from reembed.errors import GateError, UsageError
 from reembed.manifest.urls import resolve_url
 from reembed.progress import Progress
 from reembed.redaction import remember_url, without_secrets
@@ -234,15 +235,13 @@ def _going_on(
 def _free_name(store: Store, live: str, snapshot: Snapshot) -> str:
     """`<live>__restored-<sequence>`, with a number behind it where that is taken."""
     names = set(store.catalog.collections())
-    for number in range(1, 1000):
+    for number in itertools.count(1):
         end = "" if number == 1 else f"-{number}"
         name = f"{live}__restored-{snapshot.sequence:06d}{end}"
         name = store.cutover.fit_name(name) if store.cutover else name
         if name not in names:
             return name
-    raise PreflightError(
-        f"{store.url}: there are {len(names):,} collections of earlier restores", "Delete some."
-    )
+    raise AssertionError("the names never end")
 
 
 def _moved(

@@ -286,11 +286,12 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     refuse_third(s)
     live, other = (s.old, s.new) if back else (s.new, s.old)
     if live.describe() is None:
+        if back:
+            refuse_astray(s)
         raise SourceChangedError(
             f"the collection that was live, {live.id}, is gone, so there is nothing to copy to",
-            "Restore it"
-            + (". " if back else ", or go back with `reembed rollback --accept-loss`. ")
-            + f"The shards of {s.run.path} hold every record that this run moved.",
+            "Restore it, or go back with `reembed rollback --accept-loss`. The shards of "
+            f"{s.run.path} hold every record that this run moved.",
         )
     refuse_astray(s)
     if other.describe() is None:

@@ -130,10 +130,12 @@ def named_errors() -> Iterator[None]:
             raise
 
 
-def full(path: Path | str, instead: str = STATE) -> PreflightError:
+def full(
+    path: Path | str, instead: str = STATE, why: str = "no space left on the device"
+) -> PreflightError:
     """The error of a full disk."""
     return PreflightError(
-        f"{path}: no space left on the device",
+        f"{path}: {why}",
         f"Free some space, or {instead}, and run the same command again: it resumes.",
     )
 

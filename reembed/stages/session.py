@@ -26,7 +26,6 @@ from reembed.errors import (
     PreflightError,
     ReembedError,
     UnreachableError,
-    UsageError,
 )
 from reembed.manifest import Manifest, Model
 from reembed.manifest.template import TextTemplate
@@ -307,10 +306,8 @@ class Session:
 
     @property
     def new(self) -> Collection:
-        """The new collection: the run's shadow. Raises UsageError before there is one."""
-        id = self.run.history.shadow_id
-        if id is None:
-            raise UsageError(f"{self.manifest.name}: there is no shadow yet", "Use `reembed run`.")
+        """The new collection: the run's shadow, which is there, or was."""
+        id = self.run.history.shadow_id or self.run.history.require(events.ShadowCreated).id
         metric = self.manifest.target.metric or self.source.metric
         return self.collection(self.store, id, None, metric)
 

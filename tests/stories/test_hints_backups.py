@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reembed.backup import drop, restored, restores
 from reembed.backup.folder import Folder
 from reembed.stores.collection import Collection
 from tests.support.chroma_data import chroma, plain_collection
@@ -99,7 +100,58 @@ def anew() -> None:
         plain_collection(client)
 
 
+def during(place: Any, name: str, act: Callable[[], object]) -> Step:
+    """What somebody does just before our process calls a function, once."""
+
+    def step() -> None:
+        patch, function = HELD.enter_context(pytest.MonkeyPatch.context()), getattr(place, name)
+
+        def called(*given: Any, **more: Any) -> Any:
+            patch.undo()
+            act()
+            return function(*given, **more)
+
+        patch.setattr(place, name, called)
+
+    return step
+
+
+def lost(name: str, keep: int) -> Callable[[], None]:
+    """Somebody deletes all records but these few."""
+
+    def delete() -> None:
+        with chroma(Path("db")) as client:
+            docs = client.get_collection(name, embedding_function=None)
+            docs.delete(ids=docs.get(include=[])["ids"][keep:])
+
+    return delete
+
+
+def delete_restored() -> None:
+    with chroma(Path("db")) as client:
+        client.delete_collection("docs__restored-000001")
+
+
+def shared() -> None:
+    """Every record gets a key that many others have the value of."""
+    with chroma(Path("db")) as client:
+        docs = client.get_collection("docs", embedding_function=None)
+        docs.update(ids=docs.get(include=[])["ids"], metadatas=[{"tenant": "a"}] * docs.count())
+
+
+def few_values() -> None:
+    HELD.enter_context(pytest.MonkeyPatch.context()).setattr(drop, "MOST_VALUES", 30)
+
+
 ROWS: list[Row] = [
+    ("wiped while it is restored", (more, during(restored, "_carry", lost("docs", 2))), RESTORE,
+     follows_hint("Nothing was moved. See who does that, and run the same command again."),
+     (RESTORE,)),
+    ("not as it was", (during(restores, "compare", lost("docs__restored-000001", 9)),), RESTORE,
+     follows_hint("was not touched. Delete "), (delete_restored, RESTORE)),
+    ("too many values", (few_values,), f"{AGAIN} --by title",
+     follows_hint("Choose a key that many records share, such as a user or a tenant."),
+     (shared, f"{AGAIN} --by tenant")),
     ("damaged", (more, AGAIN, damaged), RESTORE,
      follows_hint("Use another snapshot (`reembed check` says which"),
      (f"{RESTORE} --snapshot {{first}}",)),

@@ -3,11 +3,12 @@ manifest passes; and what is said in the middle of a migration leads on to its e
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a server that fails", Now("{failing}"),
      follows_hint("Check that the server runs. ", "Run again to resume.",
                   where="stores/chroma/failures.py"), FINE),
+    ("a full disk of its", Now("{full}"),
+     follows_hint("Free some space where Chroma's database is, and run the same command"), FINE),
+    ("a database that it may not write", Now("{readonly}"),
+     follows_hint("Give the user that Chroma runs as the right to write to its database."), FINE),
+    ("a disk of its that fails", Now("{failed}"),
+     follows_hint("The disk of Chroma's database may be full: see that it has room. "), FINE),
     ("a proxy that takes little", Now("{small}"),
      follows_hint("A request of at most 20 MB is more than the server or its proxy takes"), FINE),
     ("no way to move the name", Now(more={}),
@@ -96,6 +103,12 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
 ]  # fmt: skip
 
 
+def saying(words: str) -> AbstractContextManager[int]:
+    """A server of Chroma that fails with these words of its own."""
+    told = json.dumps({"error": "InternalError", "message": words}).encode()
+    return answering({"": (500, told), V: (200, b'"1.5.0"')})
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A server of Chroma, a folder of its own beside it, and what else may answer."""
@@ -113,6 +126,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         answering({"": (404, b"<html>"), V: (200, b'"1.5.0"')}) as pathless,
         answering({"": (503, b"<html>"), V: (200, b'"1.5.0"')}) as failing,
         answering({"": (413, b"<html>"), V: (200, b'"1.5.0"')}) as small,
+        saying("error returned from database: (code: 13) database or disk is full") as full,
+        saying("attempt to write a readonly database (code: 8)") as readonly,
+        saying("Error in compaction: failed to compact") as failed,
     ):
         with chroma_at(server.url) as client:
             plain_collection(client, count=12)
@@ -122,7 +138,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             "server": server.url, "http": server.url.removeprefix("chroma+"),
             "port": str(server.port), "folder": str(server.folder), "db": str(folder / "db"),
             "older": AT.format(older), "pathless": AT.format(pathless),
-            "failing": AT.format(failing), "small": AT.format(small),
+            "failing": AT.format(failing), "small": AT.format(small), "full": AT.format(full),
+            "readonly": AT.format(readonly), "failed": AT.format(failed),
             "foreign": str(folder / "foreign"),
             "redirecting": f"chroma+{redirecting.url}", "other": f"chroma+{other.url}",
         }  # fmt: skip

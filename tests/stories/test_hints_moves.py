@@ -113,7 +113,10 @@ def test_a_lease_that_others_take_and_give_back_all_the_time(
     assert command("run", path).code == 0
 
 
-@follows_hint("Nothing was moved. Rename the one that is there, give the other one its name again")
+@follows_hint(
+    "Nothing was moved. Rename the one that is there, give the other one its name again",
+    where="stores/postgres/move/mover.py",
+)
 def test_a_table_that_is_made_anew_before_the_names_are_exchanged(
     docs_url: str, tmp_path: Path, command: Command, meanwhile: Meanwhile
 ) -> None:

@@ -171,7 +171,7 @@ def mapped(where: str) -> Iterator[None]:
         if by_status is not None:
             raise by_status from error
         if "Could not connect" in str(error):
-            raise UnreachableError(f"{where}: {error}", "Check that the server runs.") from error
+            raise _unreached(f"{where}: {error}") from error
         hint = NO_CHROMA if "expected a JSON value" in str(error) else ""
         raise PreflightError(f"{where}: Chroma refused: {error}", hint) from error
     except ChromaError as error:
@@ -194,6 +194,10 @@ def _of_network(where: str, error: httpx.HTTPError) -> ReembedError:
             "CHROMA_SERVER_SSL_VERIFY=/path/to/ca.pem names the certificates to trust; "
             "CHROMA_SERVER_SSL_VERIFY=false checks none.",
         )
+    return _unreached(told)
+
+
+def _unreached(told: str) -> UnreachableError:
     return UnreachableError(
         told, "Check that the server runs and the address is right; run again to resume."
     )
@@ -224,8 +228,6 @@ def of_status(where: str, status: int, text: str) -> ReembedError:
 
 def _failure(where: str, error: BaseException) -> ReembedError:
     """What a failure of Chroma's own comes from, as far as its words tell."""
-    if _NOT_TAKEN in str(error):
-        return of_record(f"{where}: Chroma refused: {error}", error)
     told = f"{where}: Chroma failed: {error}"
     if any(words in str(error) for words in _ON_MEMORY):
         return OutOfMemoryError(told)

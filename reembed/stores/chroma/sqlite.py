@@ -17,9 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reembed.errors import CollectionNotFoundError, PreflightError, UnreachableError
+from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.records import SHARD_ROWS
-from reembed.run.disk import TEMPORARY, sqlite_errors, temporary_folder
+from reembed.run.disk import TEMPORARY, full, sqlite_errors, temporary_folder
 from reembed.stores.chroma.damaged import damage
 from reembed.stores.chroma.formats import FORMATS
 from reembed.stores.chroma.sqlite_calls import (
@@ -59,10 +59,7 @@ def _call(
     except sqlite3.Error as error:
         if (damaged := damage(f"{path}: {error}")) is not None:
             raise damaged from error
-        raise UnreachableError(
-            f"{path}: {error}",
-            "Another process may hold its lock, or this user may not open it. Run again to resume.",
-        ) from error
+        raise
 
 
 def check_openable(folder: Path) -> None:
@@ -153,9 +150,8 @@ def asked_migrations() -> Migrations:
         try:
             client: Any = chromadb.PersistentClient(folder, Settings(anonymized_telemetry=False))
         except ChromaError as error:
-            raise PreflightError(
-                f"{folder}: Chroma cannot make a database there: {error}",
-                f"Free some space, or {TEMPORARY}.",
+            raise full(
+                folder, TEMPORARY, f"Chroma cannot make a database there: {error}"
             ) from error
         client.close()
         return migrations(Path(folder))

@@ -325,7 +325,8 @@ def refuse_others(
     if live_id is not None and live_id not in ours:
         raise SourceChangedError(
             f"{move.live} serves a third collection now ({live_id})",
-            "Somebody made or renamed a collection since the run began; look at it first.",
+            "Nothing was moved. Rename the one that is there, give the other one its name again, "
+            "and run the same command again.",
         )
     if move.outgoing_id is None:
         return

@@ -15,6 +15,7 @@ from reembed.quality.verdict import Gate, Verdict
 from reembed.run import events
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.commands import Command
+from tests.support.following import follows_hint
 from tests.support.manifests import migration, run_dir, write_manifest
 from tests.support.texts import WORDS, vector_of
 
@@ -251,6 +252,7 @@ def test_a_slice_never_licenses_a_swap(tmp_path: Path):
     assert not (run_dir(path).path / "verdict.json").exists()
 
 
+@follows_hint("Use `reembed verify` to check everything again.")
 def test_a_slice_that_fails_takes_the_licence_away_until_all_is_verified(moved: Path):
     for shadow in Shadow(moved):
         shadow.update(ids=["r1"], metadatas=[{"n": -1}])
