@@ -19,6 +19,7 @@ from chromadb.api.models.Collection import Collection as ChromaCollection
 from reembed.stores.chroma import move as chroma_move
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.pointer import name_of
+from reembed.stores.chroma.sqlite_process import beside
 from reembed.stores.collection import Collection
 from reembed.stores.lease.lease import StoreLease
 from reembed.stores.registry import open_store
@@ -141,16 +142,16 @@ def test_the_process_that_reads_the_file_is_killed(
     path = write_manifest(tmp_path, f"chroma:{database}")
 
     chroma_sqlite.migrations(database)  # it runs from now on
-    process = chroma_sqlite.beside._process
+    process = beside._process
     assert process is not None
 
     def kill() -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
 
-    once(monkeypatch, type(chroma_sqlite.beside), "_send",
+    once(monkeypatch, type(beside), "_send",
          lambda: os.kill(process.pid, signal.SIGSTOP))  # fmt: skip
-    once(monkeypatch, type(chroma_sqlite.beside), "_receive", kill)
+    once(monkeypatch, type(beside), "_receive", kill)
     refused(command, path, "Run the same command again: it resumes.", "run")
     assert command("run", path).code == 0
 
