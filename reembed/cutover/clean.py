@@ -190,8 +190,8 @@ def _drop_shadow(s: Session) -> list[str]:
     if live.id == id and s.manifest.target_url == s.manifest.source.url:
         raise SourceChangedError(
             f"{s.manifest.live!r} serves the shadow, though this run did not swap it",
-            f"Nothing was deleted. Rename it to {s.run.history.shadow_name!r}, give the old one its "
-            "name again, and run the same command again.",
+            f"Nothing was deleted. Rename it to {s.run.history.shadow_name!r}, give the old one "
+            "its name again, and run the same command again.",
         )
     was_live = s.run.history.dropping is None and s.run.history.shadow_was_live
     unread, told = "", []
