@@ -40,7 +40,8 @@ def serve(client: Any, server: str, certificate: Path | None) -> None:
     while True:
         head = client.recv(8, socket.MSG_WAITALL)
         if len(head) < 8:
-            return client.close()
+            client.close()
+            return
         size, code = struct.unpack("!ii", head)
         if code == GSS or (code == TLS and certificate is None):
             client.sendall(b"N")
@@ -54,7 +55,8 @@ def serve(client: Any, server: str, certificate: Path | None) -> None:
         elif certificate is not None:
             client.recv(size - 8)
             client.sendall(b"E" + struct.pack("!i", len(NOT_ENCRYPTED) + 4) + NOT_ENCRYPTED)
-            return client.close()
+            client.close()
+            return
         else:
             break
     with socket.socket(socket.AF_UNIX) as behind:
