@@ -58,7 +58,7 @@ def served(database: Path) -> int:
 
 
 @follows_hint(
-    "Nothing was moved. Rename the one that is there, give the other one its name again",
+    "Nothing was moved. Give the old one its name again, and run the same command again.",
     where="stores/chroma/sqlite_calls.py",
     elsewhere=True,
 )
@@ -79,7 +79,7 @@ def test_a_collection_that_gets_the_live_name_just_before_the_move(
     assert command("run", path).code == 0
     once(monkeypatch, chroma_sqlite, "exchange",
          lambda: rename(("docs", "mine"), ("other", "docs")))  # fmt: skip
-    refused(command, path, "Nothing was moved. Rename the one that is there")
+    refused(command, path, "Nothing was moved. Give the old one its name again")
     hint = refused(command, path, "` to make the live name", "run --restart")
     (typed,) = re.findall(r"`reembed ([^`]+)`", hint)
     rename(("docs", "other"), ("mine", "docs"))

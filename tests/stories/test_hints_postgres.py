@@ -70,6 +70,9 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a view", of("seen"), follows_hint("Name the table that holds the rows"), of("docs")),
     ("a partitioned table", of("parted"), follows_hint("Name the table that holds the rows"),
      Now({"source__collection": "parted_low"} | CONFIG)),
+    ("a table that others inherit", of("mother"),
+     follows_hint("swap.kind: config builds the new collection next to it and leaves"),
+     Now({"source__collection": "mother"} | CONFIG)),
     ("two vectors", of("twins"), follows_hint("Say which one with source.columns: "),
      of("twins", embedding="short")),
     ("two texts", of("texts"), follows_hint("Say which one with source.columns: "),
@@ -223,6 +226,8 @@ CREATE TABLE parted (id int PRIMARY KEY, content text, embedding vector(48))
 CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (1000);
 CREATE TABLE twins (id int PRIMARY KEY, content text, short vector(48), long vector(48));
 CREATE TABLE texts (id int PRIMARY KEY, title text, summary text, embedding vector(48));
+CREATE TABLE mother (id int PRIMARY KEY, content text, embedding vector(48));
+CREATE TABLE child () INHERITS (mother);
 CREATE TABLE unkeyed (n int NOT NULL, content text, embedding vector(48));
 CREATE TABLE parts (doc_id int, part text);
 CREATE TABLE wordless (id int PRIMARY KEY, code int, embedding vector(48));
@@ -237,6 +242,7 @@ INSERT INTO watched SELECT id, content, embedding FROM given;
 INSERT INTO parted SELECT id, content, embedding FROM given;
 INSERT INTO twins SELECT id, content, embedding, embedding FROM given;
 INSERT INTO texts SELECT id, content, content, embedding FROM given;
+INSERT INTO mother SELECT id, content, embedding FROM given;
 INSERT INTO unkeyed SELECT id, content, embedding FROM given;
 INSERT INTO parts SELECT id, content FROM given UNION ALL SELECT id, 'more' FROM given;
 INSERT INTO wordless SELECT id, id + 1000, embedding FROM given;

@@ -130,6 +130,21 @@ def test_what_is_said_of_texts_is_done_and_planned(
     assert not any(hint in one for one in hints) or "allow_quarantined" in str(right), hints
 
 
+@follows_hint(
+    "Then make sure that no other machine or state directory migrates the same", elsewhere=True
+)
+def test_a_collection_that_moves_to_another_store_is_moved_from_one_place(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    with chroma(tmp_path / "db2"):
+        pass
+    url = f"chroma:{database}"
+    path = write_manifest(tmp_path, url, target__url="chroma:./db2")
+    hints = [one["hint"] for one in command("plan", path, "--json").json["warnings"]]
+    assert any("no other machine or state directory" in one for one in hints), hints
+    assert command("run", path).code == 0
+
+
 def audit(command: Command, model: str, *more: str) -> Any:
     return command("audit", "chroma:db", "--collection", "docs", "--model",
                    f"python:{model}", *more, "--json")  # fmt: skip

@@ -12,6 +12,7 @@ import yaml
 
 from tests.support.chroma_data import chroma
 from tests.support.commands import Command
+from tests.support.following import follows_hint
 from tests.support.report_cases import finished_run
 
 
@@ -30,11 +31,14 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return Command(capsys, monkeypatch)
 
 
+@follows_hint("The live name was not moved.", where="report/results.py")
 def test_records_that_may_be_left_out(command: Command, tmp_path: Path) -> None:
     manifest = finished_run(tmp_path)
     text = manifest.read_text().replace("allow_quarantined: 1", "allow_quarantined: 0")
     manifest.write_text(text)
     assert command("verify", manifest).code == 4
+    refused = command("swap", manifest, "--yes", "--json").json["error"]
+    assert refused["hint"].startswith("The live name was not moved. ")
     done = follow(command, manifest)
     assert done.code == 3 and done.json["verdict"]["passed"] and not done.json["remedies"]
 

@@ -325,8 +325,7 @@ def refuse_others(
     if live_id is not None and live_id not in ours:
         raise SourceChangedError(
             f"{move.live} serves a third collection now ({live_id})",
-            "Nothing was moved. Rename the one that is there, give the other one its name again, "
-            "and run the same command again.",
+            "Nothing was moved. Give the old one its name again, and run the same command again.",
         )
     if move.outgoing_id is None:
         return

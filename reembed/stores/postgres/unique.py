@@ -185,6 +185,7 @@ def taken_error(table: Table, pairs: Sequence[Pair]) -> TakenError:
     return TakenError(
         f"{table.label} cannot hold {len(taken):,} records, e.g. {id!r}: {others[0]!r} has a value "
         f"that must be unique ({constraints[id]})",
-        "Change it in one of the two.",
+        "Change it in one of the two; then `reembed run --restart` begins anew, and pays for no "
+        "text twice.",
         taken=taken, constraints=constraints,
     )  # fmt: skip

@@ -139,6 +139,16 @@ def test_a_server_that_fails_in_passing_is_asked_again(folder: Path, server: Bat
     complete(manifest(folder, server), server)
 
 
+@follows_hint("Run again to resume: what it holds is found again.")
+def test_a_server_that_fails_for_long_is_gone_on_with(folder: Path, server: BatchServer) -> None:
+    server.broken = lambda method, path: 503 if method == "GET" else None
+    path = manifest(folder, server)
+    with pytest.raises(UnreachableError, match="batch API does not answer"):
+        migration(path).run(until="embed")
+    server.broken = lambda method, path: None
+    complete(path, server, batches=1)
+
+
 class Killed(BaseException):
     pass
 
