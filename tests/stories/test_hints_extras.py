@@ -20,7 +20,8 @@ from tests.support.manifests import write_manifest
     [
         ("prometheus_client", "prometheus-client", "", "watch m.yaml --metrics m.prom", {}),
         ("fastembed", "fastembed", "reembed.embedders.providers.fastembed", "plan m.yaml",
-         {"model": {"provider": "fastembed", "name": "BAAI/bge-small-en-v1.5", "options": {"offline": True}}}),
+         {"model": {"provider": "fastembed", "name": "BAAI/bge-small-en-v1.5",
+                    "options": {"offline": True}}}),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named_with_what_brings_it(
