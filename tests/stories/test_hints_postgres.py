@@ -59,6 +59,8 @@ def of(table: str, **columns: str) -> Now:
 ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
     ("a table without vectors", of("people"),
      follows_hint("Tables that have one: "), of("docs")),
+    ("a database without vectors", Now({"source__url": "{without}"}),
+     follows_hint("No table of this database has one. Is this the right one?"), FINE),
     ("a column that is not there", of("docs", text="body"),
      follows_hint("Its columns: ", where="stores/postgres/schema/layout.py"),
      of("docs", text="content")),
@@ -264,7 +266,7 @@ def places(
     postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """Databases, by what they are like, and roles."""
-    name, plain = postgres.new_database(), postgres.new_database()
+    name, plain, without = (postgres.new_database() for _ in range(3))
     url, role = postgres.url(name), f"few_{name}"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE given (id int, content text, embedding vector(48))")
@@ -281,8 +283,10 @@ def places(
         connection.execute(f"CREATE DATABASE {name}_closed ALLOW_CONNECTIONS false".encode())
     with psycopg.connect(postgres.url(plain), autocommit=True) as connection:
         connection.execute("DROP EXTENSION vector")
+    with psycopg.connect(postgres.url(without), autocommit=True) as connection:
+        connection.execute("CREATE TABLE docs (id int PRIMARY KEY, content text, parts vector[])")
     yield {
-        "url": url, "plain": postgres.url(plain), "role": role,
+        "url": url, "plain": postgres.url(plain), "without": postgres.url(without), "role": role,
         "shut": postgres.url(name, f"{role}_shut"), "apart": postgres.url(plain, role),
         "closed": postgres.url(f"{name}_closed"),
         "few": postgres.url(name, role), "nobody": postgres.url(name, "nobody_of_this_name"),
@@ -293,8 +297,8 @@ def places(
         for one in (role, f"{role}_shut"):
             connection.execute(f"DROP OWNED BY {one}; DROP ROLE {one}".encode())
         connection.execute(f"DROP DATABASE {name}_closed".encode())
-    postgres.drop_database(name)
-    postgres.drop_database(plain)
+    for database in (name, plain, without):
+        postgres.drop_database(database)
 
 
 @wrong_and_right(ROWS)

@@ -58,8 +58,15 @@ def vector_tables(connection: Connection) -> list[Found]:
     )
 
 
-def _with_vectors(connection: Connection) -> list[str]:
-    return [f"{schema}.{name}" for _, schema, name in vector_tables(connection)] or ["none"]
+def _tables_with_vectors(connection: Connection) -> str:
+    """Which tables there are instead, as a hint."""
+    names = [f"{schema}.{name}" for _, schema, name in vector_tables(connection)]
+    if names:
+        return f"Tables that have one: {some_of(names)}."
+    return (
+        "No table of this database has one. Is this the right one? Other types (sparsevec, bit, "
+        "arrays of vectors) are not moved."
+    )
 
 
 def read_columns(connection: Connection, oid: int) -> tuple[Column, ...]:
@@ -103,7 +110,7 @@ def read_table(
         raise PreflightError(
             f"{label} has no column of type vector or halfvec, but "
             f"{', '.join(f'{c.name} {c.written}' for c in columns)}",
-            f"Tables that have one: {some_of(_with_vectors(connection))}.",
+            _tables_with_vectors(connection),
         )
     names = {c.name for c in columns}
     unknown = sorted(set((named or {}).values()) - names)
