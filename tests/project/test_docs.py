@@ -64,4 +64,6 @@ def test_every_command_of_a_session_is_taken_as_it_stands(page: Path) -> None:
         words = shlex.split(line)[1:]
         with program.make_context("reembed", list(words), resilient_parsing=True) as context:
             name, command, rest = program.resolve_command(context, words)
-            command.make_context(name, list(rest)).close()  # raises for what it does not know
+            command.make_context(
+                name, list(rest), parent=context
+            ).close()  # raises for what it does not know

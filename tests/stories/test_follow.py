@@ -45,10 +45,9 @@ class Scene:
 
     def manifest(self, **changes: Any) -> None:
         self.path = write_manifest(
-            self.folder, "jsonl:./corpus.jsonl", source__collection="corpus", source__model=None,
-            verify__sample=100,
-            **{"mode": "follow", "target__url": "chroma:./db", "target__collection": "docs"}
-            | changes,
+            self.folder, "jsonl:./corpus.jsonl", source__model=None, verify__sample=100,
+            **{"mode": "follow", "source__collection": "corpus", "target__url": "chroma:./db",
+               "target__collection": "docs"} | changes,
         )  # fmt: skip
 
     def write(self) -> None:

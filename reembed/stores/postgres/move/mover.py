@@ -9,7 +9,12 @@ from typing import Any
 
 from psycopg import sql
 
-from reembed.errors import LockedError, PreflightError, SourceChangedError
+from reembed.errors import (
+    CollectionNotFoundError,
+    LockedError,
+    PreflightError,
+    SourceChangedError,
+)
 from reembed.stores.postgres import capture as pg_capture
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import Connection, mapped
@@ -205,15 +210,20 @@ class Mover:
         """The tables that take the live name; None if they have it already.
 
         Raises:
-            CollectionNotFoundError, SourceChangedError, PreflightError: see `Cutover.exchange`.
+            SourceChangedError, PreflightError: see `Cutover.exchange`.
         """
         live = find_table(self._catalog.main, exchange.live)
         now = self._catalog.id_of(live) if live else None
         if now == exchange.incoming_id:
             return None
-        incoming = self._catalog.tables(exchange.incoming_id)
-        if exchange.outgoing_id is not None:
-            self._catalog.tables(exchange.outgoing_id)
+        try:
+            incoming = self._catalog.tables(exchange.incoming_id)
+            if exchange.outgoing_id is not None:
+                self._catalog.tables(exchange.outgoing_id)
+        except CollectionNotFoundError as error:
+            raise SourceChangedError(
+                f"{exchange.live!r} cannot move: {error.message}", error.hint
+            ) from error
         if now != exchange.outgoing_id:
             raise SourceChangedError(
                 f"{exchange.live!r} leads to another table (id {now}) than the one to be exchanged "
