@@ -23,7 +23,7 @@ chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
 help:
 	@echo "make demo    move a real collection to another model, and back and forth (2 minutes)"
-	@echo "make test    run all tests (15 to 18 minutes on 2 cores)"
+	@echo "make test    run all tests (16 to 18 minutes on 2 cores)"
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times and a night's work 400 times, and write to collections while they move (hours)"
 	@echo "make bench   what stages cost over scripts and bare calls, kept in docs/benchmarks.json (half an hour)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,18 @@ from tests.support.trusted import trusted
 
 settings.register_profile("reembed", deadline=None)  # a loaded machine proves nothing
 settings.load_profile("reembed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Thousands of tests are made now and stay: no time goes into looking them through."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

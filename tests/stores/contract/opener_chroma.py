@@ -10,6 +10,7 @@ from typing import Any
 from reembed.stores.registry import open_store
 from tests.stores.contract.stores import Entry, Opened, written_by
 from tests.support.chroma_cases import new_chroma_folder
+from tests.support.chroma_data import chroma_at
 
 NO_LOG = "Chroma logs no writes that could be asked for"
 NO_FILE = "over HTTP its file is out of reach, and no call tells of writes"
@@ -26,9 +27,10 @@ def _path(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Opened]:
 def _http(folder: Path, fixture: Callable[[str], Any]) -> Iterator[Opened]:
     store = open_store(fixture("chroma_server").url)
     yield written_by(store)
-    for name in store.catalog.collections():
-        store.to_write().drop(store.catalog.describe(name).id)
     store.close()
+    with chroma_at(fixture("chroma_server").url) as client:
+        for left in client.list_collections():  # claims, too, which are long and listed with all
+            client.delete_collection(left.name)
 
 
 STORES = {
