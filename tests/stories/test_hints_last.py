@@ -14,7 +14,7 @@ from chromadb.utils import embedding_functions
 from reembed import live
 from reembed.errors import PreflightError
 from reembed.sync import difference, follow
-from tests.support.chroma_data import chroma
+from tests.support.chroma_data import chroma, names_in
 from tests.support.commands import Command
 from tests.support.following import follows_hint
 from tests.support.manifests import run_dir, write_manifest
@@ -201,3 +201,25 @@ def test_a_function_that_cannot_be_opened_here(
         live.open(url, "jina").query(query_texts=["x"], n_results=1)
     monkeypatch.setenv("HINTS_KEY", "k-0123456789")
     live.open(url, "jina").query(query_embeddings=[vector_of("old", "x")], n_results=1)
+
+
+@follows_hint("`reembed report` shows which gates failed, and on which records.", elsewhere=True)
+def test_a_verdict_that_does_not_pass_is_told_by_watch_and_shown_by_the_report(
+    tmp_path: Path, database: Path, command: Command
+) -> None:
+    path = write_manifest(tmp_path, f"chroma:{database}")
+    assert command("run", path).code == 0
+    (shadow,) = set(names_in(f"chroma:{database}")) - {"docs"}
+    with chroma(database) as client:
+        new = client.get_collection(shadow, embedding_function=None)
+        (lost,) = new.get(limit=1)["ids"]
+        new.delete(ids=[lost])
+    assert command("verify", path).code == 4
+    told = command("watch", path, "--json")
+    assert told.code == 4
+    hints = [one["hint"] for one in told.json["findings"] if one["check"] == "run"]
+    assert hints == [f"`reembed report {path}` shows which gates failed, and on which records."]
+    page = Path(command("report", path).out.strip()).read_text()
+    assert lost in page
+    assert command("run", path).code == 0
+    assert command("swap", path, "--yes").code == 0

@@ -80,7 +80,8 @@ class Catalog:
                 raise SourceChangedError(
                     f"{self.url}: after the connection was lost, another database answers (cluster "
                     f"{now.system}, was {before.system})",
-                    "Somebody created it again or moved the address; nothing was written to it.",
+                    "Somebody created it again or moved the address; nothing was written to it. "
+                    "Let the address lead to the old one, and run the same command again.",
                 )
             self._connection = connection
         return self._connection

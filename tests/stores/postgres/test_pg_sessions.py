@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reembed.errors import PreflightError
+from reembed.errors import PreflightError, SourceChangedError, UnreachableError
 from reembed.stores.postgres import client
 from reembed.stores.registry import open_store
 from tests.support.commands import Command
@@ -17,7 +17,7 @@ from tests.support.following import follows_hint
 from tests.support.manifests import migration, write_manifest
 from tests.support.pg_docs import app, make_docs, pg_manifest
 from tests.support.servers.pgbouncer import pgbouncer
-from tests.support.servers.postgres_server import PostgresServer
+from tests.support.servers.postgres_server import PostgresServer, postgres_server
 
 
 def name_of(url: str) -> str:
@@ -148,3 +148,44 @@ def test_definitions_are_read_alike_whatever_the_database_says_of_quotes(
     assert command("run", pg_manifest(tmp_path, docs_url), "--swap").code == 0
     with app(docs_url) as docs:
         assert docs.model == "new" and docs.wrong_vectors("new") == []
+
+
+@follows_hint("Give the primary's address as the URL.")
+def test_a_standby_is_refused_and_its_primary_is_not(
+    postgres_url: str, tmp_path: Path, command: Command
+) -> None:
+    make_docs(postgres_url, 5)
+    with postgres_server() as standby:
+        url = standby.url(standby.new_database())
+        make_docs(url, 5)
+        standby.become_standby()
+        error = command("plan", write_manifest(tmp_path, url), "--json").json["error"]
+        assert error["exit_code"] == 5 and "takes no writes" in error["message"], error
+    assert command("plan", write_manifest(tmp_path, postgres_url)).code == 0
+
+
+@follows_hint("the address lead to the old one, and run the same command again.")
+def test_a_database_that_was_made_anew_meanwhile_is_not_taken_for_the_old_one(
+    postgres: PostgresServer,
+) -> None:
+    name = postgres.new_database()
+    make_docs(postgres.url(name), 5)
+    store = open_store(postgres.url(name))
+    assert list(store.catalog.collections()) == ["docs"]
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
+            [name],
+        )
+    old = f"{name}_old"
+    postgres.rename_database(name, old)
+    postgres.new_database(name)
+    with pytest.raises(UnreachableError):
+        store.catalog.collections()
+    with pytest.raises(SourceChangedError, match="another database answers"):
+        store.catalog.collections()
+    postgres.drop_database(name)
+    postgres.rename_database(old, name)
+    assert list(store.catalog.collections()) == ["docs"]
+    store.close()
+    postgres.drop_database(name)

@@ -87,8 +87,15 @@ class PostgresServer:
     def crash(self) -> None:
         """Let Postgres crash (`pg_ctl stop -m immediate`) and start it again: what was committed
         and not written yet is lost."""
+        self._ask("crash")
+
+    def become_standby(self) -> None:
+        """Stop Postgres and start it again as a standby, which takes no writes."""
+        self._ask("standby")
+
+    def _ask(self, order: str) -> None:
         assert self._keeper and self._keeper.stdin and self._keeper.stdout
-        self._keeper.stdin.write("crash\n")
+        self._keeper.stdin.write(f"{order}\n")
         self._keeper.stdin.flush()
         self.pid = json.loads(self._keeper.stdout.readline())["pid"]
 
@@ -147,9 +154,14 @@ def main() -> None:
         while os.getppid() == parent:
             if not select.select([sys.stdin], [], [], 1)[0]:
                 continue
-            if sys.stdin.readline() != "crash\n":
+            order = sys.stdin.readline()
+            if order == "crash\n":
+                _kill(postgres)
+            elif order == "standby\n":
+                _stop(postgres)
+                (folder / "data" / "standby.signal").touch()
+            else:
                 break
-            _kill(postgres)
             postgres = _serve(folder, settings)
             _wait(server, postgres, time.monotonic() + 30)
             print(json.dumps({"pid": postgres.pid}), flush=True)
