@@ -28,6 +28,8 @@ def work(
     """
     report = path.with_name("outcome.json")
     report.unlink(missing_ok=True)
+    # The server that forks it keeps the environment of the first test that needed it.
+    environment = {**os.environ, **environment}
     process = context.Process(target=_work, args=(path, step, kill, at, report, environment))
     process.start()
     process.join(seconds)
@@ -44,6 +46,7 @@ def outcome(path: Path) -> dict[str, Any]:
 def _work(
     path: Path, step: str, kill: str, at: int, report: Path, environment: dict[str, str]
 ) -> None:
+    os.environ.clear()
     os.environ.update(environment)
     counts = {"journal": 0, "torn": 0, "fsync": 0, "add": 0}
 
