@@ -40,7 +40,7 @@ def run(arguments: list[str], at: int, folder: Path) -> tuple[int, int]:
     exit code, and how many steps it made."""
     counted = folder / "steps"
     counted.unlink(missing_ok=True)
-    process = _context.Process(target=_run, args=(arguments, at, counted))
+    process = _context.Process(target=_run, args=(arguments, at, counted, dict(os.environ)))
     process.start()
     process.join(180)
     assert process.exitcode is not None, "it hangs"
@@ -48,7 +48,9 @@ def run(arguments: list[str], at: int, folder: Path) -> tuple[int, int]:
     return process.exitcode, steps
 
 
-def _run(arguments: list[str], at: int, counted: Path) -> None:
+def _run(arguments: list[str], at: int, counted: Path, environment: dict[str, str]) -> None:
+    os.environ.clear()  # of the first test that forked
+    os.environ.update(environment)
     small_shards(ROWS)
     count_steps(at, counted)
     sys.argv = ["reembed", *arguments]
