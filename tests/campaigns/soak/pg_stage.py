@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,8 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from reembed.stages.estimate import TIMED_TEXTS
 from tests.campaigns.soak import pg_scene, processes, scene
-from tests.campaigns.soak.processes import CRASHED, LOG, STEPS, Kill, apart, command
+from tests.campaigns.soak.processes import CRASHED, STEPS, Kill, apart, command
 from tests.campaigns.soak.scene import Look, Step
 from tests.campaigns.soak.stage import DRAWS, WHOLE_STORY, Outcome, Stage
 from tests.support.servers.postgres_server import PostgresServer
@@ -90,9 +88,7 @@ class PostgresStage(Stage):
         if ended.code not in CLEAR:
             outcome.problems.append(f"exit code {ended.code}: {ended.out[-900:]}")
         outcome.kills += 1
-        outcome.sampled = 0 if self._has_asked() else TIMED_TEXTS
-        time.sleep(0.1)  # what was in flight is counted too
-        processes.note(self.folder / LOG, "killed")
+        self._interrupted(outcome)
         self._again(step, before, outcome)
         if outcome.seed % WHOLE_STORY == 0 and not outcome.problems:
             self._go_on(step, outcome)

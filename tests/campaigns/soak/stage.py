@@ -215,13 +215,17 @@ class Stage:
                                     else kill.at * 0.6)  # fmt: skip
                         continue  # it was done sooner
                     outcome.kills += ended.code == KILLED
-                    outcome.sampled = 0 if self._has_asked() else TIMED_TEXTS
-                    time.sleep(0.1)  # what was in flight is counted too
-                    processes.note(self.folder / LOG, "killed")
+                    self._interrupted(outcome)
                 self._again(step, before, outcome)
                 if outcome.seed % WHOLE_STORY == 0 and not outcome.problems:
                     self._go_on(step, outcome)
             return
+
+    def _interrupted(self, outcome: Outcome) -> None:
+        """Note in the log that a command was cut short."""
+        outcome.sampled = 0 if self._has_asked() else TIMED_TEXTS
+        time.sleep(0.1)  # what was in flight is counted too
+        processes.note(self.folder / LOG, "killed")
 
     def _has_asked(self) -> bool:
         """Whether embedding has begun, which takes over what plan's sample was answered."""

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one
+from reembed.stores.postgres.schema.access import column_grants
 from reembed.stores.postgres.schema.layout import COMING
 from reembed.stores.postgres.schema.table import Table
 
@@ -240,14 +241,8 @@ Grant = tuple[str, bool, str | None]
 
 def read_grants(connection: Connection, table: Table) -> list[Grant]:
     """Who may do what with the vector column, by grants on it alone."""
-    rows = fetch_all(
-        connection,
-        "SELECT privilege_type, is_grantable, CASE grantee WHEN 0 THEN NULL ELSE "
-        "pg_get_userbyid(grantee)::text END FROM pg_attribute, aclexplode(attacl) WHERE attrelid = "
-        "%s AND attname = %s",
-        [table.oid, table.vector],
-    )
-    return [(row[0], row[1], row[2]) for row in rows]
+    every = column_grants(connection, table.oid)
+    return [grant[1:] for grant in every if grant[0] == table.vector]
 
 
 def give_grants(connection: Connection, table: Table, grants: list[Grant]) -> None:
