@@ -177,7 +177,12 @@ def make(job: Job, run: RunDir, progress: Progress) -> Collection:
     snapshot = job.snapshot
     id = run.history.shadow_id
     if id is None or job.store.catalog.describe_id(id) is None:
-        id = ensure_shadow(job.store, run, _spec(job)).id
+        spec = _spec(job)
+        check = job.store.to_write().check(spec).records
+        if check is not None:
+            for records in job.records():
+                check(records)
+        id = ensure_shadow(job.store, run, spec).id
     made = Collection(job.store, id)
     loaded = {event.stem for event in run.history.all(events.Loaded)}
     done = sum(shard.rows - shard.removed for shard in snapshot.shards if shard.sha256 in loaded)
@@ -220,7 +225,7 @@ def _spec(job: Job) -> CollectionSpec:
         job.name, dimensions, info.metric, index=info.index if job.same_store else {},
         metadata=info.metadata, model=model, like=like,
         function="auto" if model else "none", function_before=info.function,
-        key_indexes=info.key_indexes if job.same_store else {},
+        key_indexes=info.key_indexes if job.same_kind else {},
     )  # fmt: skip
 
 

@@ -253,7 +253,7 @@ class Target(Section):
     metric: Metric | None = None
     """default: the source's real one"""
     index: dict[str, Any] = Field(default_factory=dict)
-    """store-specific index settings; default: the source's"""
+    """store-specific index settings; default: the source's, where the target has such an index"""
 
 
 class Embed(Section):

@@ -8,9 +8,13 @@ work is a blocker with a way out; what is worth knowing is a warning.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from reembed.applications.mem0.plan import examine
 from reembed.display.shown import Face, Shown, lines, parts
@@ -33,8 +37,9 @@ from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stages.weigh import Problem, application_warning, weigh
 from reembed.stages.weigh_kept import kept_application_warning, weigh_kept
+from reembed.stores.collection import Collection
 from reembed.stores.store import Cutover, Store
-from reembed.stores.values import CollectionInfo, Survey
+from reembed.stores.values import CollectionInfo, Survey, refusals
 
 NO_EXCHANGE = (
     "swap.kind: config builds the new collection next to it and leaves the change to the "
@@ -154,6 +159,8 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     blockers += _problems(*survey.refusals, *checked.refusals)
     if not blockers:
         blockers += _problems(*checked.tried)
+    if checked.records is not None:
+        blockers += _problems(*refusals(partial(_look_through, s.old, checked.records)))
     taken = _target_blockers(manifest, source, target_store, (target, dimensions), own_shadow)
     blockers += [problem for problem in taken if problem not in blockers]
     if swap is not None and swap.kind != "config":
@@ -198,6 +205,12 @@ def refuse_blocked(s: Session) -> None:
 
 def _problems(*refusals: RefusedError) -> list[Problem]:
     return [Problem(one.message, one.hint) for one in refusals]
+
+
+def _look_through(source: Collection, check: Callable[[pa.RecordBatch], None]) -> None:
+    """Hold every record against what the target can keep: a sample would miss the rare one."""
+    for ids in source.list_ids():
+        check(source.fetch_page(ids.to_pylist(), vectors=False))
 
 
 def _target_blockers(

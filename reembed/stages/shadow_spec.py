@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from reembed.manifest import Manifest, Model
+from reembed.stores.foreign import kind_of
 from reembed.stores.store import Writer
 from reembed.stores.values import CollectionInfo, CollectionSpec
 
@@ -34,16 +35,26 @@ def recorded_model(said: Mapping[str, Any] | None) -> Model | None:
     return None
 
 
+def _kept_index(manifest: Manifest, source: CollectionInfo) -> dict[str, Any]:
+    """The source's index settings, where the target builds such an index: the same database, or
+    Chroma and another Chroma. Chroma's cloud has another kind of index than every other Chroma."""
+    urls = (manifest.source.url, manifest.target_url)
+    chromas = all(kind_of(url) == "chroma" for url in urls)
+    clouds = {url.startswith("chroma+cloud") for url in urls}
+    kept = manifest.target_url == manifest.source.url or (chromas and len(clouds) == 1)
+    return source.index if kept else {}
+
+
 def shadow_spec(
     manifest: Manifest, source: CollectionInfo, name: str, dimensions: int
 ) -> CollectionSpec:
-    """The shadow: as the source is, where the store is the same, but for the target's settings."""
+    """The shadow: as the source is, as far as the store can, but for the target's settings."""
     same_store = manifest.target_url == manifest.source.url
     return CollectionSpec(
         name,
         dimensions=dimensions,
         metric=manifest.target.metric or source.metric,
-        index=(source.index if same_store else {}) | manifest.target.index,
+        index=_kept_index(manifest, source) | manifest.target.index,
         metadata=source.metadata,
         model=manifest.new_model or kept_model(manifest, source),
         like=source.id if same_store else None,

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from reembed.errors import PreflightError, RefusedError, UnreachableError
 from reembed.manifest import FunctionChoice, Layout, Model, SwapKind, WithoutVector
 from reembed.records import Metric
@@ -111,11 +113,14 @@ class SpecCheck:
         refusals: why it would not be made; empty if it would.
         tried: what is refused of a trial, where nothing else is. That may have a cause that is told
             in better words elsewhere.
+        records: raises PreflightError for the first of these records that could not be kept; None
+            where all can.
     """
 
     notes: tuple[str, ...] = ()
     refusals: tuple[RefusedError, ...] = ()
     tried: tuple[RefusedError, ...] = ()
+    records: Callable[[pa.RecordBatch], None] | None = None
 
     def refuse(self) -> None:
         """Raise the first refusal, if there is one."""

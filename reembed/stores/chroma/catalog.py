@@ -42,7 +42,8 @@ class ChromaCatalog:
     def capabilities(self) -> Capabilities:
         path, folder = self._database.path, self._database.folder
         others = self._holders(path) if path else Holders({})
-        return Capabilities(folder, chroma_reach.notes(path, folder, others), others.lines())
+        notes = (*chroma_reach.notes(path, folder, others), *self._database.offers.notes)
+        return Capabilities(folder, notes, others.lines())
 
     def _holders(self, path: Path) -> Holders:
         """Who has it open, looked at again after `LOOK_SECONDS`: a plan of a thousand collections

@@ -13,6 +13,7 @@ from reembed.stores.chroma import client as chroma_client
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
 from reembed.stores.chroma.failures import mapped
+from reembed.stores.chroma.offers import Offers
 from reembed.stores.processes import holders
 
 
@@ -24,6 +25,7 @@ class Database:
         folder: the folder, if this machine can reach it, whoever serves it.
         file: the folder whose file may be relied on to be the one that is served; None without one.
         max_rows: of one call.
+        offers: what the server can keep.
         one_writer: held by what must not overlap with another thread's call.
     """
 
@@ -38,6 +40,7 @@ class Database:
         self.path = address.path
         self.cloud = address.cloud
         self.client = chroma_client.connect(address, url)
+        self.offers = Offers(self.client, url, asked=self.path is None and not self.cloud)
         self._handles: dict[str, Collection] = {}
         self.one_writer = threading.Lock()
         self.folder = address.path

@@ -52,7 +52,7 @@ REFUSALS = (
     ValueError,
 )
 """What Chroma, or its client before sending, raises for a request that it will never take."""
-_NOT_TAKEN = "Failed to deserialize the JSON body"
+NOT_TAKEN = "Failed to deserialize the JSON body"
 """What a server says of a request that its version does not know."""
 TOO_LARGE = (
     "A request of at most 20 MB is more than the server or its proxy takes: raise "
@@ -126,7 +126,7 @@ def unknown_call(error: BaseException) -> bool:
 
 def refused(error: BaseException) -> bool:
     """Whether Chroma will never take this request."""
-    return isinstance(error, REFUSALS) or _NOT_TAKEN in str(error)
+    return isinstance(error, REFUSALS) or NOT_TAKEN in str(error)
 
 
 def is_too_large(error: BaseException) -> bool:
@@ -138,15 +138,8 @@ def is_too_large(error: BaseException) -> bool:
 
 
 def of_record(told: str, error: BaseException) -> PreflightError:
-    """The error of a request that was refused, be it for its size or for what the server does not
-    know."""
-    if is_too_large(error):
-        hint = TOO_LARGE
-    elif isinstance(error, REFUSALS):
-        hint = ""
-    else:
-        hint = "The server may be too old for it: lists in metadata, for one, need Chroma 1.5."
-    return PreflightError(told, hint)
+    """The error of a request that was refused, be it for its size or for what is in it."""
+    return PreflightError(told, TOO_LARGE if is_too_large(error) else "")
 
 
 @contextmanager

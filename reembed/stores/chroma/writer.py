@@ -53,8 +53,10 @@ class ChromaWriter:
             refusals=refusals(
                 lambda: chroma_names.check_name(spec.name),
                 lambda: chroma_schema.refuse_sparse(spec.key_indexes),
+                lambda: self._database.offers.refuse_indexes(spec.key_indexes),
                 lambda: chroma_metric.configuration(spec.index, spec.metric, self._database.cloud),
             ),
+            records=None if self._database.offers.lists else self._database.offers.refuse_lists,
         )
 
     def create(self, spec: CollectionSpec) -> CollectionInfo:
@@ -93,11 +95,7 @@ class ChromaWriter:
             raise CollectionGoneError(f"{name}: deleted by somebody while it was being made")
         if found.key_indexes != spec.key_indexes:
             self.drop(found.id)
-            raise PreflightError(
-                f"{name}: this Chroma does not keep the indexes of keys that the source has "
-                f"({', '.join(sorted(spec.key_indexes))})",
-                "Servers before 1.3 keep none: use a newer one as the target.",
-            )
+            raise database.offers.without(spec.key_indexes)
         return found
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
@@ -106,6 +104,7 @@ class ChromaWriter:
         collection = self._database.handle(id)
         file, vectors = self._database.file, np.ascontiguousarray(vectors, np.float32)
         chroma_records.refuse_not_finite(records.column("id").to_pylist(), vectors)
+        self._database.offers.refuse_lists(records)
         if file is not None:
             chroma_sqlite.purge_lists(file)
         for batch in chroma_records.batches(
