@@ -246,7 +246,7 @@ def shape_of(job: Job) -> str | None:
         return None
     name = f"{job.live}__shape-{job.snapshot.sequence:06d}"
     name = job.store.cutover.fit_name(name) if job.store.cutover else name
-    with contextlib.suppress(CollectionNotFoundError):
+    with contextlib.suppress(CollectionNotFoundError, PreflightError):  # `make` says what is there
         return job.store.catalog.describe(name).id
     return shapes.make(written, name)
 
@@ -265,7 +265,10 @@ def _dimensions(job: Job) -> int:
         vectors, _ = list_array_to_vectors(batch.column("embedding"))
         if len(vectors):
             return int(vectors.shape[1])
-    raise PreflightError(f"{job.snapshot.id}: no record of it has a vector", "Choose another one.")
+    raise PreflightError(
+        f"{job.snapshot.id}: no record of it has a vector",
+        "Choose one that has them, with --snapshot.",
+    )
 
 
 CARRIED = frozenset(KINDS) - {"changed", "with another vector", "with a vector of other length"}

@@ -125,9 +125,12 @@ def _drop_old(s: Session) -> list[str]:
     if begun and now.id == parked.id and live.describe() is None:
         return [OLD_DELETED]  # its last note went before this was journalled
     if now.id != live.id:
+        path = shown_path(manifest_file(manifest, s.run))
         raise SourceChangedError(
             f"{manifest.live!r} no longer serves the collection that this run swapped in",
-            "Another swap has happened since; nothing was deleted.",
+            "Nothing was deleted. Somebody gave the name to the old one by hand. To keep it so, "
+            f"rename the new one to {s.run.history.shadow_name!r} and "
+            f"`reembed rollback {path} --yes`; else give the new one the name again, and clean.",
         )
     told = []
     if parked.describe() is not None:

@@ -327,24 +327,23 @@ class Store:
 
     def to_write(self) -> Writer:
         if self.writer is None:
-            raise self._refusal("it can only be read", "Give another store as target.url.")
+            raise self._refusal("it can only be read")
         return self.writer
 
     def to_search(self) -> Search:
         if self.search is None:
-            raise self._refusal("it has no search of its own", "Give another store as target.url.")
+            raise self._refusal("it has no search of its own")
         return self.search
 
     def to_move(self) -> Cutover:
         if self.cutover is None:
-            way = "swap.kind: config leaves the new collection ready under its own name."
-            raise self._refusal("no name moves in it", way)
+            raise self._refusal("no name moves in it")
         return self.cutover
 
     def to_claim(self) -> Claims:
         if self.claims is None:
-            raise self._refusal("it keeps no claims", "Nothing in it can be written to then.")
+            raise self._refusal("it keeps no claims")
         return self.claims
 
-    def _refusal(self, what: str, hint: str) -> PreflightError:
-        return PreflightError(f"{self.url}: {what}", hint)
+    def _refusal(self, what: str) -> PreflightError:
+        return PreflightError(f"{self.url}: {what}", "Give another store as target.url.")

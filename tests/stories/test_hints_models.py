@@ -85,6 +85,8 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      follows_hint("Write the whole address, as in http://127.0.0.1:8080/v1"), FINE),
     ("an address without a host", Now({"base_url": "http:///v1"}),
      follows_hint("Write the whole address, as in http://127.0.0.1:8080/v1"), FINE),
+    ("a host that is none", Now({"base_url": "http://a..b/v1"}),
+     follows_hint("Check model.base_url, and the key and headers that go with it."), FINE),
     ("a port that is none", Now({"base_url": "http://127.0.0.1:99999/v1"}),
      follows_hint("Write the whole address, as in http://127.0.0.1:8080/v1"), FINE),
     ("a page where people log in", Now({"base_url": "{login}/v1"}),

@@ -234,7 +234,11 @@ class _File(io.FileIO):
 
 
 def _sqlite_error(number: int) -> None:
-    """Raise what SQLite itself raises when a file is full, or read-only."""
+    """Raise what SQLite itself raises when a file is full, or read-only, or cannot be read."""
+    if number == errno.EIO:
+        failed = sqlite3.OperationalError("disk I/O error")
+        failed.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+        raise failed
     db = sqlite3.connect(":memory:")
     try:
         if number == errno.ENOSPC:

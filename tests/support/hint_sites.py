@@ -17,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "reembed"
 
-PLACES = {"Problem": 1, "alert": 3, "warning": 3, "Check": 3, "_refusal": 1}
+PLACES = {"Problem": 1, "alert": 3, "warning": 3, "Check": 3}
 """Which argument of a call is its hint, besides that of the errors, where it is the second."""
 FILES = {"alert": "commands/watch/", "warning": "commands/watch/", "Check": "commands/doctor.py"}
 """Where calls of that name are meant."""

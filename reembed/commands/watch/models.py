@@ -195,7 +195,7 @@ def _doubted(answer: Answer) -> Answer:
     begin = f"the store has {answer.model} on record, and it is not asked: "
     told = warning(
         "model", "", begin + "; ".join(one.message for one in alerts),
-        "If it is the model that made the vectors, say so with --model.", subject=answer.model,
+        "Say with --model which model made the vectors, this one or another.", subject=answer.model,
         sent=begin + "; ".join(one.sent or one.message for one in alerts),
     )  # fmt: skip
     return replace(answer, fingerprint=None, drifted=False, doubted=True, findings=[told])

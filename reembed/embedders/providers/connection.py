@@ -39,7 +39,7 @@ PROXY_STATUSES = (403, 407, 502, 503, 504)
 """Statuses that a proxy answers of its own accord."""
 _STATUS = re.compile(r"\b([45]\d\d)\b")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-_UNSENDABLE = {"LocalProtocolError", "UnsupportedProtocol", "InvalidURL", "UnicodeEncodeError"}
+_UNSENDABLE = {"LocalProtocolError", "UnsupportedProtocol", "InvalidURL", "UnicodeError"}
 _BROKEN = {"TransportError", "HTTPError", "StreamError", "APIConnectionError", "OSError"}
 
 

@@ -215,9 +215,11 @@ def finish(s: FollowSession) -> SwapResult:
             swept = copy_foreign(s, Foreign(Collection(job.store, outgoing), before))
         live = job.live()
         if live is None or live.id != s.new.id:
+            new = s.new.describe()
             raise SourceChangedError(
                 f"{job.manifest.live!r} does not lead to the new collection after the move",
-                "Look at the store: another process has moved the name.",
+                "Another process has given it away. Rename what has it now, give the new one "
+                f"({new.name if new else 'deleted'!r}) the name, and run the job again.",
             )
         _stop_capture(job, s.new.id, outgoing)
         messages = run_after(s, _variables(s))

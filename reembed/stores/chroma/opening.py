@@ -43,7 +43,8 @@ def opened(address: Address, names: Sequence[str]) -> dict[str, dict[str, str]]:
     if "opened" not in answer or answer["reembed"]:
         raise UnreachableError(
             f"a plain Chroma client of another process cannot open the store: {answer}",
-            "See that an application of yours can; then run the same command again.",
+            "Run the same command again to resume. If it stays so, open the collection in a script "
+            "with Chroma's own client: what that says is the cause.",
         )
     return {
         name: {WAYS[way]: why for way, why in ways.items()}

@@ -69,7 +69,8 @@ def refuse_sparse(indexes: Mapping[str, bool]) -> None:
         raise PreflightError(
             f"the source has a sparse index on the key {', '.join(sparse)}, which reembed does "
             "not copy: what searches by it would find nothing in the new collection",
-            "Move this collection by hand, or to a collection without it: leave the key out there.",
+            "Copy its records by Chroma's own client into a collection without that index, and "
+            "move that one (source.collection).",
         )
 
 
