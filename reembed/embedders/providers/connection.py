@@ -2,8 +2,8 @@
 
 The HTTP libraries read proxies and certificates from the environment and raise what they like at
 what they find there. Here it is read for them, so that a setting of the environment that does not
-work is named and never a traceback. openai uses httpx2 and ollama's API httpx: both are alike, and
-their errors are known by the names of their classes.
+work is named and never a traceback. OpenAI's own client, for its batch API, uses httpx2, all else
+httpx: both are alike, and their errors are known by the names of their classes.
 """
 
 from __future__ import annotations
@@ -104,6 +104,11 @@ class Route:
     def shown_proxy(self) -> str:
         return f"the proxy {shown_url(self.proxy or '')} ({self.variable})"
 
+    @property
+    def _encrypts(self) -> bool:
+        """Whether any connection is by TLS: no redirect leads to another scheme."""
+        return any(urlsplit(url).scheme != "http" for url in (self.url, self.proxy) if url)
+
     def client(self, kind: Callable[..., T], **settings: Any) -> T:
         """An HTTP client of `kind`, httpx's or httpx2's or a descendant, that takes this way.
 
@@ -119,7 +124,7 @@ class Route:
             max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS
         )
         try:
-            context = library.create_ssl_context()
+            context = library.create_ssl_context() if self._encrypts else _trusting_nobody()
         except Exception as error:  # whatever a file that is none brings
             raise ProviderRefusedError(
                 f"{self.where}: the certificates that {CERTIFICATE_VARIABLES} names cannot be "
@@ -257,6 +262,12 @@ class Route:
                 "Ask who runs the proxy, or name this server's host in NO_PROXY.",
             )
         return TransientError(f"{self.shown_proxy} fails ({words})", unpaid=True)
+
+
+def _trusting_nobody() -> ssl.SSLContext:
+    """For what is not encrypted: reading the certificates that others trust takes longer than a
+    hundred requests."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def check_url(url: str) -> None:

@@ -1,7 +1,7 @@
 """What both HTTP clients need: a deadline for a whole request, and the words of error bodies.
 
-openai uses httpx2 and ollama httpx; their responses and hooks look the same, so they are handled
-here by what they do, not by class.
+OpenAI's own client uses httpx2, all else httpx; their responses and hooks look the same, so they
+are handled here by what they do, not by class.
 """
 
 from __future__ import annotations

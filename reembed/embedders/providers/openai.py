@@ -2,7 +2,8 @@
 
 Limits and prices are OpenAI's own (https://platform.openai.com/docs/api-reference/embeddings,
 https://platform.openai.com/docs/pricing). Other servers differ in what they honour, ignore and say:
-what comes back is checked, not assumed.
+what comes back is checked, not assumed. Requests are made here: importing OpenAI's own client takes
+longer than embedding ten thousand texts through a fast server. Its batch API is asked by it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import numpy as np
-import openai
 
+from reembed import __version__
 from reembed.embedders.headers import rate_state
 from reembed.embedders.options import Options
 from reembed.embedders.provider import (
@@ -42,7 +44,6 @@ from reembed.embedders.providers.openai_answers import (
     places_of,
     text_of,
 )
-from reembed.embedders.providers.openai_batches import TRANSFER_SECONDS, OpenAIBatches
 from reembed.embedders.providers.prices import OPENAI, listed_price
 from reembed.embedders.providers.request_options import take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
@@ -53,6 +54,9 @@ from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
 from reembed.records import Vectors
 from reembed.redaction import remember_url, shown_url
+
+if TYPE_CHECKING:
+    from reembed.embedders.providers.openai_batches import OpenAIBatches
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL = Limits(
@@ -70,10 +74,10 @@ FIXED_DIMENSIONS = {"text-embedding-ada-002": 1_536}
 """Models that refuse `dimensions`."""
 TIMEOUT = 120.0
 POLL_SECONDS = 30.0
-RAW_RESPONSE = {"X-Stainless-Raw-Response": "true"}
-"""What makes the client give the response as it came, as its `with_raw_response` does."""
 PLACEHOLDER_KEY = "none"
-"""Sent to a server behind `base_url` when no key is named: the client insists on one."""
+"""Sent to a server behind `base_url` when no key is named: some insist on one."""
+ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+"""Headers that OpenAI's own client takes from these variables."""
 
 
 class OpenAIProvider:
@@ -136,40 +140,41 @@ class OpenAIProvider:
             "Check model.base_url and that the server runs, then run again: it resumes.",
         )  # fmt: skip
         self._endpoint = Endpoint(url.partition("?")[0], fixed=self._official)
-        self._deadline = wire.Deadline(timeout, openai.OpenAIError)
-        self._client = openai.OpenAI(
-            api_key=self._key,
-            base_url=self._endpoint.base,
-            default_query=dict(parse_qsl(urlsplit(url).query)),  # the client would cut it up
-            max_retries=0,  # retries are ours: two layers of them would multiply
-            timeout=openai.Timeout(timeout, connect=wire.CONNECT_SECONDS),
-            http_client=self._route.client(
-                openai.DefaultHttpxClient,
-                event_hooks=self._deadline.hooks(self._route.check_redirect),
-            ),
+        self._deadline = wire.Deadline(timeout, httpx.ReadTimeout)
+        self._query = dict(parse_qsl(urlsplit(url).query))
+        self._client = self._route.client(
+            httpx.Client,
+            headers=self._headers(),
+            params=self._query | added.query,
+            timeout=httpx.Timeout(timeout, connect=wire.CONNECT_SECONDS),
+            event_hooks=self._deadline.hooks(self._route.check_redirect),
+            follow_redirects=True,
         )
         self.batches = self._batches(poll_seconds) if batch_api else None
 
     def _batches(self, poll_seconds: float) -> OpenAIBatches:
+        from reembed.embedders.providers.openai_batches import OpenAIBatches, open_client
+
         body = {"model": self._model.name, **self._shape.parameters()}
         # Its own connections: the provider's end an answer that takes as long as a batch's does.
-        hooks = {"response": [self._route.check_redirect]}
-        client = self._client.with_options(
-            timeout=TRANSFER_SECONDS,
-            http_client=self._route.client(openai.DefaultHttpxClient, event_hooks=hooks),
-        )
         return OpenAIBatches(
-            client, body=body | self._added.body(query=False),
+            open_client(self._route, self._key, self._endpoint.base, self._query),
+            body=body | self._added.body(query=False),
             read=lambda answer: self._read(json.dumps(answer).encode(), {}), failure=self._failure,
             price=self.price, poll_seconds=poll_seconds,
         )  # fmt: skip
 
-    def _headers(self) -> dict[str, str | openai.Omit]:
-        """Those that the manifest adds, and the key where the client would not put it."""
-        headers: dict[str, str | openai.Omit] = {**RAW_RESPONSE, **self._added.headers}
-        named = {name.lower() for name in headers}
-        if self._added.auth != "bearer" and "authorization" not in named:
-            headers["Authorization"] = openai.Omit()
+    def _headers(self) -> httpx.Headers:
+        """The key, as the manifest has it sent, and what it adds."""
+        headers = httpx.Headers(
+            {"Accept": "application/json", "User-Agent": f"reembed/{__version__}"}
+        )
+        for name, variable in ACCOUNT.items():
+            if value := checked_key(variable, self._where):
+                headers[name] = value
+        if self._added.auth == "bearer":
+            headers["Authorization"] = f"Bearer {self._key}"
+        headers.update(self._added.headers)
         if self._added.auth == "api-key":
             headers["api-key"] = self._key
         return headers
@@ -241,27 +246,28 @@ class OpenAIProvider:
                 return answer
 
     def _post(self, texts: Sequence[str], parameters: dict[str, object]) -> Answer:
-        # The client sends encoding_format whether it is asked to or not, so the body is ours.
         request = {"model": self._model.name, "input": list(texts), **parameters}
-        return self._endpoint.post(lambda address: self._post_to(address, request))
+        body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+        return self._endpoint.post(lambda address: self._post_to(address, body))
 
-    def _post_to(self, address: str, request: dict[str, Any]) -> Answer:
+    def _post_to(self, address: str, body: bytes) -> Answer:
         try:
-            raw: Any = self._client.post(
-                address, body=request, cast_to=object,
-                options={"headers": self._headers(), "params": self._added.query},
-            )  # fmt: skip
-            body, headers = raw.content, raw.headers
-        except Exception as error:  # the client, and the one below it, raise what they like
+            response = self._client.post(
+                address, content=body, headers={"Content-Type": "application/json"}
+            )
+        except Exception as error:  # httpx, and the one below it, raise what they like
             failure = self._failure(error)
         else:
-            return self._read(body, headers, lambda: str(raw.text))
+            if response.is_success:
+                return self._read(response.content, response.headers, lambda: response.text)
+            failure = self._said(response.status_code, text_of(response), response.headers)
         raise failure  # here, not above: the client's error may quote the key, so it is let go
 
     def _failure(self, error: Exception) -> Exception:
-        """What the Provider protocol calls an error of the client."""
-        if isinstance(error, openai.APIStatusError):
-            return self._said(error.status_code, text_of(error.response), error.response.headers)
+        """What the Provider protocol calls an error of a client, of OpenAI's own too."""
+        status, response = getattr(error, "status_code", None), getattr(error, "response", None)
+        if isinstance(status, int) and response is not None:
+            return self._said(status, text_of(response), response.headers)
         return self._route.failure(error)
 
     def _said(self, status: int | None, body: str, headers: Mapping[str, str]) -> Exception:
@@ -315,7 +321,7 @@ class OpenAIProvider:
                 "tokens are estimated on the high side: install 'reembed-pipeline[openai-tokens]' "
                 "to count them exactly."
             )
-        url = urlsplit(str(self._client.base_url))
+        url = urlsplit(self._endpoint.base)
         here = url.hostname in ("localhost", "127.0.0.1", "::1")
         if url.scheme == "http" and not here and self._key != PLACEHOLDER_KEY:
             found.append(

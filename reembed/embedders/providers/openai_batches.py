@@ -15,6 +15,7 @@ import openai
 
 from reembed.embedders.batches import BatchAnswer, BatchState
 from reembed.embedders.provider import Answer, Price, TransientError
+from reembed.embedders.providers.connection import Route
 from reembed.embedders.sending.retry import BadAnswer
 
 ENDPOINT: Literal["/v1/embeddings"] = "/v1/embeddings"
@@ -26,6 +27,25 @@ WORKING = ("validating", "in_progress", "finalizing", "cancelling")
 REFUSED = ("failed",)
 
 T = TypeVar("T")
+
+
+def open_client(route: Route, key: str, base_url: str, query: dict[str, str]) -> openai.OpenAI:
+    """OpenAI's own client, whose answers may take TRANSFER_SECONDS.
+
+    Args:
+        query: of every request.
+    """
+    hooks = {"response": [route.check_redirect]}
+    return openai.OpenAI(
+        api_key=key,
+        base_url=base_url,
+        default_query=query,  # the client would cut up that of a URL
+        max_retries=0,  # retries are ours: two layers of them would multiply
+        timeout=TRANSFER_SECONDS,
+        http_client=route.client(openai.DefaultHttpxClient, event_hooks=hooks),
+    )
+
+
 Read = Callable[[dict[str, Any]], Answer]
 
 
