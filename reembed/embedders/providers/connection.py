@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import ssl
 import sys
@@ -106,8 +107,10 @@ class Route:
 
     @property
     def _encrypts(self) -> bool:
-        """Whether any connection is by TLS: no redirect leads to another scheme."""
-        return any(urlsplit(url).scheme != "http" for url in (self.url, self.proxy) if url)
+        """Whether any connection is by TLS: no redirect leads to another scheme. Certificates that
+        the environment names are read all the same, so that a wrong name is told."""
+        named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        return named or any(not url.startswith("http:") for url in (self.url, self.proxy) if url)
 
     def client(self, kind: Callable[..., T], **settings: Any) -> T:
         """An HTTP client of `kind`, httpx's or httpx2's or a descendant, that takes this way.
