@@ -143,7 +143,7 @@ class VectorCache:
                                                  .reshape(len(keys), -1)))  # fmt: skip
                     if len(stays):
                         kept = [keys[row] for row in stays]
-                        file.write(vector_file.block(kept, vectors[stays], tokens[stays]))
+                        file.writelines(vector_file.block(kept, vectors[stays], tokens[stays]))
             self._close()  # and with it the turn of those who wait: they find the new file
             self._open()
             return went
@@ -195,11 +195,11 @@ class VectorCache:
     ) -> None:
         if not len(hashes):
             return
-        left = memoryview(vector_file.block(hashes, vectors, tokens))
+        left = vector_file.block(hashes, vectors, tokens)
         try:
             while left:  # a disk that is nearly full takes a part
-                left = left[os.write(self._fd, left) :]
                 self._unsynced = True
+                left = _after(left, os.writev(self._fd, left))
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._sync()
         except OSError:
@@ -260,6 +260,16 @@ class VectorCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _after(parts: Sequence[memoryview], written: int) -> list[memoryview]:
+    """What of these parts comes after so many bytes."""
+    left = []
+    for part in parts:
+        if written < len(part):
+            left.append(part[written:])
+        written = max(0, written - len(part))
+    return left
 
 
 def _take_turn(fd: int, path: Path) -> None:

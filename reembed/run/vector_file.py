@@ -56,13 +56,16 @@ class Found(NamedTuple):
     tokens: npt.NDArray[np.int32]
 
 
-def block(keys: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]) -> bytes:
-    """A block of these rows."""
+def block(
+    keys: Sequence[bytes], vectors: Vectors, tokens: npt.NDArray[np.int32]
+) -> list[memoryview]:
+    """A block of these rows, in the parts that follow each other."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     counts = np.ascontiguousarray(tokens, np.int32)
     checksums = np.array(_checksums(keys, counts.tolist(), vectors), np.uint32)
     rows = b"".join(keys) + counts.astype("<i4").tobytes() + checksums.astype("<u4").tobytes()
-    return b"".join((_head(len(keys), vectors.shape[1], rows), rows, vectors.data))
+    head = _head(len(keys), vectors.shape[1], rows)
+    return [memoryview(head + rows), vectors.reshape(-1).view(np.uint8).data]
 
 
 def _checksums(keys: Sequence[bytes], tokens: Sequence[int], vectors: Vectors) -> list[int]:

@@ -52,7 +52,6 @@ from reembed.embedders.redact import redact
 from reembed.embedders.sending.retry import BadAnswer
 from reembed.errors import ManifestError, ProviderRefusedError
 from reembed.manifest import Model
-from reembed.records import Vectors
 from reembed.redaction import remember_url, shown_url
 
 if TYPE_CHECKING:
@@ -292,17 +291,13 @@ class OpenAIProvider:
                 raise self._said(wire.status_in(data), _shown(body), headers)
             entries = data["data"]
             indices = places_of(entries)
-            rows = [read.vector(entry["embedding"]) for entry in entries]
+            vectors = read.vectors([entry["embedding"] for entry in entries])
         except UNREADABLE:
             came = redact(wire.what_came(_shown(body)), 100)
             raise TransientError(
                 f"the answer is not a list of embeddings: {came}", unknown=True
             ) from None
-        sizes = {len(row) for row in rows}
-        if len(sizes) > 1:
-            raise BadAnswer(f"vectors of {', '.join(map(str, sorted(sizes)))} dimensions came back")
-        vectors: Vectors = np.stack(rows) if rows else np.empty((0, 0), np.float32)
-        if indices != list(range(len(rows))):
+        if indices != list(range(len(vectors))):
             vectors = vectors[np.argsort(indices)]
         return Answer(vectors, counted(data), rate_state(headers))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +55,27 @@ class Read:
                 parts[place] = rb"\u0000%d" % (len(self._taken) - 1)
         return b'"'.join(parts)
 
-    def vector(self, embedding: Any) -> Vectors:
-        """As `vector_of`, of a value in `data`."""
+    def vectors(self, embeddings: Sequence[Any]) -> Vectors:
+        """The vectors `(n, d)` of values in `data`; as `vector_of`.
+
+        Raises:
+            BadAnswer: they are not of one size.
+        """
+        values = [self._given_back(embedding) for embedding in embeddings]
+        if all(type(value) is bytes for value in values):
+            parts = [_decoded(value) for value in values]
+        else:
+            parts = [vector_of(value).tobytes() for value in values]
+        sizes = {len(part) // 4 for part in parts}
+        if len(sizes) > 1:
+            raise BadAnswer(f"vectors of {', '.join(map(str, sorted(sizes)))} dimensions came back")
+        found = np.frombuffer(b"".join(parts), np.float32)
+        return found.reshape(len(parts), *(sizes or (0,)))
+
+    def _given_back(self, embedding: Any) -> Any:
         if self._taken and isinstance(embedding, str) and embedding.startswith(_TAKEN):
-            return vector_of(self._taken[int(embedding[1:])])
-        return vector_of(embedding)
+            return self._taken[int(embedding[1:])]
+        return embedding
 
 
 def counted(data: dict[str, Any]) -> int | None:
@@ -118,10 +133,14 @@ def vector_of(embedding: Any) -> Vectors:
         if vector.ndim != 1:
             raise TypeError
         return vector
+    return np.frombuffer(_decoded(embedding), "<f4").astype(np.float32, copy=False)
+
+
+def _decoded(embedding: str | bytes) -> bytes:
     try:
-        raw = base64.b64decode(embedding, validate=True)
-    except (binascii.Error, ValueError) as error:
+        raw = binascii.a2b_base64(embedding, strict_mode=True)
+    except ValueError as error:  # binascii.Error is one
         raise BadAnswer(f"a vector came back in broken base64: {error}") from None
     if len(raw) % 4:
         raise BadAnswer(f"a vector came back in base64 of {len(raw)} bytes: no whole float32s")
-    return np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
+    return raw

@@ -133,12 +133,14 @@ class Queue:
         self._padded = padded
         self._waiting = deque(waiting)
         self._lock = threading.Lock()
+        self.longest = max((piece.tokens for piece in pieces), default=0)
+        """Tokens of the longest piece that ever waited."""
 
-    def take(self, limits: Limits, alone: Callable[[Piece], bool] = lambda _: False) -> list[Piece]:
+    def take(self, limits: Limits, alone: Callable[[Piece], bool] | None = None) -> list[Piece]:
         """The next batch; empty once nothing waits.
 
         Args:
-            alone: tells which pieces turned out to be ones that go alone.
+            alone: tells which pieces turned out to be ones that go alone; default: none.
         """
         items = min(limits.batch_items, self._share or limits.batch_items)
         with self._lock:
@@ -148,7 +150,7 @@ class Queue:
             room = Room(items, limits, self._padded)
             while self._waiting and len(batch) < items:
                 piece = self._waiting[0]
-                if alone(piece):
+                if alone is not None and alone(piece):
                     self._alone.append(replace(self._waiting.popleft(), alone=True))
                     continue
                 if not room.take(piece.tokens):

@@ -174,7 +174,8 @@ class Call:
     def _pass_on(self, done: list[int], on_batch: OnBatch | None) -> None:
         if done and on_batch:
             self._deaf = True  # stays so if on_batch raises: it is not called again
-            on_batch(done, self.result.vectors[done], self.result.tokens[done])
+            rows = _together(done)
+            on_batch(done, self.result.vectors[rows], self.result.tokens[rows])
             self._deaf = False
 
     def _take(self, pieces: Sequence[Piece], vectors: Vectors) -> list[int]:
@@ -197,8 +198,9 @@ class Call:
                 and self.result.rejected.keys().isdisjoint(indices)):  # fmt: skip
             return None
         missing.update(dict.fromkeys(indices, 0))
-        self.result.vectors[indices] = vectors
-        self.result.tokens[indices] = [piece.tokens for piece in pieces]
+        rows = _together(indices)
+        self.result.vectors[rows] = vectors
+        self.result.tokens[rows] = [piece.tokens for piece in pieces]
         return indices
 
     def _take_parts(self, pieces: Sequence[Piece], vectors: Vectors) -> list[int]:
@@ -218,3 +220,11 @@ class Call:
             self.result.tokens[index] = sum(weights)
             done.append(index)
         return done
+
+
+def _together(indices: list[int]) -> list[int] | slice:
+    """Rows that follow each other as a slice, which copies nothing."""
+    if not indices:
+        return indices
+    first, end = indices[0], indices[0] + len(indices)
+    return slice(first, end) if indices == list(range(first, end)) else indices

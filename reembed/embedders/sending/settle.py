@@ -99,17 +99,14 @@ class Settler:
         limits = self._sender.limits()
         if self._sender.guards(call):
             limits = replace(limits, batch_items=limits.batch_items - 1)
-        limit = limits.max_tokens
+        limit, likely = limits.max_tokens, self._sizes.likely
         if limit is not None and call.fitted_to != limit:
             call.fitted_to = limit
             for piece, parts in queue.refit(partial(self._shortener.cut, limit=limit)):
                 call.split(piece, parts)
-        judged = limit is not None and not self._provider.exact_tokens
-
-        def alone(piece: Piece) -> bool:
-            return judged and not piece.cut and self._sizes.likely(piece.tokens) > (limit or 0)
-
-        return queue.take(limits, alone)
+        if limit is None or self._provider.exact_tokens or likely(queue.longest) <= limit:
+            return queue.take(limits)
+        return queue.take(limits, lambda piece: not piece.cut and likely(piece.tokens) > limit)
 
     @contextlib.contextmanager
     def _alone(self, call: Receiver) -> Iterator[None]:

@@ -38,7 +38,7 @@ def _through_server(work: Work, until: str) -> None:
         name=f"server{work.round}",
         model={
             "provider": "openai", "name": "text-embedding-3-small", "base_url": os.environ[URL],
-            "dimensions": work.dimensions, "api_key_env": KEY,
+            "dimensions": work.dimensions, "api_key_env": KEY, "options": {"batch_items": BATCH},
         },
         embed={"concurrency": 4},
     ).run(until=until)  # fmt: skip
