@@ -56,8 +56,10 @@ def plan_text(plan: Plan) -> RenderableType:
         table.add_row("cost", f"${estimate.usd:,.4f} at the price of {estimate.price_as_of}")
     if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:
         table.add_row("budget", str(plan.budget))
-    if estimate.seconds is not None:
-        table.add_row("time", f"about {human_time(estimate.seconds)} to embed")
+    if estimate.seconds is not None or estimate.stage_seconds:
+        table.add_row("time", _time_text(estimate))
+    if estimate.memory_bytes:
+        table.add_row("memory", f"about {human_bytes(estimate.memory_bytes)}")
     held = human_bytes(estimate.store_bytes) if estimate.store_bytes else "an unknown size"
     table.add_row("disk", f"{human_bytes(estimate.state_bytes)} for the run, {held} for the store")
     if plan.swap:
@@ -75,6 +77,14 @@ def plan_text(plan: Plan) -> RenderableType:
     if plan.ok:
         lines.append(Text("nothing blocks it", "green"))
     return Group(table, *lines)
+
+
+def _time_text(estimate: Estimate) -> str:
+    """Of each stage that takes any."""
+    each = {"embed": estimate.seconds or 0.0} | estimate.stage_seconds
+    told = [f"{human_time(took)} to {stage}" for stage, took in each.items() if took >= 1]
+    whole = f"about {human_time(sum(each.values()))}"
+    return f"{whole}: {', '.join(told)}" if told else whole
 
 
 def _add_tokens(table: Table, estimate: Estimate) -> None:

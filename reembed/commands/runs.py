@@ -28,6 +28,7 @@ from reembed.run.cached import cache_files, caches_in
 from reembed.run.directory import RUN_ID, RunDir
 from reembed.run.disk import named_errors, write_errors
 from reembed.run.lock import StateLock, locked
+from reembed.run.taken import bytes_in, file_bytes
 
 NEVER_BEGAN = "never began"
 
@@ -177,7 +178,7 @@ def _stored_run(name: str, run: RunDir, newest: bool) -> StoredRun:
     except ReembedError as error:
         state = f"damaged: {error.message}"
     goes = cleaned and not newest
-    return StoredRun(name, run.run_id, str(run.path), state, _bytes_in(run.path), begun, goes)
+    return StoredRun(name, run.run_id, str(run.path), state, bytes_in(run.path), begun, goes)
 
 
 def _models(run: RunDir) -> Iterator[Fingerprint]:
@@ -191,7 +192,7 @@ def _models(run: RunDir) -> Iterator[Fingerprint]:
 
 
 def _stored_cache(path: Path, models: dict[str, list[Fingerprint]]) -> StoredCache:
-    side, size = path.with_suffix(".model.json"), sum(map(_size, cache_files(path)))
+    side, size = path.with_suffix(".model.json"), sum(map(file_bytes, cache_files(path)))
     try:
         model = Fingerprint.from_dict(json.loads(side.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -199,14 +200,3 @@ def _stored_cache(path: Path, models: dict[str, list[Fingerprint]]) -> StoredCac
     used = sorted(name for name, of in models.items() if any(same_model(one, model) for one in of))
     label = f"{model.settings.get('provider')} {model.settings.get('name')}"
     return StoredCache(str(path), label, size, used, not used)
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(_size(path) for path in folder.rglob("*"))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # gone meanwhile
-        return 0

@@ -19,6 +19,7 @@ from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Verdict
 from reembed.redaction import redacted_values
 from reembed.redaction.terminal import harmless
+from reembed.report.foretold import Told, foretold_of
 from reembed.report.results import RunResult, run_result
 from reembed.report.timeline import Moment, Stage, stages, timeline
 from reembed.run import events, files
@@ -69,6 +70,7 @@ class Report(Shown):
         dimensions: of the new vectors, None before the model was asked.
         exported, loaded, quarantined: records.
         stages: time, records and tokens of each.
+        foretold: what the plan said of the run's time, tokens, memory and disk, and what it took.
         quarantine: by reason, most frequent first.
         timeline: what happened when.
         swap: `kind`, `guarantee` and `live`, or `refused` and `hint`; empty if not known yet.
@@ -105,6 +107,7 @@ class Report(Shown):
     manifest: str
     runs_on: str = ""
     kept: bool = False
+    foretold: list[Told] = field(default_factory=list)
     reembed: str = field(default=reembed.__version__)
 
     @property
@@ -126,6 +129,7 @@ class Report(Shown):
             "next": self.next,
             "verdict": self.verdict.to_dict() if self.verdict else None,
             "stages": [stage.to_dict() for stage in self.stages],
+            "foretold": [one.to_dict() for one in self.foretold],
         }
 
     def to_html(self) -> str:
@@ -165,6 +169,7 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
     model = identity["model"] if isinstance(identity["model"], dict) else {}
     outcome, found, sentence = _outcome(result)
     notes = list(result.messages)
+    taken_by = stages(history.read())
     quarantine = _shown(run, files.QUARANTINE, _quarantine, notes) or []
     copy = _shown(run, files.MANIFEST, lambda path: path.read_text("utf-8"), notes) or ""
     return Report(
@@ -178,10 +183,11 @@ def read_report(name: str, run: RunDir, manifest: Path | None = None) -> Report:
         dimensions=fingerprint.get("dimensions") or model.get("dimensions")
         or (census.source.get("dimensions") if census and not model else None),
         exported=result.exported, loaded=result.loaded, quarantined=result.quarantined,
-        verdict=result.verdict, stages=stages(history.read()), quarantine=quarantine,
+        verdict=result.verdict, stages=taken_by, quarantine=quarantine,
         timeline=timeline(history.read()), swap=_swap(history),
         commands=result.steps, remedies=result.remedies,
         manifest=copy, runs_on=str((fingerprint.get("details") or {}).get("runs on", "")),
+        foretold=foretold_of(history, taken_by),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import re
 
 from reembed.quality.remedies import Remedy
 from reembed.quality.verdict import Status
+from reembed.report.foretold import WHOLE
 from reembed.report.gather import Mood, Report
 from reembed.report.timeline import human_seconds
 
@@ -53,7 +54,9 @@ def _facts(report: Report) -> str:
     facts.append(f"vectors kept ({after} dimensions), nothing embedded" if report.kept else "")
     facts.append(f"embedded on {plain(report.runs_on)}" if report.runs_on else "")
     seconds = sum(stage.seconds for stage in report.stages)
-    facts.append(human_seconds(seconds) if seconds else "")
+    whole = [one for one in report.foretold if one.what == WHOLE]
+    told = "".join(f" (foretold: {one.shown(one.foretold)})" for one in whole)
+    facts.append(human_seconds(seconds) + told if seconds else "")
     return " · ".join(fact for fact in facts if fact)
 
 

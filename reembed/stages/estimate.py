@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class Estimate:
         seconds: to embed `new_tokens`, from the speed of a few texts; None where nothing was timed.
         state_bytes: for the run directory, cache included.
         store_bytes: for the shadow, where the store is on this machine.
+        text_bytes: of all records: ids, documents, metadata, uris.
+        stage_seconds, memory_bytes: see `Forecast`.
     """
 
     sampled: int
@@ -68,6 +70,9 @@ class Estimate:
     seconds: float | None
     state_bytes: int
     store_bytes: int
+    text_bytes: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ def make_estimate(s: Session, source: CollectionInfo, records: int) -> tuple[Est
             if s.store.catalog.capabilities.local_path
             else 0
         ),
+        text_bytes=text_bytes,
     )
     return estimate, Sampled(usable, counts, paid, examine_texts(manifest, texts, *columns[1:3]))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reembed.embedders.embedder import Embedder
+from reembed.run.taken import peak_bytes
 from reembed.stages.session import Session
 
 Stats = dict[str, float]
@@ -14,7 +15,7 @@ Stats = dict[str, float]
 
 def meter(s: Session, before: Stats | None = None) -> Callable[[], dict[str, Any]]:
     """Begin to count. What is returned tells, when called, what was spent since: seconds, what the
-    model was asked for, and USD where its price is known.
+    model was asked for, and USD where its price is known; and the most memory held so far.
 
     Args:
         before: what the model had been asked for, where what is measured began earlier than now.
@@ -26,8 +27,8 @@ def meter(s: Session, before: Stats | None = None) -> Callable[[], dict[str, Any
         embedder = _opened(s)
         price = embedder.price if embedder else None
         usd = price.usd_per_million_tokens * stats["tokens"] / 1e6 if price else None
-        seconds = round(time.perf_counter() - start, 3)
-        return {"seconds": seconds, "stats": stats} | ({} if usd is None else {"usd": usd})
+        taken = {"seconds": round(time.perf_counter() - start, 3), "peak_bytes": peak_bytes()}
+        return taken | {"stats": stats} | ({} if usd is None else {"usd": usd})
 
     return spent
 

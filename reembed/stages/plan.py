@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from reembed.errors import PreflightError, RefusedError
 from reembed.manifest import Manifest
 from reembed.progress import human_bytes, stage
 from reembed.records import Metric
+from reembed.run import events
 from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
 from reembed.run.history import parked_name
 from reembed.run.loss import Loss
+from reembed.run.taken import bytes_in
 from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate
+from reembed.stages.forecast import Size, forecast
 from reembed.stages.old_model import old_model_problems
 from reembed.stages.refusals import existing, taken_by
 from reembed.stages.session import Session
@@ -166,7 +169,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store.to_move(), source, manifest.live)
     weighed = weigh_kept(s, source, records) if manifest.keeps else weigh(s, source, records)
-    estimate = weighed.estimate
+    estimate = _foreseen(s, source, dimensions, weighed.estimate, records)
     blockers += weighed.blockers
     warnings = list(weighed.warnings)
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
@@ -197,10 +200,31 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     )  # fmt: skip
 
 
+def _foreseen(
+    s: Session, source: CollectionInfo, dimensions: int, estimate: Estimate, records: int
+) -> Estimate:
+    """The estimate with the time of each stage and the memory."""
+    size = Size(records, source.dimensions or 0, dimensions, estimate.text_bytes)
+    where = Collection(s.source_store, source.id, s.manifest.source.where)
+    told = forecast(
+        s.manifest.source.url, s.manifest.target_url, where, size, estimate.seconds or 0.0
+    )
+    return replace(estimate, stage_seconds=told.seconds, memory_bytes=told.memory_bytes)
+
+
 def refuse_blocked(s: Session) -> None:
-    """Raise the blockers of a run that is about to begin; see `make_plan`."""
-    if not (plan := make_plan(s)).ok:
+    """Raise the blockers of a run that is about to begin; see `make_plan`. What the plan foretells
+    is noted in the run that begins."""
+    plan = make_plan(s)
+    if not plan.ok:
         raise plan.refusal()
+    told, local = plan.estimate, s.store.catalog.capabilities.local_path
+    s.foretold = events.Foretold(
+        seconds=told.stage_seconds, tokens=told.new_tokens + told.verify_tokens, usd=told.usd,
+        memory_bytes=told.memory_bytes, state_bytes=told.state_bytes, store_bytes=told.store_bytes,
+        state_before=bytes_in(Path(s.manifest.state_dir)),
+        store_before=bytes_in(local) if local is not None else 0,
+    )  # fmt: skip
 
 
 def _problems(*refusals: RefusedError) -> list[Problem]:

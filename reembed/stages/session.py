@@ -72,6 +72,7 @@ class Session:
         self._lease: StoreLease | None = None
         self._unleased = False
         self.checked: dict[str, str] = {}  # deltas held against the shadow, by their sha256
+        self.foretold: events.Foretold | None = None  # of a run that is about to begin
         self._closing = contextlib.ExitStack()
 
     in_group = False
@@ -110,6 +111,8 @@ class Session:
         self.learnt.keep_in(self._run.path)
         if self._lease is not None:
             self._lease.work_on(self._run.run_id)
+        if self.foretold is not None:
+            self._run.history.record(self.foretold)
 
     def take_lease(self) -> None:
         """Claim the live name in its store until the end of the session, for the right to write.

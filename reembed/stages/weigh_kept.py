@@ -34,7 +34,7 @@ def weigh_kept(s: Session, source: CollectionInfo, records: int) -> Weighed:
         sampled=len(fit), tokens=0, new_tokens=0, verify_tokens=0, requests=0, exact_tokens=True,
         without_text=0.0, too_long=0.0, left_out=left_out, usd=0.0, price_as_of=None, seconds=None,
         state_bytes=texts + 2 * vectors,
-        store_bytes=CHROMA_TEXT_FACTOR * texts + 2 * vectors if local else 0,
+        store_bytes=CHROMA_TEXT_FACTOR * texts + 2 * vectors if local else 0, text_bytes=texts,
     )  # fmt: skip
     weighed = Weighed(estimate)
     if left_out:

@@ -56,6 +56,7 @@ def _timed(
     with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
         spent = meter(s, before)
         yield
-        told = spent() if asks else {"seconds": spent()["seconds"], "stats": {}}
-        attach(told["stats"] | ({"usd": told["usd"]} if "usd" in told else {}))
+        told = spent() if asks else {**spent(), "stats": {}, "usd": None}
+        usd = told.get("usd")
+        attach(told["stats"] | ({} if usd is None else {"usd": usd}))
         s.run.history.record(events.StageDone(stage=stage, **told))

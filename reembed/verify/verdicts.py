@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from reembed.errors import BudgetError, DamagedError, GateError, PreflightError
@@ -20,6 +21,7 @@ from reembed.run.directory import DELTA
 from reembed.run.disk import write_atomic
 from reembed.run.history import State
 from reembed.run.steps import shown_path
+from reembed.run.taken import bytes_in
 from reembed.stages.embed import budget_stop
 from reembed.stages.meter import meter
 from reembed.stages.session import Session
@@ -65,9 +67,14 @@ def verify_run(s: Session) -> Verdict:
     write_atomic(s.run.path / files.VERDICT.name, data)
     swap = _swap_note(s)
     digest = hashlib.sha256(data).hexdigest()
+    local = s.store.catalog.capabilities.local_path
     s.run.history.record(
-        events.VerdictGiven(passed=verdict.passed, swap=swap, sha256=digest, **spent())
-    )
+        events.VerdictGiven(
+            passed=verdict.passed, swap=swap, sha256=digest, **spent(),
+            state_bytes=bytes_in(Path(s.manifest.state_dir)),
+            store_bytes=bytes_in(local) if local is not None else 0,
+        )
+    )  # fmt: skip
     write_report(s.manifest, s.run, s.progress.note)
     return verdict
 

@@ -42,6 +42,8 @@ def _folds(report: Report) -> list[Fold]:
         ]
     if report.stages:
         folds.append(("stages", "Time and cost of each stage", "", _stages(report)))
+    if report.foretold:
+        folds.append(("foretold", "What the plan foretold", "", _foretold(report)))
     if report.quarantine:
         records = count_of(report.quarantined, "record")
         folds.append(("quarantine", "Records left out", records, _quarantine(report)))
@@ -84,6 +86,15 @@ def _stages(report: Report) -> Markup:
     rows = [[row[i] for i in kept] for row in rows]
     return join([grid_table(Grid([_column(name) for name in shown], rows), "stages"),
                  h("div", plots, class_="plots"), notes])  # fmt: skip
+
+
+def _foretold(report: Report) -> Markup:
+    rows = [
+        [one.what, one.shown(one.foretold), one.shown(one.taken), one.times]
+        for one in report.foretold
+    ]
+    columns = ["of", "foretold", "taken", "taken / foretold"]
+    return grid_table(Grid(columns, rows), "what was foretold")
 
 
 def _column(name: str) -> str:

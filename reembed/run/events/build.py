@@ -52,6 +52,21 @@ class RunCreated(Event):
     identity: dict[str, Any]
 
 
+class Foretold(Event):
+    """What the plan of the run says that it will take: seconds by stage, tokens, bytes; and how
+    large its folder and the store's were then."""
+
+    event = "foretold"
+    seconds: dict[str, Figure]
+    tokens: Count
+    usd: Figure | None = None
+    memory_bytes: Count
+    state_bytes: Count
+    store_bytes: Count = 0
+    state_before: Count = 0
+    store_before: Count = 0
+
+
 class Census(Event):
     """The ids are listed, in a file with this hash. `source` is a `CollectionInfo`; `layout` says
     what is embedded of a record, which before there was a choice was the document."""
@@ -92,6 +107,7 @@ class StageDone(Event):
     seconds: Figure
     stats: Stats = Field(default_factory=dict)
     usd: Figure | None = None
+    peak_bytes: Count = 0
 
 
 class FingerprintTaken(Event):
@@ -204,7 +220,7 @@ class ShadowOverwritten(Event):
 
 class VerdictGiven(Event):
     """Every gate was checked, and the verdict written to a file with this hash; `swap` tells what a
-    swap may claim, or why none can be made."""
+    swap may claim, or why none can be made. The run's folder and the store's are so large now."""
 
     event = "verdict"
     passed: bool
@@ -213,6 +229,9 @@ class VerdictGiven(Event):
     seconds: Figure | None = None
     stats: Stats = Field(default_factory=dict)
     usd: Figure | None = None
+    peak_bytes: Count = 0
+    state_bytes: Count = 0
+    store_bytes: Count = 0
 
 
 class SliceVerdict(Event):

@@ -151,8 +151,9 @@ class Benchmark:
                   f"{key}: {figure['says']}")  # fmt: skip
         for step in self.steps:
             seconds = statistics.median(one[step]["seconds"] for one in rounds)
+            cpu = statistics.median(one[step]["cpu_seconds"] for one in rounds)
             peak = max(one[step]["peak_mb"] for one in rounds)
-            print(f"    {step}: {seconds:.2f} s, {peak:.0f} MB")
+            print(f"    {step}: {seconds:.2f} s, {cpu:.2f} s of CPU, {peak:.0f} MB")
         if options.keep:
             keep(found, module)
 

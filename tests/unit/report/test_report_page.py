@@ -58,6 +58,7 @@ def test_the_page_says_what_was_done(report: Report, made: Path) -> None:
     for words in (
         "Safe to swap without 1 record that could not be moved", "Every gate passed",
         "Integrity", "Fidelity", "Index", "Recall", "Time and cost", "Verification is included",
+        "What the plan foretold", "taken / foretold",
         "151", "1 record was left out", "no text", "docs__counting_model-new-64",
         "counting_model:old (python)", "counting_model:new (python)",
         *(f"reembed {command} {made} --yes" for command in ("swap", "rollback", "clean")),

@@ -37,6 +37,8 @@ def test_a_plan_tells_what_a_run_would_do_and_writes_nothing(
     assert estimate.tokens > 40 * 14
     assert estimate.seconds is not None
     assert estimate.state_bytes > 40 * (48 + 2 * 64) * 4
+    assert estimate.stage_seconds["embed"] == round(estimate.seconds, 1)
+    assert {"export", "load", "verify"} < {*estimate.stage_seconds}
     assert len(calls.texts("new")) < 60, "a sample is embedded, not everything"
     document = plan.to_dict()
     assert document["ok"] is True
