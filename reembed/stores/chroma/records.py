@@ -27,6 +27,8 @@ BATCH_BYTES = 20 << 20
 """JSON bytes in one write; the server's default limit is 40 MiB."""
 PAGE_BYTES = 16 << 20
 """JSON bytes to aim for in one answer over HTTP."""
+PAGE_VALUES = 1_000_000
+"""Values of vectors in one answer of a local client, which has a Python object for each."""
 OVERLAP = 100
 """Ids that two consecutive pages of a listing share."""
 _INT64 = range(-(2**63), 2**63)
@@ -85,13 +87,15 @@ def fetch(
     """Records of `ids` as `EXPORT_SCHEMA`, in that order; see `Reader.fetch`."""
     columns = _Columns()
     wanted = list(dict.fromkeys(ids))
-    done, rows = 0, 200 if over_http else SHARD_ROWS
+    done, rows = 0, 200 if over_http or vectors else SHARD_ROWS
     while done < len(wanted):
         part = wanted[done : done + rows]
         size = _fetch_part(collection, part, vectors, where, columns)
         done += len(part)
         if over_http:
             rows = max(1, min(SHARD_ROWS, rows * 4, PAGE_BYTES * len(part) // max(size, 1)))
+        elif vectors:
+            rows = _rows_of(columns)
     place = {id: row for row, id in enumerate(columns.ids)}
     order = [place[id] for id in wanted if id in place]
     return export_batch(
@@ -101,6 +105,12 @@ def fetch(
         [columns.uris[row] for row in order],
         _embedding_array([columns.embeddings[row] for row in order]) if vectors else None,
     )
+
+
+def _rows_of(columns: _Columns) -> int:
+    """Records whose vectors make PAGE_VALUES, as far as one is known."""
+    known = next((len(vector) for vector in columns.embeddings if vector is not None), 1)
+    return max(1, min(SHARD_ROWS, PAGE_VALUES // max(1, known)))
 
 
 def _fetch_part(
