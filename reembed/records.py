@@ -215,8 +215,10 @@ def lengths_of(vectors: Vectors) -> npt.NDArray[np.float64]:
 def unit(vectors: Vectors) -> Vectors:
     """Rows scaled to length one. Raises nothing: check with `bad_rows` first."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    made = np.empty(vectors.shape, np.float32)  # divided as float64, of which no array is made
-    return np.divide(vectors, norms[:, None], out=made, dtype=np.float64, casting="same_kind")
+    made: Vectors = np.empty(vectors.shape, np.float32)
+    # Divided as float64, of which no array is made.
+    np.divide(vectors, norms[:, None], out=made, dtype=np.float64, casting="same_kind")
+    return made
 
 
 def cosine_rows(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
