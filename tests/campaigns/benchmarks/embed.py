@@ -3,7 +3,8 @@
     python -m tests.campaigns.benchmarks.embed [--records 20000] [--dimensions 1536] [--keep]
 
 The server is a process of its own that answers with ready vectors in base64 at once. The script
-sends to it from four threads, keeps the vectors as numpy files and checks nothing.
+sends to it from four threads, keeps the vectors as numpy files and checks nothing. Both send 256
+texts a request: by itself reembed sends an unknown server 64.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ def static(work: Work) -> None:
     migration(work).run(until="embed")
 
 
+def again(work: Work) -> None:
+    """What the call costs that finds all done: opening everything, and looking at every shard."""
+    static(work)
+
+
 def script(work: Work) -> None:
     """Four threads, base64, vectors into numpy files."""
     texts = _texts(work)
@@ -100,17 +106,25 @@ BENCHMARK = Benchmark(
         "export": _export,
         "loop over the static model": static_loop,
         "embed, static model": static,
+        "embed again": again,
         "four-thread script": script,
         "embed, fast server": through_server,
     },
     claims=[
         Claim("embed, fast server", "embed through a fast server / four-thread script",
               ["embed, fast server"], ["four-thread script"], bar=1.1),
+        Claim("embed, fast server, processor",
+              "embed through a fast server / four-thread script, CPU",
+              ["embed, fast server"], ["four-thread script"], figure="cpu_seconds"),
         Claim("embed, own cost", "ms of CPU for each text beyond a static model's own",
               ["embed, static model"], figure="cpu_seconds", each=1000,
               less=["loop over the static model"], bar=0.05),
-        Claim("embed, peak memory", "MB of embedding with a static model",
-              ["embed, static model"], figure="peak_mb", bar=500),
+        Claim("embed, own cost of more texts", "the same, beyond a call that finds all done",
+              ["embed, static model"], figure="cpu_seconds", each=1000,
+              less=["loop over the static model", "embed again"], bar=0.05),
+        Claim("embed, peak memory", "MB of embedding beyond a loop over the same static model",
+              ["embed, static model"], figure="peak_mb", less=["loop over the static model"],
+              bar=500),
     ],
     prepare=build,
     around=around,

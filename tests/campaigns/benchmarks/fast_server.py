@@ -3,7 +3,8 @@
     python -m tests.campaigns.benchmarks.fast_server [--latency 0.1] [--requests N] [--tokens N]
 
 Prints its port. With a quota (a minute's requests and tokens) it answers 429 as OpenAI does, with
-`x-ratelimit-*` headers and `retry-after`; GET /stats tells what it has served and refused.
+`x-ratelimit-*` headers and `retry-after`; GET /stats tells what it has served and refused, and when
+it served the first request since that was last asked.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from typing import Any
 
 import numpy as np
 
+BUCKET = 1.0
+
 
 class Quota:
     """Tokens of a bucket that fills steadily, as OpenAI documents its limits.
 
     Args:
-        a_minute: how much flows in; a bucket holds one second's worth more than is asked at once.
+        a_minute: how much flows in; a bucket holds BUCKET seconds' worth.
     """
 
     def __init__(self, a_minute: float) -> None:
-        self._rate, self._most = a_minute / 60, a_minute / 60 * 5
+        self._rate, self._most = a_minute / 60, a_minute / 60 * BUCKET
         self.left, self._since = self._most, time.monotonic()
 
     def take(self, amount: float) -> float:
@@ -56,7 +59,10 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.latency, self.lock = latency, threading.Lock()
         self.quotas = [Quota(each) if each else None for each in (requests, tokens)]
-        self.stats = {"texts": 0, "requests": 0, "tokens": 0, "refused": 0, "last_refused": 0.0}
+        self.stats = {
+            "texts": 0, "requests": 0, "tokens": 0, "refused": 0, "last_refused": 0.0,
+            "first_served": 0.0, "last_served": 0.0,
+        }  # fmt: skip
 
     def admitted(self, tokens: int) -> float:
         """0, or the seconds to wait."""
@@ -89,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._send(200, self.server.stats)
+        self.server.stats["first_served"] = 0.0
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -113,6 +120,10 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             for key, more in ("texts", len(texts)), ("requests", 1), ("tokens", tokens):
                 self.server.stats[key] += more
+            self.server.stats["last_served"] = time.time()
+            self.server.stats["first_served"] = (
+                self.server.stats["first_served"] or self.server.stats["last_served"]
+            )
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         self._send(200, {"object": "list", "data": data, "model": body["model"], "usage": usage})
 

@@ -2,8 +2,9 @@
 
     python -m tests.campaigns.benchmarks.quota [--records 20000] [--keep]
 
-The server refuses with 429 what is above its quota, as OpenAI does. What is compared is the rate
-at which texts come through with the rate that the quota allows, after the first ten seconds.
+The server refuses with 429 what is above its quota, as OpenAI does. What is compared is the tokens
+that come through with all that the quota allows from the first request to the last, what it had
+saved up before included.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.campaigns.benchmarks.scene import build, migration
 
 URL = "REEMBED_BENCH_URL"
 KEY = "REEMBED_BENCH_KEY"
-TOKENS_A_MINUTE = 1_000_000.0
+TOKENS_A_MINUTE = 4_000_000.0
 REQUESTS_A_MINUTE = 3_000.0
 
 
@@ -48,10 +49,11 @@ def embed(work: Work) -> Figures:
     job.run(until="export")
     before, start = _stats(), time.time()
     job.run(until="embed")
-    after, seconds = _stats(), time.time() - start
+    after = _stats()
+    seconds = after["last_served"] - after["first_served"]
     served = after["tokens"] - before["tokens"]
     return {
-        "used": served / seconds / (TOKENS_A_MINUTE / 60),
+        "used": served / (seconds + fast_server.BUCKET) / (TOKENS_A_MINUTE / 60),
         "refused": after["refused"] - before["refused"],
         "refused_late": max(0.0, after["last_refused"] - start - seconds / 2),
     }

@@ -18,7 +18,7 @@ WORDS = 60
 
 @functools.cache
 def _spread(dimensions: int) -> Any:
-    return np.random.default_rng(1).normal(size=(4096, dimensions)).astype(np.float32)
+    return np.random.default_rng(1).standard_normal((4096, dimensions), np.float32)
 
 
 def _embed(texts: list[str], dimensions: int) -> Any:
