@@ -16,8 +16,7 @@ from reembed.errors import UsageError
 from reembed.run.disk import write_output
 
 if TYPE_CHECKING:
-    from reembed.commands.audit.mend import Mended
-    from reembed.commands.audit.result import Audit, Finding
+    from reembed.commands.audit.result import Audit, Finding, Mended
     from reembed.commands.audit.subject import Asked
 
 
@@ -96,8 +95,11 @@ def mended_text(done: Mended) -> RenderableType:
     what = "have the vector of their text now" if done.action == "fix" else "have their old vector"
     if done.records:
         parts.append(Text(f"{done.written:,} of {done.records:,} records {what}.", "bold"))
-    else:
+    elif not done.removed:
         parts.append(Text("Nothing was to be written."))
+    if done.removed:
+        what = f"{done.removed:,} rows of no record are deleted; {done.path} keeps them."
+        parts.append(Text(what, "bold"))
     for why in sorted(set(done.left.values())):
         ids = [id for id, one in done.left.items() if one == why]
         shown_ids = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
@@ -112,7 +114,7 @@ def audit_text(found: Audit, *, steps: bool = True) -> RenderableType:
     from reembed.cli.text import steps_text
 
     parts: list[RenderableType] = [Text(_head(found), "bold"), Text(_how(found), "dim")]
-    if found.findings:
+    if any(one.records for one in found.findings):
         parts.append(_table(found.findings))
     for one in found.findings:
         parts.append(Text(f"{'!' if one.bad else '-'} {one.message}{_in_all(one)}.",

@@ -29,6 +29,7 @@ from reembed.stores.values import (
     CollectionSpec,
     Exchange,
     Leftover,
+    Orphans,
     Prepared,
     Receipt,
     SpecCheck,
@@ -106,10 +107,7 @@ class Writer(Protocol):
         ...
 
     def create(self, spec: CollectionSpec) -> CollectionInfo:
-        """A new, empty collection.
-
-        Raises PreflightError if the name is taken or `check` has a refusal.
-        """
+        """Make an empty one. Raises PreflightError where `check` refuses or the name is taken."""
         ...
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
@@ -284,6 +282,7 @@ class Store:
         snapshot: what is listed and fetched in the block is as of one moment.
         many: `Reader.fetch` without a filter, faster for pages of many records; None: it is fast.
         survey: what is to be said of a collection before it gets vectors of so many dimensions.
+        orphans: what lies beside a collection's records and belongs to none, as far as it is seen.
         opening: what came of opening collections (by their names) as an application does, in a
             process of its own: name to each way to what went wrong, empty for nothing. None: a
             collection is just there.
@@ -304,6 +303,7 @@ class Store:
     snapshot: Callable[[], AbstractContextManager[None]] | None = None
     many: Callable[..., pa.RecordBatch] | None = None
     survey: Callable[[str, int], Survey] | None = None
+    orphans: Callable[[str], list[Orphans]] | None = None
     changes: Changes | None = None
     capture: Capture | None = None
     cutover: Cutover | None = None

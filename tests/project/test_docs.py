@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}, which is not there"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{page.name} links to {link}, which has no heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_import_that_is_shown_is_one(page: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    shown = r"^from (reembed[\w.]*) import ([\w, ]+)"
+    for module, names in re.findall(shown, "\n".join(blocks), re.MULTILINE):
+        spec = find_spec(module)
+        assert spec is not None, f"{page.name}: there is no {module}"
+        assert spec.origin is not None
+        for name in map(str.strip, names.split(",")):
+            known = find_spec(f"{module}.{name}") if spec.submodule_search_locations else None
+            there = known or re.search(rf"\b{name}\b", Path(spec.origin).read_text("utf-8"))
+            assert there, f"{page.name}: {module} has no {name}"
 
 
 def test_every_page_is_reached_from_readme() -> None:

@@ -74,6 +74,15 @@ def old_model(manifest: Manifest) -> Model | None:
     return None if _is_at_target(config, manifest) else config.embedder
 
 
+def history_of(manifest: Manifest) -> Path | None:
+    """mem0's history, None where no file of it is named. Raises PreflightError."""
+    files = manifest.source.mem0
+    if files is None:
+        return None
+    config = read_config(Path(files.config)) if files.config else None
+    return Path(files.history) if files.history else config.history_db if config else None
+
+
 def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) -> list[str]:
     """Look for the memories that mem0's history says are alive. Returns what is worth knowing.
 
@@ -81,11 +90,7 @@ def compare_history(manifest: Manifest, source: CollectionInfo, store: Store) ->
         PreflightError: the table lacks most of them, so it is not the one that mem0 wrote; or a
             file cannot be read.
     """
-    files = manifest.source.mem0
-    if files is None:
-        return []
-    config = read_config(Path(files.config)) if files.config else None
-    history = Path(files.history) if files.history else config.history_db if config else None
+    history = history_of(manifest)
     if history is None:
         return []
     living = living_memories(history)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reembed.applications.mem0.plan import history_of
 from reembed.commands.audit import judge as judged
 from reembed.commands.audit import mixture
 from reembed.commands.audit.findings import Told, tell_kinds, tell_mixture, tell_model, tell_text
@@ -18,7 +19,7 @@ from reembed.commands.audit.judge import Judge, noise_of
 from reembed.commands.audit.kinds import kinds_of
 from reembed.commands.audit.result import MENDED, Audit, Cost, Judged, Kind
 from reembed.commands.audit.search import Search
-from reembed.commands.audit.soundness import soundness
+from reembed.commands.audit.soundness import lost_memories, of_no_record, soundness
 from reembed.commands.audit.subject import (
     Asked,
     Candidate,
@@ -39,6 +40,7 @@ from reembed.run.disk import make_private_dir, temporary_folder
 from reembed.run.steps import Step
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.refusals import refuse_empty
+from reembed.stores.values import Orphans
 
 SEED = 1
 COUNTED = 200
@@ -52,6 +54,7 @@ class Looked:
 
     Attributes:
         rows: of each kind that is known by its ids.
+        orphans: what the database holds of no record.
         embedder, template: what was asked, and of which texts; None without a model.
     """
 
@@ -59,6 +62,7 @@ class Looked:
     subject: Subject
     held: Held
     rows: dict[Kind, Rows] = field(default_factory=dict)
+    orphans: list[Orphans] = field(default_factory=list)
     embedder: Embedder | None = None
     template: TextTemplate | None = None
 
@@ -105,12 +109,13 @@ def _look(
     told = Told(held)
     for finding, rows in soundness(held):
         told.add(finding, rows)
+    orphans = _beside(subject, held, told)
     candidate, embedder, why = choose(subject)
     start = Audit(subject.name, subject.place.url, held.count, subject.info.dimensions)
     if embedder is None or candidate is None:
         said = _without_model(subject, held, told, np.random.default_rng(seed))
         start = replace(start, notes=[f"no model was asked: {why}", said])
-        return Looked(told.into(start), subject, held, told.rows)
+        return Looked(told.into(start), subject, held, told.rows, orphans)
     closing.callback(embedder.close)
     unpriced = subject.spending.unpriced(candidate.model, embedder.price)
     if unpriced:
@@ -128,7 +133,19 @@ def _look(
         noise=judge.noise, median=_median(judge, search.sample), judged=_counts(search),
         mend=_mend(judge, told), asked=_cost(embedder, subject.spending.spent.tokens - before),
     )  # fmt: skip
-    return Looked(told.into(start), subject, held, told.rows, embedder, judge.template)
+    return Looked(told.into(start), subject, held, told.rows, orphans, embedder, judge.template)
+
+
+def _beside(subject: Subject, held: Held, told: Told) -> list[Orphans]:
+    """Tell what belongs to no record, and which memories have none."""
+    orphans = subject.store.orphans(subject.info.id) if subject.store.orphans else []
+    for finding in of_no_record(orphans):
+        told.add(finding)
+    manifest = subject.place.manifest
+    history = history_of(manifest) if manifest and not subject.collection.where else None
+    for finding in lost_memories(history, held.ids) if history else ():
+        told.add(finding)
+    return orphans
 
 
 def _without_model(subject: Subject, held: Held, told: Told, rng: np.random.Generator) -> str:
@@ -149,12 +166,14 @@ def _without_model(subject: Subject, held: Held, told: Told, rng: np.random.Gene
 
 def _steps(found: Audit, asked: Asked) -> list[Step]:
     """What to type next."""
-    steps = []
+    steps, does = [], []
     if found.mendable and found.model:
-        steps.append(Step(
-            command_of(asked, *(["--all"] if asked.every else []), "--fix", "--yes"),
-            f"embed these {len(found.mendable):,} again, with a backup and a way back",
-        ))  # fmt: skip
+        does.append(f"embed these {len(found.mendable):,} again, with a backup and a way back")
+    if any(one.kind == "orphan" for one in found.bad):
+        does.append("delete the metadata of no record")
+    if does:
+        every = ["--all"] if asked.every else []
+        steps.append(Step(command_of(asked, *every, "--fix", "--yes"), "; ".join(does)))
     if any(one.high > one.records for one in found.bad):
         steps.append(Step(command_of(asked, "--all"), "name every one of them"))
     return steps
@@ -187,8 +206,6 @@ def _ask(
         return
     if not asked.every:
         search.spread()
-    else:
-        search.where = search.locate(search.bad)
     named, explained = kinds_of(search.held, judge, search.good, search.bad, formats, search.rng)
     tell_kinds(told, search, named, explained)
 

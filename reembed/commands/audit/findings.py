@@ -12,7 +12,7 @@ from reembed.commands.audit.judge import REFUSED
 from reembed.commands.audit.kinds import Named
 from reembed.commands.audit.mixture import Mixture
 from reembed.commands.audit.places import places
-from reembed.commands.audit.result import SHOWN, Audit, Finding, Kind
+from reembed.commands.audit.result import SHOWN, Audit, Finding, Kind, of_records
 from reembed.commands.audit.search import Search
 from reembed.manifest import Model
 from reembed.quality.proportion import Share, share
@@ -161,9 +161,8 @@ class _Counted:
             low, high = told.of(population)
             low = max(low, len(rows)) if high >= len(rows) else len(rows)
             high = max(high, low)
-        subject = f"{len(rows):,} records" if len(rows) != 1 else "1 record"
         where = search.locate(rows) if bad else []
         ids = [held.ids[row] for row in rows[:SHOWN]]
         return Finding(
-            kind, f"{subject} {words}", hint, bad, len(rows), told, low, high, ids, where
+            kind, of_records(len(rows), words), hint, bad, len(rows), told, low, high, ids, where
         )

@@ -228,6 +228,8 @@ class Formats:
     def _vectors(self, texts: list[str], prefix: str | None) -> Vectors:
         if prefix is None:
             return self._judge.expected(texts)[0]
+        if not self._judge.embedder.model.document_prefix:
+            return self._judge.expected(_sent(texts, prefix))[0]
         if self._embedder is None:
             self._embedder = self._bare()
         return self._embedder.embed_documents(_sent(texts, prefix)).vectors

@@ -40,8 +40,8 @@ def kinds_of(
     edited = left[judge.state[left] == NEARLY]
     left = np.setdiff1d(left, edited)
     if len(good) >= FEWEST_GOOD and len(left):
-        limit = float(np.quantile(screening.far_from(held, good[::2], good[1::2]), OWN))
-        foreign = screening.far_from(held, good[::2], left) > limit
+        scale = screening.far_from(held, good[::2])
+        foreign = scale.of(held, left) > float(np.quantile(scale.of(held, good[1::2]), OWN))
         foreign |= _beside(held, good, left, foreign)
     else:
         foreign = np.ones(len(left), np.bool_)
@@ -59,8 +59,8 @@ def _beside(held: Held, good: Rows, rows: Rows, foreign: Mask) -> Mask:
     """Those that lie with the foreign ones, although they are not far from the good ones."""
     if foreign.sum() < FEWEST_FOREIGN or foreign.all():
         return foreign
-    limit = float(np.quantile(screening.sides(held, good, rows[foreign], good), OWN))
-    return np.asarray(screening.sides(held, good, rows[foreign], rows) > limit)
+    scale = screening.sides(held, good, rows[foreign])
+    return np.asarray(scale.of(held, rows) > float(np.quantile(scale.of(held, good), OWN)))
 
 
 def _others(held: Held, judge: Judge, rows: Rows) -> Rows:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ from reembed.backup.take import Wanted, take
 from reembed.commands.audit.examine import Looked, caching, looked
 from reembed.commands.audit.held import texts_of
 from reembed.commands.audit.mending import Kept, Mending, all_of, begin
-from reembed.commands.audit.result import Audit
+from reembed.commands.audit.result import Audit, Mended, of_records
 from reembed.commands.audit.stored import is_same, now_in, there_is
 from reembed.commands.audit.subject import Asked, Subject, command_of, opened_subject
 from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.spending import Spending
-from reembed.errors import GateError, PreflightError, UsageError
+from reembed.errors import PreflightError, UsageError
 from reembed.manifest import Model
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
@@ -36,6 +37,7 @@ from reembed.stages.keeping import embed_keeping
 from reembed.stores.collection import Collection
 from reembed.stores.lease.guarded import LeasedProgress, leased
 from reembed.stores.lease.lease import StoreLease
+from reembed.stores.values import Orphans
 
 PAGE = 200
 """Records that are looked at, written and looked at again in one go."""
@@ -43,48 +45,6 @@ ROUNDS = 5
 """How often a record that an application goes on changing is followed."""
 MOST = 0.5
 """Share of a collection that is mended; more is a migration."""
-
-
-@dataclass(frozen=True)
-class Mended:
-    """What came of `--fix` or `--undo`.
-
-    Attributes:
-        action: fix or undo.
-        audit: what was found; None where an earlier call had found it, and for an undo.
-        records: that were to be written.
-        written: whose vectors are now what they were to be, as was looked up.
-        left: ids with the reason why they were left as they are.
-        backup: the snapshot that was taken before.
-        path: where the way back is kept.
-        steps: what to type next.
-    """
-
-    action: str
-    collection: str
-    audit: Audit | None = None
-    records: int = 0
-    written: int = 0
-    left: dict[str, str] = field(default_factory=dict)
-    backup: str = ""
-    path: str = ""
-    steps: list[Step] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """4 where something is left that is not right."""
-        rest = self.audit is not None and any(
-            one.bad and (one.records == 0 or one.high > one.records) for one in self.audit.findings
-        )
-        return GateError.exit_code if self.left or rest else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "action": self.action, "collection": self.collection, "records": self.records,
-            "audit": self.audit.to_dict() if self.audit else None, "written": self.written,
-            "left": self.left, "backup": self.backup, "path": self.path,
-            "steps": [step.to_dict() for step in self.steps],
-        }  # fmt: skip
 
 
 def fix(asked: Asked, progress: Progress | None = None) -> Mended:
@@ -103,12 +63,24 @@ def fix(asked: Asked, progress: Progress | None = None) -> Mended:
             if unfinished:
                 return _finish(subject, unfinished[-1], guarded, None)
         with looked(asked, spending, progress) as one:
-            found = one.audit
-            if not len(one.to_mend):
-                return Mended("fix", one.subject.name, found)
+            found, name = one.audit, one.subject.name
+            removable = [each for each in one.orphans if each.remove]
+            if not len(one.to_mend) and not removable:
+                return Mended("fix", name, found)
             with _leased(one.subject, progress) as (subject, guarded):
-                mending = _plan(one, subject, guarded)
-                return _finish(subject, mending, guarded, found)
+                done = Mended("fix", name, found)
+                if len(one.to_mend):
+                    done = _finish(subject, _plan(one, subject, guarded), guarded, found)
+                return _without_orphans(done, subject, removable)
+
+
+def _without_orphans(done: Mended, subject: Subject, orphans: list[Orphans]) -> Mended:
+    """Delete what belongs to no record; it is kept with the mending's own files."""
+    if not orphans:
+        return done
+    path = Path(done.path) if done.path else begin(subject.state, subject.name).path
+    removed = sum(one.remove(path / "orphans.jsonl") for one in orphans if one.remove)
+    return replace(done, removed=removed, path=str(path))
 
 
 @contextlib.contextmanager
@@ -146,7 +118,11 @@ def _plan(one: Looked, subject: Subject, progress: Progress) -> Mending:
             "See whether --model and --text are right; if they are, migrate: `reembed init`, then "
             "`reembed run`, which builds the new collection beside the live one.",
         )
-    assert one.embedder is not None and one.template is not None, "nothing is bad without a model"
+    if one.embedder is None or one.template is None:
+        raise UsageError(
+            f"{of_records(len(rows), 'are to be embedded again')}, and {one.audit.notes[0]}",
+            "Name the model that made the vectors with --model.",
+        )
     where = backups.folder_of(backups.default_directory(subject.state), subject.name)
     kept = take(BackedUp(subject.store, subject.place.url, subject.name), where, Wanted(), progress)
     refused = kept.refused()
@@ -206,7 +182,7 @@ def _finish(subject: Subject, mending: Mending, progress: Progress, found: Audit
         steps.insert(0, Step(command_of(subject.asked, "--all"), "look at every record"))
     return Mended(
         "fix", subject.name, found, len(old.ids), len(old.ids) - len(left), left,
-        planned["snapshot"], str(mending.path), steps,
+        planned["snapshot"], str(mending.path), steps=steps,
     )  # fmt: skip
 
 

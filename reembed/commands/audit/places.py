@@ -22,6 +22,8 @@ Numbers = npt.NDArray[np.float64]
 SHUFFLES = 199
 CHANCE = 0.01
 """Of a place that is told, at most."""
+MOST_PLACES = 3
+"""That are told."""
 MOST = 4_000
 """Records of a kind that are looked at."""
 ENDS = 48
@@ -101,10 +103,10 @@ def _features(held: Held) -> list[_Feature]:
     order = np.arange(held.count, dtype=np.float64)
     ranks = np.empty(held.count)
     ranks[np.array(sorted(range(held.count), key=held.ids.__getitem__), np.int64)] = order
-    found = [_Feature("order of insertion, ids", "order", order), _Feature("id", "id", ranks)]
-    for column in held.columns:
-        found += _of(column)
-    return found
+    found = [feature for column in held.columns for feature in _of(column)]
+    return [
+        *found, _Feature("order of insertion, ids", "order", order), _Feature("id", "id", ranks)
+    ]  # fmt: skip
 
 
 def _of(column: Column) -> list[_Feature]:
@@ -142,9 +144,13 @@ def places(held: Held, bad: Rows, good: Rows, rng: np.random.Generator) -> list[
         if chance <= CHANCE:
             told.append((gain, feature, low, high, chance))
     told.sort(key=lambda one: -one[0])
-    kept = [one for one in told if one[0] >= 0.5 * told[0][0]]
-    return [_place(held, feature, (low, high), rows, labels, chance)
-            for _, feature, low, high, chance in kept][:3]  # fmt: skip
+    kept: list[Place] = []
+    for gain, feature, low, high, chance in told:
+        place = _place(held, feature, (low, high), rows, labels, chance)
+        same = any(np.array_equal(place.rows, one.rows) for one in kept)
+        if gain >= 0.5 * told[0][0] and not same and len(kept) < MOST_PLACES:
+            kept.append(place)
+    return kept
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an audit found."""
+"""What an audit found, and what came of mending it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from reembed.run.steps import Step
 
 Kind = Literal[
     "model", "foreign", "stale", "other_text", "edited", "format", "text", "drift", "zero",
-    "not_finite", "missing", "lengths", "same_vector", "no_text", "refused",
-    "mixed",
+    "not_finite", "missing", "lengths", "same_vector", "no_text", "refused", "mixed",
+    "orphan", "ghost", "lost", "duplicate",
 ]  # fmt: skip
 MENDED: tuple[Kind, ...] = (
     "foreign", "stale", "other_text", "edited", "format", "zero", "not_finite", "missing",
@@ -58,6 +58,19 @@ class Finding:
             "low": self.low, "high": self.high, "ids": self.ids,
             "places": [place.to_dict() for place in self.places],
         }  # fmt: skip
+
+
+def of_records(count: int, words: str) -> str:
+    """A sentence about so many records.
+
+    Args:
+        words: begin with a verb as it is said of several.
+    """
+    if count != 1:
+        return f"{count:,} records {words}"
+    verb, _, rest = words.partition(" ")
+    single = {"have": "has", "are": "is"}.get(verb, f"{verb}s")
+    return f"1 record {single} {rest}"
 
 
 @dataclass(frozen=True)
@@ -161,5 +174,49 @@ class Audit(Shown):
             "noise": self.noise, "median_cosine": self.median, "judged": self.judged.to_dict(),
             "findings": [one.to_dict() for one in self.findings], "mend": self.mend.to_dict(),
             "asked": self.asked.to_dict(), "named": self.named, "notes": self.notes,
+            "steps": [step.to_dict() for step in self.steps],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What came of `--fix` or `--undo`.
+
+    Attributes:
+        action: fix or undo.
+        audit: what was found; None where an earlier call had found it, and for an undo.
+        records: that were to be written.
+        written: whose vectors are now what they were to be, as was looked up.
+        left: ids with the reason why they were left as they are.
+        backup: the snapshot that was taken before.
+        path: where the way back is kept.
+        removed: rows of metadata of no record that were deleted; they are kept there too.
+        steps: what to type next.
+    """
+
+    action: str
+    collection: str
+    audit: Audit | None = None
+    records: int = 0
+    written: int = 0
+    left: dict[str, str] = field(default_factory=dict)
+    backup: str = ""
+    path: str = ""
+    removed: int = 0
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """4 where something is left that is not right."""
+        rest = self.audit is not None and any(
+            one.kind not in (*MENDED, "orphan") or one.high > one.records for one in self.audit.bad
+        )
+        return GateError.exit_code if self.left or rest else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "action": self.action, "collection": self.collection, "records": self.records,
+            "audit": self.audit.to_dict() if self.audit else None, "written": self.written,
+            "left": self.left, "backup": self.backup, "path": self.path, "removed": self.removed,
             "steps": [step.to_dict() for step in self.steps],
         }  # fmt: skip

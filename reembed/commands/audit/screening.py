@@ -34,8 +34,8 @@ class Population:
         volume: logarithm of the covariance's determinant.
     """
 
-    mean: npt.NDArray[np.float64]
-    root: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float32]
+    root: npt.NDArray[np.float32]
     volume: float
 
     def distance(self, vectors: Vectors) -> Scores:
@@ -59,38 +59,49 @@ def population(vectors: Vectors, like: npt.NDArray[np.float64] | None = None) ->
     if like is not None:
         sphere = 0.5 * sphere + 0.5 * like * (size * d / float(np.trace(like)))
     trust = n / (n + d) * (1 - OWN)
-    values, axes = np.linalg.eigh(trust * sample + (1 - trust) * sphere)
-    values = np.maximum(values, 1e-9)
-    return Population(mean, axes / np.sqrt(values), float(np.log(values).sum()))
+    # The sphere's part makes it positive definite.
+    lower = np.linalg.cholesky(trust * sample + (1 - trust) * sphere)
+    root = np.linalg.inv(lower).T.astype(np.float32)
+    return Population(mean.astype(np.float32), root, 2 * float(np.log(np.diag(lower)).sum()))
 
 
-def far_from(held: Held, good: Rows, rows: Rows) -> Scores:
-    """How far vectors lie from the good ones: the higher, the stranger."""
-    return score(held, population(held.units(_few(good))), None, rows)
+@dataclass(frozen=True)
+class Scale:
+    """What vectors are held against.
+
+    Attributes:
+        good: the vectors that the model made.
+        bad: those of the other, None where no such vector is known.
+    """
+
+    good: Population
+    bad: Population | None = None
+
+    def of(self, held: Held, rows: Rows) -> Scores:
+        """The higher, the stranger; with `bad`, the more like the bad ones."""
+        found = np.zeros(len(rows))
+        for start in range(0, len(rows), BLOCK):
+            block = held.units(rows[start : start + BLOCK])
+            found[start : start + BLOCK] = self.good.distance(block)
+            if self.bad is not None:
+                found[start : start + BLOCK] -= self.bad.distance(block)
+        return found
 
 
-def sides(held: Held, good: Rows, bad: Rows, rows: Rows) -> Scores:
-    """On whose side vectors are: the higher, the more like the bad ones.
+def far_from(held: Held, good: Rows) -> Scale:
+    """How far vectors lie from the good ones."""
+    return Scale(population(held.units(_few(good))))
+
+
+def sides(held: Held, good: Rows, bad: Rows) -> Scale:
+    """On whose side vectors are.
 
     Where few bad ones are known, how far a vector is from the good ones counts most.
     """
     ours = held.units(_few(good))
-    theirs = held.units(_few(bad))
-    first = population(ours)
     centred = np.asarray(ours - ours.mean(axis=0), np.float64)
-    second = population(theirs, centred.T @ centred / len(ours))
-    return score(held, first, second, rows)
-
-
-def score(held: Held, good: Population, bad: Population | None, rows: Rows) -> Scores:
-    """See `far_from` and `sides`."""
-    found = np.zeros(len(rows))
-    for start in range(0, len(rows), BLOCK):
-        block = held.units(rows[start : start + BLOCK])
-        found[start : start + BLOCK] = good.distance(block)
-        if bad is not None:
-            found[start : start + BLOCK] -= bad.distance(block)
-    return found
+    theirs = population(held.units(_few(bad)), centred.T @ centred / len(ours))
+    return Scale(population(ours), theirs)
 
 
 def _few(rows: Rows) -> Rows:

@@ -25,6 +25,8 @@ NOTHING = 0.03
 SURE = 0.97
 """Share of a random batch that must be bad, for the others to be named by their vectors."""
 CHECKED = 200
+MOST_CAUSES = 4
+"""Places that are looked at."""
 
 
 @dataclass
@@ -35,7 +37,6 @@ class Search:
         sample: the random sample, on which shares rest.
         drifted: whether nearly the same counts as the same: all are a little off.
         by_vectors: rows that are named by their vectors alone.
-        where: places that tell bad from good.
     """
 
     judge: Judge
@@ -44,7 +45,6 @@ class Search:
     sample: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
     drifted: bool = False
     by_vectors: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
-    where: list[Place] = field(default_factory=list)
 
     @property
     def good(self) -> Rows:
@@ -73,8 +73,7 @@ class Search:
         rest = self.unasked()
         if not len(rest) or not len(self.good):
             return
-        far = screening.far_from(self.held, self.good, rest)
-        self._ask(rest, far)
+        self._ask(rest, screening.far_from(self.held, self.good))
         rounds, quiet, most = 0, 0, max(2_000, 2 * len(self.sample))
         begun = self.judge.asked
         while len(self.bad) and rounds < MOST_ROUNDS and self.judge.asked - begun < most:
@@ -83,9 +82,9 @@ class Search:
                 break
             # Of few bad ones little can be learnt, so what is merely strange gets its turn too.
             strange = rounds % 2 == 1 and len(self.bad) < 30
-            scores = (screening.far_from(self.held, self.good, rest) if strange
-                      else screening.sides(self.held, self.good, self.bad, rest))  # fmt: skip
-            quiet = quiet + 1 if self._ask(rest, scores) <= NOTHING else 0
+            scale = (screening.far_from(self.held, self.good) if strange
+                     else screening.sides(self.held, self.good, self.bad))  # fmt: skip
+            quiet = quiet + 1 if self._ask(rest, scale) <= NOTHING else 0
             rounds += 1
             if quiet >= QUIET:
                 break
@@ -93,9 +92,10 @@ class Search:
             self._name_by_vectors()
         self._places()
 
-    def _ask(self, rest: Rows, scores: screening.Scores) -> float:
+    def _ask(self, rest: Rows, scale: screening.Scale) -> float:
         """Ask for those of the highest scores. Returns the share of them that is bad."""
-        batch = rest[np.argsort(-scores, kind="stable")[: max(BATCH, len(rest) // 200)]]
+        strangest = np.argsort(-scale.of(self.held, rest), kind="stable")
+        batch = rest[strangest[: max(BATCH, len(rest) // 200)]]
         before = len(self.bad)
         self.judge.ask(np.sort(batch))
         return (len(self.bad) - before) / len(batch)
@@ -105,9 +105,9 @@ class Search:
         rest = self.unasked()
         if not len(rest) or len(self.bad) < BATCH:
             return
-        scores = screening.sides(self.held, self.good, self.bad, rest)
-        good = screening.sides(self.held, self.good, self.bad, self.good)
-        there = rest[scores > float(np.quantile(good, 0.999))]
+        scale = screening.sides(self.held, self.good, self.bad)
+        limit = float(np.quantile(scale.of(self.held, self.good), 0.999))
+        there = rest[scale.of(self.held, rest) > limit]
         if not len(there):
             return
         check = np.sort(self.rng.choice(there, min(CHECKED, len(there)), replace=False))
@@ -116,15 +116,18 @@ class Search:
             self.by_vectors = np.setdiff1d(there, check)
 
     def _places(self) -> None:
-        """Ask for all records of a place where most are bad."""
-        self.where = self.locate(self.bad)
-        for place in self.where[:1]:
-            if place.inside_bad * 2 < place.inside or len(place.rows) > 0.5 * self.held.count:
-                continue
-            rest = np.intersect1d(self.unasked(), place.rows)
-            rest = np.setdiff1d(rest, self.by_vectors)
-            if len(rest):
-                self.judge.ask(rest)
+        """Ask for all records of a place where most are bad, and then of another one: what went
+        wrong twice has two."""
+        elsewhere = self.bad
+        for _ in range(MOST_CAUSES):
+            best = self.locate(elsewhere)[:1]
+            if not best or best[0].inside_bad * 2 < best[0].inside:
+                return
+            rows = best[0].rows
+            if len(rows) > 0.5 * self.held.count:
+                return
+            self.judge.ask(np.setdiff1d(np.intersect1d(self.unasked(), rows), self.by_vectors))
+            elsewhere = np.setdiff1d(self.bad, rows)
 
     def locate(self, bad: Rows) -> list[Place]:
         """Where these are."""

@@ -1,14 +1,18 @@
-"""What is wrong with vectors whatever the model: missing, zero, not finite, odd, shared."""
+"""What is wrong whatever the model: vectors that are missing, zero, not finite, odd or shared, and
+what the database holds of no record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
+from reembed.applications.mem0 import living_memories
 from reembed.commands.audit.held import Held, Rows
-from reembed.commands.audit.result import SHOWN, Finding, Kind
+from reembed.commands.audit.result import SHOWN, Finding, Kind, of_records
 from reembed.records import cosine_rows
+from reembed.stores.values import Orphans
 
 ONE = 1e-3
 """How far from one the length of a vector of length one may be."""
@@ -39,18 +43,42 @@ def soundness(held: Held) -> Iterator[tuple[Finding, Rows]]:
     )
     for kind, rows, what in plain:
         if len(rows):
-            yield found(held, kind, rows, f"{_records(len(rows))} {what}", again), rows
+            yield found(held, kind, rows, of_records(len(rows), what), again), rows
     mute = np.flatnonzero(~held.with_text)
     if len(mute):
-        told = f"{_records(len(mute))} have no text: nobody can tell what their vectors are of"
+        told = of_records(len(mute), "have no text: nobody can tell what their vectors are of")
         yield found(held, "no_text", mute, told, bad=False), mute
     yield from _lengths(held)
     yield from _shared(held)
     yield from _one_text(held)
 
 
-def _records(count: int) -> str:
-    return f"{count:,} records" if count != 1 else "1 record"
+def of_no_record(orphans: Iterable[Orphans]) -> Iterator[Finding]:
+    """Findings about what belongs to no record."""
+    hints = {
+        "metadata": "`--fix` deletes them, and keeps them in a file.",
+        "vectors": "A migration with `model: keep` builds the index anew: docs/keep.md.",
+        "rest": "",
+    }
+    for one in orphans:
+        kind: Kind = "ghost" if one.kind == "vectors" else "orphan"
+        yield Finding(
+            kind, f"{one.count:,} {one.about}", hints[one.kind], one.harmful, one.count, None,
+            one.count, one.count, list(one.ids[:SHOWN]),
+        )  # fmt: skip
+
+
+def lost_memories(history: Path, ids: Iterable[str]) -> Iterator[Finding]:
+    """A finding about memories that mem0's history says are alive, and that are not there."""
+    held = set(ids)
+    lost = [one for one in living_memories(history) if one not in held]
+    if lost:
+        yield Finding(
+            "lost", f"{len(lost):,} memories are alive by {history} and not in the collection",
+            "They were lost, deleted by something other than mem0, or written to another database: "
+            "docs/mem0.md merges such.",
+            True, len(lost), None, len(lost), len(lost), lost[:SHOWN],
+        )  # fmt: skip
 
 
 def _lengths(held: Held) -> Iterator[tuple[Finding, Rows]]:
@@ -61,8 +89,8 @@ def _lengths(held: Held) -> Iterator[tuple[Finding, Rows]]:
         low, high = held.lengths[odd].min(), held.lengths[odd].max()
         yield found(
             held, "lengths", odd,
-            f"{_records(len(odd))} have vectors of length {low:.3g} to {high:.3g}, and all others "
-            "of length 1: something else wrote them",
+            of_records(len(odd), f"have vectors of length {low:.3g} to {high:.3g}, and all others "
+                       "of length 1: something else wrote them"),
             "By `l2` and `ip` they are found wrongly even if their direction is right.",
         ), odd  # fmt: skip
 
@@ -73,13 +101,17 @@ def _shared(held: Held) -> Iterator[tuple[Finding, Rows]]:
     order = rows[np.lexsort((held.text_keys[rows], held.vector_keys[rows]))]
     vectors, texts = held.vector_keys[order], held.text_keys[order]
     same = vectors[1:] == vectors[:-1]
+    again = np.sort(order[1:][same & (texts[1:] == texts[:-1])])
+    if len(again):
+        told = of_records(len(again), "have the text and the vector of another record")
+        yield found(held, "duplicate", again, told, bad=False), again
     other_text = same & (texts[1:] != texts[:-1])
     odd = np.unique(np.concatenate([order[1:][other_text], order[:-1][other_text]]))
     if not len(odd):
         return
     yield found(
         held, "same_vector", odd,
-        f"{_records(len(odd))} share their vector with a record of another text",
+        of_records(len(odd), "share their vector with a record of another text"),
         "Texts that differ only after the model's limit may; others may not.", bad=False,
     ), odd  # fmt: skip
 
@@ -99,6 +131,6 @@ def _one_text(held: Held) -> Iterator[tuple[Finding, Rows]]:
     if len(odd):
         yield found(
             held, "same_vector", odd,
-            f"{_records(len(odd))} have the same text as another, and another vector",
+            of_records(len(odd), "have the same text as another, and another vector"),
             "One of the two is of another model, or of another text.", bad=False,
         ), odd  # fmt: skip

@@ -82,6 +82,10 @@ class IndexFiles:
     def dimensions(self) -> int:
         return self._shape.dimensions
 
+    def ids(self) -> pa.Array:
+        """The ids, as `binary`, whose vectors they hold."""
+        return self._ids
+
     def vectors(self, ids: pa.Array) -> tuple[npt.NDArray[np.bool_], Vectors, Vectors]:
         """Which of n ids have a vector, `(n,) bool`, and of those m the vectors as they stand,
         `(m, d) float32`, and the length of each, `(m,) float32`, which only cosine has.

@@ -19,7 +19,7 @@ from typing import Any
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.records import SHARD_ROWS
-from reembed.run.disk import TEMPORARY, full, sqlite_errors, temporary_folder
+from reembed.run.disk import TEMPORARY, full, sqlite_errors, temporary_folder, write_errors
 from reembed.stores.chroma.damaged import damage
 from reembed.stores.chroma.formats import FORMATS
 from reembed.stores.chroma.sqlite_calls import (
@@ -30,6 +30,7 @@ from reembed.stores.chroma.sqlite_calls import (
     listed,
     refuse_newer,
 )
+from reembed.stores.chroma.sqlite_orphans import Orphans
 from reembed.stores.chroma.sqlite_pages import Page, Segments
 from reembed.stores.chroma.sqlite_process import beside
 from reembed.stores.values import Exchange
@@ -226,6 +227,30 @@ def set_floats(folder: Path, id: str, fixes: Sequence[FloatFix]) -> None:
 def purge_lists(folder: Path) -> None:
     """Delete the list-valued metadata that the next records would take over (see `stale_lists`)."""
     _write("purge_lists", folder)
+
+
+def orphans(folder: Path) -> Orphans:
+    """How much belongs to no record, in the whole file."""
+    found: Orphans = _read("orphans", folder)
+    return found
+
+
+def purge_orphans(folder: Path, kept: Path) -> int:
+    """Delete metadata that belongs to no record, once it is in a file. Returns how many rows."""
+    with write_errors(kept):
+        return int(_write("purge_orphans", folder, str(kept.absolute())))
+
+
+def segment_ids(folder: Path) -> set[str]:
+    """The ids of all parts of all collections."""
+    found: set[str] = _read("segment_ids", folder)
+    return found
+
+
+def unqueued(folder: Path, id: str, ids: Sequence[str]) -> list[str]:
+    """Those of these record ids of which no write waits in the log."""
+    found: list[str] = _read("unqueued", folder, id, list(ids))
+    return found
 
 
 def exchange(folder: Path, moves: Sequence[Exchange]) -> None:

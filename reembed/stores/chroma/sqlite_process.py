@@ -5,9 +5,9 @@ POSIX gives a lock to a process, and closing a file drops the locks of every cop
 (https://www.sqlite.org/howtocorrupt.html, 2.2.1). An application's thread that wrote through Chroma
 while ours read or moved a name in the same process met disk errors, deadlocks and crashes. So
 whatever is done to the file is done by a small process of its own, started at the first use and
-kept. It takes a name from `sqlite_calls` or `sqlite_pages` with arguments, and does the whole
-before it answers, since Chroma's writers wait for its lock and may hold Python's in ours while they
-do.
+kept. It takes the name of a function (`sqlite_calls` and its like) with arguments, and does all of
+it before it answers, since Chroma's writers wait for its lock and may hold Python's in ours while
+they do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CODE = (
 
 
 class SqliteProcess:
-    """A process that calls functions of `sqlite_calls` and `sqlite_pages`, one after the other.
+    """A process that calls functions of `sqlite_calls` and its like, one after the other.
 
     It ends with the one that started it; what that one did not live to see committed is not.
     """
@@ -111,9 +111,9 @@ class SqliteProcess:
 
 def serve() -> None:
     """Answer calls from standard input until it ends."""
-    from reembed.stores.chroma import sqlite_calls, sqlite_pages
+    from reembed.stores.chroma import sqlite_calls, sqlite_orphans, sqlite_pages
 
-    known = {**vars(sqlite_pages), **vars(sqlite_calls)}
+    known = {**vars(sqlite_orphans), **vars(sqlite_pages), **vars(sqlite_calls)}
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asked decides
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while True:

@@ -14,6 +14,7 @@ from reembed.stores.chroma.damaged_index import survey
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.direct import Direct
 from reembed.stores.chroma.opening import opened
+from reembed.stores.chroma.orphans import orphans
 from reembed.stores.chroma.reader import ChromaChanges, ChromaReader
 from reembed.stores.chroma.writer import ChromaWriter
 from reembed.stores.store import Store
@@ -40,6 +41,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
         changes=ChromaChanges(database.file) if database.file else None,
         cutover=cutover,
         survey=lambda id, _: survey(database, id),
+        orphans=lambda id: orphans(database, id),
         many=Direct(database.path, reader).fetch if database.path else None,
         claims=ChromaClaims(database.client, database.one_writer),
         opening=lambda names: opened(database.address, names),
