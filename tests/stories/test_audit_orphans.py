@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from reembed.commands.audit.soundness import lost_memories
@@ -112,7 +113,7 @@ def test_no_model_mends_no_vector(command: Command) -> None:
     add("docs", range(20), {"own": 1})
     with chroma(Path("db")) as client:
         docs = client.get_collection("docs", embedding_function=None)
-        docs.update(ids=["r3"], embeddings=[[0.0] * 48])
+        docs.update(ids=["r3"], embeddings=np.zeros((1, 48), np.float32))
     fix = ("audit", "chroma:db", "--collection", "docs", "--fix", "--yes")
     refused = command(*fix)
     assert (refused.code, "1 record is to be embedded again" in refused.err) == (2, True)
