@@ -23,6 +23,7 @@ from reembed.backup.restore import (
     live_now,
     make,
     new_run,
+    not_here,
     refuse_vectorless,
     restored_name,
     without_vector,
@@ -257,7 +258,9 @@ def _result(job: Job, **fields: Any) -> Restored:
     ids = list(without_vector(job)) if fields.get("action") != "back" else []
     info = live_now(job.store, job.live) if fields.get("moved") else None
     told = [] if job.snapshot.good else [f"this snapshot was refused: {job.snapshot.reason}"]
-    left = left_out(job) if fields.get("action") != "back" else []
+    left, lacking = list[list[str]](), list[list[str]]()
+    if fields.get("action") != "back":
+        left, lacking = left_out(job), not_here(job)
     if fields.get("action") != "back":
         harmed = job.folder.harmed().items()
         told += [f"a newer snapshot is not whole: {id}: {problem}"
@@ -267,9 +270,13 @@ def _result(job: Job, **fields: Any) -> Restored:
             f"not made again, since a snapshot has only their definitions (`definition` in "
             f"{job.snapshot.path / MANIFEST.name}): {', '.join(name for name, _ in left)}"
         )
+    if lacking:
+        told.append(
+            f"not here, so not granted what the table had: {', '.join(name for name, _ in lacking)}"
+        )
     told += fields.pop("messages", [])
     given: dict[str, Any] = {
-        "messages": told, "not_made_again": left, "action": "restore",
+        "messages": told, "not_made_again": [*lacking, *left], "action": "restore",
         "snapshot": job.snapshot.id, "live": job.live,
         "url": job.url,
         "collection": info.name if info else job.name, "not_restored": len(ids),

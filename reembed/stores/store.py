@@ -263,12 +263,13 @@ class Shapes(Protocol):
 
     def define(self, id: str) -> dict[str, Any]:
         """The shape of a collection, as JSON has it."""
-        ...
 
     def make(self, definition: dict[str, Any], name: str) -> str:
         """Make an empty collection of this shape. Returns its object id, for `CollectionSpec.like`
         and `Exchange.shape_id`. Raises PreflightError where the name is taken."""
-        ...
+
+    def missing(self, definition: dict[str, Any]) -> list[list[str]]:
+        """What `make` leaves out, since this server lacks it: names, and what adds it."""
 
 
 @dataclass(frozen=True)

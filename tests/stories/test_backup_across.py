@@ -75,6 +75,9 @@ CREATE PUBLICATION outside FOR TABLE docs;
 CREATE PUBLICATION "Few" FOR TABLE docs (id, slug) WHERE (price < 10 AND slug <> 'x');
 GRANT UPDATE (slug, content), SELECT (id) ON docs TO pg_monitor WITH GRANT OPTION;
 GRANT SELECT (slug) ON docs TO PUBLIC;
+CREATE ROLE "Night reader";
+GRANT SELECT ON docs TO "Night reader";
+GRANT UPDATE (price, meta) ON docs TO "Night reader" WITH GRANT OPTION;
 CREATE VIEW titles WITH (security_invoker=true) AS SELECT id, content FROM docs
 """
 HUNG = """
@@ -87,6 +90,8 @@ UNION ALL SELECT pubname, concat_ws(' ', prrelid::regclass, prattrs, pg_get_expr
   FROM pg_publication_rel JOIN pg_publication p ON p.oid = prpubid
 UNION ALL SELECT attname, attacl::text FROM pg_attribute WHERE attrelid = 'docs'::regclass
   AND attacl IS NOT NULL
+UNION ALL SELECT 'grants', array_agg(one::text ORDER BY one::text)::text
+  FROM pg_class, unnest(relacl) one WHERE pg_class.oid = 'docs'::regclass
 UNION ALL SELECT reloptions::text, pg_get_viewdef(oid) FROM pg_class WHERE relname = 'titles'
 ORDER BY 1
 """
@@ -99,15 +104,16 @@ def test_what_hung_on_a_table_is_told_with_the_sql_that_makes_it_again(
     with psycopg.connect(docs_url, autocommit=True) as connection:
         connection.execute(HANGING)
         before = connection.execute(HUNG).fetchall()
-        assert len(before) == 10
+        assert len(before) == 13
         assert command("backup", docs_url, "--collection", "docs", "-o", kept).code == 0
-        connection.execute("DROP TABLE docs CASCADE")
+        connection.execute('DROP TABLE docs CASCADE; DROP ROLE "Night reader"')
         done = command("restore", kept, "--json")
         assert done.code == 0, done.out
         told = dict(done.json["not_made_again"])
         assert told.keys() == {
             "trigger on_write", "policy cheap", "row level security", "foreign key owned",
             "view titles", "publication outside", "publication Few",
+            "role Night reader", "grants to Night reader",
         }  # fmt: skip
         assert all(name in " ".join(done.json["messages"]) for name in told)
         printed = command("restore", kept, "--yes")
@@ -115,6 +121,7 @@ def test_what_hung_on_a_table_is_told_with_the_sql_that_makes_it_again(
         _, _, statements = printed.out.partition("once you have looked at it:\n")
         connection.execute(statements)
         assert connection.execute(HUNG).fetchall() == before
+        connection.execute('DROP OWNED BY "Night reader"; DROP ROLE "Night reader"')
 
 
 def test_finished_restores_are_pruned_but_the_newest(

@@ -137,6 +137,9 @@ class LeasedShapes:
         self.lease(True)
         return self.shapes.make(definition, name)
 
+    def missing(self, definition: dict[str, Any]) -> list[list[str]]:
+        return self.shapes.missing(definition)
+
 
 def leased(store: Store, lease: Check) -> Store:
     """`store`, which asks for the lease before every write; its claims are the lease's own."""

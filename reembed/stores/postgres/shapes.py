@@ -37,3 +37,7 @@ class TableShapes:
                     own = f"{name}{ENTITIES}" if written["prefix"] else name
                     pg_definition.make(catalog.main, written, written["schema"], own)
             return catalog.describe(f"{definition['tables'][0]['schema']}.{name}").id
+
+    def missing(self, definition: dict[str, Any]) -> list[list[str]]:
+        with mapped(self._catalog.url):
+            return pg_definition.without_role(self._catalog.main, definition["tables"])

@@ -8,7 +8,7 @@ written down, so that a restore can tell them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import sql
@@ -169,13 +169,39 @@ def make(connection: Connection, written: Mapping[str, Any], schema: str, name: 
         connection.execute(
             sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(written["comment"]))
         )
-    roles = {None, *(row[0] for row in fetch_all(connection, "SELECT rolname FROM pg_roles"))}
+    roles = _roles(connection)
     held = [(one[0], one[1], one[2]) for one in written["grants"] if one[2] in roles]
     replace_grants(connection, found[0], held)
     for column, privilege, grantable, role in written.get("column_grants", ()):
         if role in roles:
             connection.execute(grant_sql(table, privilege, grantable, role, column))
     return int(found[0])
+
+
+def without_role(
+    connection: Connection, tables: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    """What was granted to roles that this server does not have: each of these roles, and its
+    grants, with the SQL that makes them."""
+    roles, found = _roles(connection), dict[str, list[str]]()
+    for written in tables:
+        table = sql.Identifier(written["schema"], written["name"])
+        held = [("", *one) for one in written["grants"]] + [*written.get("column_grants", ())]
+        for column, privilege, grantable, role in held:
+            if role not in roles:
+                given = grant_sql(table, privilege, grantable, role, column)
+                found.setdefault(role, []).append(given.as_string(None))
+    return [
+        one for role, statements in sorted(found.items()) for one in (
+            [f"role {role}", f"CREATE ROLE {sql.Identifier(role).as_string(None)}"],
+            [f"grants to {role}", "; ".join(statements)],
+        )
+    ]  # fmt: skip
+
+
+def _roles(connection: Connection) -> set[str | None]:
+    """Whom this server knows; None is PUBLIC."""
+    return {None, *(row[0] for row in fetch_all(connection, "SELECT rolname FROM pg_roles"))}
 
 
 def _column(column: Mapping[str, Any]) -> sql.Composed:
