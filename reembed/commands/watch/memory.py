@@ -109,6 +109,7 @@ class Memory:
         fingerprints: of models, by role, as `Fingerprint.to_dict` has them.
         application: what its configuration said (`applications.facts`).
         reported: when the last report of counts was made.
+        mending: collections whose restore was begun by a cycle that may have been killed in it.
     """
 
     version: int = VERSION
@@ -122,6 +123,7 @@ class Memory:
     outbox: list[Letter] = field(default_factory=list)
     reported: float = 0.0
     accepted: list[Acceptance] = field(default_factory=list)
+    mending: list[str] = field(default_factory=list)
 
 
 _ADAPTER = TypeAdapter(Memory)

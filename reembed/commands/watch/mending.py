@@ -7,6 +7,7 @@ Only in the database that the backup is of, only where no record is, and only wi
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from reembed.commands.watch.subject import Subject
 from reembed.errors import CollectionNotFoundError, ReembedError
 from reembed.progress import Progress
 from reembed.redaction import without_secrets
+from reembed.stores.lease.lease import StoreLease
 
 LOSSES = ("gone", "empty")
 
@@ -37,6 +39,7 @@ def mend(
         yes: a person's word.
         tell: called before anything is restored, which may take hours, or end this process.
     """
+    _give_back(subject, memory)
     settings = subject.settings
     lost = sorted({one.collection for one in result.alerts if one.check in LOSSES} - {""})
     if settings.on_empty != "restore" or not lost or not result.reached:
@@ -89,13 +92,17 @@ def _mend(
             "mend", name, f"{name!r} can be restored from {last.id}: {last.records:,} records",
             "The same command with --yes does it, or watch.unattended: true without a person.",
         )  # fmt: skip
+    memory.mending.append(name)
     tell()
     manifest = subject.manifest
     how = How(accept_window=bool(manifest and manifest.swap.accept_window))
-    done = restore(
-        Restore(Path(settings.backups), subject.url, name, last.id, name, how), yes=True,
-        progress=Progress(),
-    )  # fmt: skip
+    try:
+        done = restore(
+            Restore(Path(settings.backups), subject.url, name, last.id, name, how), yes=True,
+            progress=Progress(),
+        )  # fmt: skip
+    finally:
+        memory.mending.remove(name)
     if done.refused is not None:
         return of_error("mend", name, done.refused)
     _remember(subject, memory, name, now)
@@ -106,6 +113,21 @@ def _mend(
         "Find out who emptied it. The way back: "
         f"`reembed restore {subject.backups} --collection {shlex.quote(name)} --back --yes`.",
     )  # fmt: skip
+
+
+def _give_back(subject: Subject, memory: Memory) -> None:
+    """Take the leases over that cycles have left which were killed in a restore, and give them
+    back. Where that fails, or another run has one by now, the next cycle tries again."""
+    for name in [*memory.mending]:
+        with contextlib.suppress(ReembedError):
+            store = subject.open()
+            try:
+                lease = StoreLease(store, name, f"watch of {name}")
+                lease.acquire()
+                lease.release()
+            finally:
+                store.close()
+            memory.mending.remove(name)
 
 
 def _records(subject: Subject, name: str) -> int:

@@ -129,7 +129,8 @@ def opened(kind: str, folder: Path) -> Iterator[Store]:
             parts = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
             return sum(map(int, parts[11:15])) / os.sysconf("SC_CLK_TCK")
 
-        yield Store({"url": url}, (POSTGRES, url), used, cpu)
+        target = {"url": url, "index": {"ef_search": 200}}
+        yield Store(target, (POSTGRES, url), used, cpu)
 
 
 @dataclass
@@ -217,7 +218,8 @@ def told(given: argparse.Namespace, nights: Nights) -> dict[str, Any]:
         nights.check(new)
         row = {
             "night": night, "texts": len(new), "cpu_seconds": round(cpu, 2),
-            "share": round(cpu / full, 4), "token_share": round((nights.tokens() - before) / paid, 4),
+            "share": round(cpu / full, 4),
+            "token_share": round((nights.tokens() - before) / paid, 4),
             "megabytes": round(nights.bytes() / 1e6, 1),
         }  # fmt: skip
         print(json.dumps(row), file=sys.stderr, flush=True)

@@ -256,8 +256,6 @@ class Night:
         if wrong:
             yield f"in the end these records are otherwise: {wrong[:10]} ({len(wrong)})"
         names = self.store.names()
-        if scene.name == "watch":  # one that finds all well takes no lease, nor a dead one's away
-            names = [name for name in names if "__lease" not in name]
         if names != told.names:
             yield f"in the end there is {names}, not {told.names}"
         if scene.name != "backup":

@@ -178,9 +178,7 @@ def make(connection: Connection, written: Mapping[str, Any], schema: str, name: 
     return int(found[0])
 
 
-def without_role(
-    connection: Connection, tables: Sequence[Mapping[str, Any]]
-) -> list[list[str]]:
+def without_role(connection: Connection, tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What was granted to roles that this server does not have: each of these roles, and its
     grants, with the SQL that makes them."""
     roles, found = _roles(connection), dict[str, list[str]]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from reembed.commands.watch import mending
 from tests.support.chroma_data import chroma, plain_collection, records_of
 from tests.support.commands import Command
+from tests.support.forked import Forked
 from tests.support.manifests import write_manifest
 from tests.support.servers.webhook import Webhook
 from tests.support.texts import vector_of
@@ -35,6 +37,10 @@ class Night:
             names = [one.name for one in client.list_collections()]
             return records_of(client.get_collection("docs")) if "docs" in names else None
 
+    def leases(self) -> list[str]:
+        with chroma(self.database) as client:
+            return [one.name for one in client.list_collections() if "__lease" in one.name]
+
     def watch(self, *options: str) -> tuple[int, dict[str, Any]]:
         """The exit code, and what was mended or not."""
         done = self.command("watch", self.path, "--json", *options)
@@ -55,6 +61,31 @@ def test_a_person_says_yes_and_every_record_is_back(
     assert code == 4 and "was restored" in found["message"]
     assert night.records() == before
     assert night.command("watch", night.path).code == 0, "and all is well"
+
+
+KILLED = """
+import os, signal, sys
+from reembed.cli.entry import main
+from reembed.stores.lease.lease import StoreLease
+StoreLease.release = lambda lease: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["reembed", "watch", "{path}", "--yes"]
+main()
+"""
+
+
+def test_the_lease_that_a_killed_watch_has_left_is_given_back_by_the_next_one(
+    command: Command, tmp_path: Path, database: Path
+) -> None:
+    night = Night(command, tmp_path, database)
+    before = night.records()
+    night.delete()
+    killed = Forked(KILLED.format(path=night.path), tmp_path)
+    killed.communicate(60)
+    assert killed.returncode == -signal.SIGKILL
+    assert night.records() == before
+    assert night.leases() == ["docs__lease"], "its process is gone, and the claim stands"
+    assert night.command("watch", night.path).code == 4, "who restored it was not told any more"
+    assert night.leases() == []
 
 
 def test_the_manifest_says_yes_and_records_that_are_there_stay(
