@@ -13,17 +13,16 @@ from typing import Any
 from reembed.backup.check import refuse_damaged
 from reembed.backup.directory import one_folder
 from reembed.backup.folder import Folder
+from reembed.backup.lacking import left_out, not_here
 from reembed.backup.restore import (
     RESTORES,
     Compared,
     Job,
     compare,
     find_run,
-    left_out,
     live_now,
     make,
     new_run,
-    not_here,
     refuse_vectorless,
     restored_name,
     without_vector,

@@ -86,6 +86,7 @@ class Comparison:
         new: scores of the new model.
         old: of the old one; None where it could not be asked.
         note: why it could not, or what else to know of it.
+        before: whether there was a search at all; False where no record of the source has a vector.
         margin: how much recall the new model may lose.
         confidence: level of the intervals.
         k: cut-off.
@@ -98,6 +99,7 @@ class Comparison:
     new: Scores
     old: Scores | None
     note: str = ""
+    before: bool = True
 
     @property
     def queries(self) -> int:
@@ -115,10 +117,11 @@ def recall_gate(
 ) -> Gate:  # fmt: skip
     """The gate of a comparison.
 
-    Judged queries always gate. Known-item queries are no user's queries, and a collection too small
-    for many of them must still be movable, so they gate only where at least 100 of them prove that
-    the new model is not worse by more than the margin, or that it loses KNOWN_ITEM_LOSS; else they
-    are shown, and the message says that the question is open and what would settle it.
+    Judged queries always gate, but where there was no search before that could be lost. Known-item
+    queries are no user's queries, and a collection too small for many of them must still be
+    movable, so they gate only where at least 100 of them prove that the new model is not worse by
+    more than the margin, or that it loses KNOWN_ITEM_LOSS; else they are shown, and the message
+    says that the question is open and what would settle it.
 
     Args:
         extra: more figures.
@@ -128,9 +131,10 @@ def recall_gate(
     about = f"{c.kind} recall@{c.k} of the new model {c.new.recall.mean():.4f}"
     shown = dict(samples or {})
     if c.old is None:
-        status: Status = "inconclusive" if c.kind == "judged" else "shown"
+        unproven = c.kind == "judged" and c.before
+        status: Status = "inconclusive" if unproven else "shown"
         message = f"{about}; nothing to compare it with: {c.note}"
-        if c.kind == "judged":
+        if unproven:
             message += (
                 ". Give source.model so that the old model can be asked, or take verify.qrels "
                 "out of "

@@ -27,6 +27,13 @@ GIVE_ANOTHER = (
 )
 
 
+NOTHING_BEFORE = (
+    "no record of the source has a vector, so there is no search to compare with: what the judged "
+    "queries find is shown, and does not decide",
+    "`reembed compare` tells by the same queries which of several models finds more.",
+)
+
+
 def old_model_missing(s: Session) -> tuple[str, str] | None:
     """What it costs that the old model cannot be called, and the way on; None where it can, or
     where vectors are kept, so that nobody needs it."""
@@ -49,6 +56,8 @@ def old_model_missing(s: Session) -> tuple[str, str] | None:
 def old_model_problems(s: Session, source: CollectionInfo) -> list[tuple[str, str]]:
     """Warnings, each with the way on. The model is asked for a few records before what is said of
     it is believed."""
+    if source.dimensions is None and s.manifest.verify.qrels and not s.manifest.keeps:
+        return [NOTHING_BEFORE]
     missing = old_model_missing(s)
     if missing is not None:
         return [missing]

@@ -183,6 +183,14 @@ class Corpus:
                 ~bad_rows(vectors),
             )  # fmt: skip
 
+    def has_old_vectors(self) -> bool:
+        """Whether any record has an old vector."""
+        columns = (
+            self._run.read_shard(shard, ["embedding"]).column("embedding")
+            for shard in self.exports.values()
+        )
+        return any(column.null_count < len(column) for column in columns)
+
     def _shard_keys(self, stem: str) -> dict[str, bytes]:
         shard: Shard | None = self.embeds.get(stem)
         if shard is None:

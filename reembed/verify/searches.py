@@ -27,6 +27,7 @@ from reembed.verify.questions import Questions, make_questions
 from reembed.verify.search_gates import SearchGates
 
 OLD_MODEL_SAMPLE = 50
+NO_SEARCH = "no record of the source has a vector, so there was no search that could get worse"
 STRANGER, RELATIVE = 0.5, 0.99
 """Median cosine of the old model's vectors with the source's, below which it is another model, and
 below which it was called in another way (prefix, template)."""
@@ -87,6 +88,8 @@ class Searches(SearchGates):
 
     def _old_queries(self, texts: Sequence[str]) -> tuple[Vectors | None, str]:
         """The old model's vectors of the queries, and what is to be said of them or why not."""
+        if not self.corpus.has_old_vectors():
+            return None, NO_SEARCH
         if self.old_embedder is None:
             return None, self.old_model_note
         try:
@@ -140,8 +143,9 @@ class Searches(SearchGates):
         assert new_scores is not None
         old_scores = scores(old)
         comparison = Comparison(
-            questions.kind, k, settings.margin, settings.confidence, new_scores, old_scores, note
-        )
+            questions.kind, k, settings.margin, settings.confidence, new_scores, old_scores, note,
+            before=note != NO_SEARCH,
+        )  # fmt: skip
         asked = {"new": self.embedder.model.to_dict()}
         if old is not None and self.old_embedder is not None:
             asked["old"] = self.old_embedder.model.to_dict()

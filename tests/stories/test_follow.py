@@ -334,6 +334,34 @@ def test_a_job_does_not_follow_itself(scene: Scene) -> None:
     assert refused.code == 5 and "a name of its own" in refused.json["error"]["hint"]
 
 
+@follows_hint("`reembed compare` tells by the same queries which of several models finds more.")
+def test_judged_queries_of_raw_documents_are_shown_and_decide_nothing(scene: Scene) -> None:
+    """There was no search before that could get worse, so nothing is left unproven."""
+    asked = sorted(scene.texts)[:40]
+    queries = [json.dumps({"_id": id, "text": scene.texts[id]}) for id in asked]
+    (scene.folder / "queries.jsonl").write_text("\n".join(queries))
+    judged = ["query-id\tcorpus-id\tscore", *(f"{id}\t{id}\t1" for id in asked)]
+    (scene.folder / "qrels.tsv").write_text("\n".join(judged))
+    files = {"verify__queries": "./queries.jsonl", "verify__qrels": "./qrels.tsv"}
+    scene.manifest(**files)
+    planned = scene.command("plan", scene.path)
+    assert planned.code == 0 and "there is no search to compare with" in planned.out
+    done = scene.done()
+    (gate,) = [one for one in done["verdict"]["gates"] if one["name"] == "recall"]
+    assert gate["status"] == "shown" and gate["figures"]["kind"] == "judged"
+    assert gate["figures"]["new"] == 1.0
+    scene.check()
+    shorter = scene.folder / "shorter.yaml"
+    told = scene.path.read_text()
+    assert told.count("counting_model:new") == told.count("dimensions: 64") == 1
+    told = told.replace("counting_model:new", "counting_model:other")
+    shorter.write_text(told.replace("dimensions: 64", "dimensions: 48"))
+    compared = scene.command("compare", scene.path, shorter, "--json")
+    assert compared.code == 0, compared.out
+    found = [one["metrics"]["recall"]["mean"]["mean"] for one in compared.json["candidates"]]
+    assert found == [1.0, 1.0]
+
+
 @follows_hint("Name as the source what these were built from, or another corpus.")
 def test_no_other_spelling_of_an_address_lets_a_job_follow_its_own_collections(
     scene: Scene,
