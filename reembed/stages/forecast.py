@@ -21,6 +21,8 @@ TIMED_RECORDS = 2_000
 READS = 3
 BASE_BYTES = 250_000_000
 """Of a process with its libraries loaded, and of what an exact search holds."""
+DATABASE_BYTES = 100_000_000
+"""Of a database in the process beside that."""
 SHARDS_HELD = 6
 """Shards' worth of records that stages hold at once: read, worked on, written, in each form."""
 LINKS = 16
@@ -53,16 +55,16 @@ class Rates:
 
 RATES = {
     "chroma": Rates(
-        begin=0.3, read=0.017, export=40e-6, export_value=20e-9, load=200e-6, load_value=0.4e-6,
-        link=0.1e-6, verify=150e-6, verify_value=0.4e-6, in_process=True,
+        begin=0.3, read=0.017, export=10e-6, export_value=50e-9, load=250e-6, load_value=0.0,
+        link=0.12e-6, verify=10e-6, verify_value=0.23e-6, in_process=True,
     ),
     "chroma+http": Rates(
-        begin=0.3, read=0.05, export=250e-6, export_value=0.4e-6, load=300e-6, load_value=0.6e-6,
-        link=0.1e-6, verify=300e-6, verify_value=0.6e-6,
+        begin=0.3, read=0.05, export=250e-6, export_value=0.4e-6, load=350e-6, load_value=0.3e-6,
+        link=0.12e-6, verify=200e-6, verify_value=0.4e-6,
     ),
     "postgresql": Rates(
         begin=0.3, read=0.006, export=20e-6, export_value=10e-9, load=20e-6, load_value=20e-9,
-        link=0.05e-6, verify=40e-6, verify_value=0.2e-6,
+        link=0.05e-6, verify=40e-6, verify_value=0.25e-6,
     ),
 }  # fmt: skip
 VERIFY_BEGIN = 2.0
@@ -141,6 +143,8 @@ def _memory(out: Rates | None, into: Rates | None, size: Size) -> int:
     text = size.text_bytes // max(1, size.records)
     rows = min(size.records, SHARD_ROWS)
     held = BASE_BYTES + SHARDS_HELD * rows * (4 * (size.old + size.new) + text)
+    if any(rates is not None and rates.in_process for rates in (out, into)):
+        held += DATABASE_BYTES
     for rates, dimensions in ((out, size.old), (into, size.new)):
         if rates is not None and rates.in_process:
             held += size.records * (4 * dimensions + 8 * LINKS + 12)
