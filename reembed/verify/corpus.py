@@ -101,7 +101,7 @@ class Corpus:
         if rows is not None:
             embeds = embeds.slice(rows.start, len(rows))
         current = self._ledger.current(stem)
-        embeds = embeds.filter(_among(embeds, current))
+        embeds = _among(embeds, current)
         ids = embeds.column("id").to_pylist()
         exports = self._run.read_shard(self.exports[stem], [*FIELDS, "row_sha256"])
         exports = _in_order(exports, ids)
@@ -114,7 +114,7 @@ class Corpus:
         """For each shard the ids it speaks for, in its order, and the tokens of their texts."""
         for stem, shard in self.embeds.items():
             table = self._run.read_shard(shard, ["id", "tokens"])
-            table = table.filter(_among(table, self._ledger.current(stem)))
+            table = _among(table, self._ledger.current(stem))
             ids = table.column("id").to_pylist()
             yield stem, ids, np.asarray(table.column("tokens"), np.int32)
 
@@ -132,7 +132,7 @@ class Corpus:
 
     def _records(self, stem: str, wanted: set[str]) -> dict[str, Record]:
         keys = self._run.read_shard(self.embeds[stem], ["id", "text_sha256"])
-        keys = keys.filter(_among(keys, wanted))
+        keys = _among(keys, wanted)
         exports = self._run.read_shard(self.exports[stem], FIELDS)
         exports = _in_order(exports, keys.column("id").to_pylist())
         return {
@@ -152,7 +152,7 @@ class Corpus:
         for stem, shard in _counted("read the new vectors", self.embeds):
             table = self._run.read_shard(shard, ["id", "text_sha256", "embedding"])
             current = self._ledger.current(stem)
-            table = table.filter(_among(table, current if only is None else current & only))
+            table = _among(table, current if only is None else current & only)
             ids = table.column("id").to_pylist()
             vectors = fixed_array_to_vectors(table.column("embedding"))
             fine = ~bad_rows(vectors)  # the integrity gate tells of those that are not
@@ -170,12 +170,12 @@ class Corpus:
             keys = self._shard_keys(stem)
             table = self._run.read_shard(shard, ["id", "row_sha256", "embedding"])
             if only is not None:
-                table = table.filter(_among(table, only))
+                table = _among(table, only)
             entries = self._ledger.lookup(table.column("id").to_pylist())
             mine = {id for id, entry in entries.items() if entry.shard == stem}
-            table = table.filter(_among(table, mine))
+            table = _among(table, mine)
             vectors, present = list_array_to_vectors(table.column("embedding"))
-            table = table.filter(pa.array(present))
+            table = table.select(["id", "row_sha256"]).filter(pa.array(present))
             ids = table.column("id").to_pylist()
             rows = table.column("row_sha256").to_pylist()
             yield _block(
@@ -221,9 +221,12 @@ def _counted(name: str, shards: dict[str, Shard]) -> Iterator[tuple[str, Shard]]
             counter.update(shard.rows)
 
 
-def _among(table: pa.Table, ids: set[str]) -> pa.Array:
+def _among(table: pa.Table, ids: set[str]) -> pa.Table:
+    """The rows of these ids; the table itself, and no copy of its vectors, where it is all."""
     listed = table.column("id").to_pylist()
-    return pa.array(np.fromiter((id in ids for id in listed), bool, len(listed)))
+    if ids.issuperset(listed):
+        return table
+    return table.filter(pa.array(np.fromiter((id in ids for id in listed), bool, len(listed))))
 
 
 def _in_order(table: pa.Table, ids: Sequence[str]) -> pa.Table:

@@ -84,7 +84,7 @@ BENCHMARK = Benchmark(
         "load": lambda work: _until(work, "load"),
         "verify": lambda work: _until(work, "verify"),
         "swap": swap,
-        "rollback": back,
+        "back": back,
         "whole": whole,
     },
     claims=[
