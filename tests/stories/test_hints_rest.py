@@ -19,7 +19,7 @@ from tests.stories.test_hints_moves import Meanwhile, execute, meanwhile
 from tests.support.chroma_data import chroma, names_in, plain_collection
 from tests.support.commands import Command
 from tests.support.following import follows_hint
-from tests.support.manifests import write_manifest
+from tests.support.manifests import write_group_manifest, write_manifest
 from tests.support.pg_docs import app, literal, pg_manifest
 from tests.support.servers.postgres_server import PostgresServer
 from tests.support.texts import sentence, vector_of
@@ -275,3 +275,24 @@ def test_a_client_of_another_process_that_ends_is_asked_again(
     assert done.code == 7, done.out[:900]
     assert "it ended without an answer" in done.json["error"]["message"]
     assert command("run", path, "--swap").code == 0
+
+
+@follows_hint("With --accept-loss the live name goes back to the old collection as it is, with ")
+def test_one_of_several_that_was_deleted_after_the_swap_comes_back(
+    tmp_path: Path, command: Command
+) -> None:
+    names = ("alpha", "beta", "gamma")
+    with chroma(tmp_path / "db") as client:
+        for name in names:
+            plain_collection(client, name, 8)
+    path = write_group_manifest(tmp_path, f"chroma:{tmp_path / 'db'}")
+    assert command("run", path, "--swap").code == 0
+    with chroma(tmp_path / "db") as client:
+        client.delete_collection("beta")
+    told = refused(command, "With --accept-loss the live name", "rollback", path, "--yes")
+    assert "1 of 3 collections: beta" in told["message"]
+    assert command("rollback", path, "--yes", "--accept-loss").code == 0
+    with chroma(tmp_path / "db") as client:
+        for name in names:
+            found = client.get_collection(name, embedding_function=None)
+            assert found.count() == 8 and found.get_model().dimension == 48
