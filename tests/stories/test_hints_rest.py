@@ -25,6 +25,7 @@ from tests.support.servers.postgres_server import PostgresServer
 from tests.support.texts import sentence, vector_of
 
 __all__ = ["meanwhile"]
+LONG = pytest.mark.long
 
 
 def refused(command: Command, hint: str, *words: object) -> Any:
@@ -42,7 +43,7 @@ def rename(folder: Path, name: str, other: str) -> None:
 @follows_hint(
     "Somebody gave the name to the old one by hand. To keep it so, rename the new one to "
 )
-@pytest.mark.parametrize("stays", [True, False], ids=["stays", "goes back"])
+@pytest.mark.parametrize("stays", [True, pytest.param(False, marks=LONG)])
 def test_a_name_that_was_given_away_by_hand_is_not_cleaned(
     tmp_path: Path, database: Path, command: Command, stays: bool
 ) -> None:
@@ -166,7 +167,7 @@ def test_a_snapshot_without_any_vector_is_not_restored(
 
 
 @follows_hint("Give them such a vector, or accept losing them with --accept-loss.")
-@pytest.mark.parametrize("loss", [False, True], ids=["a vector", "a loss"])
+@pytest.mark.parametrize("loss", [False, pytest.param(True, marks=LONG)])
 def test_a_row_without_a_vector_goes_back_with_one(
     docs_url: str, tmp_path: Path, command: Command, loss: bool
 ) -> None:

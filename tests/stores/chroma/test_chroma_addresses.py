@@ -30,16 +30,21 @@ BASIC = "chromadb.auth.basic_authn.BasicAuthClientProvider"
 TOKEN = "chromadb.auth.token_authn.TokenAuthClientProvider"
 
 
+Headers = dict[str, tuple[str, int]]
+
+
 class Proxy:
     """Passes requests on to a Chroma server, and is as strict as it is told to be.
 
     Args:
         prefix: the only path that leads to Chroma; all else is a 404 page.
-        header: a header and the value that it must have, else 401.
+        headers: of each the value that it must have, and what is answered else, such as 401.
         certificate: speak TLS with this file.
     """
 
-    def __init__(self, port: int, prefix="", header=None, certificate: Path | None = None) -> None:
+    def __init__(
+        self, port: int, prefix="", headers: Headers | None = None, certificate: Path | None = None
+    ) -> None:
         self.seen: list[str] = []
         proxy = self
 
@@ -50,9 +55,10 @@ class Proxy:
                 length = int(self.headers.get("Content-Length") or 0)
                 body, path = self.rfile.read(length), self.path
                 proxy.seen.append(path)
-                if header and self.headers.get(header[0]) != header[1]:
-                    self._answer(401, b"who are you?")
-                elif not path.startswith(f"{prefix}/"):
+                for name, (value, status) in (headers or {}).items():
+                    if self.headers.get(name) != value:
+                        return self._answer(status, b"who are you?")
+                if not path.startswith(f"{prefix}/"):
                     self._answer(404, b"<html>nothing here</html>")
                 else:
                     got = httpx.request(
@@ -140,7 +146,7 @@ def test_a_path_prefix_leads_to_the_chroma_behind_it_and_to_no_other(chroma_serv
 def test_a_key_from_the_environment_opens_and_without_it_a_hint_says_how(
     chroma_server, docs, monkeypatch, provider, secret, header
 ):
-    with proxy(chroma_server.port, header=header) as between:
+    with proxy(chroma_server.port, headers={header[0]: (header[1], 401)}) as between:
         url = f"chroma+http://127.0.0.1:{between.port}"
         with pytest.raises(PreflightError, match="401") as caught:
             open_store(url)
@@ -183,20 +189,25 @@ def test_a_manifest_names_headers_and_never_holds_their_values(tmp_path, monkeyp
             open_store(other, StoreOptions(headers_env={"X-A": "MY_TOKEN"}))
 
 
+def certificate(folder: Path) -> Path:
+    """A file with a key and its certificate of 127.0.0.1, which is also alone in `c` beside it."""
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "k", "-out", "c"],
+        cwd=folder, capture_output=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    both = folder / "both.pem"
+    both.write_text((folder / "k").read_text() + (folder / "c").read_text())
+    return both
+
+
 @follows_hint("CHROMA_SERVER_SSL_VERIFY=/path/to/ca.pem names the certificates")
 @follows_hint("Set it to a file with the certificates (PEM)")
 def test_a_certificate_of_ones_own_is_checked_against_the_file_named(
     chroma_server, docs, tmp_path, monkeypatch
 ):
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "k", "-out", "c"],
-        cwd=tmp_path, capture_output=True, check=False,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    both = tmp_path / "both.pem"
-    both.write_text((tmp_path / "k").read_text() + (tmp_path / "c").read_text())
-    with proxy(chroma_server.port, certificate=both) as between:
+    with proxy(chroma_server.port, certificate=certificate(tmp_path)) as between:
         url = f"chroma+https://127.0.0.1:{between.port}"
         with pytest.raises(PreflightError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             open_store(url)
