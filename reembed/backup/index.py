@@ -22,8 +22,7 @@ from reembed.backup.shards import read_shard
 from reembed.backup.snapshot import ANOTHER_DISK, Alive, ShardFile, Snapshot
 from reembed.errors import DamagedError
 from reembed.records import SHARD_ROWS, chunked, list_array_to_vectors
-from reembed.run.disk import sqlite_errors
-from reembed.run.sqlite import remove_database
+from reembed.run.sqlite import remove_database, sqlite_errors
 
 SQL_VARIABLES = 500
 SPARSE = 0.5

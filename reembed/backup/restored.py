@@ -26,9 +26,8 @@ from reembed.manifest import SwapKind
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action
-from reembed.run.history import parked_name
 from reembed.run.loss import Loss
-from reembed.stages.swap_kind import wanted_kind
+from reembed.stages.swap_kind import parked_as, wanted_kind
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo, Exchange
 
@@ -163,7 +162,7 @@ def _begin(job: Job, run: RunDir, after: Side, how: How) -> None:
     if live is not None and how.exact:
         refuse_loss(job.live, live.count, after.index.count(), how)
     model = job.snapshot.model
-    parked = job.store.to_move().fit_name(parked_name(job.live, run.run_id))
+    parked = parked_as(job.store.to_move(), job.live, run.run_id)
     if live is None:
         shape = shape_of(job)
         exchange = Exchange(job.live, after.collection.id, None, parked, model, shape)

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from reembed.cutover.last_copy import accept_all, held_elsewhere, live_now, refuse_last_copy
 from reembed.cutover.losses import with_losses
-from reembed.cutover.move import outcome, swap_kind
+from reembed.cutover.move import has_moved, swap_kind
 from reembed.cutover.recover import recover_for_clean
-from reembed.cutover.told import told_of_clean
-from reembed.cutover.withdraw import give_up_swap, has_moved
+from reembed.cutover.told import outcome, told_of_clean
+from reembed.cutover.withdraw import give_up_swap
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.progress import stage
 from reembed.report.results import SwapResult, manifest_file
@@ -41,7 +41,7 @@ LOST_IN_OLD = (
 def clean_run(s: Session, dry_run: bool) -> SwapResult:
     """Delete the collection that is not live."""
     if s.run.history.state == "cleaned":
-        return replace(outcome(s, "clean", True), messages=["already cleaned"])
+        return outcome(s, "clean", True, told=["already cleaned"])
     _refuse_unfinished(s)
     if dry_run:
         return _dry_run(s)
@@ -53,7 +53,7 @@ def clean_run(s: Session, dry_run: bool) -> SwapResult:
     if s.run.history.shadow_id is not None and s.new.describe() is not None:
         s.new.stop_capture()
     s.run.history.record(events.Cleaned(what=done))
-    return replace(outcome(s, "clean", True), messages=[*given_up, done, *told])
+    return outcome(s, "clean", True, told=[*given_up, done, *told])
 
 
 def _refuse_unfinished(s: Session) -> None:
@@ -77,8 +77,7 @@ def _refuse_unfinished(s: Session) -> None:
 
 def _dry_run(s: Session) -> SwapResult:
     """What would go, and what nobody but the collection to be deleted holds."""
-    result = with_losses(s, outcome(s, "clean", False))
-    result = replace(result, messages=[*told_of_clean(s), *result.messages])
+    result = with_losses(s, outcome(s, "clean", False, told=told_of_clean(s)))
     history = s.run.history
     if history.shadow_id is None or not history.shards("embed"):
         return result

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from reembed.applications.mem0.plan import application_config
 from reembed.errors import PreflightError
 from reembed.manifest import Manifest
 from reembed.progress import stage
@@ -151,6 +152,14 @@ def hook_variables(
         "PROVIDER": provider, "MODEL": name,
         "DIMENSIONS": str(dimensions),
     }  # fmt: skip
+
+
+def variables_of(s: Session, action: str) -> dict[str, str]:
+    """What the hooks of a run's move are told."""
+    config = application_config(s.manifest, s.run.path, action)
+    names = s.run.history.shadow_name, s.parked_as
+    variables = hook_variables(s.manifest, s.run, action, *names, s.dimensions)
+    return variables | ({} if config is None else {"APPLICATION_CONFIG": str(config)})
 
 
 def run_before(s: Session, variables: Mapping[str, str]) -> None:

@@ -1,8 +1,9 @@
-"""The move of the live name, and what a swap and its way back have in common.
+"""The move of the live name, to the new collection and back: how far it came, and the move itself.
 
 Every move is journalled before and after, and a store's `exchange` is convergent, so a killed move
-is finished by the next call, and what follows it (sweep, hook) too. A swap is in `swap.py`, its
-way back in `rollback.py`; what a kind may claim is in `stages/swap_kind.py`.
+is finished by the next call, and what follows it (sweep, hook) too. In which order a swap does its
+steps is in `swap.py`, and its way back in `rollback.py`; what a kind may claim is in
+`stages/swap_kind.py`, and what is told afterwards in `told.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from reembed.applications.mem0.plan import application_config
-from reembed.cutover.hooks import hook_variables
+from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.manifest import SwapKind
 from reembed.progress import stage
-from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.events import Action
-from reembed.run.history import parked_name
 from reembed.stages.session import Session
 from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
 from reembed.stores.store import Store
@@ -36,17 +34,55 @@ FALLS = 0.75
 """Carrying again is of use where it finds at most so many of the rows that it found before."""
 
 
-def _parked_as(s: Session) -> str:
-    """The name that the old collection gets, or would get."""
-    name = parked_name(s.manifest.live, s.run.run_id)
-    return s.store.cutover.fit_name(name) if s.store.cutover else name
-
-
 def swap_kind(s: Session) -> SwapPlan:
     """How this run's newest swap moves the live name."""
     kind = s.run.history.require(events.SwapBegun).kind
     guarantee = s.store.cutover.kinds.get(kind, "") if s.store.cutover else ""
     return SwapPlan(kind, CONFIG_GUARANTEE if kind == "config" else guarantee, s.manifest.live)
+
+
+def leads_to(store: Store, live: str, id: str) -> bool:
+    """Whether the live name leads to the collection of this object id; it may lead to none, in a
+    rename's gap or before a pointer is made."""
+    try:
+        return store.resolve(live).id == id
+    except CollectionNotFoundError:
+        return False
+
+
+def has_moved(s: Session) -> bool:
+    """Whether the live name has made the swap that was begun, or is halfway, so that it must be
+    finished.
+
+    Raises:
+        PreflightError: what has the name cannot be read, nor where the new collection is.
+    """
+    live = s.manifest.live
+    try:
+        if leads_to(s.store, live, s.new.id):
+            return True
+        if leads_to(s.source_store, live, s.source.id):
+            return False
+    except PreflightError:  # the table has no vectors any more
+        if s.new.describe() is None:
+            raise
+        return False
+    if swap_kind(s).kind != "rename":  # the name is gone, or somebody else's
+        return False
+    old = s.old.describe()  # has its other name in a rename's gap, whoever has taken this one
+    return old is not None and old.name == begun_exchange(s.run, "swap").parked
+
+
+def finish_moved(s: Session) -> None:
+    """Let writers go that a killed move still holds, and journal a move that the store has done and
+    its call did not live to journal."""
+    release_writes(s.store, s.run, s.manifest.live)
+    action = s.run.history.pending_move
+    if action is None:
+        return
+    store, id = (s.store, s.new.id) if action == "swap" else (s.source_store, s.old.id)
+    if leads_to(store, s.manifest.live, id):
+        finish_move(s.store, s.run, action)
 
 
 def hold_writes(
@@ -116,13 +152,12 @@ def move(s: Session, action: Action, kind: SwapPlan) -> Receipt:
 def exchange_of(s: Session, action: Action, kind: SwapPlan) -> Exchange:
     """Which collection takes which name in a move."""
     old_id, new_id = s.old.id, s.new.id
-    parked = _parked_as(s)
     old_model = s.manifest.source.model
     settings = old_model.to_dict() if old_model else s.source.model
     if action == "swap":
         model = s.manifest.new_model
         given = model.to_dict() if model else settings
-        return Exchange(s.manifest.live, new_id, old_id, parked, given)
+        return Exchange(s.manifest.live, new_id, old_id, s.parked_as, given)
     shadow_name = s.run.history.shadow_name
     there = kind.kind == "config" or s.store.catalog.describe_id(new_id) is not None
     outgoing = new_id if there else None
@@ -133,32 +168,6 @@ def receipt_of(s: Session, action: Action) -> Receipt:
     """What the newest move of this kind did."""
     history = s.run.history
     return history.value(Receipt, history.require(events.DONE[action]).receipt, f"the {action}")
-
-
-def variables_of(s: Session, action: str) -> dict[str, str]:
-    """What the hooks of a move are told."""
-    shadow = s.run.history.shadow_name
-    parked = _parked_as(s)
-    variables = hook_variables(s.manifest, s.run, action, shadow, parked, s.dimensions)
-    config = application_config(s.manifest, s.run.path, action)
-    return variables | ({} if config is None else {"APPLICATION_CONFIG": str(config)})
-
-
-def outcome(s: Session, action: str, done: bool, kind: SwapPlan | None = None) -> SwapResult:
-    """What an action did or, as a dry run, would do."""
-    shadow = s.run.history.last(events.ShadowCreated)
-    name = shadow.name if shadow else ""
-    parked = _parked_as(s)
-    back = action == "rollback" or (s.run.history.last_move == "rollback" and action != "swap")
-    other = name if back else parked
-    if done and action != "clean":  # a pointer leaves a collection its name unless it is live
-        left = (s.new if back else s.old).describe()
-        other = left.name if left else other
-    return SwapResult(
-        action, s.run.run_id, done, s.manifest.live,
-        collection=parked if back else name, parked=other,
-        kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
-    )  # fmt: skip
 
 
 SWEEP_SECONDS = 20.0

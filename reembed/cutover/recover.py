@@ -6,8 +6,7 @@ done and its call did not live to journal. What more a command needs is in its o
 
 from __future__ import annotations
 
-from reembed.cutover.move import finish_move, release_writes
-from reembed.stages.refusals import leads_to
+from reembed.cutover.move import finish_moved
 from reembed.stages.session import Session
 from reembed.sync.follow import load_rest
 from reembed.sync.mend import has_ledger, mend_shards, resync_shadow
@@ -20,7 +19,7 @@ def recover(s: Session) -> list[str]:
 
     Returns the ids of rows left alone because a live shadow has newer ones.
     """
-    _recover_move(s)
+    finish_moved(s)
     mend_shards(s)
     if s.run.history.resync_due:
         resync_shadow(s)
@@ -29,7 +28,7 @@ def recover(s: Session) -> list[str]:
 
 def recover_for_stages(s: Session) -> None:
     """Before the stages of a run, which make and load shards themselves."""
-    _recover_move(s)
+    finish_moved(s)
     if s.run.history.resync_due:
         require_shadow(s)
         mend_shards(s, embedding=False)
@@ -39,7 +38,7 @@ def recover_for_stages(s: Session) -> None:
 def recover_for_way_back(s: Session) -> None:
     """Before a rollback, or a sweep after one. The new model is asked only if there is no other
     way: what is not embedded yet, the ledger does not know, and the next comparison finds it."""
-    _recover_move(s)
+    finish_moved(s)
     if _has_both(s):
         if s.run.history.not_loaded(s.run.shards("embed")) or not has_ledger(s):
             mend_shards(s, embedding=False)
@@ -48,7 +47,7 @@ def recover_for_way_back(s: Session) -> None:
 
 def recover_for_clean(s: Session) -> None:
     """Before a collection is deleted: shards are made again while the old one is still there."""
-    _recover_move(s)
+    finish_moved(s)
     if _has_both(s) and s.run.history.dropping is None:
         mend_shards(s, embedding=False)
         load_rest(s)
@@ -58,13 +57,3 @@ def _has_both(s: Session) -> bool:
     """Whether the live name is at the shadow, and both collections are there to copy from."""
     swapped = s.run.history.last_move == "swap"
     return swapped and s.old.describe() is not None and s.new.describe() is not None
-
-
-def _recover_move(s: Session) -> None:
-    release_writes(s.store, s.run, s.manifest.live)
-    action = s.run.history.pending_move
-    if action is None:
-        return
-    store, id = (s.store, s.new.id) if action == "swap" else (s.source_store, s.old.id)
-    if leads_to(store, s.manifest.live, id):
-        finish_move(s.store, s.run, action)

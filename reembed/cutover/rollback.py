@@ -6,29 +6,29 @@ import time
 from dataclasses import dataclass, field, replace
 
 from reembed.cutover import move as moving
-from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.hooks import run_after, run_before, variables_of
 from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
     carry_until_quiet,
     exchange_of,
     finish_move,
+    has_moved,
     hold_writes,
+    leads_to,
     move,
     move_live_name,
-    outcome,
     release_writes,
     swap_kind,
-    variables_of,
 )
 from reembed.cutover.recover import recover_for_way_back
-from reembed.cutover.withdraw import has_moved, swap_given_up
+from reembed.cutover.told import STILL_WRITTEN, WITHHELD, outcome, told_of_late
+from reembed.cutover.withdraw import swap_given_up
 from reembed.errors import LockedError, LossError, PreflightError, ReembedError
 from reembed.progress.tracing import traced
 from reembed.records import SHARD_ROWS, chunked
 from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.loss import Loss, loss_in, worst
-from reembed.stages.refusals import leads_to
 from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.values import Receipt
@@ -37,11 +37,6 @@ from reembed.sync.difference import find_late
 from reembed.sync.live_name import refuse_third
 from reembed.sync.mend import LOST_AFTER_ROLLBACK, way_back_of
 from reembed.verify.parked import check_parked, parked_is_off
-
-STILL_WRITTEN_BACK = (
-    "the new collection is still written to, through handles that were opened before the rollback: "
-    "open them again, then copy the rest with `reembed sweep`"
-)
 
 
 @dataclass
@@ -144,8 +139,7 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
     if history.last_move == "rollback" and not (
         history.pending_move or history.rollback_unfinished or history.swap_tried
     ):
-        already = outcome(s, "rollback", True)
-        return replace(already, messages=["already rolled back"])
+        return outcome(s, "rollback", True, told=["already rolled back"])
     if s.run.history.pending_move == "swap" or s.run.history.swap_tried:
         if s.run.history.pending_move is None or not has_moved(s):
             return swap_given_up(s, dry_run)
@@ -176,15 +170,13 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
         receipt, late = _move_back_held(s, kind, way_back, before)
     release_writes(s.store, s.run, s.manifest.live)
     quiet = carry_until_quiet(way_back.carry_late, late)
-    messages = [*ready.told, *([] if quiet else [STILL_WRITTEN_BACK])]
-    messages += _left_messages(late) + run_after(s, variables)
+    told = [*ready.told, *([] if quiet else [STILL_WRITTEN.format("new", "rollback")])]
+    told += [*told_of_late(late.withheld, late.left), *run_after(s, variables)]
     s.run.history.record(events.RollbackFinished(carried=late.carried))
     return replace(
-        outcome(s, "rollback", True, kind), caught_up=before.carried, lost=before.lost,
+        outcome(s, "rollback", True, kind, told), caught_up=before.carried, lost=before.lost,
         swept=late.carried, conflicts=sorted({*before.conflicts, *late.conflicts}),
-        gap_seconds=receipt.gap_seconds,
-        held_seconds=receipt.held_seconds,
-        messages=messages,
+        gap_seconds=receipt.gap_seconds, held_seconds=receipt.held_seconds,
     )  # fmt: skip
 
 
@@ -213,9 +205,9 @@ def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> 
         exchange = exchange_of(s, "rollback", kind)  # as it is now, whatever was begun
         move_live_name(s.store, s.run, "rollback", kind.kind, exchange)
     release_writes(s.store, s.run, s.manifest.live)
-    messages = run_after(s, variables)
+    told = run_after(s, variables)
     s.run.history.record(events.RollbackFinished(carried=0))
-    return replace(outcome(s, "rollback", True, kind), messages=messages)
+    return outcome(s, "rollback", True, kind, told)
 
 
 def _move_back_held(
@@ -293,28 +285,6 @@ def sweep_back(s: Session) -> SwapResult:
             LOST_AFTER_ROLLBACK,
         )
     return replace(
-        outcome(s, "sweep", True), swept=late.carried, conflicts=late.conflicts,
-        messages=_left_messages(late),
+        outcome(s, "sweep", True, told=told_of_late(late.withheld, late.left)),
+        swept=late.carried, conflicts=late.conflicts,
     )  # fmt: skip
-
-
-WITHHELD = "these deletions were not applied, so the live collection keeps its records"
-
-
-def withheld_message(loss: Loss) -> str:
-    """What a move that is done says of a mass of deletions that it did not carry."""
-    return (
-        f"{loss}; {WITHHELD}. If they were meant, `reembed sweep --accept-loss` applies them; if "
-        "not, `reembed clean --accept-loss` deletes the other collection and ignores them"
-    )
-
-
-def _left_messages(carried: CarriedBack) -> list[str]:
-    told = [] if carried.withheld is None else [withheld_message(carried.withheld)]
-    if not carried.left:
-        return told
-    return [
-        *told,
-        f"{len(carried.left):,} rows written to the new collection late cannot go back and stay "
-        f"there, e.g. {', '.join(carried.left[:5])}",
-    ]

@@ -8,21 +8,28 @@ from dataclasses import dataclass, replace
 
 from reembed.applications.mem0.plan import application_config, prepare
 from reembed.cutover import move as moving
-from reembed.cutover.hooks import run_after, run_before
+from reembed.cutover.hooks import run_after, run_before, variables_of
 from reembed.cutover.losses import losses_now, with_losses
 from reembed.cutover.move import (
     carry_until_quiet,
     finish_move,
     hold_writes,
+    leads_to,
     move,
-    outcome,
     release_writes,
     swap_kind,
-    variables_of,
 )
 from reembed.cutover.recover import recover
-from reembed.cutover.rollback import WITHHELD, sweep_back, withheld_message
-from reembed.cutover.told import told_of_swap
+from reembed.cutover.rollback import sweep_back
+from reembed.cutover.told import (
+    STILL_WRITTEN,
+    WITHHELD,
+    config_change,
+    outcome,
+    told_of_late,
+    told_of_open,
+    told_of_swap,
+)
 from reembed.cutover.withdraw import rollback_given_up, tell_way_out
 from reembed.errors import LockedError, LossError, RefusedError, SourceChangedError
 from reembed.progress.tracing import traced
@@ -30,20 +37,17 @@ from reembed.report.results import SwapResult, wrong_state
 from reembed.run import events
 from reembed.run.guards import guard_messages, refuse_held
 from reembed.stages.old_model import old_model_missing
-from reembed.stages.refusals import leads_to, refuse_other
+from reembed.stages.refusals import refuse_other
 from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.stores.values import CollectionInfo, Receipt
+from reembed.sync.difference import Carried
 from reembed.sync.follow import catch_up, merge_intruder, sweep
 from reembed.sync.live_name import refuse_astray, refuse_third
 from reembed.verify.shadow import check_count, check_shadow, require_shadow
 from reembed.verify.verdicts import check_deltas, require_verdict
 
 DEPLOY = "deploy {} to the application now: until then it searches with the old model"
-STILL_WRITTEN = (
-    "the old collection is still written to, through handles that were opened before the swap: "
-    "open them again, then copy the rest with `reembed sweep`"
-)
 
 
 @traced("swap")
@@ -61,29 +65,31 @@ def swap_run(s: Session, dry_run: bool) -> SwapResult:
 
 
 def _swap(s: Session, dry_run: bool) -> SwapResult:
-    manifest, run = s.manifest, s.run
-    if run.history.pending_move == "swap" or run.history.swap_unfinished:
-        if dry_run:
-            return replace(outcome(s, "swap", False), messages=["already begun"])
-        return resume_swap(s)
-    if run.history.pending_move == "rollback":
+    history = s.run.history
+    if history.pending_move == "swap" or history.swap_unfinished:
+        return outcome(s, "swap", False, told=["already begun"]) if dry_run else resume_swap(s)
+    if history.pending_move == "rollback":
         return rollback_given_up(s, dry_run)
-    if run.history.last_move == "swap":
+    if history.last_move == "swap":
         refuse_astray(s)
-        return replace(outcome(s, "swap", True), messages=["already swapped"])
-    if run.history.state == "cleaned":
-        raise wrong_state(s.manifest, run, "cleaned")
+        return outcome(s, "swap", True, told=["already swapped"])
+    if history.state == "cleaned":
+        raise wrong_state(s.manifest, s.run, "cleaned")
     missing = old_model_missing(s)
     warned = [". ".join(missing)] if missing else []
     if dry_run:
-        _, kind = _may_move(s)
-        messages = [*told_of_swap(s, kind.kind), *warned]
-        messages += [*guard_messages(manifest.state_dir), *_open_in_others(s)]
-        return with_losses(s, replace(outcome(s, "swap", False, kind), messages=messages))
+        return _dry_run(s, warned)
     ready = get_ready(s)
     run_before(s, variables_of(s, "swap"))
     result = _move_held(s, ready.kind, ready.caught_up)
     return replace(result, messages=[*warned, *ready.told, *result.messages])
+
+
+def _dry_run(s: Session, warned: list[str]) -> SwapResult:
+    _, kind = _may_move(s)
+    held = guard_messages(s.manifest.state_dir)
+    told = [*told_of_swap(s, kind.kind), *warned, *held, *told_of_open(s)]
+    return with_losses(s, outcome(s, "swap", False, kind, told))
 
 
 @dataclass(frozen=True)
@@ -106,14 +112,13 @@ def _may_move(s: Session) -> tuple[CollectionInfo, SwapPlan]:
 
 def get_ready(s: Session) -> Ready:
     """All that comes before writers wait: the checks, and the first catch-up."""
-    manifest, run = s.manifest, s.run
     source, kind = _may_move(s)
-    prepare(manifest, source, s.source_store, s.dimensions, run.path)
+    prepare(s.manifest, source, s.source_store, s.dimensions, s.run.path)
     s.check_model()  # it must still be the one that embedded
     require_shadow(s)
     recover(s)
     caught_up = catch_up(s)
-    refuse_held(manifest.state_dir)
+    refuse_held(s.manifest.state_dir)
     put_back = check_shadow(s)
     check_deltas(s)
     return Ready(kind, caught_up, put_back)
@@ -198,68 +203,39 @@ def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
     """
     run = s.run
     s.spending.lift()
-    kind = swap_kind(s)
-    receipt = moving.receipt_of(s, "swap")
-    result = _sweep_after(s, receipt)
-    conflicts = sorted({*left, *result.conflicts})
+    kind, receipt = swap_kind(s), moving.receipt_of(s, "swap")
+    swept, messages = _sweep_after(s, receipt)
     config = application_config(s.manifest, run.path, "swap")
-    messages = told_of_swap(s, kind.kind) if config is None else [DEPLOY.format(config)]
+    messages += told_of_swap(s, kind.kind) if config is None else [DEPLOY.format(config)]
     messages += run_after(s, variables_of(s, "swap"))
-    run.history.record(events.SwapFinished(swept=result.swept))
+    run.history.record(events.SwapFinished(swept=swept.carried))
     return replace(
-        result, kind=kind.kind, guarantee=kind.guarantee, gap_seconds=receipt.gap_seconds,
-        held_seconds=receipt.held_seconds,
-        conflicts=conflicts, messages=[*result.messages, *messages, *_open_in_others(s)],
+        outcome(s, "swap", True, kind, [*messages, *told_of_open(s)]),
+        gap_seconds=receipt.gap_seconds, held_seconds=receipt.held_seconds,
+        swept=swept.carried, conflicts=sorted({*left, *swept.conflicts}),
     )  # fmt: skip
 
 
-def _open_in_others(s: Session) -> list[str]:
-    """Which other processes have a store open that takes one writer, and what that means."""
-    others = s.source_store.catalog.capabilities.open_in
-    if not others:
-        return []
-    return [
-        f"open in other processes now: {', '.join(others)}. If they write while a run does, "
-        "vectors are lost without an error; and handles that they opened before a swap stay on the "
-        "old collection until they open the name again"
-    ]
-
-
-def _sweep_after(s: Session, receipt: Receipt) -> SwapResult:
-    """Carry what was written to the old collection between catch-up and move."""
-    swept = sweep(s)
-    messages = [_config_change(s)] if receipt.kind == "config" else []
-    if receipt.kind != "config":
+def _sweep_after(s: Session, receipt: Receipt) -> tuple[Carried, list[str]]:
+    """Carry what was written to the old collection between catch-up and move. Returns what was
+    carried, and what is to be told of it."""
+    swept, told = sweep(s), list[str]()
+    if receipt.kind == "config":
+        told.append(config_change(s))
+    else:
         release_writes(s.store, s.run, s.manifest.live)
-        messages += [] if carry_until_quiet(lambda: sweep(s), swept) else [STILL_WRITTEN]
-    if swept.withheld is not None:
-        messages.append(withheld_message(swept.withheld))
-    carried, conflicts = swept.carried, swept.conflicts
+        quiet = carry_until_quiet(lambda: sweep(s), swept)
+        told += [] if quiet else [STILL_WRITTEN.format("old", "swap")]
+    told += told_of_late(swept.withheld)
     if receipt.intruder:
         merged = merge_intruder(s, receipt.intruder)
-        carried, conflicts = carried + merged.carried, conflicts + merged.conflicts
-        messages.append(
+        told.append(
             f"somebody made a collection under the live name in the gap; {merged.carried:,} "
             f"records of it were merged, and it is kept as {receipt.intruder!r}"
         )
-    return replace(outcome(s, "swap", True), swept=carried, conflicts=conflicts, messages=messages)
-
-
-def _config_change(s: Session) -> str:
-    manifest = s.manifest
-    name, model = s.run.history.shadow_name, manifest.new_model
-    where = (
-        f"change the application's configuration: store {manifest.target_url}, collection "
-        f"{name!r} instead of {manifest.live!r}"
-    )
-    if model is None:
-        metric = manifest.target.metric or s.source.metric
-        changed = "" if metric == s.source.metric else f" instead of {s.source.metric}"
-        return f"{where}; its model stays as it is; the metric is {metric}{changed}"
-    return (
-        f"{where}, model {model.provider} {model.name} with {s.dimensions} dimensions, query "
-        f"prefix {model.query_prefix!r}"
-    )
+        swept.carried += merged.carried
+        swept.conflicts += merged.conflicts
+    return swept, told
 
 
 LOST_AFTER_SWAP = (
@@ -296,7 +272,7 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
     refuse_astray(s)
     if other.describe() is None:
         told = "the collection that is not live is gone, so there is nothing to copy"
-        return replace(outcome(s, "sweep", True), messages=[told])
+        return outcome(s, "sweep", True, told=[told])
     if back:
         return sweep_back(s)
     left = recover(s)
@@ -314,5 +290,5 @@ def sweep_run(s: Session, dry_run: bool = False) -> SwapResult:
         for loss in losses_now(s)
     ]
     return replace(
-        outcome(s, "sweep", True), swept=swept.carried, conflicts=conflicts, messages=messages
+        outcome(s, "sweep", True, told=messages), swept=swept.carried, conflicts=conflicts
     )

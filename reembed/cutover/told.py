@@ -1,13 +1,45 @@
-"""What a person is told beside a move: what it leaves out, what it asks of the application, and
-what a deletion takes."""
+"""What a person is told of a move: its outcome, what it leaves out, what it asks of the
+application, and what a deletion takes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from reembed.report.results import SwapResult
 from reembed.run import events, files
+from reembed.run.loss import Loss
 from reembed.stages.session import Session
+from reembed.stages.swap_kind import SwapPlan
 from reembed.stores.collection import Collection
+
+WITHHELD = "these deletions were not applied, so the live collection keeps its records"
+STILL_WRITTEN = (
+    "the {} collection is still written to, through handles that were opened before the {}: open "
+    "them again, then copy the rest with `reembed sweep`"
+)
+
+
+def outcome(
+    s: Session, action: str, done: bool, kind: SwapPlan | None = None, told: Sequence[str] = ()
+) -> SwapResult:
+    """What an action did or, as a dry run, would do.
+
+    Args:
+        told: what a person is told of it.
+    """
+    shadow = s.run.history.last(events.ShadowCreated)
+    name, parked = shadow.name if shadow else "", s.parked_as
+    back = action == "rollback" or (s.run.history.last_move == "rollback" and action != "swap")
+    other = name if back else parked
+    if done and action != "clean":  # a pointer leaves a collection its name unless it is live
+        left = (s.new if back else s.old).describe()
+        other = left.name if left else other
+    return SwapResult(
+        action, s.run.run_id, done, s.manifest.live,
+        collection=parked if back else name, parked=other, messages=list(told),
+        kind=kind.kind if kind else "", guarantee=kind.guarantee if kind else "",
+    )  # fmt: skip
 
 
 def told_of_swap(s: Session, kind: str) -> list[str]:
@@ -44,6 +76,58 @@ def told_of_swap(s: Session, kind: str) -> list[str]:
         f"the application has to embed its queries with {model.provider} {model.name}, "
         f"{s.dimensions} dimensions{prefix}, from the swap on" + (f", and {again}" if again else "")
     )
+    return told
+
+
+def told_of_open(s: Session) -> list[str]:
+    """Which other processes have a store open that takes one writer, and what that means."""
+    others = s.source_store.catalog.capabilities.open_in
+    if not others:
+        return []
+    return [
+        f"open in other processes now: {', '.join(others)}. If they write while a run does, "
+        "vectors are lost without an error; and handles that they opened before a swap stay on the "
+        "old collection until they open the name again"
+    ]
+
+
+def config_change(s: Session) -> str:
+    """What the application has to change where no name moves."""
+    manifest = s.manifest
+    name, model = s.run.history.shadow_name, manifest.new_model
+    where = (
+        f"change the application's configuration: store {manifest.target_url}, collection "
+        f"{name!r} instead of {manifest.live!r}"
+    )
+    if model is None:
+        metric = manifest.target.metric or s.source.metric
+        changed = "" if metric == s.source.metric else f" instead of {s.source.metric}"
+        return f"{where}; its model stays as it is; the metric is {metric}{changed}"
+    return (
+        f"{where}, model {model.provider} {model.name} with {s.dimensions} dimensions, query "
+        f"prefix {model.query_prefix!r}"
+    )
+
+
+def told_of_late(withheld: Loss | None, left: Sequence[str] = ()) -> list[str]:
+    """What a move that is done says of late writes that it did not carry.
+
+    Args:
+        withheld: a mass of deletions.
+        left: ids of rows that cannot go back.
+    """
+    told = []
+    if withheld is not None:
+        told.append(
+            f"{withheld}; {WITHHELD}. If they were meant, `reembed sweep --accept-loss` applies "
+            "them; if not, `reembed clean --accept-loss` deletes the other collection and ignores "
+            "them"
+        )
+    if left:
+        told.append(
+            f"{len(left):,} rows written to the new collection late cannot go back and stay "
+            f"there, e.g. {', '.join(left[:5])}"
+        )
     return told
 
 

@@ -10,47 +10,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reembed.cutover.hooks import has_begun, run_after
-from reembed.cutover.move import (
-    begun_exchange,
-    finish_move,
-    outcome,
-    release_writes,
-    swap_kind,
-    variables_of,
-)
+from reembed.cutover.hooks import has_begun, run_after, variables_of
+from reembed.cutover.move import finish_move, has_moved, leads_to, release_writes
+from reembed.cutover.told import outcome
 from reembed.errors import PreflightError, ReembedError
 from reembed.report.results import SwapResult, manifest_file
 from reembed.run import events
 from reembed.run.steps import shown_path
-from reembed.stages.refusals import leads_to
 from reembed.stages.session import Session
 
 GIVEN_UP = "the swap is given up: {!r} has not moved"
 STAYS = "the way back is given up: {!r} serves the new collection, as before"
-
-
-def has_moved(s: Session) -> bool:
-    """Whether the live name has made the swap that was begun, or is halfway, so that it must be
-    finished.
-
-    Raises:
-        PreflightError: what has the name cannot be read, nor where the new collection is.
-    """
-    live = s.manifest.live
-    try:
-        if leads_to(s.store, live, s.new.id):
-            return True
-        if leads_to(s.source_store, live, s.source.id):
-            return False
-    except PreflightError:  # the table has no vectors any more
-        if s.new.describe() is None:
-            raise
-        return False
-    if swap_kind(s).kind != "rename":  # the name is gone, or somebody else's
-        return False
-    old = s.old.describe()  # has its other name in a rename's gap, whoever has taken this one
-    return old is not None and old.name == begun_exchange(s.run, "swap").parked
 
 
 def withdraw(s: Session) -> bool:
@@ -93,7 +63,7 @@ def swap_given_up(s: Session, dry_run: bool) -> SwapResult:
 
 def stayed(s: Session, told: list[str], *, done: bool = True) -> SwapResult:
     """The outcome of a way back where no swap has moved the name: it serves what it did."""
-    return replace(outcome(s, "rollback", done), collection=s.source.name, messages=told)
+    return replace(outcome(s, "rollback", done, told=told), collection=s.source.name)
 
 
 def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
@@ -103,9 +73,8 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
         PreflightError: the name has moved back, so only the way back is left.
     """
     refuse_gone_back(s)
-    result = outcome(s, "swap", not dry_run)
     if dry_run:
-        return replace(result, messages=["the rollback that was begun would be given up"])
+        return outcome(s, "swap", False, told=["the rollback that was begun would be given up"])
     stopped = has_begun(s.run, "before", "rollback")
     release_writes(s.store, s.run, s.manifest.live)
     _take_out_prepared(s)
@@ -113,7 +82,7 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     if stopped:
         s.run.history.record(events.SwapFinished())
     s.run.history.record(events.RollbackWithdrawn())  # last: a call that is killed is given again
-    return replace(result, messages=[STAYS.format(s.manifest.live), *told])
+    return outcome(s, "swap", True, told=[STAYS.format(s.manifest.live), *told])
 
 
 def refuse_gone_back(s: Session, told_as: Path | None = None) -> None:

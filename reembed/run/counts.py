@@ -9,7 +9,8 @@ import shutil
 from reembed.errors import DamagedError
 from reembed.run.directory import RunDir
 from reembed.run.disk import read_errors, temporary_folder
-from reembed.run.ledger import FILE, Ledger, closed_counts, is_as_it_was_closed
+from reembed.run.ledger import FILE, Ledger, closed_counts
+from reembed.run.sqlite import is_as_it_was_closed
 
 
 def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Writing to disk: whole and durable or not at all, and an error that names the path if it fails.
 
-Every file that reembed writes goes through here, or through a block of `write_errors` or
-`sqlite_errors`; `tests/unit/run/test_disk_faults.py` makes each of them fail in turn.
+Every file that reembed writes goes through here, through `sqlite.py`, or through a block of
+`write_errors`; `tests/unit/run/test_disk_faults.py` makes each of them fail in turn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import hashlib
 import os
 import resource
-import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
-from reembed.errors import OutOfMemoryError, PreflightError, UnreachableError
+from reembed.errors import OutOfMemoryError, PreflightError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
@@ -138,49 +137,6 @@ def full(
         f"{path}: {why}",
         f"Free some space, or {instead}, and run the same command again: it resumes.",
     )
-
-
-_SQLITE_FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
-
-
-_SQLITE_MEMORY = (
-    sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_SHMMAP,
-)  # fmt: skip
-"""Where SQLite may not map memory it says "disk I/O error", and the disk is well."""
-
-
-@contextlib.contextmanager
-def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
-    """`write_errors` for a SQLite file. A damaged file is left to the caller.
-
-    Raises:
-        PreflightError: the disk is full or fails, or the file may not be written.
-        UnreachableError: another process holds its lock.
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        if extended in _SQLITE_MEMORY:
-            raise OutOfMemoryError(f"{path}: {error}") from error
-        code = extended & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise full(path, instead) from error
-        if code in _SQLITE_FORBIDDEN:
-            raise PreflightError(
-                f"{path}: {error}",
-                f"Give this user the right to write there, or {instead}.",
-            ) from error
-        if code == sqlite3.SQLITE_IOERR:
-            raise PreflightError(
-                f"{path}: {error}",
-                f"The disk is full or fails: free some space, check it, or {instead}, and run "
-                "the same command again: it resumes.",
-            ) from error
-        raise UnreachableError(
-            f"{path}: {error}",
-            "Another process may be using it; run the same command again to resume.",
-        ) from error
 
 
 _NO_THREAD = ("can't start new thread", "Failed to launch worker thread")

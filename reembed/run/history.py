@@ -327,11 +327,6 @@ class History:
         return last.id if isinstance(last, events.CleanBegun) else None
 
 
-def parked_name(live: str, run_id: str) -> str:
-    """The old collection's name after a swap: `<live>__parked-<run id>`."""
-    return f"{live}__parked-{run_id}"
-
-
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

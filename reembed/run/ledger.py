@@ -1,9 +1,9 @@
 """What a run knows of every record: row hash, the shard that speaks for it, quarantine.
 
-An index over the run's shards, in SQLite so that memory stays flat, folded from the journal: it can
-be deleted at any time and is built again. Catch-up, sweep, rollback and the integrity gate all ask
-it whether a record is the one that was moved, so its file has a checksum beside it: one that was
-changed by another is not believed but built again.
+An index over the run's shards (`sqlite.py`), in SQLite so that memory stays flat, folded from the
+journal: it can be deleted at any time and is built again. Catch-up, sweep, rollback and the
+integrity gate all ask it whether a record is the one that was moved, so a file that was changed by
+another is not believed.
 """
 
 from __future__ import annotations
@@ -14,23 +14,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from reembed.errors import DamagedError, PreflightError
+from reembed.errors import DamagedError
 from reembed.records import SHARD_ROWS
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
-from reembed.run.disk import (
-    file_sha256,
-    read_errors,
-    remove,
-    sqlite_errors,
-    write_atomic,
-)
 from reembed.run.sqlite import (
-    open_database,
+    close_index,
+    index_errors,
+    open_index,
+    read_closed,
     remove_database,
     temporary_errors,
     transaction,
-    use_wal,
 )
 
 FILE = "ledger.sqlite"
@@ -82,30 +77,17 @@ class Ledger:
         self._run = run
         self._displaced = frozenset[str]()
         self._path = path or run.path / FILE
-        self._sum = self._path.with_name(f"{self._path.name}.sha256")
-        if not is_as_it_was_closed(self._path):
-            self._remove()
         try:
             self._open()
         except DamagedLedgerError:  # it is only an index over the shards
             self._open()
 
-    def _remove(self) -> None:
-        remove_database(self._path)
-        remove(self._sum)
-
     def _open(self) -> None:
-        remove(self._sum)  # until it is closed, what is in it changes
-        self._db = open_database(self._path)
         try:
-            with self._errors():
-                use_wal(self._db)
-                (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-                if found != "ok":
-                    raise sqlite3.DatabaseError(found)
-                # If it is lost, the shards give it again.
-                self._db.execute("PRAGMA synchronous = OFF")
-                self._db.executescript(SCHEMA)
+            self._db = open_index(self._path, SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise self._removed(error) from error
+        try:
             self.fold()
         except BaseException:
             self._db.close()
@@ -113,25 +95,22 @@ class Ledger:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """`sqlite_errors`, and damage: values of other types than were written, pages out of order.
-        A file that is damaged is removed."""
+        """`index_errors`, and a file that is damaged is removed."""
         try:
-            with sqlite_errors(self._path):
-                try:
-                    yield
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
-                        raise
-                    raise sqlite3.DatabaseError(str(error)) from error  # a table that is not there
+            with index_errors(self._path):
+                yield
         except sqlite3.ProgrammingError:
             raise  # it is closed
-        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
+        except sqlite3.DatabaseError as error:
             self._db.close()
-            self._remove()
-            raise DamagedLedgerError(
-                f"{self._path}: what the run knows of its records was damaged: {error}",
-                "It is removed. Run the same command again: it is made again from the shards.",
-            ) from error
+            raise self._removed(error) from error
+
+    def _removed(self, error: sqlite3.DatabaseError) -> DamagedLedgerError:
+        remove_database(self._path)
+        return DamagedLedgerError(
+            f"{self._path}: what the run knows of its records was damaged: {error}",
+            "It is removed. Run the same command again: it is made again from the shards.",
+        )
 
     def fold(self) -> None:
         """Take in shards journalled since; start over if one of those taken in was made again.
@@ -258,15 +237,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file, and write down what is in it."""
-        try:
-            self._db.execute("SELECT 1")
-        except sqlite3.ProgrammingError:
-            return  # closed already
-        self._db.close()
-        if self._path.with_name(f"{self._path.name}-wal").exists():
-            return  # another process has it open
-        with contextlib.suppress(OSError, PreflightError):  # it is made again without
-            write_atomic(self._sum, file_sha256(self._path).encode())
+        close_index(self._db, self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -278,18 +249,11 @@ class Ledger:
 def closed_counts(run: RunDir) -> tuple[int, int] | None:
     """`Ledger.counts` of a ledger that is closed and up to its journal, read where it is; None of
     every other. Writes nothing."""
-    path = run.path / FILE
-    sum = path.with_name(f"{FILE}.sha256")
-    try:
-        written = sum.read_bytes()
-        if file_sha256(path).encode() != written:
-            return None
-        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as db:
-            found = _counts(db) if _folded(db) == _hashes(_ready(run)) else None
-        return found if sum.read_bytes() == written else None  # else another opened it meanwhile
-    except (OSError, sqlite3.Error, ValueError, TypeError):
-        return None
+
+    def read(db: sqlite3.Connection) -> tuple[int, int] | None:
+        return _counts(db) if _folded(db) == _hashes(_ready(run)) else None
+
+    return read_closed(run.path / FILE, read)
 
 
 def _ready(run: RunDir) -> dict[str, tuple[Shard, Shard]]:
@@ -316,13 +280,3 @@ def _counts(db: sqlite3.Connection) -> tuple[int, int]:
         "SELECT count(*), coalesce(sum(quarantined), 0) FROM records"
     ).fetchone()
     return total, quarantined
-
-
-def is_as_it_was_closed(path: Path) -> bool:
-    """Whether nobody has changed the file since it was closed. One that a killed process left open
-    has no checksum and is believed, as far as SQLite finds it whole."""
-    with read_errors(path):
-        sum = path.with_name(f"{path.name}.sha256")
-        if not sum.is_file():
-            return path.is_file() or not path.is_symlink()
-        return path.is_file() and sum.read_bytes().decode("ascii", "replace") == file_sha256(path)

@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 
 from reembed.records import Vectors, chunked, list_array_to_vectors, row_hashes
 from reembed.run.directory import RunDir
-from reembed.run.disk import sqlite_errors
-from reembed.run.sqlite import open_database, remove_database, transaction
+from reembed.run.sqlite import open_database, remove_database, sqlite_errors, transaction
 
 FILE = "vectors.sqlite"
 PROJECTIONS = 12

@@ -27,7 +27,6 @@ from reembed.records import Metric
 from reembed.run import events
 from reembed.run.directory import new_run_id
 from reembed.run.guards import guard_messages
-from reembed.run.history import parked_name
 from reembed.run.loss import Loss
 from reembed.run.taken import bytes_in
 from reembed.stages.contact import make_contact
@@ -37,7 +36,7 @@ from reembed.stages.old_model import old_model_problems
 from reembed.stages.refusals import existing, taken_by
 from reembed.stages.session import Session
 from reembed.stages.shadow_spec import shadow_spec, target_name
-from reembed.stages.swap_kind import SwapPlan, choose_kind
+from reembed.stages.swap_kind import SwapPlan, choose_kind, parked_as
 from reembed.stages.weigh import Problem, application_warning, weigh
 from reembed.stages.weigh_kept import kept_application_warning, weigh_kept
 from reembed.stores.collection import Collection
@@ -265,7 +264,7 @@ def _target_blockers(
 def _live_blockers(cutover: Cutover, source: CollectionInfo, live: str) -> list[Problem]:
     """The live name must be legal, and leave room for what the old collection will be called."""
     try:
-        parked = cutover.fit_name(parked_name(live, "x" * len(new_run_id())))
+        parked = parked_as(cutover, live, "x" * len(new_run_id()))
         cutover.check(live, parked, source.id)
     except RefusedError as error:
         return [Problem(f"swap.live: {error.message}", error.hint or "Choose another live name.")]

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from reembed.errors import CollectionNotFoundError, LossError, PreflightError, SourceChangedError
+from reembed.errors import LossError, PreflightError, SourceChangedError
 from reembed.manifest import Manifest
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
@@ -16,15 +16,6 @@ from reembed.stores.values import CollectionInfo
 def existing(store: Store, name: str) -> CollectionInfo | None:
     """The collection of this name, None without one."""
     return store.catalog.find(name)
-
-
-def leads_to(store: Store, live: str, id: str) -> bool:
-    """Whether the live name leads to the collection of this object id; it may lead to none, in a
-    rename's gap or before a pointer is made."""
-    try:
-        return store.resolve(live).id == id
-    except CollectionNotFoundError:
-        return False
 
 
 def refuse_empty(

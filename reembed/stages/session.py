@@ -43,6 +43,7 @@ from reembed.run.now import kept
 from reembed.run.vector_cache import VectorCache, embedded_vectors
 from reembed.run.vector_ids import VectorIds
 from reembed.stages.gone import point_on
+from reembed.stages.swap_kind import parked_as
 from reembed.stores.collection import Collection
 from reembed.stores.foreign import fitting
 from reembed.stores.lease.guarded import LeasedProgress, leased
@@ -313,6 +314,11 @@ class Session:
         id = self.run.history.shadow_id or self.run.history.require(events.ShadowCreated).id
         metric = self.manifest.target.metric or self.source.metric
         return self.collection(self.store, id, None, metric)
+
+    @property
+    def parked_as(self) -> str:
+        """The name that the old collection gets, or would get."""
+        return parked_as(self.store.cutover, self.manifest.live, self.run.run_id)
 
     @cached_property
     def old_embedder(self) -> Embedder | None:

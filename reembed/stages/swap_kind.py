@@ -1,4 +1,5 @@
-"""Which kind of swap a manifest gets on its store, and what that kind may claim there."""
+"""Which kind of swap a manifest gets on its store, what that kind may claim there, and which name
+the old collection gets."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.manifest import Manifest, SwapKind
-from reembed.stores.store import Store
+from reembed.stores.store import Cutover, Store
 from reembed.stores.values import CollectionInfo
 
 PREFERENCE: tuple[SwapKind, ...] = ("transaction", "alias")
@@ -93,6 +94,13 @@ def wanted_kind(
     if accept_window and "rename" in kinds:
         return "rename"
     raise PreflightError("the live name cannot be moved here without a gap", hint)
+
+
+def parked_as(cutover: Cutover | None, live: str, run_id: str) -> str:
+    """The old collection's name after a swap: `<live>__parked-<run id>`, as the store can have
+    it."""
+    name = f"{live}__parked-{run_id}"
+    return cutover.fit_name(name) if cutover else name
 
 
 def _list(kinds: Mapping[SwapKind, str]) -> str:

@@ -23,13 +23,12 @@ from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import refuse_held
-from reembed.run.history import parked_name
 from reembed.run.ledger import Ledger
 from reembed.run.loss import Loss
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_delta
 from reembed.stages.load import load
-from reembed.stages.swap_kind import wanted_kind
+from reembed.stages.swap_kind import parked_as, wanted_kind
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo, Exchange
 
@@ -170,7 +169,7 @@ def move(s: FollowSession) -> SwapResult:
         _refuse_loss(s, live)
         refuse_held(job.manifest.state_dir)
         run_before(s, _variables(s))
-        parked = job.store.to_move().fit_name(parked_name(job.manifest.live, run.run_id))
+        parked = parked_as(job.store.to_move(), job.manifest.live, run.run_id)
         exchange = Exchange(
             job.manifest.live, s.new.id, live.id if live else None, parked,
             job.manifest.new_model.to_dict() if job.manifest.new_model else None,
@@ -303,6 +302,6 @@ def _refuse_less(job: Job, now: int, then: int) -> None:
 
 
 def _variables(s: FollowSession) -> dict[str, str]:
-    name = s.run.history.shadow_name
-    parked = parked_name(s.job.manifest.live, s.run.run_id)
+    name, live = s.run.history.shadow_name, s.job.manifest.live
+    parked = parked_as(s.job.store.cutover, live, s.run.run_id)
     return hook_variables(s.job.manifest, s.run, "swap", name, parked, s.dimensions)

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reembed.cutover.hooks import run_after, run_before
-from reembed.cutover.move import finish_move, outcome, swap_kind
+from reembed.cutover.move import finish_move, leads_to, swap_kind
 from reembed.cutover.recover import recover
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import Ready, get_ready, last_look, prepared, resume_swap
+from reembed.cutover.told import outcome
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
 from reembed.migration.group.alike import together
@@ -26,7 +27,6 @@ from reembed.migration.group.results import MemberSwap
 from reembed.migration.group.session import GroupSession, MemberSession
 from reembed.run import events
 from reembed.run.guards import refuse_held
-from reembed.stages.refusals import leads_to
 from reembed.stages.swap_kind import SwapPlan, choose_kind
 from reembed.sync.follow import catch_up
 from reembed.verify.shadow import check_shadow

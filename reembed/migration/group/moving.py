@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import hook_variables
-from reembed.cutover.move import begin_move, begun_exchange, end_move, exchange_of, outcome
+from reembed.cutover.move import begin_move, begun_exchange, end_move, exchange_of
+from reembed.cutover.told import outcome
 from reembed.errors import (
     BudgetError,
     GateError,

@@ -19,7 +19,8 @@ from typing import Any
 
 from reembed.errors import CollectionNotFoundError, PreflightError
 from reembed.records import SHARD_ROWS
-from reembed.run.disk import TEMPORARY, full, sqlite_errors, temporary_folder, write_errors
+from reembed.run.disk import TEMPORARY, full, temporary_folder, write_errors
+from reembed.run.sqlite import sqlite_errors
 from reembed.stores.chroma.damaged import damage
 from reembed.stores.chroma.formats import FORMATS
 from reembed.stores.chroma.sqlite_calls import (

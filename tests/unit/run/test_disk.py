@@ -14,12 +14,12 @@ from reembed.errors import PreflightError, ReembedError, UnreachableError
 from reembed.run.disk import (
     atomic_file,
     open_private,
-    sqlite_errors,
     temporary_folder,
     write_atomic,
     write_errors,
     write_output,
 )
+from reembed.run.sqlite import sqlite_errors
 
 
 class TestAtomicFile:
