@@ -211,6 +211,10 @@ class RunDir:
                 self._whole[shard.name] = (shard.sha256, state)
             return True
 
+    def is_complete(self, shard: Shard) -> bool:
+        """Whether a shard is whole and none of its records is missing."""
+        return not shard.missing and self.is_whole(shard)
+
     def read_shard(self, shard: Shard, columns: Iterable[str] | None = None) -> pa.Table:
         """Read a shard that `is_whole` vouched for. Raises DamagedError if it was wrong by now."""
 

@@ -70,13 +70,6 @@ SHARD = RunFile("", "a shard", "")
 """Which one, and what to do, is for `RunDir.damaged` to say."""
 
 
-def is_there(path: Path) -> bool:
-    """Whether anything stands at `path`, a dangling link too. Raises PreflightError if it cannot be
-    told."""
-    with read_errors(path):
-        return os.path.lexists(path)
-
-
 def read(path: Path, file: RunFile, parse: Callable[[Path], Found]) -> Found | None:
     """What a file holds, None where there is none.
 
@@ -87,21 +80,19 @@ def read(path: Path, file: RunFile, parse: Callable[[Path], Found]) -> Found | N
         DamagedError: it is damaged, or no file.
         PreflightError: it may not be read.
     """
-    if not is_there(path):
-        return None
     with read_errors(path):
+        if not os.path.lexists(path):  # a dangling link is there
+            return None
         try:
             if not path.is_file():
-                raise damaged(path, file, "it is not a file")
+                raise ValueError("it is not a file")
             return parse(path)
         except MemoryError:  # Arrow has one of its own, and it says nothing of the file
             raise
-        except WRONG as error:
-            raise damaged(path, file, str(error).partition("\n")[0]) from error
-        except OSError as error:
-            if error.errno is not None:
+        except (*WRONG, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # else it is Arrow's own
                 raise
-            raise damaged(path, file, str(error).partition("\n")[0]) from error  # Arrow's own
+            raise damaged(path, file, str(error).partition("\n")[0]) from error
 
 
 def damaged(path: Path, file: RunFile, how: str) -> DamagedError:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from reembed.errors import DamagedError
-from reembed.records import SHARD_ROWS
+from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.sqlite import (
@@ -58,6 +58,24 @@ class Entry(NamedTuple):
     row_sha256: bytes
     shard: str
     quarantined: bool
+
+
+class Compared(NamedTuple):
+    """What records of a collection are otherwise than the ledger says.
+
+    Attributes:
+        changed: ids that are new or whose row hash differs.
+        deleted: ids that the ledger knows and the collection no longer has.
+        rows: records compared.
+    """
+
+    changed: list[str]
+    deleted: list[str]
+    rows: int
+
+
+Rows = Mapping[str, bytes]
+"""Id to row hash of the records that are there."""
 
 
 class Ledger:
@@ -199,6 +217,82 @@ class Ledger:
         for id in self._displaced.intersection(found):
             found[id] = found[id]._replace(row_sha256=UNKNOWN)
         return found
+
+    def count_unknown(self, ids: Sequence[str]) -> int:
+        """How many of `ids` the run does not know."""
+        return sum(len(part) - len(self.lookup(part)) for part in chunked(ids, SHARD_ROWS))
+
+    def of_shards(self, ids: Sequence[str], stems: Collection[str]) -> set[str]:
+        """Those of `ids` for which one of these shards speaks."""
+        return {id for id, entry in self.lookup(ids).items() if entry.shard in stems}
+
+    def unlike(
+        self, ids: Sequence[str], there: Rows, *, include_quarantined: bool = False
+    ) -> list[str]:
+        """Those of `ids` whose record is there otherwise than the run knows it, or is not there.
+
+        Args:
+            include_quarantined: whether quarantined records are expected.
+        """
+        known, found = self.lookup(ids), list[str]()
+        for id in ids:
+            entry = known.get(id)
+            if entry is not None and entry.quarantined and not include_quarantined:
+                entry = None
+            if there.get(id) != (entry.row_sha256 if entry else None):
+                found.append(id)
+        return found
+
+    def compare_all(
+        self, pages: Iterable[Rows], told: Callable[[int], None], *, include_quarantined: bool
+    ) -> Compared:
+        """Compare every record of a collection.
+
+        Args:
+            told: is called with the number of records of each page.
+            include_quarantined: whether quarantined records are expected.
+        """
+        changed, rows = list[str](), 0
+        self.begin_scan()
+        for there in pages:
+            changed += self.unlike(list(there), there, include_quarantined=include_quarantined)
+            self.mark_seen(list(there))
+            rows += len(there)
+            told(len(there))
+        unseen = self.unseen(include_quarantined=include_quarantined)
+        return Compared(changed, [id for ids in unseen for id in ids], rows)
+
+    def compare_some(
+        self, pages: Iterable[tuple[Sequence[str], Rows]], told: Callable[[int], None], *,
+        include_quarantined: bool,
+    ) -> Compared:  # fmt: skip
+        """As `compare_all`, of some ids alone.
+
+        Args:
+            pages: ids, and those of them that are there.
+        """
+        changed, deleted, rows = list[str](), list[str](), 0
+        for ids, there in pages:
+            unlike = self.unlike(ids, there, include_quarantined=include_quarantined)
+            changed += [id for id in unlike if id in there]
+            deleted += sorted(id for id in unlike if id not in there)
+            rows += len(there)
+            told(len(ids))
+        return Compared(changed, deleted, rows)
+
+    def gone(self, export: Shard, exported: Sequence[str]) -> list[str]:
+        """Ids of a shard's records that the new collection must not hold: deleted and quarantined
+        ones.
+
+        Args:
+            exported: the ids of its records.
+        """
+        known = self.lookup([*exported, *export.deleted])
+        gone = [id for id in export.deleted if id not in known]
+        return gone + [
+            id for id in exported
+            if id in known and known[id].shard == export.stem and known[id].quarantined
+        ]  # fmt: skip
 
     def current(self, stem: str) -> set[str]:
         """Ids that this shard speaks for and that are not in quarantine."""

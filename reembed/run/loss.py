@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from reembed.errors import LossError
-from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
@@ -60,7 +59,7 @@ def loss_in(
     """
     total, quarantined = ledger.counts()
     total -= quarantined if moved_only else 0
-    new = sum(len(ids) - len(ledger.lookup(ids)) for ids in chunked(list(changed), SHARD_ROWS))
+    new = ledger.count_unknown(changed)
     at_once = Loss(collection, total, len(deleted))
     most = max(run.history.most_records - (quarantined if moved_only else 0), total)
     by_and_by = Loss(collection, most, max(0, most - (total - len(deleted) + new)))

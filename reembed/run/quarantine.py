@@ -71,11 +71,8 @@ def write_quarantine(run: RunDir, ledger: Ledger) -> int:
         for path in sorted((run.path / QUARANTINE_DIR).glob("*.parquet")):
             table = _read_part(path)
             ids = table.column("id").to_pylist()
-            entries = ledger.lookup(ids)
-            current = [
-                (entry := entries.get(id)) is not None and entry.shard == path.stem for id in ids
-            ]
-            table = table.filter(pa.array(current, pa.bool_()))
+            current = ledger.of_shards(ids, {path.stem})
+            table = table.filter(pa.array([id in current for id in ids], pa.bool_()))
             writer.write_table(table)
             rows += table.num_rows
     return rows

@@ -116,11 +116,6 @@ def file_matches(run: RunDir, sha256: str) -> bool:
         return path.is_file() and file_sha256(path) == sha256
 
 
-def is_complete(run: RunDir, shard: Shard) -> bool:
-    """Whether a shard is whole and none of its records is missing."""
-    return not shard.missing and run.is_whole(shard)
-
-
 def census_ids(run: RunDir, stem: str) -> list[str]:
     """The ids of one of the census's own shards; none where the list is damaged."""
     census = run.history.census
@@ -148,7 +143,7 @@ def export(
     again and catch-up finds them.
     """
     shards = run.shards(STAGE)
-    whole = {shard.stem for shard in shards.values() if is_complete(run, shard)}
+    whole = {shard.stem for shard in shards.values() if run.is_complete(shard)}
     done = sum(shards[stem].rows for stem in census.stems if stem in whole)
     with (
         progress.stage(STAGE, census.rows, done) as counter,

@@ -38,6 +38,11 @@ class ShardRows:
     records: pa.Table
     embedded: pa.Table
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all its records, embedded or not."""
+        return list(self.records.column("id").to_pylist())
+
 
 def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
     """Read what loading needs of two shards; old vectors are no part of it."""
@@ -100,20 +105,10 @@ def load_shard(
     if only is not None:
         current = current.intersection(only)
     if replacing:
-        gone = gone_of(rows, ledger)
+        gone = ledger.gone(rows.export, rows.ids)
         for ids in chunked([id for id in gone if only is None or id in only], SHARD_ROWS):
             shadow.delete(ids)
     write_rows(write, rows, current)
-
-
-def gone_of(rows: ShardRows, ledger: Ledger) -> list[str]:
-    """Ids of a shard's records that the shadow must not hold: deleted and quarantined ones."""
-    export, exported = rows.export, rows.records.column("id").to_pylist()
-    known = ledger.lookup([*exported, *export.deleted])
-    gone = [id for id in export.deleted if id not in known]
-    gone += [id for id in exported if id in known and known[id].shard == export.stem
-             and known[id].quarantined]  # fmt: skip
-    return gone
 
 
 def write_rows(write: Write, rows: ShardRows, ids: set[str]) -> None:

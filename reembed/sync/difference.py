@@ -8,15 +8,12 @@ only that is compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import pyarrow as pa
-
-from reembed.progress import Counter, stage
+from reembed.progress import stage
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
-from reembed.run.ledger import Entry, Ledger
+from reembed.run.ledger import Ledger
 from reembed.run.loss import Loss
 from reembed.stores.collection import Collection
 
@@ -87,58 +84,26 @@ def find_difference(
             source, no in the shadow.
     """
     written = collection.changes_since(since, besides)
-    difference = Difference(watermark=written.mark, token=written.token, touched=written.ids)
     displaced = ledger.displaced()
-    if written.ids is not None:
+    if written.ids is None:
+        with stage(STAGE, ledger.counts()[0]) as counter:
+            pages = (hashes_of(page) for page in collection.row_hashes())
+            found = ledger.compare_all(
+                pages, counter.update, include_quarantined=include_quarantined
+            )
+    else:  # of those that may have been written to, what is not there and was known is deleted
         touched = [*written.ids, *sorted(displaced.difference(written.ids))]
         with stage(STAGE, len(touched)) as counter:
-            _compare_touched(collection, ledger, touched, difference, include_quarantined, counter)
-        return difference
-    with stage(STAGE, ledger.counts()[0]) as counter:
-        ledger.begin_scan()
-        for page in collection.row_hashes():
-            known = ledger.lookup(page.column("id").to_pylist())
-            present = _compare(page, known, difference, include_quarantined)
-            ledger.mark_seen(present)
-            counter.update(len(present))
-        for ids in ledger.unseen(include_quarantined=include_quarantined):
-            difference.deleted += ids
-    return difference
-
-
-def _compare_touched(
-    collection: Collection,
-    ledger: Ledger,
-    touched: list[str],
-    difference: Difference,
-    include_quarantined: bool,
-    counter: Counter,
-) -> None:
-    """Compare records that may have been written to; what is not there and was known is deleted."""
-    for ids in chunked(touched, SHARD_ROWS):
-        known = ledger.lookup(ids)
-        rows = collection.fetch_page(ids, vectors=False)
-        present = _compare(rows, known, difference, include_quarantined)
-        gone = {id for id, entry in known.items() if include_quarantined or not entry.quarantined}
-        difference.deleted += sorted(gone.difference(present))
-        counter.update(len(ids))
-
-
-def _compare(
-    rows: pa.RecordBatch,
-    known: Mapping[str, Entry],
-    difference: Difference,
-    include_quarantined: bool,
-) -> list[str]:
-    """Compare records with what the ledger knows, by row hash. Returns the ids of the records."""
-    present: list[str] = rows.column("id").to_pylist()
-    for id, row in zip(present, rows.column("row_sha256").to_pylist(), strict=True):
-        entry = known.get(id)
-        expected = entry is not None and (include_quarantined or not entry.quarantined)
-        if not expected or entry is None or entry.row_sha256 != row:
-            difference.changed.append(id)
-    difference.compared += len(present)
-    return present
+            some = (
+                (ids, hashes_of(collection.fetch_page(ids, vectors=False)))
+                for ids in chunked(touched, SHARD_ROWS)
+            )
+            found = ledger.compare_some(
+                some, counter.update, include_quarantined=include_quarantined
+            )
+    return Difference(
+        found.changed, found.deleted, written.mark, found.rows, written.token, written.ids
+    )
 
 
 def find_late(
@@ -153,8 +118,7 @@ def find_late(
     foreign = run.history.foreign_stems
     if foreign:  # the parked collection never had these, so it has not deleted them
         for ids in chunked(found.deleted, SHARD_ROWS):
-            entries = ledger.lookup(ids)
-            merged = {id for id, entry in entries.items() if entry.shard in foreign}
+            merged = ledger.of_shards(ids, foreign)
             found.deleted = [id for id in found.deleted if id not in merged]
     return found
 
@@ -167,18 +131,7 @@ def without_conflicts(
     a newer row. Returns the rest, and the ids left out."""
     newer = set[str]()
     for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
-        there = hashes_of(receiver.fetch(ids, vectors=False))
-        known = ledger.lookup(ids)
-        for id in ids:
-            entry = known.get(id)
-            expected = None if entry is None or entry.quarantined else entry.row_sha256
-            if there.get(id) != expected:
-                newer.add(id)
-    kept = Difference(
-        changed=[id for id in difference.changed if id not in newer],
-        deleted=[id for id in difference.deleted if id not in newer],
-        watermark=difference.watermark,
-        compared=difference.compared,
-        token=difference.token,
-    )
-    return kept, sorted(newer)
+        newer.update(ledger.unlike(ids, hashes_of(receiver.fetch(ids, vectors=False))))
+    changed = [id for id in difference.changed if id not in newer]
+    deleted = [id for id in difference.deleted if id not in newer]
+    return replace(difference, changed=changed, deleted=deleted, touched=None), sorted(newer)

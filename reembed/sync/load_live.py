@@ -17,7 +17,7 @@ from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
 from reembed.run.quarantine import quarantined_of
-from reembed.stages.shard_rows import ShardRows, gone_of, load_shard, read_rows
+from reembed.stages.shard_rows import ShardRows, load_shard, read_rows
 from reembed.stores.collection import Collection
 from reembed.sync.grouped_writes import write_together
 
@@ -72,7 +72,7 @@ class _Delta:
     def load(self) -> list[str]:
         """Returns the ids left alone."""
         left: list[str] = []
-        first = gone_of(self.rows, self.ledger)  # what goes gives up its values
+        first = self.ledger.gone(self.rows.export, self.rows.ids)  # what goes gives up its values
         waiting = dict.fromkeys([*first, *self.wanted, *self.rows.export.deleted])
         while waiting:
             ids = list(islice(waiting, LIVE_ROWS))
@@ -104,7 +104,7 @@ def _rows_before(
     run: RunDir, export_shards: Mapping[str, Shard], export: Shard, rows: ShardRows
 ) -> dict[str, bytes]:
     """The row hashes that the records of a delta had before it."""
-    ids = {*rows.records.column("id").to_pylist(), *export.deleted}
+    ids = {*rows.ids, *export.deleted}
     found: dict[str, bytes] = {}
     for earlier, shard in export_shards.items():
         if earlier == export.stem:

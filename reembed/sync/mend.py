@@ -25,7 +25,7 @@ from reembed.run.ledger import UNKNOWN, Entry, Ledger
 from reembed.run.quarantine import quarantined_of
 from reembed.run.shards import Besides
 from reembed.stages.embed import embed_shards, not_embedded
-from reembed.stages.export import census_ids, export_source, is_complete
+from reembed.stages.export import census_ids, export_source
 from reembed.stages.session import Session
 from reembed.stages.shard_rows import displacing, read_rows, write_rows
 from reembed.stores.collection import Collection
@@ -125,7 +125,7 @@ def _mend_exports(s: Session) -> None:
     the live name moved, from whichever holds what was moved."""
     if s.run.history.last_move == "swap":
         _remake_exports(s)
-    elif not all(is_complete(s.run, shard) for shard in s.run.shards("export").values()):
+    elif not all(s.run.is_complete(shard) for shard in s.run.shards("export").values()):
         _begin_resync(s)  # what came late to the shadow is told by the ledger of before alone
         export_source(s)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reembed.records import SHARD_ROWS, chunked
 from reembed.report.results import Differs, manifest_file
 from reembed.run.ledger import Ledger
 from reembed.run.steps import shown_path
@@ -37,8 +36,8 @@ class Since:
 
 def counted(difference: Difference, ledger: Ledger) -> Differs:
     """The counts of a difference; what the ledger does not know was added."""
-    known = sum(len(ledger.lookup(ids)) for ids in chunked(difference.changed, SHARD_ROWS))
-    return Differs(len(difference.changed) - known, known, len(difference.deleted))
+    added = ledger.count_unknown(difference.changed)
+    return Differs(added, len(difference.changed) - added, len(difference.deleted))
 
 
 def since_swap(s: Session) -> Since:

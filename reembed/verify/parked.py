@@ -73,9 +73,7 @@ def _shards(s: Session) -> list[Shard]:
 def _rows(s: Session, shard: Shard) -> pa.Table:
     """The rows that a shard speaks for and that have a vector."""
     table = s.run.read_shard(shard, ["id", "row_sha256", "embedding"])
-    ids = table.column("id").to_pylist()
-    known = s.ledger.lookup(ids)
-    mine = [id for id, entry in known.items() if entry.shard == shard.stem]
+    mine = s.ledger.of_shards(table.column("id").to_pylist(), {shard.stem})
     return _among(table.filter(pc.is_valid(table.column("embedding"))), mine)
 
 

@@ -156,15 +156,15 @@ def prepare(
         raise found.blockers[0]
     if found.changed_config is None:
         return None
-    path = folder / f"{CONFIG_FILE}{found.suffix}"
-    write_atomic(path, found.changed_config.encode())
+    texts = {CONFIG_FILE: found.changed_config}
     files, old = manifest.source.mem0, manifest.source.model
     assert files is not None and files.config is not None, "it was changed"
     config = read_config(Path(files.config))
     if old is not None and _is_at_target(config, manifest):
-        before = changed_config(config, old, source.dimensions)
-        write_atomic(folder / f"{CONFIG_BEFORE}{found.suffix}", before.encode())
-    return path
+        texts[CONFIG_BEFORE] = changed_config(config, old, source.dimensions)
+    for name, text in texts.items():
+        write_atomic(folder / f"{name}{found.suffix}", text.encode())
+    return folder / f"{CONFIG_FILE}{found.suffix}"
 
 
 def application_config(manifest: Manifest, folder: Path, action: str) -> Path | None:
