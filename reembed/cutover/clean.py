@@ -19,11 +19,10 @@ from reembed.cutover.told import outcome, told_of_clean
 from reembed.cutover.withdraw import give_up_swap
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.progress import stage
-from reembed.report.results import SwapResult, manifest_file
+from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.loss import Loss, loss_in
-from reembed.run.steps import shown_path
 from reembed.stages.load import intended_shadow
 from reembed.stages.session import Session
 from reembed.stores.collection import Collection
@@ -65,7 +64,7 @@ def _refuse_unfinished(s: Session) -> None:
         return
     if pending == "swap" and not has_moved(s):
         return
-    path = shown_path(manifest_file(s.manifest, s.run))
+    path = s.run.shown_manifest(s.manifest)
     other = "`reembed {} {} --yes` gives it up".format(
         "swap" if pending == "rollback" else "rollback", path
     )

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from reembed.errors import UsageError
 from reembed.manifest import Manifest
-from reembed.report.results import MANIFEST_COPY
 from reembed.run.directory import RunDir
 from reembed.run.events.event import Action
 from reembed.run.history import State
@@ -41,7 +40,7 @@ def run_to_give_up(manifest: Manifest, stands: Callable[[RunDir], Standing]) -> 
     state, last_move = stands(run)
     if state == "cleaned" and last_move != "swap":
         return None
-    kept = run.path / MANIFEST_COPY
+    kept = run.kept_manifest
     begun_with = Manifest.load(kept)
     if state in MOVED or last_move == "swap":
         path = shown_path(kept)

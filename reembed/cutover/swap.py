@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reembed.applications.mem0.plan import application_config, prepare
+from reembed.applications.mem0.plan import prepare
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before, variables_of
 from reembed.cutover.losses import losses_now, with_losses
@@ -44,8 +44,8 @@ from reembed.stores.values import CollectionInfo, Receipt
 from reembed.sync.difference import Carried
 from reembed.sync.follow import catch_up, merge_intruder, sweep
 from reembed.sync.live_name import refuse_astray, refuse_third
-from reembed.verify.shadow import check_count, check_shadow, require_shadow
-from reembed.verify.verdicts import check_deltas, require_verdict
+from reembed.verify.shadow import check_count, check_deltas, check_shadow, require_shadow
+from reembed.verify.verdicts import require_verdict
 
 DEPLOY = "deploy {} to the application now: until then it searches with the old model"
 
@@ -152,8 +152,8 @@ def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
                 with hold_writes(s, kind, s.new.id):
                     caught_up += last_look(s)
                     if moving.may_move(s, kind, s.new.id):
-                        move(s, "swap", kind)
-                        return replace(_finish_swap(s), caught_up=caught_up)
+                        receipt = move(s, "swap", kind)
+                        return replace(_finish_swap(s, kind, receipt), caught_up=caught_up)
         except LockedError:
             if not tries_left:
                 raise
@@ -188,29 +188,31 @@ def resume_swap(s: Session) -> SwapResult:
     left = recover(s)
     if s.run.history.pending_move == "swap":  # the name does not lead to the shadow yet
         told = check_shadow(s)
+        kind = swap_kind(s)
         if leads_to(s.source_store, s.manifest.live, s.source.id):
-            result = _move_held(s, swap_kind(s), 0)  # the application has written since
+            result = _move_held(s, kind, 0)  # the application has written since
             return replace(result, messages=[*told, *result.messages])
         finish_move(s.store, s.run, "swap")  # from a rename's gap
-    return _finish_swap(s, left)
+    kind, receipt = swap_kind(s), moving.receipt_of(s, "swap")
+    return _finish_swap(s, kind, receipt, left)
 
 
-def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
+def _finish_swap(
+    s: Session, kind: SwapPlan, receipt: Receipt, left: Sequence[str] = ()
+) -> SwapResult:
     """What follows the move: sweep and hook.
 
     Args:
         left: ids of rows that recovery left alone.
     """
-    run = s.run
     s.spending.lift()
-    kind, receipt = swap_kind(s), moving.receipt_of(s, "swap")
-    swept, messages = _sweep_after(s, receipt)
-    config = application_config(s.manifest, run.path, "swap")
-    messages += told_of_swap(s, kind.kind) if config is None else [DEPLOY.format(config)]
-    messages += run_after(s, variables_of(s, "swap"))
-    run.history.record(events.SwapFinished(swept=swept.carried))
+    swept, told = _sweep_after(s, receipt)
+    variables = variables_of(s, "swap")
+    config, after = variables.get("APPLICATION_CONFIG"), run_after(s, variables)
+    s.run.history.record(events.SwapFinished(swept=swept.carried))
+    told += [DEPLOY.format(config)] if config else told_of_swap(s, kind.kind)
     return replace(
-        outcome(s, "swap", True, kind, [*messages, *told_of_open(s)]),
+        outcome(s, "swap", True, kind, [*told, *after, *told_of_open(s)]),
         gap_seconds=receipt.gap_seconds, held_seconds=receipt.held_seconds,
         swept=swept.carried, conflicts=sorted({*left, *swept.conflicts}),
     )  # fmt: skip
@@ -219,23 +221,21 @@ def _finish_swap(s: Session, left: Sequence[str] = ()) -> SwapResult:
 def _sweep_after(s: Session, receipt: Receipt) -> tuple[Carried, list[str]]:
     """Carry what was written to the old collection between catch-up and move. Returns what was
     carried, and what is to be told of it."""
-    swept, told = sweep(s), list[str]()
-    if receipt.kind == "config":
-        told.append(config_change(s))
-    else:
+    swept, quiet, moves = sweep(s), True, receipt.kind != "config"
+    if moves:
         release_writes(s.store, s.run, s.manifest.live)
         quiet = carry_until_quiet(lambda: sweep(s), swept)
-        told += [] if quiet else [STILL_WRITTEN.format("old", "swap")]
-    told += told_of_late(swept.withheld)
+    merged = merge_intruder(s, receipt.intruder) if receipt.intruder else Carried()
+    told = [*([] if moves else [config_change(s)]), *told_of_late(swept.withheld)]
+    if not quiet:
+        told.insert(0, STILL_WRITTEN.format("old", "swap"))
     if receipt.intruder:
-        merged = merge_intruder(s, receipt.intruder)
         told.append(
             f"somebody made a collection under the live name in the gap; {merged.carried:,} "
             f"records of it were merged, and it is kept as {receipt.intruder!r}"
         )
-        swept.carried += merged.carried
-        swept.conflicts += merged.conflicts
-    return swept, told
+    both = sorted({*swept.conflicts, *merged.conflicts})
+    return Carried(swept.carried + merged.carried, both), told
 
 
 LOST_AFTER_SWAP = (

@@ -14,7 +14,7 @@ from reembed.cutover.hooks import has_begun, run_after, variables_of
 from reembed.cutover.move import finish_move, has_moved, leads_to, release_writes
 from reembed.cutover.told import outcome
 from reembed.errors import PreflightError, ReembedError
-from reembed.report.results import SwapResult, manifest_file
+from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.steps import shown_path
 from reembed.stages.session import Session
@@ -75,9 +75,9 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
     refuse_gone_back(s)
     if dry_run:
         return outcome(s, "swap", False, told=["the rollback that was begun would be given up"])
-    stopped = has_begun(s.run, "before", "rollback")
     release_writes(s.store, s.run, s.manifest.live)
     _take_out_prepared(s)
+    stopped = has_begun(s.run, "before", "rollback")
     told = run_after(s, variables_of(s, "swap")) if stopped else []
     if stopped:
         s.run.history.record(events.SwapFinished())
@@ -91,7 +91,7 @@ def refuse_gone_back(s: Session, told_as: Path | None = None) -> None:
     Args:
         told_as: the manifest that the commands name, where that is a group's.
     """
-    live, path = s.manifest.live, shown_path(told_as or manifest_file(s.manifest, s.run))
+    live, path = s.manifest.live, shown_path(told_as or s.run.manifest_file(s.manifest))
     if s.run.history.last_move != "swap" or not leads_to(s.store, live, s.new.id):
         raise PreflightError(
             f"a rollback was begun, and {live!r} no longer serves the new collection",
@@ -102,6 +102,6 @@ def refuse_gone_back(s: Session, told_as: Path | None = None) -> None:
 def tell_way_out(s: Session, error: ReembedError) -> None:
     """Add to the hint of a swap's error how it is given up, where the name has not moved."""
     if s.run.history.swap_tried:
-        path = shown_path(manifest_file(s.manifest, s.run))
+        path = s.run.shown_manifest(s.manifest)
         told = f"`reembed rollback {path} --yes` gives the swap up."
         error.hint = f"{error.hint} {told}" if error.hint else told

@@ -27,7 +27,6 @@ from reembed.report.gather import Report, read_report
 from reembed.report.results import (
     RunResult,
     SwapResult,
-    manifest_file,
     no_run,
     run_result,
     wrong_state,
@@ -288,7 +287,7 @@ class Migration:
         return result
 
     def _with_steps(self, run: RunDir, result: SwapResult) -> SwapResult:
-        steps = next_steps(run.history.state, manifest_file(self.manifest, run))
+        steps = next_steps(run.history.state, run.manifest_file(self.manifest))
         return replace(result, steps=steps)
 
     def _session(

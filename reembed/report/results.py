@@ -29,8 +29,6 @@ from reembed.run.loss import Loss
 from reembed.run.now import Now, StageDone, read_now, stages_done
 from reembed.run.steps import Step, next_steps, shown_path
 
-MANIFEST_COPY = files.MANIFEST.name
-
 
 @dataclass(frozen=True)
 class Differs:
@@ -229,7 +227,7 @@ def run_result(name: str, run: RunDir, manifest: Path | None = None, **fields: A
         spent = Spent()
         notes.append(f"{error.message}. {error.hint}")
     fields["messages"] = [*fields.get("messages", ()), *notes]
-    path = manifest or run.path / MANIFEST_COPY
+    path = manifest or run.kept_manifest
     verdict = fields["verdict"]
     return RunResult(
         name, run.run_id, str(run.path), state, exported=total, quarantined=quarantined,
@@ -252,11 +250,6 @@ def all_results(state: Path) -> list[RunResult]:
     ]
 
 
-def manifest_file(manifest: Manifest, run: RunDir) -> Path:
-    """The file that the commands for a run name: the manifest's own, else the run's copy of it."""
-    return manifest.path or run.path / MANIFEST_COPY
-
-
 def no_run(manifest: Manifest) -> UsageError:
     """The refusal of a command that needs a run where none was begun."""
     return UsageError(f"{manifest.name}: there is no run yet", "Begin one with `reembed run`.")
@@ -264,7 +257,7 @@ def no_run(manifest: Manifest) -> UsageError:
 
 def wrong_state(manifest: Manifest, run: RunDir, state: State, *wanted: State) -> UsageError:
     """The refusal of a command that a run in this state cannot take."""
-    steps = next_steps(state, manifest_file(manifest, run))
+    steps = next_steps(state, run.manifest_file(manifest))
     instead = f", not {' or '.join(wanted)}" if wanted else ""
     return UsageError(
         f"{manifest.name}: run {run.run_id} is {state}{instead}",

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reembed.errors import DamagedError, ManifestError
+from reembed.manifest import Manifest
 from reembed.run import events
 from reembed.run.disk import (
     atomic_file,
@@ -88,7 +89,7 @@ class RunDir:
         make_private_dir(run.path)
         with write_errors(state_dir):
             fsync_dir(state_dir)
-        write_atomic(run.path / MANIFEST.name, manifest_yaml.encode())
+        write_atomic(run.kept_manifest, manifest_yaml.encode())
         run.history.record(events.RunCreated(run=run.run_id, identity=identity))
         return run
 
@@ -152,7 +153,7 @@ class RunDir:
         if self.history.moved_live not in (None, live or self.history.moved_live):
             differing.append("swap.live")
         if differing:
-            kept, given = self.path / MANIFEST.name, shown_path(path or Path("MANIFEST"))
+            kept, given = self.kept_manifest, shown_path(path or Path("MANIFEST"))
             raise ManifestError(
                 f"{self.path}: it was begun with another manifest: {', '.join(differing)} differ",
                 f"Put those keys back as they are in {kept}, or go on with that file itself. "
@@ -160,6 +161,19 @@ class RunDir:
                 "starts a new one; vectors that are known to be right for it are not paid for "
                 "again. To begin another migration beside it, give the manifest a new `name`.",
             )
+
+    @property
+    def kept_manifest(self) -> Path:
+        """The manifest as the run resolved it."""
+        return self.path / MANIFEST.name
+
+    def manifest_file(self, manifest: Manifest) -> Path:
+        """The file that commands for this run name: the manifest's own, else the run's copy."""
+        return manifest.path or self.kept_manifest
+
+    def shown_manifest(self, manifest: Manifest) -> str:
+        """`manifest_file` as it is typed."""
+        return shown_path(self.manifest_file(manifest))
 
     # Shards
 

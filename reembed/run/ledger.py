@@ -60,20 +60,6 @@ class Entry(NamedTuple):
     quarantined: bool
 
 
-class Compared(NamedTuple):
-    """What records of a collection are otherwise than the ledger says.
-
-    Attributes:
-        changed: ids that are new or whose row hash differs.
-        deleted: ids that the ledger knows and the collection no longer has.
-        rows: records compared.
-    """
-
-    changed: list[str]
-    deleted: list[str]
-    rows: int
-
-
 Rows = Mapping[str, bytes]
 """Id to row hash of the records that are there."""
 
@@ -101,10 +87,7 @@ class Ledger:
             self._open()
 
     def _open(self) -> None:
-        try:
-            self._db = open_index(self._path, SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise self._removed(error) from error
+        self._db = open_index(self._path, SCHEMA)
         try:
             self.fold()
         except BaseException:
@@ -121,14 +104,11 @@ class Ledger:
             raise  # it is closed
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise self._removed(error) from error
-
-    def _removed(self, error: sqlite3.DatabaseError) -> DamagedLedgerError:
-        remove_database(self._path)
-        return DamagedLedgerError(
-            f"{self._path}: what the run knows of its records was damaged: {error}",
-            "It is removed. Run the same command again: it is made again from the shards.",
-        )
+            remove_database(self._path)
+            raise DamagedLedgerError(
+                f"{self._path}: what the run knows of its records was damaged: {error}",
+                "It is removed. Run the same command again: it is made again from the shards.",
+            ) from error
 
     def fold(self) -> None:
         """Take in shards journalled since; start over if one of those taken in was made again.
@@ -142,21 +122,17 @@ class Ledger:
     def _fold(self) -> None:
         ready = _ready(self._run)
         hashes = _hashes(ready)
-        if self._folded() == hashes:
+        if _folded(self._db) == hashes:
             return
         with transaction(self._db):
-            same = all(hashes.get(stem) == folded for stem, folded in self._folded().items())
+            same = all(hashes.get(stem) == folded for stem, folded in _folded(self._db).items())
             if not same:
                 self._db.execute("DELETE FROM records")
                 self._db.execute("DELETE FROM folded")
-        folded = self._folded()
+        folded = _folded(self._db)
         for stem, (export, embed) in ready.items():
             if stem not in folded:
                 self._fold_shard(stem, export, embed)
-
-    def _folded(self) -> dict[str, tuple[str, str]]:
-        """Stem to the hashes of the export and the embed shard that were taken in."""
-        return _folded(self._db)
 
     def _fold_shard(self, stem: str, export: Shard, embed: Shard) -> None:
         for shard in (export, embed):
@@ -168,7 +144,7 @@ class Ledger:
             records.column("id").to_pylist(), records.column("row_sha256").to_pylist(), strict=True
         )
         with transaction(self._db):
-            if stem in self._folded():  # by another process, since we looked
+            if stem in _folded(self._db):  # by another process, since we looked
                 return
             self._db.executemany(RECORD, ((id, row, stem, id not in moved) for id, row in rows))
             self._db.executemany(
@@ -243,42 +219,33 @@ class Ledger:
                 found.append(id)
         return found
 
-    def compare_all(
-        self, pages: Iterable[Rows], told: Callable[[int], None], *, include_quarantined: bool
-    ) -> Compared:
-        """Compare every record of a collection.
-
-        Args:
-            told: is called with the number of records of each page.
-            include_quarantined: whether quarantined records are expected.
-        """
-        changed, rows = list[str](), 0
-        self.begin_scan()
-        for there in pages:
-            changed += self.unlike(list(there), there, include_quarantined=include_quarantined)
-            self.mark_seen(list(there))
-            rows += len(there)
-            told(len(there))
-        unseen = self.unseen(include_quarantined=include_quarantined)
-        return Compared(changed, [id for ids in unseen for id in ids], rows)
-
-    def compare_some(
-        self, pages: Iterable[tuple[Sequence[str], Rows]], told: Callable[[int], None], *,
-        include_quarantined: bool,
-    ) -> Compared:  # fmt: skip
-        """As `compare_all`, of some ids alone.
+    def compare(
+        self, pages: Iterable[tuple[Sequence[str], Rows]], told: Callable[[float], object], *,
+        whole: bool, include_quarantined: bool,
+    ) -> tuple[list[str], list[str], int]:  # fmt: skip
+        """Compare records of a collection. Returns the ids that are new or whose row hash differs,
+        those that it no longer has, and the number of records compared.
 
         Args:
             pages: ids, and those of them that are there.
+            told: is called with the number of ids of each page.
+            whole: whether these are all that the collection has, so that others are deleted.
+            include_quarantined: whether quarantined records are expected.
         """
         changed, deleted, rows = list[str](), list[str](), 0
+        if whole:
+            self.begin_scan()
         for ids, there in pages:
             unlike = self.unlike(ids, there, include_quarantined=include_quarantined)
             changed += [id for id in unlike if id in there]
             deleted += sorted(id for id in unlike if id not in there)
             rows += len(there)
+            if whole:
+                self.mark_seen(ids)
             told(len(ids))
-        return Compared(changed, deleted, rows)
+        for page in self.unseen(include_quarantined=include_quarantined) if whole else ():
+            deleted += page
+        return changed, deleted, rows
 
     def gone(self, export: Shard, exported: Sequence[str]) -> list[str]:
         """Ids of a shard's records that the new collection must not hold: deleted and quarantined
@@ -365,6 +332,7 @@ def _hashes(ready: dict[str, tuple[Shard, Shard]]) -> dict[str, tuple[str, str]]
 
 
 def _folded(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+    """Stem to the hashes of the export and the embed shard that were taken in."""
     rows = db.execute("SELECT stem, export, embed FROM folded")
     return {stem: (export, embed) for stem, export, embed in rows}
 

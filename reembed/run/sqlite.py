@@ -9,6 +9,7 @@ loss. Either is removed, and made again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -127,16 +128,25 @@ def open_database(path: Path, *, threads: bool = False) -> sqlite3.Connection:
 
 
 def open_index(path: Path, schema: str) -> sqlite3.Connection:
-    """Open an index, or make it; one that was changed since it was closed is begun anew.
+    """Open an index, or make it. One that was changed since it was closed, or is damaged, is begun
+    anew.
 
     Raises:
-        sqlite3.DatabaseError: it is damaged.
-        PreflightError: the file cannot be written, or the disk is full.
+        PreflightError: the file cannot be written, or the disk is full or fails.
     """
     if is_as_it_was_closed(path):
         remove(_sum_of(path))  # until it is closed, what is in it changes
-    else:
-        remove_database(path)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return _opened_index(path, schema)
+    remove_database(path)
+    with read_errors(path):
+        try:
+            return _opened_index(path, schema)
+        except sqlite3.DatabaseError as error:  # in a file that was made just now
+            raise OSError(errno.EIO, str(error)) from error
+
+
+def _opened_index(path: Path, schema: str) -> sqlite3.Connection:
     db = open_database(path)
     try:
         with index_errors(path):

@@ -87,14 +87,15 @@ def take_census(
 
     # Shards of an earlier census may be older than this one: then nothing may be spared a look.
     watermark = source.changes_since(None).mark if done is None else None
-    rows = 0
+    slices, rows = _full_slices(source.list_ids()), 0
     with (
         atomic_file(run.path / IDS_FILE) as file,
         pq.ParquetWriter(file, IDS_SCHEMA, compression="zstd") as writer,
     ):
-        for ids in _full_slices(source.list_ids()):
+        for ids in slices:
             writer.write_table(pa.table([ids], schema=IDS_SCHEMA), row_group_size=SHARD_ROWS)
             rows += len(ids)
+    sha256 = file_sha256(run.path / IDS_FILE)
     if not may_be_empty:
         refuse_empty(described, source.where, rows)
     run.history.record(
@@ -102,7 +103,7 @@ def take_census(
             rows=rows,
             watermark=watermark,
             source=described.to_dict(),
-            sha256=file_sha256(run.path / IDS_FILE),
+            sha256=sha256,
             layout=done.layout if done else layout,
         )
     )
@@ -163,7 +164,7 @@ def export(
                 progress.note(f"export/{stem}.parquet is damaged or gone: exporting it again")
             wait()
             then = next(pages, [])
-            writer.write(stem, _fetch(source, ids, then), len(ids))
+            writer.begin(stem, _fetch(source, ids, then), len(ids))
             ids = then
     for stem, shard in shards.items():
         if stem.startswith(DELTA) and stem not in whole:
@@ -212,7 +213,7 @@ class _Writer:
         self._thread = ThreadPoolExecutor(1, "export")
         self._pending: tuple[Future[Shard], int] | None = None
 
-    def write(self, stem: str, table: pa.Table, asked: int) -> None:
+    def begin(self, stem: str, table: pa.Table, asked: int) -> None:
         """Begin to write a shard of so many ids asked for. Raises what the one before raised."""
         self.finish()
         self._pending = self._thread.submit(self._run.write_shard, STAGE, stem, table), asked

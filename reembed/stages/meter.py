@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from reembed.embedders.embedder import Embedder
+from reembed.progress.tracing import span
+from reembed.run import events
 from reembed.run.taken import peak_bytes
 from reembed.stages.session import Session
 
@@ -31,6 +34,25 @@ def meter(s: Session, before: Stats | None = None) -> Callable[[], dict[str, Any
         return taken | {"stats": stats} | ({} if usd is None else {"usd": usd})
 
     return spent
+
+
+@contextlib.contextmanager
+def timed(
+    s: Session, stage: events.Stage, before: Stats | None = None, *, asks: bool = True
+) -> Iterator[None]:
+    """Journal the end of a stage, with what it took.
+
+    Args:
+        before: see `meter`.
+        asks: whether what the model is asked for meanwhile is this stage's.
+    """
+    with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
+        spent = meter(s, before)
+        yield
+        told = spent() if asks else {**spent(), "stats": {}, "usd": None}
+        usd = told.get("usd")
+        attach(told["stats"] | ({} if usd is None else {"usd": usd}))
+        s.run.history.record(events.StageDone(stage=stage, **told))
 
 
 def asked_so_far(s: Session) -> Stats:

@@ -91,22 +91,29 @@ def refusals_without_text(
 
 
 def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
-    """Raise SourceChangedError, saying what is other, if a name leads to another collection than
-    the one that the run exported, or to one that holds its records in other columns by now."""
+    """Raise what `other` finds."""
+    error = other(now, was, run)
+    if error is not None:
+        raise error
+
+
+def other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> SourceChangedError | None:
+    """What is to be told where a name leads to another collection than the one that the run
+    exported, or to one that holds its records in other columns by now."""
     if now.id == was.id:
-        return _refuse_reshaped(now, was, run)
+        return _reshaped(now, was, run)
     start_over = f"To start over, move the run directory {run.path} away."
     if now.database.get("system") != was.database.get("system") or now.database.get(
         "oid"
     ) != was.database.get("oid"):
-        raise SourceChangedError(
+        return SourceChangedError(
             f"this is another database than the one that run {run.run_id} exported: "
             f"{_about(now)}; it was {_about(was)}",
             "Somebody changed the URL, the credentials or the server, or created the database "
             "again. The one with the records is elsewhere, or lost: do not let a backup "
             f"overwrite a good one. {start_over}",
         )
-    raise SourceChangedError(
+    return SourceChangedError(
         f"{now.name!r} is another collection (id {now.id}, {now.count:,} records) than the one "
         f"that run {run.run_id} exported (id {was.id}, {was.count:,} records)",
         "Somebody deleted, restored or swapped it; look at the store first. To start over with the "
@@ -116,11 +123,11 @@ def refuse_other(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
     )
 
 
-def _refuse_reshaped(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> None:
+def _reshaped(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> SourceChangedError | None:
     """What was exported is not what these columns hold: a text of another column would be another
     text, with nobody having written to a row."""
     if not was.columns:  # of a run that an earlier version began, or of a store without columns
-        return
+        return None
     found = [
         f"the {what} was in the column {column!r} and is in {now.holds.get(what, 'none')!r}"
         for what, column in was.holds.items()
@@ -133,14 +140,14 @@ def _refuse_reshaped(now: CollectionInfo, was: CollectionInfo, run: RunDir) -> N
         for one, type in was.columns.items()
         if now.columns.get(one, type) != type
     ]
-    if found:
-        raise SourceChangedError(
-            f"{now.name!r} has other columns than when run {run.run_id} exported it: "
-            f"{'; '.join(found)}",
-            "Nothing was moved. Undo that and run the same command again; if it was meant, "
-            "`reembed run --restart` begins anew with the columns that are there, and pays for no "
-            "text twice.",
-        )
+    if not found:
+        return None
+    return SourceChangedError(
+        f"{now.name!r} has other columns than when run {run.run_id} exported it: "
+        f"{'; '.join(found)}",
+        "Nothing was moved. Undo that and run the same command again; if it was meant, `reembed "
+        "run --restart` begins anew with the columns that are there, and pays for no text twice.",
+    )
 
 
 def _about(info: CollectionInfo) -> str:

@@ -8,17 +8,18 @@ that catch-up carries it anew; until then it is missing, and no verdict passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence, Set
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from reembed.errors import TakenError
-from reembed.records import SHARD_ROWS, Vectors, chunked, fixed_array_to_vectors
+from reembed.records import SHARD_ROWS, Vectors, chunked, fixed_array_to_vectors, hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
+from reembed.run.quarantine import quarantined_of
 from reembed.stores.collection import Collection
 
 RECORD_COLUMNS = ("id", "document", "metadata", "uri", "row_sha256")
@@ -49,6 +50,22 @@ def read_rows(run: RunDir, export: Shard, embed: Shard) -> ShardRows:
     return ShardRows(
         export, run.read_shard(export, RECORD_COLUMNS), run.read_shard(embed, ["id", "embedding"])
     )
+
+
+def rows_before(
+    run: RunDir, export_shards: Mapping[str, Shard], export: Shard, rows: ShardRows
+) -> dict[str, bytes]:
+    """The row hashes that the records of a delta had before it."""
+    ids = {*rows.ids, *export.deleted}
+    found: dict[str, bytes] = {}
+    for earlier, shard in export_shards.items():
+        if earlier == export.stem:
+            break
+        hashes = hashes_of(run.read_shard(shard, ["id", "row_sha256"]))
+        found |= {id: row for id, row in hashes.items() if id in ids}
+        for id in [*shard.deleted, *quarantined_of(run, earlier)]:  # neither was ever live
+            found.pop(id, None)
+    return found
 
 
 def displace(shadow: Collection, run: RunDir, stem: str, ids: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ class Fitting:
 
 def fitting(source_url: str, target_url: str) -> Fitting | None:
     """What records of a source need to go into a target; None where they go as they are."""
-    source, target = kind_of(source_url), kind_of(target_url)
+    source, target = (kind_of(url) for url in (source_url, target_url))
     return Fitting() if target == "chroma" and source not in (None, "chroma") else None
 
 

@@ -6,16 +6,12 @@ A delta that is carried, before the swap or after it, goes the same way as the c
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Literal
 
-from reembed.progress.tracing import span
-from reembed.run import events
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_source
 from reembed.stages.load import load_shadow
-from reembed.stages.meter import Stats, asked_so_far, meter
+from reembed.stages.meter import asked_so_far, timed
 from reembed.stages.session import Session
 from reembed.sync.follow import catch_up
 from reembed.sync.overlap import Overlap
@@ -30,33 +26,14 @@ def run_stages(s: Session, until: Stage) -> None:
     before = asked_so_far(s)
     embeds, loads = until != "export", until not in ("export", "embed")
     with Overlap(s, embeds=embeds, loads=loads) as overlap:
-        with _timed(s, "export", asks=False):
+        with timed(s, "export", asks=False):
             export_source(s, overlap.exported)
         if not embeds:
             return
-        with _timed(s, "embed", before):
+        with timed(s, "embed", before):
             embed_shards(s, overlap.begun, overlap.embedded)
     if not loads:
         return
-    with _timed(s, "load"):
+    with timed(s, "load"):
         load_shadow(s)
         catch_up(s)
-
-
-@contextlib.contextmanager
-def _timed(
-    s: Session, stage: events.Stage, before: Stats | None = None, *, asks: bool = True
-) -> Iterator[None]:
-    """Journal the end of a stage, with what it took.
-
-    Args:
-        before: see `meter`.
-        asks: whether what the model is asked for meanwhile is this stage's.
-    """
-    with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
-        spent = meter(s, before)
-        yield
-        told = spent() if asks else {**spent(), "stats": {}, "usd": None}
-        usd = told.get("usd")
-        attach(told["stats"] | ({} if usd is None else {"usd": usd}))
-        s.run.history.record(events.StageDone(stage=stage, **told))

@@ -8,12 +8,13 @@ only that is compared.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reembed.progress import stage
 from reembed.records import SHARD_ROWS, chunked, hashes_of
 from reembed.run.directory import RunDir
-from reembed.run.ledger import Ledger
+from reembed.run.ledger import Ledger, Rows
 from reembed.run.loss import Loss
 from reembed.stores.collection import Collection
 
@@ -84,26 +85,26 @@ def find_difference(
             source, no in the shadow.
     """
     written = collection.changes_since(since, besides)
-    displaced = ledger.displaced()
-    if written.ids is None:
-        with stage(STAGE, ledger.counts()[0]) as counter:
-            pages = (hashes_of(page) for page in collection.row_hashes())
-            found = ledger.compare_all(
-                pages, counter.update, include_quarantined=include_quarantined
-            )
-    else:  # of those that may have been written to, what is not there and was known is deleted
-        touched = [*written.ids, *sorted(displaced.difference(written.ids))]
-        with stage(STAGE, len(touched)) as counter:
-            some = (
-                (ids, hashes_of(collection.fetch_page(ids, vectors=False)))
-                for ids in chunked(touched, SHARD_ROWS)
-            )
-            found = ledger.compare_some(
-                some, counter.update, include_quarantined=include_quarantined
-            )
-    return Difference(
-        found.changed, found.deleted, written.mark, found.rows, written.token, written.ids
-    )
+    displaced, whole = ledger.displaced(), written.ids is None
+    touched = [*(written.ids or ()), *sorted(displaced.difference(written.ids or ()))]
+    with stage(STAGE, ledger.counts()[0] if whole else len(touched)) as counter:
+        pages = _all(collection) if whole else _some(collection, touched)
+        changed, deleted, rows = ledger.compare(
+            pages, counter.update, whole=whole, include_quarantined=include_quarantined
+        )
+    return Difference(changed, deleted, written.mark, rows, written.token, written.ids)
+
+
+def _all(collection: Collection) -> Iterator[tuple[Sequence[str], Rows]]:
+    for page in collection.row_hashes():
+        there = hashes_of(page)
+        yield list(there), there
+
+
+def _some(collection: Collection, touched: Sequence[str]) -> Iterator[tuple[Sequence[str], Rows]]:
+    """Records that may have been written to: what is not there and was known is deleted."""
+    for ids in chunked(touched, SHARD_ROWS):
+        yield ids, hashes_of(collection.fetch_page(ids, vectors=False))
 
 
 def find_late(

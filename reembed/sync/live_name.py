@@ -8,10 +8,8 @@ command looks the name up again, and says where it leads by now, and the ways on
 from __future__ import annotations
 
 from reembed.errors import CollectionNotFoundError, ReembedError, SourceChangedError
-from reembed.report.results import manifest_file
 from reembed.run import events
-from reembed.run.steps import shown_path
-from reembed.stages.refusals import existing, refuse_other
+from reembed.stages.refusals import existing, other
 from reembed.stages.session import Session
 from reembed.stores.values import CollectionInfo
 
@@ -54,11 +52,7 @@ def _reshaped(s: Session) -> ReembedError | None:
     found = _found(s, s.manifest.source.collection)
     if found is None or found.id != s.source.id:
         return None
-    try:
-        refuse_other(found, s.source, s.run)
-    except SourceChangedError as error:
-        return error
-    return None
+    return other(found, s.source, s.run)
 
 
 def told_astray(s: Session) -> list[str]:
@@ -146,16 +140,13 @@ def _before(s: Session) -> ReembedError | None:
             f"{_left('old', old)}",
             " ".join([*ways, *_start_over(s, old, found)]),
         )
-    try:
-        refuse_other(found, s.source, s.run)
-    except SourceChangedError as error:
-        error.hint = " ".join([error.hint, *ways])
-        if s.in_group and made_anew(s):
-            path = _path(s)
-            again = f"If the application made it anew, `reembed run {path}` begins again with it."
-            return SourceChangedError(error.message, again)
-        return error
-    return None
+    hint = ""
+    if s.in_group and made_anew(s):
+        hint = f"If the application made it anew, `reembed run {_path(s)}` begins again with it."
+    error = other(found, s.source, s.run)
+    if error is not None:
+        error.hint = hint or " ".join([error.hint, *ways])
+    return error
 
 
 def _back(s: Session, found: CollectionInfo | None) -> ReembedError:
@@ -240,4 +231,4 @@ def _start_over(s: Session, old: CollectionInfo | None, found: CollectionInfo | 
 
 
 def _path(s: Session) -> str:
-    return shown_path(manifest_file(s.manifest, s.run))
+    return s.run.shown_manifest(s.manifest)

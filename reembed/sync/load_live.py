@@ -7,17 +7,16 @@ application's, or one of another shard's, since no row is ever taken away to mak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from reembed.progress import stage
 from reembed.records import hashes_of
 from reembed.run import events
-from reembed.run.directory import RunDir, Shard
+from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
-from reembed.run.quarantine import quarantined_of
-from reembed.stages.shard_rows import ShardRows, load_shard, read_rows
+from reembed.stages.shard_rows import ShardRows, load_shard, read_rows, rows_before
 from reembed.stores.collection import Collection
 from reembed.sync.grouped_writes import write_together
 
@@ -45,7 +44,7 @@ def load_into_live(live: Collection, run: RunDir, ledger: Ledger, *, resumed: bo
         if shard.stem not in loaded:
             export = export_shards[shard.stem]
             rows = read_rows(run, export, shard)
-            before = _rows_before(run, export_shards, export, rows)
+            before = rows_before(run, export_shards, export, rows)
             left += _Delta(live, rows, before, ledger, resumed).load()
         run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
     return left
@@ -98,19 +97,3 @@ class _Delta:
         if not self.resumed:  # the application has deleted it
             newer |= {id for id in ids if id in self.wanted and id in self.before and id not in now}
         return {*ids} - newer
-
-
-def _rows_before(
-    run: RunDir, export_shards: Mapping[str, Shard], export: Shard, rows: ShardRows
-) -> dict[str, bytes]:
-    """The row hashes that the records of a delta had before it."""
-    ids = {*rows.ids, *export.deleted}
-    found: dict[str, bytes] = {}
-    for earlier, shard in export_shards.items():
-        if earlier == export.stem:
-            break
-        hashes = hashes_of(run.read_shard(shard, ["id", "row_sha256"]))
-        found |= {id: row for id, row in hashes.items() if id in ids}
-        for id in [*shard.deleted, *quarantined_of(run, earlier)]:  # neither was ever live
-            found.pop(id, None)
-    return found

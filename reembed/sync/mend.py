@@ -74,8 +74,9 @@ def restore_shards(shadow: Collection, ids: Mapping[str, Sequence[str]], run: Ru
     export_shards, embed_shards = run.shards("export"), run.shards("embed")
     todo = {id for members in ids.values() for id in members}
     for stem, members in ids.items():
+        write = displacing(shadow.overwrite, shadow, run, stem, todo)
         rows = read_rows(run, export_shards[stem], embed_shards[stem])
-        write_rows(displacing(shadow.overwrite, shadow, run, stem, todo), rows, {*members})
+        write_rows(write, rows, {*members})
         todo -= {*members}
     return sum(len(members) for members in ids.values())
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reembed.report.results import Differs, manifest_file
+from reembed.report.results import Differs
 from reembed.run.ledger import Ledger
-from reembed.run.steps import shown_path
 from reembed.stages.session import Session
 from reembed.sync.difference import Difference, find_difference, find_late, without_conflicts
 from reembed.sync.mend import has_ledger
@@ -66,7 +65,7 @@ def _told_of_source(s: Session, source: Differs, name: str, conflicts: list[str]
     if not source and not conflicts:
         return []
     told = []
-    path = shown_path(manifest_file(s.manifest, s.run))
+    path = s.run.shown_manifest(s.manifest)
     if source:
         told.append(
             f"{name!r} differs from what was moved: {source}. `reembed sweep {path}` carries that "

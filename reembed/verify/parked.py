@@ -8,7 +8,7 @@ as it was exported are looked at: another text has another vector.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -77,8 +77,8 @@ def _rows(s: Session, shard: Shard) -> pa.Table:
     return _among(table.filter(pc.is_valid(table.column("embedding"))), mine)
 
 
-def _among(table: pa.Table, ids: Sequence[str]) -> pa.Table:
-    return table.filter(pc.is_in(table.column("id"), pa.array(ids, pa.string())))
+def _among(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+    return table.filter(pc.is_in(table.column("id"), pa.array([*ids], pa.string())))
 
 
 @stage("look at the old collection's vectors")

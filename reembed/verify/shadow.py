@@ -1,14 +1,16 @@
 """The shadow right before the live name moves to it: is it still what the verdict saw?
 
-A verdict licenses what it saw. So every id and row hash of the shadow is compared once more, and a
-fresh random sample of its vectors is held against the embed shards, within the tolerance of the
-integrity gate. What is missing or has another vector is put back from the shards, and the integrity
-gate then has to pass again; what somebody else wrote there is not overwritten without a word.
+A verdict licenses what it saw. So what was carried after it has to pass the integrity gate, too,
+every id and row hash of the shadow is compared once more, and a fresh random sample of its vectors
+is held against the embed shards, within the tolerance of that gate. What is missing or has another
+vector is put back from the shards, and the gate then has to pass again; what somebody else wrote
+there is not overwritten without a word.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from reembed.errors import LossError, SourceChangedError
 from reembed.progress import stage
@@ -17,12 +19,13 @@ from reembed.quality.integrity import KINDS
 from reembed.quality.verdict import Verdict
 from reembed.report.results import gate_error
 from reembed.run import events
+from reembed.run.directory import DELTA
 from reembed.stages.session import Session
 from reembed.sync.difference import find_difference
 from reembed.sync.mend import restore_shards, resync
+from reembed.verify.checks import verification
 from reembed.verify.corpus import Page
 from reembed.verify.gates import Verification
-from reembed.verify.verdicts import verification
 
 SAMPLE = 2_000
 """Vectors looked at; a fault in 0.25 % of them is seen with 99 %."""
@@ -47,13 +50,12 @@ def check_shadow(s: Session) -> list[str]:
     Raises:
         GateError: it could not be mended.
     """
-    mended = mend_shadow(s)
+    require_shadow(s)
+    checks = verification(s)
+    mended = _mended(s, checks)
     if not mended:
         return []
-    checks = verification(s)
-    gate = checks.integrity(s.progress)
-    if gate.status != "pass":
-        raise gate_error(Verdict(s.run.run_id, checks.seed, (gate,)))
+    _require_integrity(s, checks)
     return [f"put back from the run's shards, and verified again: {what}" for what in mended]
 
 
@@ -66,13 +68,48 @@ def mend_shadow(s: Session) -> list[str]:
         LossError: it holds records that somebody else wrote, and nobody accepted that they go.
     """
     require_shadow(s)
+    return _mended(s, verification(s))
+
+
+def _mended(s: Session, checks: Verification) -> list[str]:
     mended = _put_rows_back(s)
-    if _sample_is_off(s):
-        rewritten = restore_shards(s.new, _off_pages(s), s.run)
+    if _sample_is_off(checks):
+        rewritten = restore_shards(s.new, _off_pages(checks), s.run)
         mended.append(f"{rewritten:,} records of the shadow whose vectors were not as made")
     if mended:
         s.run.history.record(events.ShadowMended(what=tuple(mended)))
     return mended
+
+
+def check_deltas(s: Session) -> None:
+    """The integrity gate on the deltas and on shards that were made again, if some came after the
+    verdict: in this call, or in an earlier one that a hold, a hook or a kill stopped before the
+    move. What this session has checked is not checked again, so that writers wait for what came
+    last alone."""
+    after, written = set[str](), dict[str, str]()
+    for event in s.run.history.all(events.VerdictGiven, events.ShardWritten):
+        if isinstance(event, events.VerdictGiven):
+            after.clear()
+        elif event.stage == "embed":
+            after.add(event.shard.stem)
+            written[event.shard.stem] = event.shard.sha256
+    if not after:
+        return
+    checks = verification(s)
+    wanted = [stem for stem in checks.embeds if stem.startswith(DELTA) or stem in after]
+    stems = [stem for stem in wanted if s.checked.get(stem) != written.get(stem, "")]
+    if not stems:
+        return
+    _require_integrity(s, checks, stems)
+    s.checked |= {stem: written.get(stem, "") for stem in stems}
+
+
+def _require_integrity(
+    s: Session, checks: Verification, stems: Sequence[str] | None = None
+) -> None:
+    gate = checks.integrity(s.progress, stems)
+    if gate.status != "pass":
+        raise gate_error(Verdict(s.run.run_id, checks.seed, (gate,)))
 
 
 def check_count(s: Session) -> None:
@@ -110,10 +147,9 @@ def _put_rows_back(s: Session) -> list[str]:
 
 
 @stage("look at the new collection's vectors")
-def _sample_is_off(s: Session) -> bool:
+def _sample_is_off(checks: Verification) -> bool:
     """Whether some of a fresh random sample of records are not served as they were embedded."""
-    checks, chance = verification(s), random.SystemRandom()
-    corpus = checks.corpus
+    corpus, chance = checks.corpus, random.SystemRandom()
     stems = [stem for stem, shard in corpus.embeds.items() if shard.rows]
     stems = chance.sample(stems, min(SHARDS, len(stems)))
     for stem in stems:
@@ -124,9 +160,8 @@ def _sample_is_off(s: Session) -> bool:
     return False
 
 
-def _off_pages(s: Session) -> dict[str, list[str]]:
+def _off_pages(checks: Verification) -> dict[str, list[str]]:
     """The ids of the shards of which not every record is served as it was embedded, by stem."""
-    checks = verification(s)
     corpus = checks.corpus
     off: dict[str, list[str]] = {}
     for stem in corpus.embeds:

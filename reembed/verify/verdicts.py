@@ -14,26 +14,19 @@ from reembed.progress.tracing import traced
 from reembed.quality.remedies import remedies
 from reembed.quality.verdict import Gate, Verdict
 from reembed.redaction import redacted_data
-from reembed.report.results import gate_error, manifest_file, read_verdict, unread_verdict
+from reembed.report.results import gate_error, read_verdict, unread_verdict
 from reembed.report.write import write_report
 from reembed.run import events, files
-from reembed.run.directory import DELTA
 from reembed.run.disk import write_atomic
 from reembed.run.history import State
-from reembed.run.steps import shown_path
 from reembed.run.taken import bytes_in
 from reembed.stages.embed import budget_stop
 from reembed.stages.meter import meter
 from reembed.stages.session import Session
 from reembed.stages.swap_kind import choose_kind
-from reembed.sync.difference import (
-    find_late,
-    without_conflicts,
-)
+from reembed.sync.difference import find_late, without_conflicts
 from reembed.sync.live_name import refuse_astray
-from reembed.verify.embedded import EmbeddedVerification
-from reembed.verify.gates import Verification
-from reembed.verify.kept import KeptVerification
+from reembed.verify.checks import verification
 from reembed.verify.opening import opening_gate
 
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
@@ -90,23 +83,6 @@ def _one_store(s: Session) -> bool:
     return s.manifest.target_url == s.manifest.source.url
 
 
-def verification(s: Session) -> Verification:
-    """The gates of this run's shadow, with what the session has open."""
-    manifest = s.manifest
-    given: dict[str, Any] = {
-        "run": s.run, "shadow": s.new, "source_metric": s.source.metric,
-        "target_metric": manifest.target.metric or s.source.metric, "template": s.template,
-        "ledger": s.ledger, "settings": manifest.verify, "source": s.old, "wait": s.pause.wait,
-        "key_indexes": s.source.key_indexes if manifest.target_url.startswith("chroma") else None,
-    }  # fmt: skip
-    if manifest.keeps:
-        return KeptVerification(**given)
-    old_embedder = s.old_embedder
-    return EmbeddedVerification(
-        **given, embedder=s.embedder, old_embedder=old_embedder, old_model_note=s.old_model_note
-    )
-
-
 @stage("verify: late writes")
 def _late_gate(s: Session) -> Gate:
     """Whether everything written to the old collection is in the live one."""
@@ -141,7 +117,7 @@ def require_verdict(s: Session) -> None:
         except DamagedError as error:
             verdict = unread_verdict(s.run, error)
         assert verdict is not None, "it was given"
-        path = shown_path(manifest_file(s.manifest, s.run))
+        path = s.run.shown_manifest(s.manifest)
         raise gate_error(verdict, remedies(verdict, path))
     for event in reversed(s.run.history.all(events.VerdictGiven, events.SliceVerdict)):
         if isinstance(event, events.VerdictGiven):
@@ -151,28 +127,3 @@ def require_verdict(s: Session) -> None:
                 f"{s.manifest.name}: slice {event.slice} failed after the last verdict",
                 "Use `reembed verify` to check everything again.",
             )
-
-
-def check_deltas(s: Session) -> None:
-    """The integrity gate on the deltas and on shards that were made again, if some came after the
-    verdict: in this call, or in an earlier one that a hold, a hook or a kill stopped before the
-    move. What this session has checked is not checked again, so that writers wait for what came
-    last alone."""
-    after, written = set[str](), dict[str, str]()
-    for event in s.run.history.all(events.VerdictGiven, events.ShardWritten):
-        if isinstance(event, events.VerdictGiven):
-            after.clear()
-        elif event.stage == "embed":
-            after.add(event.shard.stem)
-            written[event.shard.stem] = event.shard.sha256
-    if not after:
-        return
-    checks = verification(s)
-    wanted = [stem for stem in checks.embeds if stem.startswith(DELTA) or stem in after]
-    stems = [stem for stem in wanted if s.checked.get(stem) != written.get(stem, "")]
-    if not stems:
-        return
-    gate: Gate = checks.integrity(s.progress, stems)
-    if gate.status != "pass":
-        raise gate_error(Verdict(s.run.run_id, checks.seed, (gate,)))
-    s.checked |= {stem: written.get(stem, "") for stem in stems}

@@ -11,12 +11,12 @@ from reembed.manifest import Manifest
 from reembed.migration.following import carrying, moving
 from reembed.migration.following.job import FollowSession, Job
 from reembed.migration.following.pruning import prune, remove_run
-from reembed.report.results import Differs, RunResult, manifest_file, run_result
+from reembed.report.results import Differs, RunResult, run_result
 from reembed.report.write import write_report
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import refuse_held
-from reembed.run.steps import Step, shown_path
+from reembed.run.steps import Step
 from reembed.stages.plan import refuse_blocked
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import Difference
@@ -205,7 +205,7 @@ def give_up(job: Job) -> None:
 def result_of(manifest: Manifest, run: RunDir, **fields: Any) -> RunResult:
     """Where a generation stands, with the commands of a job."""
     result = run_result(manifest.name, run, manifest.path, **fields)
-    path = shown_path(manifest_file(manifest, run))
+    path = run.shown_manifest(manifest)
     steps = [Step(f"reembed run {path} --swap", "carry what changed, or swap in what is built")]
     if run.history.last_move == "swap":
         steps.append(Step(f"reembed rollback {path} --yes", "take back what was done last"))

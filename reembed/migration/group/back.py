@@ -24,7 +24,6 @@ from reembed.migration.group.members import pending
 from reembed.migration.group.moving import Moving, Waiting, is_of_one, noted
 from reembed.migration.group.results import MemberSwap
 from reembed.migration.group.session import MemberSession
-from reembed.report.results import manifest_file
 from reembed.run import events
 
 GIVEN_UP = "a swap was asked for before any name had moved back"
@@ -59,7 +58,7 @@ class CommonWayBack(Moving):
             PreflightError: names have moved back, so only the way back is left.
         """
         group, errors = self._group, dict[str, ReembedError]()
-        path = manifest_file(group.manifest, group.run)
+        path = group.run.manifest_file(group.manifest)
         for member in self._members:
             with noted(errors, member.collection), member.session(writes=False) as s:
                 refuse_gone_back(s, path)

@@ -35,7 +35,7 @@ from reembed.migration.group.roster import Roster, group_state, where_it_stands
 from reembed.migration.group.session import GroupSession
 from reembed.migration.newest import current_run, required_run
 from reembed.progress import Progress
-from reembed.report.results import RunResult, SwapResult, manifest_file, wrong_state
+from reembed.report.results import RunResult, SwapResult, wrong_state
 from reembed.report.write import REPORT_FILE, SUMMARY_FILE, write_report
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -44,7 +44,7 @@ from reembed.run.guards import guard_messages
 from reembed.run.history import State
 from reembed.run.lock import locked
 from reembed.run.now import read_now
-from reembed.run.steps import next_steps, shown_path
+from reembed.run.steps import next_steps
 from reembed.sync.build import Stage
 
 ROUNDS = 3
@@ -299,7 +299,7 @@ class Migrations:
         return self._with_steps(group.run, GroupSwap(action, group.run.run_id, False, found, how))
 
     def _with_steps(self, run: RunDir, result: GroupSwap) -> GroupSwap:
-        steps = next_steps(group_state(run), manifest_file(self.manifest, run))
+        steps = next_steps(group_state(run), run.manifest_file(self.manifest))
         return replace(result, steps=steps)
 
     # Runs
@@ -317,8 +317,8 @@ class Migrations:
         result = GroupResult(
             self.manifest.name, run.run_id, str(run.path), state,
             sorted(members, key=lambda member: member.collection), spent=group.spending.spent,
-            steps=next_steps(state, manifest_file(self.manifest, run)),
-            manifest=shown_path(manifest_file(self.manifest, run)), **fields,
+            steps=next_steps(state, run.manifest_file(self.manifest)),
+            manifest=run.shown_manifest(self.manifest), **fields,
         )  # fmt: skip
         unchanged = bool(members) and all(member.result.unchanged for member in members)
         return replace(result, unchanged=result.unchanged or unchanged)
