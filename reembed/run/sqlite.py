@@ -22,7 +22,6 @@ from reembed.run.disk import (
     STATE,
     TEMPORARY,
     file_sha256,
-    full,
     open_private,
     read_errors,
     remove,
@@ -38,7 +37,12 @@ WAL_PAUSE = 0.05
 WAIT = 60
 """Seconds for which a statement waits while another process writes."""
 
-_FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_MEANT = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EACCES, sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+}  # fmt: skip
+"""What SQLite says of a disk, as the system says it."""
 _MEMORY = (
     sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_SHMMAP,
 )  # fmt: skip
@@ -59,20 +63,10 @@ def sqlite_errors(path: Path | str, instead: str = STATE) -> Iterator[None]:
         extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         if extended in _MEMORY:
             raise OutOfMemoryError(f"{path}: {error}") from error
-        code = extended & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise full(path, instead) from error
-        if code in _FORBIDDEN:
-            raise PreflightError(
-                f"{path}: {error}",
-                f"Give this user the right to write there, or {instead}.",
-            ) from error
-        if code == sqlite3.SQLITE_IOERR:
-            raise PreflightError(
-                f"{path}: {error}",
-                f"The disk is full or fails: free some space, check it, or {instead}, and run "
-                "the same command again: it resumes.",
-            ) from error
+        meant = _MEANT.get(extended & 0xFF)
+        if meant is not None:
+            with write_errors(path, instead):
+                raise OSError(meant, str(error)) from error
         raise UnreachableError(
             f"{path}: {error}",
             "Another process may be using it; run the same command again to resume.",

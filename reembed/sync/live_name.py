@@ -140,12 +140,12 @@ def _before(s: Session) -> ReembedError | None:
             f"{_left('old', old)}",
             " ".join([*ways, *_start_over(s, old, found)]),
         )
-    hint = ""
-    if s.in_group and made_anew(s):
-        hint = f"If the application made it anew, `reembed run {_path(s)}` begins again with it."
-    error = other(found, s.source, s.run)
+    anew, error = s.in_group and made_anew(s), other(found, s.source, s.run)
+    if error is not None and anew:
+        again = f"If the application made it anew, `reembed run {_path(s)}` begins again with it."
+        return SourceChangedError(error.message, again)
     if error is not None:
-        error.hint = hint or " ".join([error.hint, *ways])
+        error.hint = " ".join([error.hint, *ways])
     return error
 
 

@@ -215,7 +215,7 @@ ROWS: list[Row] = [
     ("interrupted", interrupted, EMBED,
      follows_hint("Run the same command again to go on where", where="cli/entry.py"), (EMBED,)),
     ("a ledger that is held", held_anew, EMBED,
-     follows_hint("Another process may be using it; run the same", where="run/disk.py"),
+     follows_hint("Another process may be using it; run the same", where="run/sqlite.py"),
      (ended, EMBED)),
     ("a damaged ledger", during("lookup", damaged), "run m.yaml",
      follows_hint("It is removed. Run the same command again: it is made"), ("run m.yaml",)),
