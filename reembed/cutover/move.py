@@ -73,6 +73,14 @@ def has_moved(s: Session) -> bool:
     return old is not None and old.name == begun_exchange(s.run, "swap").parked
 
 
+def is_to_move_back(s: Session) -> bool:
+    """Whether the live name is still to move back."""
+    history = s.run.history
+    if history.last_move != "swap":
+        return False
+    return history.pending_move != "rollback" or leads_to(s.store, s.manifest.live, s.new.id)
+
+
 def finish_moved(s: Session) -> None:
     """Let writers go that a killed move still holds, and journal a move that the store has done and
     its call did not live to journal."""

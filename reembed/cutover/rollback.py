@@ -14,7 +14,7 @@ from reembed.cutover.move import (
     finish_move,
     has_moved,
     hold_writes,
-    leads_to,
+    is_to_move_back,
     move,
     move_live_name,
     release_writes,
@@ -74,7 +74,7 @@ def ready_back(s: Session) -> ReadyBack | None:
         ReembedError: why this name cannot go back.
     """
     s.spending.lift()
-    if not _to_be_moved(s) or s.new.describe() is None:
+    if not is_to_move_back(s) or s.new.describe() is None:
         return None
     refuse_third(s)
     _refuse_gone(s)
@@ -102,14 +102,6 @@ def last_look_back(s: Session, ready: ReadyBack) -> None:
     """What comes right before the move back, while writers wait. Adds to what was carried."""
     ready.carry(s)
     _refuse_fewer(s, ready.kind)
-
-
-def _to_be_moved(s: Session) -> bool:
-    """Whether the live name is still to move back."""
-    history = s.run.history
-    if history.last_move != "swap":
-        return False
-    return history.pending_move != "rollback" or leads_to(s.store, s.manifest.live, s.new.id)
 
 
 def _refuse_gone(s: Session) -> None:
@@ -150,28 +142,28 @@ def rollback_run(s: Session, dry_run: bool, ready: ReadyBack | None = None) -> S
     if dry_run:
         return _dry_run(s, kind)
     _refuse_gone(s)
-    variables = variables_of(s, "rollback")
     if s.new.describe() is None:
-        return _back_without_new(s, kind, variables)
+        return _back_without_new(s, kind)
     recover_for_way_back(s)
     way_back, ready = way_back_of(s), ready or ReadyBack(kind)
     before = ready.before
     if s.run.history.rollback_unfinished:
         receipt = moving.receipt_of(s, "rollback")
         late = way_back.carry_late()
-    elif not _to_be_moved(s):  # in a rename's gap
+    elif not is_to_move_back(s):  # in a rename's gap
         refuse_emptied_old(s)
         receipt = finish_move(s.store, s.run, "rollback")
         late = way_back.carry_late()
     else:
         _look_at_old(s, ready)
         if s.run.history.pending_move is None:
-            run_before(s, variables)
+            run_before(s, variables_of(s, "rollback"))
         receipt, late = _move_back_held(s, kind, way_back, before)
     release_writes(s.store, s.run, s.manifest.live)
     quiet = carry_until_quiet(way_back.carry_late, late)
     told = [*ready.told, *([] if quiet else [STILL_WRITTEN.format("new", "rollback")])]
-    told += [*told_of_late(late.withheld, late.left), *run_after(s, variables)]
+    told += told_of_late(late.withheld, late.left)
+    told += run_after(s, variables_of(s, "rollback"))
     s.run.history.record(events.RollbackFinished(carried=late.carried))
     return replace(
         outcome(s, "rollback", True, kind, told), caught_up=before.carried, lost=before.lost,
@@ -189,7 +181,7 @@ def _dry_run(s: Session, kind: SwapPlan) -> SwapResult:
         return replace(result, messages=[*result.messages, told])
 
 
-def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> SwapResult:
+def _back_without_new(s: Session, kind: SwapPlan) -> SwapResult:
     """The way back where somebody deleted the live collection: on a person's word, the name goes to
     the old one as it is. Nobody can write to what is not there, so no writer waits."""
     total, quarantined = s.ledger.counts()
@@ -201,11 +193,11 @@ def _back_without_new(s: Session, kind: SwapPlan, variables: dict[str, str]) -> 
             f"with {count:,} records; what was written since the swap is lost.",
         )  # fmt: skip
         if s.run.history.pending_move is None:
-            run_before(s, variables)
+            run_before(s, variables_of(s, "rollback"))
         exchange = exchange_of(s, "rollback", kind)  # as it is now, whatever was begun
         move_live_name(s.store, s.run, "rollback", kind.kind, exchange)
     release_writes(s.store, s.run, s.manifest.live)
-    told = run_after(s, variables)
+    told = run_after(s, variables_of(s, "rollback"))
     s.run.history.record(events.RollbackFinished(carried=0))
     return outcome(s, "rollback", True, kind, told)
 

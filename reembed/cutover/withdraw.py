@@ -46,8 +46,8 @@ def _take_out_prepared(s: Session) -> None:
 def give_up_swap(s: Session) -> list[str]:
     """Withdraw a swap that has not moved, and start the application again as it was where its hook
     has stopped it. Returns what is to be told."""
-    stopped = has_begun(s.run, "before", "swap")
     withdraw(s)
+    stopped = has_begun(s.run, "before", "swap")
     told = run_after(s, variables_of(s, "rollback")) if stopped else []
     s.run.history.record(events.RollbackFinished())
     return [GIVEN_UP.format(s.manifest.live), *told]
@@ -55,10 +55,9 @@ def give_up_swap(s: Session) -> list[str]:
 
 def swap_given_up(s: Session, dry_run: bool) -> SwapResult:
     """`rollback` of a swap that has not moved."""
-    if dry_run:
-        told = "the live name has not moved: what the swap prepared would be taken out again"
-        return stayed(s, [told], done=False)
-    return stayed(s, give_up_swap(s))
+    would = "the live name has not moved: what the swap prepared would be taken out again"
+    told = [would] if dry_run else give_up_swap(s)
+    return stayed(s, told, done=not dry_run)
 
 
 def stayed(s: Session, told: list[str], *, done: bool = True) -> SwapResult:

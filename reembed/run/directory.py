@@ -188,9 +188,9 @@ class RunDir:
     ) -> Shard:
         """Write, fsync, rename and journal a shard."""
         name = f"{stage}/{stem}.parquet"
-        path = self.path / name
+        path, how = self.path / name, encoding(table.schema)
         with atomic_file(path) as file:
-            pq.write_table(table, file, **encoding(table.schema))
+            pq.write_table(table, file, **how)
         shard = Shard(
             name,
             table.num_rows,

@@ -126,4 +126,5 @@ def lists_all(run: RunDir, stem: str, rows: int) -> bool:
 
 def quarantined_of(run: RunDir, stem: str) -> dict[str, bytes]:
     """Row hash of each record of a shard that was set aside when it was embedded."""
-    return hashes_of(_read_part(run.path / QUARANTINE_DIR / f"{stem}.parquet"))
+    rows = _read_part(run.path / QUARANTINE_DIR / f"{stem}.parquet")
+    return hashes_of(rows)

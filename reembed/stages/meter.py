@@ -46,8 +46,8 @@ def timed(
         before: see `meter`.
         asks: whether what the model is asked for meanwhile is this stage's.
     """
+    spent = meter(s, before)
     with span(stage, name=s.manifest.name, run=s.run.run_id) as attach:
-        spent = meter(s, before)
         yield
         told = spent() if asks else {**spent(), "stats": {}, "usd": None}
         usd = told.get("usd")

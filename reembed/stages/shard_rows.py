@@ -61,9 +61,10 @@ def rows_before(
     for earlier, shard in export_shards.items():
         if earlier == export.stem:
             break
-        hashes = hashes_of(run.read_shard(shard, ["id", "row_sha256"]))
-        found |= {id: row for id, row in hashes.items() if id in ids}
-        for id in [*shard.deleted, *quarantined_of(run, earlier)]:  # neither was ever live
+        told = run.read_shard(shard, ["id", "row_sha256"])
+        never_live = [*shard.deleted, *quarantined_of(run, earlier)]
+        found |= {id: row for id, row in hashes_of(told).items() if id in ids}
+        for id in never_live:
             found.pop(id, None)
     return found
 

@@ -23,9 +23,9 @@ def run_stages(s: Session, until: Stage) -> None:
     """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile. They overlap as
     `overlap.py` has it; a stage's end, and its seconds, are journalled in their order all the
     same."""
-    before = asked_so_far(s)
     embeds, loads = until != "export", until not in ("export", "embed")
     with Overlap(s, embeds=embeds, loads=loads) as overlap:
+        before = asked_so_far(s)
         with timed(s, "export", asks=False):
             export_source(s, overlap.exported)
         if not embeds:

@@ -26,8 +26,15 @@ def astray(s: Session) -> ReembedError | None:
     swap = history.last(events.SwapBegun)
     if history.census is None or history.pending_move or (swap and swap.kind == "config"):
         return None
-    if history.last_move is None:  # an own shadow is nothing that the name should lead to yet
-        return _before(s)
+    if history.last_move is not None:
+        return _moved(s)
+    return _before(s)  # an own shadow is nothing that the name should lead to yet
+
+
+def _moved(s: Session) -> ReembedError | None:
+    """As `astray`, once the name has moved."""
+    history = s.run.history
+    swap = history.last(events.SwapBegun)
     if swap is not None and swap.exchange.get("live") not in (None, s.manifest.live):
         return None  # another name was written into the manifest since, which `swap_kind` judges
     own = {s.new.id} if history.state == "cleaned" else {s.old.id, s.new.id}
