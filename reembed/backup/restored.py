@@ -12,16 +12,15 @@ from reembed.backup.index import Index, row_digests
 from reembed.backup.restore import Job, live_now, shape_of
 from reembed.backup.shards import records_of
 from reembed.cutover.move import (
-    MOVE_PAUSE,
-    MOVE_TRIES,
     SWEEP_SECONDS,
     begun_exchange,
     finish_move,
     move_live_name,
     release_writes,
+    retried,
     writes_held,
 )
-from reembed.errors import LockedError, LossError, PreflightError, SourceChangedError, UsageError
+from reembed.errors import LossError, PreflightError, SourceChangedError, UsageError
 from reembed.manifest import SwapKind
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -185,17 +184,14 @@ def _move(
 ) -> None:  # fmt: skip
     """Carry and move while writers wait, again if another session is in the way."""
     giver, receiver = sides
-    for left in reversed(range(MOVE_TRIES)):
-        try:
+
+    def once() -> None:
+        _carry(giver, receiver, carried)
+        with writes_held(job.store, run, job.live, what[2].incoming_id):
             _carry(giver, receiver, carried)
-            with writes_held(job.store, run, job.live, what[2].incoming_id):
-                _carry(giver, receiver, carried)
-                move_live_name(job.store, run, *what)
-            return
-        except LockedError:
-            if not left:
-                raise
-            time.sleep(MOVE_PAUSE)
+            move_live_name(job.store, run, *what)
+
+    retried(once)
 
 
 def _carry(giver: Side, receiver: Side, carried: Carried) -> None:

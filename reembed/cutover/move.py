@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
 
-from reembed.errors import CollectionNotFoundError, PreflightError
+from reembed.errors import CollectionNotFoundError, LockedError, PreflightError
 from reembed.manifest import SwapKind
 from reembed.progress import stage
 from reembed.run import events
@@ -24,6 +25,8 @@ from reembed.stages.swap_kind import CONFIG_GUARANTEE, SwapPlan
 from reembed.stores.store import Store
 from reembed.stores.values import Exchange, Receipt
 from reembed.sync.difference import Carried
+
+Late = TypeVar("Late")
 
 MOVE_TRIES = 5
 MOVE_PAUSE = 1.0
@@ -176,6 +179,59 @@ def receipt_of(s: Session, action: Action) -> Receipt:
     """What the newest move of this kind did."""
     history = s.run.history
     return history.value(Receipt, history.require(events.DONE[action]).receipt, f"the {action}")
+
+
+@dataclass(frozen=True)
+class Around(Generic[Late]):
+    """What is done with records around a move.
+
+    Attributes:
+        carry: carries what was written to the live collection, and returns how many records.
+        last_look: comes right before the move, while writers wait.
+        late: comes right after it, while they still wait; what it returns is handed on.
+    """
+
+    carry: Callable[[], int]
+    last_look: Callable[[], None]
+    late: Callable[[], Late]
+
+
+def move_held(
+    s: Session, action: Action, kind: SwapPlan, around: Around[Late], carried: int
+) -> tuple[Receipt, Late]:
+    """Carry what was written, and move while writers wait; again if another session is in the way.
+
+    Args:
+        carried: how many records there were when it was done last.
+    """
+    incoming_id, counts = s.new.id if action == "swap" else s.old.id, [carried]
+
+    def once() -> tuple[Receipt, Late]:
+        prepare_move(s, kind, incoming_id, around.carry, counts[-1])
+        while True:
+            with hold_writes(s, kind, incoming_id):
+                around.last_look()
+                if may_move(s, kind, incoming_id):
+                    return move(s, action, kind), around.late()
+
+    return retried(once, lambda: counts.append(around.carry()))
+
+
+def retried(move: Callable[[], Late], between: Callable[[], None] = lambda: None) -> Late:
+    """Move, and again where another session is in the way.
+
+    Args:
+        between: what is to be done before it is tried again.
+    """
+    for tries_left in reversed(range(MOVE_TRIES)):
+        try:
+            return move()
+        except LockedError:
+            if not tries_left:
+                raise
+            time.sleep(MOVE_PAUSE)
+            between()
+    raise AssertionError("the last try returns or raises")
 
 
 SWEEP_SECONDS = 20.0

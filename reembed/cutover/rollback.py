@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 
 from reembed.cutover import move as moving
@@ -13,9 +12,7 @@ from reembed.cutover.move import (
     exchange_of,
     finish_move,
     has_moved,
-    hold_writes,
     is_to_move_back,
-    move,
     move_live_name,
     release_writes,
     swap_kind,
@@ -23,7 +20,7 @@ from reembed.cutover.move import (
 from reembed.cutover.recover import recover_for_way_back
 from reembed.cutover.told import STILL_WRITTEN, WITHHELD, outcome, told_of_late
 from reembed.cutover.withdraw import swap_given_up
-from reembed.errors import LockedError, LossError, PreflightError, ReembedError
+from reembed.errors import LossError, PreflightError, ReembedError
 from reembed.progress.tracing import traced
 from reembed.records import SHARD_ROWS, chunked
 from reembed.report.results import SwapResult
@@ -205,30 +202,21 @@ def _back_without_new(s: Session, kind: SwapPlan) -> SwapResult:
 def _move_back_held(
     s: Session, kind: SwapPlan, way_back: WayBack, before: CarriedBack
 ) -> tuple[Receipt, CarriedBack]:
-    """Carry what was written, and move back while writers wait; again if another session is in the
-    way. Adds to `before` what was carried ahead of the move; returns what was carried after it."""
+    """Carry what was written, and move back while writers wait. Adds to `before` what was carried
+    ahead of the move; returns what was carried after it."""
 
     def carry() -> int:
         more = way_back.carry()
         before.add(more)
         return more.carried
 
-    for tries_left in reversed(range(moving.MOVE_TRIES)):
-        carried = carry()
-        try:
-            moving.prepare_move(s, kind, s.old.id, carry, carried)
-            while True:
-                with hold_writes(s, kind, s.old.id):
-                    if before.carried or way_back.logged:  # what came meanwhile
-                        before.add(way_back.carry())
-                    _refuse_fewer(s, kind)
-                    if moving.may_move(s, kind, s.old.id):
-                        return move(s, "rollback", kind), way_back.carry_late()
-        except LockedError:
-            if not tries_left:
-                raise
-            time.sleep(moving.MOVE_PAUSE)
-    raise AssertionError("the last try returns or raises")
+    def look() -> None:
+        if before.carried or way_back.logged:  # what came meanwhile
+            before.add(way_back.carry())
+        _refuse_fewer(s, kind)
+
+    around = moving.Around(carry, look, way_back.carry_late)
+    return moving.move_held(s, "rollback", kind, around, carry())
 
 
 OLD_LOST = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +12,7 @@ from reembed.cutover.losses import losses_now, with_losses
 from reembed.cutover.move import (
     carry_until_quiet,
     finish_move,
-    hold_writes,
     leads_to,
-    move,
     release_writes,
     swap_kind,
 )
@@ -140,26 +137,23 @@ def _carried_and_checked(s: Session) -> int:
 
 
 def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
-    """Catch up and move while writers wait, again if another session is in the way.
+    """Catch up and move while writers wait.
 
     Args:
         caught_up: records carried so far.
     """
-    for tries_left in reversed(range(moving.MOVE_TRIES)):
-        try:
-            caught_up += prepared(s, kind, caught_up)[0]
-            while True:
-                with hold_writes(s, kind, s.new.id):
-                    caught_up += last_look(s)
-                    if moving.may_move(s, kind, s.new.id):
-                        receipt = move(s, "swap", kind)
-                        return replace(_finish_swap(s, kind, receipt), caught_up=caught_up)
-        except LockedError:
-            if not tries_left:
-                raise
-            time.sleep(moving.MOVE_PAUSE)
-            caught_up += catch_up(s)
-    raise AssertionError("the last try returns or raises")
+    counts = [caught_up]
+
+    def carry() -> int:
+        counts.append(_carried_and_checked(s))
+        return counts[-1]
+
+    def look() -> None:
+        counts.append(last_look(s))
+
+    around = moving.Around(carry, look, lambda: sweep(s))
+    receipt, swept = moving.move_held(s, "swap", kind, around, caught_up)
+    return replace(_finish_swap(s, kind, receipt, swept), caught_up=sum(counts))
 
 
 def prepared(s: Session, kind: SwapPlan, before: int) -> tuple[int, bool]:
@@ -194,19 +188,20 @@ def resume_swap(s: Session) -> SwapResult:
             return replace(result, messages=[*told, *result.messages])
         finish_move(s.store, s.run, "swap")  # from a rename's gap
     kind, receipt = swap_kind(s), moving.receipt_of(s, "swap")
-    return _finish_swap(s, kind, receipt, left)
+    return _finish_swap(s, kind, receipt, sweep(s), left)
 
 
 def _finish_swap(
-    s: Session, kind: SwapPlan, receipt: Receipt, left: Sequence[str] = ()
+    s: Session, kind: SwapPlan, receipt: Receipt, swept: Carried, left: Sequence[str] = ()
 ) -> SwapResult:
-    """What follows the move: sweep and hook.
+    """What follows the move: late writes and the hook.
 
     Args:
+        swept: what was carried right after the move.
         left: ids of rows that recovery left alone.
     """
     s.spending.lift()
-    swept, told = _sweep_after(s, receipt)
+    swept, told = _sweep_rest(s, receipt, swept)
     variables = variables_of(s, "swap")
     config, after = variables.get("APPLICATION_CONFIG"), run_after(s, variables)
     s.run.history.record(events.SwapFinished(swept=swept.carried))
@@ -218,10 +213,10 @@ def _finish_swap(
     )  # fmt: skip
 
 
-def _sweep_after(s: Session, receipt: Receipt) -> tuple[Carried, list[str]]:
-    """Carry what was written to the old collection between catch-up and move. Returns what was
-    carried, and what is to be told of it."""
-    swept, quiet, moves = sweep(s), True, receipt.kind != "config"
+def _sweep_rest(s: Session, receipt: Receipt, swept: Carried) -> tuple[Carried, list[str]]:
+    """Let writers go on, and carry what late ones still write to the old collection. Returns what
+    was carried in all, and what is to be told of it."""
+    quiet, moves = True, receipt.kind != "config"
     if moves:
         release_writes(s.store, s.run, s.manifest.live)
         quiet = carry_until_quiet(lambda: sweep(s), swept)

@@ -8,13 +8,12 @@ wait, and once more after it.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reembed.cutover.hooks import hook_variables, run_after, run_before
-from reembed.cutover.move import MOVE_PAUSE, MOVE_TRIES, move_live_name, writes_held
-from reembed.errors import GateError, LockedError, PreflightError, SourceChangedError, UsageError
+from reembed.cutover.move import move_live_name, retried, writes_held
+from reembed.errors import GateError, PreflightError, SourceChangedError, UsageError
 from reembed.manifest import SwapKind
 from reembed.manifest.urls import place_of
 from reembed.migration.following.job import FollowSession, Job
@@ -178,14 +177,7 @@ def move(s: FollowSession) -> SwapResult:
             job.store.to_move().check(job.manifest.live, parked, live.id)
             while not job.store.to_move().prepare(job.manifest.live, s.new.id).ready:
                 pass  # what was written is copied while writers wait
-        for left in reversed(range(MOVE_TRIES)):
-            try:
-                _move_held(s, kind, exchange, source)
-                break
-            except LockedError:
-                if not left:
-                    raise
-                time.sleep(MOVE_PAUSE)
+        retried(lambda: _move_held(s, kind, exchange, source))
     return finish(s)
 
 

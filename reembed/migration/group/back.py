@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from reembed.cutover.hooks import has_begun, run_after, run_before
+from reembed.cutover.move import retried
 from reembed.cutover.rollback import (
     ReadyBack,
     last_look_back,
@@ -111,7 +112,7 @@ class CommonWayBack(Moving):
             if not self._at_once(waiting):
                 return ready, errors, []
             try:
-                self._retried(lambda: self._move_these_back(waiting, ready, errors))
+                retried(lambda: self._move_these_back(waiting, ready, errors))
             except ReembedError as error:
                 if not is_of_one(error):
                     raise

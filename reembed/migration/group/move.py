@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reembed.cutover.hooks import run_after, run_before
-from reembed.cutover.move import finish_move, leads_to, swap_kind
+from reembed.cutover.move import finish_move, leads_to, retried, swap_kind
 from reembed.cutover.recover import recover
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import Ready, get_ready, last_look, prepared, resume_swap
@@ -139,7 +139,7 @@ class CommonSwap(Moving):
                 one.s.close_ledger()
 
         if waiting:
-            self._retried(move, follow)
+            retried(move, follow)
 
     def _caught_up_with(self, s: MemberSession, carried: int) -> None:
         live = s.manifest.live

@@ -19,7 +19,6 @@ from reembed.cutover.told import outcome
 from reembed.errors import (
     BudgetError,
     GateError,
-    LockedError,
     ModelChangedError,
     OutOfMemoryError,
     QuotaError,
@@ -130,23 +129,6 @@ class Moving:
     def _may_move(waiting: Sequence[Waiting]) -> bool:
         """Whether all of these can move now; see `cutover.move.may_move`."""
         return all(moving.may_move(one.s, one.kind, one.incoming_id) for one in waiting)
-
-    @staticmethod
-    def _retried(move: Callable[[], None], between: Callable[[], None] = lambda: None) -> None:
-        """As a single move: again where another session is in the way.
-
-        Args:
-            between: what is to be done before it is tried again.
-        """
-        for tries_left in reversed(range(moving.MOVE_TRIES)):
-            try:
-                return move()
-            except LockedError:
-                if not tries_left:
-                    raise
-                time.sleep(moving.MOVE_PAUSE)
-                between()
-        raise AssertionError("the last try returns or raises")
 
     def _each(
         self, work: Callable[[MemberSession], MemberSwap], members: Iterable[Member] | None = None
