@@ -10,7 +10,7 @@ from reembed.errors import DamagedError
 from reembed.run.directory import RunDir
 from reembed.run.disk import read_errors, temporary_folder
 from reembed.run.ledger import FILE, Ledger, closed_counts
-from reembed.run.sqlite import is_as_it_was_closed
+from reembed.run.sqlite import files_of, sum_of
 
 
 def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
@@ -30,11 +30,11 @@ def count_records(run: RunDir, notes: list[str]) -> tuple[int, int]:
     try:
         with temporary_folder() as folder:
             copy = folder / FILE
-            if is_as_it_was_closed(path):
-                for suffix in ("", "-wal"):
-                    with read_errors(path), contextlib.suppress(FileNotFoundError):
-                        source = path.with_name(path.name + suffix)
-                        shutil.copyfile(source, copy.with_name(copy.name + suffix))
+            database, wal, _ = files_of(path)
+            for source in (database, wal, sum_of(path)):
+                with read_errors(source), contextlib.suppress(FileNotFoundError):
+                    if source.is_file():
+                        shutil.copyfile(source, folder / source.name)
             with Ledger(run, copy) as ledger:
                 return ledger.counts()
     except DamagedError as error:

@@ -100,7 +100,7 @@ def files_of(path: Path) -> list[Path]:
 
 def remove_database(path: Path) -> None:
     """Remove it with what lies beside it, if it is there."""
-    for one in (*files_of(path), _sum_of(path)):
+    for one in (*files_of(path), sum_of(path)):
         remove(one)
 
 
@@ -129,7 +129,7 @@ def open_index(path: Path, schema: str) -> sqlite3.Connection:
         PreflightError: the file cannot be written, or the disk is full or fails.
     """
     if is_as_it_was_closed(path):
-        remove(_sum_of(path))  # until it is closed, what is in it changes
+        remove(sum_of(path))  # until it is closed, what is in it changes
         with contextlib.suppress(sqlite3.DatabaseError):
             return _opened_index(path, schema)
     remove_database(path)
@@ -180,14 +180,14 @@ def close_index(db: sqlite3.Connection, path: Path) -> None:
     if path.with_name(f"{path.name}-wal").exists():
         return  # another process has it open
     with contextlib.suppress(OSError, PreflightError):  # it is made again without
-        write_atomic(_sum_of(path), file_sha256(path).encode())
+        write_atomic(sum_of(path), file_sha256(path).encode())
 
 
 def is_as_it_was_closed(path: Path) -> bool:
     """Whether nobody has changed an index since it was closed. One that a killed process left open
     has no checksum and is believed, as far as SQLite finds it whole."""
     with read_errors(path):
-        sum = _sum_of(path)
+        sum = sum_of(path)
         if not sum.is_file():
             return path.is_file() or not path.is_symlink()
         return path.is_file() and sum.read_bytes().decode("ascii", "replace") == file_sha256(path)
@@ -197,19 +197,20 @@ def read_closed(path: Path, read: Callable[[sqlite3.Connection], Found | None]) 
     """What `read` finds in an index that is closed, read where it is; None of every other. Writes
     nothing."""
     try:
-        written = _sum_of(path).read_bytes()
+        written = sum_of(path).read_bytes()
         if file_sha256(path).encode() != written:
             return None
         address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as db:
             found = read(db)
         # Else another opened it meanwhile.
-        return found if _sum_of(path).read_bytes() == written else None
+        return found if sum_of(path).read_bytes() == written else None
     except (OSError, sqlite3.Error, ValueError, TypeError):
         return None
 
 
-def _sum_of(path: Path) -> Path:
+def sum_of(path: Path) -> Path:
+    """The checksum of an index."""
     return path.with_name(f"{path.name}.sha256")
 
 
