@@ -123,7 +123,7 @@ def _drop_old(s: Session) -> list[str]:
     if begun and now.id == parked.id and live.describe() is None:
         return [OLD_DELETED]  # its last note went before this was journalled
     if now.id != live.id:
-        path = shown_path(manifest_file(manifest, s.run))
+        path = s.run.shown_manifest(manifest)
         raise SourceChangedError(
             f"{manifest.live!r} no longer serves the collection that this run swapped in",
             "Nothing was deleted. Somebody gave the name to the old one by hand. To keep it so, "

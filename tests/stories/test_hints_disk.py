@@ -124,7 +124,7 @@ ROWS: list[Row] = [
      (mended, "swap m.yaml --yes")),
     ("a database whose disk fails",
      ("run m.yaml", fails(Place("sqlite", "db/chroma.sqlite3"), errno.EIO)),
-     "swap m.yaml --yes", follows_hint("The disk is full or fails: free some space, check it, or"),
+     "swap m.yaml --yes", follows_hint("Check the disk and its limits (`dmesg`, `ulimit -f`), or"),
      (mended, "swap m.yaml --yes")),
     ("no temporary folder", (no_temporary_folder,), "run m.yaml",
      follows_hint("set TMPDIR to a folder on another disk", where="run/disk.py"),
