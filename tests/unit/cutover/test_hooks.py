@@ -7,7 +7,8 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +17,8 @@ from reembed.cutover import swap as swapping
 from reembed.cutover.hooks import run_hook
 from reembed.errors import ManifestError, UnreachableError
 from reembed.manifest import Manifest
+from reembed.migration.following.job import FollowSession
+from reembed.migration.following.moving import _variables
 from reembed.redaction import remember
 from reembed.run.directory import RunDir
 from reembed.run.events import HookBegun, HookDone
@@ -165,3 +168,12 @@ def test_a_hook_interrupted_while_it_starts_is_ended(
         hook(tmp_path, "echo $$ > pid; exec sleep 300")
     pid = tmp_path / "pid"  # ended before it wrote, or after
     assert not pid.exists() or not pid.read_text() or ended(int(pid.read_text()))
+
+
+def test_a_following_job_tells_the_name_that_the_store_gives() -> None:
+    manifest = SimpleNamespace(new_model=None, name="job", live="docs", target_url="chroma:db")
+    store = SimpleNamespace(cutover=SimpleNamespace(fit_name=lambda name: name[:10]))
+    run = SimpleNamespace(run_id="r1", history=SimpleNamespace(shadow_name="docs__new"))
+    job = SimpleNamespace(manifest=manifest, store=store)
+    told = _variables(cast(FollowSession, SimpleNamespace(job=job, run=run, dimensions=3)))
+    assert told["PARKED"] == "docs__parked-r1"[:10]
