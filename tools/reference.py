@@ -114,7 +114,9 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
 
 
 def _metavar(argument: Any) -> str:
-    return str(argument.metavar or str(argument.name).upper())
+    name = str(argument.metavar or str(argument.name).upper())
+    name += "..." if argument.nargs == -1 else ""
+    return name if argument.required else f"[{name}]"
 
 
 def _cell(text: str) -> str:

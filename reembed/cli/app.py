@@ -16,6 +16,7 @@ import typer
 from rich.console import RenderableType
 
 import reembed
+from reembed.cli.helping import BEGIN, Overview
 from reembed.cli.logs import LOG
 from reembed.cli.options import App
 from reembed.cli.output import say, say_json, show
@@ -25,6 +26,7 @@ from reembed.run.disk import write_atomic, write_output
 
 app = App(
     help="Move a live vector collection from one embedding model to another, safely.",
+    epilog=BEGIN, cls=Overview,
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
@@ -42,13 +44,16 @@ AcceptLoss = Annotated[
 ]
 
 
+URL_HELP = "the store: chroma:./folder, chroma+http://host:8000 or postgresql://user@host/database"
 OneCollection = Annotated[str | None, typer.Option("--collection", help="name of the collection")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")]
 
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="print the version")
+    ] = False,
 ) -> None:
     if version:
         say(reembed.__version__)
@@ -59,7 +64,7 @@ def _version(
 def init(
     url: Annotated[
         str | None,
-        typer.Argument(metavar="[URL]", help="store URL, e.g. chroma:./chroma_db"),
+        typer.Argument(metavar="URL", help=URL_HELP),
     ] = None,
     collection: OneCollection = None,
     model: Annotated[
@@ -254,7 +259,7 @@ def clean(
 
 @app.command()
 def status(
-    manifest: Annotated[Path | None, typer.Argument(metavar="[MANIFEST]")] = None,
+    manifest: Annotated[Path | None, typer.Argument(metavar="MANIFEST")] = None,
     as_json: Json = False,
 ) -> None:
     """Say where a migration stands. Without a manifest: where all in ./.reembed stand."""

@@ -130,7 +130,7 @@ def restore(
     directory: Directory,
     url: Annotated[
         str | None,
-        typer.Argument(metavar="[URL]", help="where to; default: the store that was backed up"),
+        typer.Argument(metavar="URL", help="where to; default: the store that was backed up"),
     ] = None,
     collection: ItsCollection = None,
     snapshot: OneSnapshot = None,

@@ -28,7 +28,7 @@ class Shell(StrEnum):
 @app.command()
 def compare(
     manifests: Annotated[
-        list[Path], typer.Argument(metavar="MANIFEST...", help="one for each candidate model")
+        list[Path], typer.Argument(metavar="MANIFEST", help="one for each candidate model")
     ],
     sample: Annotated[int, typer.Option("--sample", help="how many records to compare on")] = 2_000,
     seed: Annotated[
@@ -58,7 +58,7 @@ def compare(
 def doctor(
     subject: Annotated[
         str | None,
-        typer.Argument(metavar="[MANIFEST_OR_URL]", help="what to check"),
+        typer.Argument(metavar="MANIFEST_OR_URL", help="what to check"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +81,7 @@ def schema(as_json: Json = False) -> None:
 
 @app.command()
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="for which shell")],
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish")],
     as_json: Json = False,
 ) -> None:
     """Print what makes a shell complete commands and options; in bash: `source <(reembed completion
@@ -100,7 +100,7 @@ def completion(
 @app.command()
 def runs(
     manifest: Annotated[
-        Path | None, typer.Argument(metavar="[MANIFEST]", help="default: all in ./.reembed")
+        Path | None, typer.Argument(metavar="MANIFEST", help="default: all in ./.reembed")
     ] = None,
     prune: Annotated[
         bool,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reembed.cli.helping import Help, one_line, panel_of, without_types_of_flags
 from reembed.cli.logs import LOG
 from reembed.cli.showing import shown
 from reembed.errors import UsageError
@@ -71,19 +72,21 @@ def with_log_options(command: Callable[..., Any], name: str) -> Callable[..., An
 
     own = inspect.signature(command, eval_str=True).parameters
     parameters = {**own, **_OPTIONS}
+    without_types_of_flags(parameters)
     vars(logged)["__signature__"] = inspect.Signature([*parameters.values()])
     logged.__annotations__ = {key: one.annotation for key, one in parameters.items()}
     return logged
 
 
 class App(typer.Typer):
-    """A Typer whose commands are logged."""
+    """A Typer whose commands are logged, and stand in the help under what they are for."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
-        register = super().command(name, **options)
-
         def take(command: Callable[..., Any]) -> Callable[..., Any]:
-            register(with_log_options(command, name or command.__name__))
+            called = name or command.__name__
+            about = {"help": one_line(command), "rich_help_panel": panel_of(called), "cls": Help}
+            register = typer.Typer.command(self, called, **about, **options)
+            register(with_log_options(command, called))
             return command
 
         return take

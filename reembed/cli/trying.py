@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.app import Json, OneCollection, app, show_result
+from reembed.cli.app import URL_HELP, Json, OneCollection, app, show_result
 from reembed.cli.showing import shown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MODEL_HELP = (
 
 @app.command("try")
 def try_(
-    url: Annotated[str, typer.Argument(help="store URL, e.g. chroma:./chroma_db")],
+    url: Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)],
     model: Annotated[str, typer.Option("--model", metavar="PROVIDER:NAME", help=MODEL_HELP)],
     collection: OneCollection = None,
     old_model: Annotated[
