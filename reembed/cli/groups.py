@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.text import TONE_STYLE, pairs, problem_text, steps_text, ways_text
+from reembed.cli.text import TONE_STYLE, pairs, problem_text, steps_text, warnings_text, ways_text
 from reembed.errors import ReembedError
 from reembed.migration.group.alike import together
 from reembed.migration.group.folded import common_messages, folded
@@ -40,7 +40,7 @@ def group_plan_text(plan: GroupPlan) -> RenderableType:
     if plan.budget.max_cost is not None or plan.budget.max_tokens_total is not None:
         totals.add_row("budget", f"{plan.budget}, of all collections together")
     totals.add_row("swap", plan.together)
-    told = [problem_text("warning", "yellow", problem) for problem in plan.warnings]
+    told = warnings_text(plan.warnings)
     blocked = [("blocked", problem) for problem in plan.blockers]
     blocked += [(f"blocked: {one.collection}", each) for one in few.shown for each in one.blockers]
     told += [problem_text(label, "bold red", Problem(each.message)) for label, each in blocked]

@@ -30,7 +30,7 @@ def show(what: RenderableType) -> None:
         _CleanConsole(
             file=_unwrapped(), highlight=False, markup=False, emoji=False,
             soft_wrap=not sys.stdout.isatty(),
-        ).print(what)  # fmt: skip
+        ).print(what, crop=False)  # fmt: skip
 
 
 class _CleanConsole(Console):

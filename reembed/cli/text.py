@@ -47,7 +47,7 @@ def plan_text(plan: Plan) -> RenderableType:
     if plan.kept:
         table.add_row("vectors", "kept as they are: nothing is embedded, so nothing to pay")
     else:
-        _add_tokens(table, estimate)
+        _add_tokens(table, plan)
     if plan.example:
         table.add_row("embeds", Text(f"e.g. {plan.example}"))
     if estimate.requests:
@@ -66,7 +66,7 @@ def plan_text(plan: Plan) -> RenderableType:
         table.add_row("swap", f"{plan.swap.kind} of {plan.swap.live!r}: {plan.swap.guarantee}")
     for command in plan.executes:
         table.add_row("executes", command)
-    lines = [problem_text("warning", "yellow", problem) for problem in plan.warnings]
+    lines = warnings_text(plan.warnings)
     lines += [
         problem_text("lost", "bold red", Problem(str(loss), NEEDS_WORD)) for loss in plan.losses
     ]
@@ -87,11 +87,14 @@ def _time_text(estimate: Estimate) -> str:
     return f"{whole}: {', '.join(told)}" if told else whole
 
 
-def _add_tokens(table: Table, estimate: Estimate) -> None:
-    about = "" if estimate.exact_tokens else "at most about "
+def _add_tokens(table: Table, plan: Plan) -> None:
+    estimate = plan.estimate
+    whole = estimate.sampled >= plan.records
+    about = ("" if whole else "about ") if estimate.exact_tokens else "at most about "
+    seen = "in all" if whole else f"estimated from {estimate.sampled:,} of"
     paid = max(0, estimate.tokens - estimate.new_tokens)
     told = f"; about {paid:,} of them are paid for already" if paid else ""
-    table.add_row("tokens", f"{about}{estimate.tokens:,}, from {estimate.sampled:,} records{told}")
+    table.add_row("tokens", f"{about}{estimate.tokens:,}, {seen} {plan.records:,} records{told}")
 
 
 def result_text(result: RunResult) -> RenderableType:
@@ -101,12 +104,11 @@ def result_text(result: RunResult) -> RenderableType:
     if result.exported:
         table.add_row("records", f"{result.exported:,} exported = {result.loaded:,} loaded + "
                                  f"{result.quarantined:,} quarantined")  # fmt: skip
-    table.add_row("run", result.path)
     _add_standing(table, result)
     _add_losses(table, result.losses)
     for message in result.messages:
         table.add_row("", message)
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [table, unbroken(f" run      {result.path}")]
     if result.verdict:
         parts.append(verdict_text(result.verdict, result.remedies))
     if result.swap:
@@ -128,7 +130,7 @@ def steps_text(steps: Sequence[Step]) -> list[RenderableType]:
     """What to type next, the natural command first."""
     lines: list[RenderableType] = []
     for number, step in enumerate(steps):
-        line = Text("next: " if number == 0 else "or:   ", "bold" if number == 0 else "dim")
+        line = unbroken("next: " if number == 0 else "or:   ", "bold" if number == 0 else "dim")
         line.append(step.command, "default")
         line.append(f"   # {step.does}", "dim")
         lines.append(line)
@@ -235,6 +237,20 @@ def pairs(title: str) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
+
+
+def unbroken(text: str, style: str = "") -> Text:
+    """A line that is to be copied: the terminal breaks it, if it is longer, and not we."""
+    return Text(text, style, no_wrap=True, overflow="ignore")
+
+
+def warnings_text(problems: Sequence[Problem]) -> list[RenderableType]:
+    """What is only worth knowing, and then what somebody should look at."""
+    told = sorted(problems, key=lambda one: not one.note)
+    return [
+        problem_text("note", "dim", one) if one.note else problem_text("warning", "yellow", one)
+        for one in told
+    ]
 
 
 def problem_text(label: str, style: str, problem: Problem) -> Text:

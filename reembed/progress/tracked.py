@@ -59,7 +59,7 @@ class Stand:
         if self.seconds_left is not None and self.done < self.total:
             told.append(f"{human_time(self.seconds_left)} left")
         if not self.total or self.per_second is None:
-            told.append(f"for {short_time(self.seconds)}")
+            told.append(f"at work for {short_time(self.seconds)}")
         if self.tokens_per_second:
             told.append(f"{human_count(self.tokens_per_second)} tokens/s")
         if self.usd:

@@ -177,7 +177,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
         *source_store.catalog.capabilities.notes, *target_store.catalog.capabilities.notes,
         *survey.notes, *checked.notes,
     }  # fmt: skip
-    warnings += [Problem(text) for text in sorted(notes)]
+    warnings += [Problem(text, note=True) for text in sorted(notes)]
     recorded = believe(source.model, [manifest.new_model])
     if not s.begun or s.run.history.last_move != "swap":  # then what is there is the new model's
         warnings += [Problem(*told) for told in old_model_problems(s, source)]
@@ -187,7 +187,7 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
         else application_warning(source, dimensions, swap, can_point)
     )  # fmt: skip
     mem0 = examine(manifest, source, dimensions)
-    warnings += [Problem(text) for text in (*contact.history, *mem0.notes)]
+    warnings += [Problem(text, note=True) for text in (*contact.history, *mem0.notes)]
     blockers += [Problem(error.message, error.hint) for error in mem0.blockers]
     if manifest.target_url != manifest.source.url:
         warnings.append(LEASE_IN_SOURCE)

@@ -18,10 +18,15 @@ from reembed.stores.values import CollectionInfo
 
 @dataclass(frozen=True)
 class Problem:
-    """A blocker or a warning, in words, with the way out."""
+    """A blocker or a warning, in words, with the way out.
+
+    Attributes:
+        note: it is only worth knowing: nothing needs to be done.
+    """
 
     message: str
     hint: str = ""
+    note: bool = False
 
 
 @dataclass
