@@ -16,7 +16,7 @@ import typer
 from rich.console import RenderableType
 
 import reembed
-from reembed.cli.helping import BEGIN, Overview
+from reembed.cli.helping import BEGIN, URL_HELP, Overview
 from reembed.cli.logs import LOG
 from reembed.cli.options import App
 from reembed.cli.output import say, say_json, show
@@ -44,7 +44,6 @@ AcceptLoss = Annotated[
 ]
 
 
-URL_HELP = "the store: chroma:./folder, chroma+http://host:8000 or postgresql://user@host/database"
 OneCollection = Annotated[str | None, typer.Option("--collection", help="name of the collection")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print a summary in Markdown on stdout")]
 
@@ -62,10 +61,7 @@ def _version(
 
 @app.command()
 def init(
-    url: Annotated[
-        str | None,
-        typer.Argument(metavar="URL", help=URL_HELP),
-    ] = None,
+    url: Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP)] = None,
     collection: OneCollection = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="the new model")

@@ -22,6 +22,7 @@ BEGIN = (
     "--model static:wordllama`, or with `reembed init`, which asks. Each command ends with the one "
     "to type next. Nothing of your collection changes before `reembed swap`."
 )
+URL_HELP = "the store: chroma:./folder, chroma+http://host:8000 or postgresql://user@host/database"
 
 
 class Help(TyperCommand):

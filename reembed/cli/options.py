@@ -84,7 +84,11 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         def take(command: Callable[..., Any]) -> Callable[..., Any]:
             called = name or command.__name__
-            about = {"help": one_line(command), "rich_help_panel": panel_of(called), "cls": Help}
+            about: dict[str, Any] = {
+                "help": one_line(command),
+                "rich_help_panel": panel_of(called),
+                "cls": Help,
+            }
             register = typer.Typer.command(self, called, **about, **options)
             register(with_log_options(command, called))
             return command

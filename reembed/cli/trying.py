@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reembed.cli.app import URL_HELP, Json, OneCollection, app, show_result
+from reembed.cli.app import Json, OneCollection, app, show_result
+from reembed.cli.helping import URL_HELP
 from reembed.cli.showing import shown
 
 if TYPE_CHECKING:

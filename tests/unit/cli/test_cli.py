@@ -21,6 +21,7 @@ import pytest
 
 import reembed as package
 from reembed.cli.app import app
+from reembed.cli.helping import PANELS
 from reembed.manifest import json_schema
 from tests.support.chroma_data import chroma, names_in, plain_collection
 from tests.support.commands import REEMBED, Calls, Command
@@ -66,6 +67,15 @@ def test_help_names_every_command(command: Command) -> None:
     out = command("--help").out
     assert all(re.search(rf"\b{name}\b", out) for name in COMMANDS)
     assert command("--version").out.strip() == package.__version__
+
+
+def test_help_groups_every_command_and_says_where_to_begin(command: Command) -> None:
+    out = command("--help").out
+    assert sorted(name for names in PANELS.values() for name in names) == sorted(COMMANDS)
+    places = [out.index(heading) for heading in PANELS]
+    assert places == sorted(places)
+    assert "Begin with `reembed try URL" in " ".join(out.split())
+    assert "<bool>" not in out + command("run", "--help").out
 
 
 @follows_hint("Begin with `reembed init`, which asks, or with `reembed try URL --model ")
