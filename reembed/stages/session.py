@@ -88,7 +88,15 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self.close()
+        self.point_on(error)
+
+    def close(self) -> None:
+        """Close all that is open, and give the lease back."""
         self._closing.close()
+
+    def point_on(self, error: BaseException | None) -> None:
+        """Give an error that ends a step the hint that leads on for this run."""
         if self._run is not None:
             kept = (self.manifest.source.collection or "", self.manifest.live)
             point_on(error, self._run, kept)

@@ -60,13 +60,21 @@ class ServerEmbedding(BaseEmbedding):
 
 
 def open_index(
-    folder: str, collection: str, embedder: dict[str, str], by: str = "collection"
-) -> None:
-    """`by`: how the store is opened, from a `collection` or from `params`."""
+    folder: str, collection: str, embedder: dict[str, str], by: str = "collection",
+    where: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """`by`: how the store is opened, from a `collection` or from `params`; `where`: of a client's
+    arguments, a server's `host` and `port`, or `tenant` and `database`."""
+    where = where or {}
     if by == "params":
         store = ChromaVectorStore.from_params(collection, persist_dir=folder)
     else:
-        client = chromadb.PersistentClient(folder)
+        at_server = "host" in where
+        client = (
+            chromadb.HttpClient(**where)
+            if at_server
+            else chromadb.PersistentClient(folder, **where)
+        )
         store = ChromaVectorStore(chroma_collection=client.get_or_create_collection(collection))
     _opened.append(
         VectorStoreIndex.from_vector_store(

@@ -22,11 +22,16 @@ COSINE = {"hnsw:space": "cosine"}
 _opened: list[tuple[Any, Vectors]] = []
 
 
-def open_client(folder: str, embedder: dict[str, str]) -> None:
+def open_client(
+    folder: str, embedder: dict[str, str], where: dict[str, Any] | None = None
+) -> None:
+    """`where`: a server's `host` and `port`, as of CHROMA_HTTP_HOST; `tenant` and `database`."""
     settings = Settings(allow_reset=True, anonymized_telemetry=False)
-    client = chromadb.PersistentClient(
-        path=folder, settings=settings, tenant="default_tenant", database="default_database"
-    )
+    asked = {"tenant": "default_tenant", "database": "default_database"} | (where or {})
+    if "host" in asked:
+        client = chromadb.HttpClient(headers=None, ssl=False, settings=settings, **asked)
+    else:
+        client = chromadb.PersistentClient(path=folder, settings=settings, **asked)
     _opened.append((client, Vectors(**embedder)))
 
 

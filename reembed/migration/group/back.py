@@ -6,8 +6,6 @@ can go back do so in one transaction.
 
 from __future__ import annotations
 
-import contextlib
-
 from reembed.cutover.hooks import has_begun, run_after, run_before
 from reembed.cutover.move import retried
 from reembed.cutover.rollback import (
@@ -97,29 +95,26 @@ class CommonWayBack(Moving):
         """Move back in one transaction whatever can. Returns, by live name, what was carried before
         the move, and why one cannot go back; and what is to be told."""
         ready, errors = dict[str, ReadyBack](), dict[str, ReembedError]()
-        with contextlib.ExitStack() as stack:
-            waiting: list[Waiting] = []
-            for member in reversed(self._members):
-                with noted(errors, member.collection):
-                    s = stack.enter_context(self._session(member))
-                    if s.run.history.pending_move == "swap" or s.run.history.swap_tried:
-                        withdraw(s)
-                    found = ready_back(s) if self._group.open_source.together else None
-                    if found is not None:
-                        ready[member.collection] = found
-                        waiting.append(Waiting(s, found.kind, s.old.id))
-                    s.close_ledger()
-            if not self._at_once(waiting):
-                return ready, errors, []
-            try:
-                retried(lambda: self._move_these_back(waiting, ready, errors))
-            except ReembedError as error:
-                if not is_of_one(error):
-                    raise
-                return ready, errors, [
-                    f"the names could not go back at once, so they go one after another: "
-                    f"{error.message}"
-                ]  # fmt: skip
+        waiting: list[Waiting] = []
+        for member in reversed(self._members):
+            with noted(errors, member.collection), self._session(member) as s:
+                if s.run.history.pending_move == "swap" or s.run.history.swap_tried:
+                    withdraw(s)
+                found = ready_back(s) if self._group.open_source.together else None
+                if found is not None:
+                    ready[member.collection] = found
+                    waiting.append(Waiting(s, found.kind, s.old.id))
+        if not self._at_once(waiting):
+            return ready, errors, []
+        try:
+            retried(lambda: self._move_these_back(waiting, ready, errors))
+        except ReembedError as error:
+            if not is_of_one(error):
+                raise
+            return ready, errors, [
+                f"the names could not go back at once, so they go one after another: "
+                f"{error.message}"
+            ]  # fmt: skip
         return ready, errors, []
 
     def _move_these_back(
@@ -131,9 +126,8 @@ class CommonWayBack(Moving):
         def get_ready(*, again: bool = False) -> bool:
             worked = False
             for one in going:
-                self._group.begin_member()
-                worked |= prepare_back(one.s, ready[one.s.manifest.live], again=again)
-                one.s.close_ledger()
+                with one.s.step():
+                    worked |= prepare_back(one.s, ready[one.s.manifest.live], again=again)
             return worked
 
         if get_ready() and len(going) > 1:  # the first were written to meanwhile
@@ -148,12 +142,10 @@ class CommonWayBack(Moving):
         with self._held(going):
             may = []
             for one in going:
-                self._group.begin_member()
                 live = one.s.manifest.live
-                with noted(errors, live):
+                with noted(errors, live), one.s.step():
                     last_look_back(one.s, ready[live])
                     may.append(one)
-                one.s.close_ledger()
             if not self._may_move(may):
                 return False
             if may:

@@ -142,8 +142,9 @@ class Migrations:
                 done = self._of_each(group, "swap", lambda m: m.swap())
                 return replace(done, done=True, messages=["already swapped"])
             if pending(group.run) == "rollback":
-                way_back = CommonWayBack(group, Roster(group).members(), accept_loss)
-                return self._moved(group, "swap", *way_back.give_up())
+                with CommonWayBack(group, Roster(group).members(), accept_loss) as way_back:
+                    given_up = way_back.give_up()
+                return self._moved(group, "swap", *given_up)
             back_up(group)
             return self._swapped(group, accept_loss)
 
@@ -262,13 +263,15 @@ class Migrations:
 
     def _swapped(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
         told = Roster(group).leave_out_gone(accept_loss)
-        done, messages = CommonSwap(group, Roster(group).members(), accept_loss).swap()
+        with CommonSwap(group, Roster(group).members(), accept_loss) as move:
+            done, messages = move.swap()
         told += [*messages, *Roster(group).told_of_new()]
         return self._moved(group, "swap", done, told)
 
     def _rolled_back(self, group: GroupSession, accept_loss: bool) -> GroupSwap:
         told = Roster(group).leave_out_gone(accept_loss)
-        done, messages = CommonWayBack(group, Roster(group).members(), accept_loss).rollback()
+        with CommonWayBack(group, Roster(group).members(), accept_loss) as way_back:
+            done, messages = way_back.rollback()
         return self._moved(group, "rollback", done, [*told, *messages])
 
     def _moved(

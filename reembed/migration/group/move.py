@@ -8,7 +8,6 @@ the next call.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -82,18 +81,16 @@ class CommonSwap(Moving):
             raise refusal
 
     def _move_there(self) -> None:
-        with contextlib.ExitStack() as stack:
-            waiting: list[Waiting] = []
-            for member in self._members:
-                s = stack.enter_context(self._session(member))
+        waiting: list[Waiting] = []
+        for member in self._members:
+            with self._session(member) as s:
                 if self._is_left(s):
                     waiting.append(Waiting(s, self._kind(s), s.new.id))
-                s.close_ledger()
-            if self._at_once(waiting):
-                self._move_all(waiting)
-                return
-            for one in waiting:
-                self._move_all([one])
+        if self._at_once(waiting):
+            self._move_all(waiting)
+            return
+        for one in waiting:
+            self._move_all([one])
 
     def _move_all(self, waiting: list[Waiting]) -> None:
         """Move these names, while the writers of all of them wait."""
@@ -101,12 +98,11 @@ class CommonSwap(Moving):
         def get_ready() -> bool:
             worked = False
             for one in waiting:
-                self._group.begin_member()
-                before = self._caught_up.get(one.s.manifest.live, 0)
-                carried, took_time = prepared(one.s, one.kind, before)
-                self._caught_up_with(one.s, carried)
-                one.s.close_ledger()
-                worked |= took_time
+                with one.s.step():
+                    before = self._caught_up.get(one.s.manifest.live, 0)
+                    carried, took_time = prepared(one.s, one.kind, before)
+                    self._caught_up_with(one.s, carried)
+                    worked |= took_time
             return worked
 
         def move() -> None:
@@ -119,24 +115,23 @@ class CommonSwap(Moving):
         def go() -> bool:
             with self._held(waiting):
                 for one in waiting:
-                    self._group.begin_member()
-                    self._caught_up_with(one.s, last_look(one.s))
-                    one.s.close_ledger()
+                    with one.s.step():
+                        self._caught_up_with(one.s, last_look(one.s))
                 if not self._may_move(waiting):
                     return False
                 if self._at_once(waiting):
                     self._together("swap", waiting)
                     return True
                 for one in waiting:
-                    self._begin("swap", one)
-                    finish_move(one.s.store, one.s.run, "swap")
+                    with one.s.step():
+                        self._begin("swap", one)
+                        finish_move(one.s.store, one.s.run, "swap")
             return True
 
         def follow() -> None:
             for one in waiting:
-                self._group.begin_member()
-                self._caught_up_with(one.s, catch_up(one.s))
-                one.s.close_ledger()
+                with one.s.step():
+                    self._caught_up_with(one.s, catch_up(one.s))
 
         if waiting:
             retried(move, follow)

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import hook_variables
@@ -86,6 +87,15 @@ class Moving:
         self._group = group
         self._members = members
         self._accept_loss = accept_loss
+        self._open: dict[str, MemberSession] = {}
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.clear()
+        self._closing.close()
 
     def _at_once(self, waiting: Sequence[Waiting]) -> bool:
         """Whether all of these move in one transaction."""
@@ -102,8 +112,8 @@ class Moving:
         together = self._group.open_source.together
         assert together is not None, "it was asked for"
         for one in waiting:
-            self._group.begin_member()
-            self._begin(action, one)
+            with one.s.step():
+                self._begin(action, one)
         for one in waiting:
             one.s.check_lease()
         receipts = together([begun_exchange(one.s.run, action) for one in waiting])
@@ -147,15 +157,25 @@ class Moving:
 
     @contextlib.contextmanager
     def _session(self, member: Member) -> Iterator[MemberSession]:
-        with member.session(accept_loss=self._accept_loss) as s:
-            s.take_lease()
+        """A step in a member's session, which stays open, with its lease, until the end of the
+        call: to take a lease and to read a journal costs more than most steps."""
+        s = self._open.get(member.collection)
+        if s is None:
+            s = member.session(accept_loss=self._accept_loss)
+            self._closing.callback(s.close)
+            with s.step():
+                s.take_lease()
+            self._open[member.collection] = s
+        with s.step():
             yield s
 
     def _variables(self, action: str) -> dict[str, str]:
         """What the hooks are told: of the members in a file, since there may be a thousand."""
         group, moves = self._group, []
+        if not (group.manifest.swap.before or group.manifest.swap.after):
+            return {"ACTION": action}
         for member in self._members:
-            with member.session() as s:
+            with self._looked(member) as s:
                 result = outcome(s, action, False)
                 moves.append({"live": result.live, "collection": result.collection,
                               "parked": result.parked})  # fmt: skip
@@ -163,3 +183,9 @@ class Moving:
         write_atomic(path, json.dumps(moves, ensure_ascii=False, indent=1).encode())
         names = hook_variables(group.manifest, group.run, action, "", "", group.dimensions)
         return names | {"MOVES": str(path)}
+
+    def _looked(self, member: Member) -> contextlib.AbstractContextManager[MemberSession]:
+        """For a look, which needs no lease: the session that is open, or one of its own."""
+        if member.collection in self._open:
+            return self._session(member)
+        return member.session()

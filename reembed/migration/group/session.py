@@ -12,10 +12,9 @@ from reembed.embedders.fingerprint import Fingerprint
 from reembed.embedders.spending import Spending
 from reembed.errors import ReembedError
 from reembed.manifest import Manifest, Model
-from reembed.progress import Progress
+from reembed.progress import Progress, telling
 from reembed.run.directory import RunDir
 from reembed.run.learnt import Learnt
-from reembed.run.ledger import Ledger
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.session import Session
 from reembed.stores.named import looking
@@ -24,6 +23,9 @@ from reembed.stores.store import Store
 REST_AFTER = 8
 """Sessions and steps of members between one rest of the store and the next, which takes 10 ms of a
 processor. Each may open two collections, some megabytes each."""
+
+FILES = ("ledger", "_vector_ids", "old_cache")
+"""What a session opens anew when it is asked for again."""
 
 
 class GroupSession(Session):
@@ -128,9 +130,19 @@ class MemberSession(Session):
         """Raise LockedError if the store says that the lease is lost."""
         self._check_lease(True)
 
-    def close_ledger(self) -> None:
-        """Close the ledger until it is asked for again: a group has more members than a process may
-        have open files."""
-        ledger: Ledger | None = self.__dict__.pop("ledger", None)
-        if ledger is not None:
-            ledger.close()
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """A step of this member in a session of several: the members are worked on in turns. Its
+        files are open no longer than that, for there are more members than a process may have open
+        files."""
+        self._shared.begin_member()
+        try:
+            with telling(lambda: self.progress):
+                yield
+        except ReembedError as error:
+            self.point_on(error)
+            raise
+        finally:
+            for name in FILES:
+                if (opened := self.__dict__.pop(name, None)) is not None:
+                    opened.close()
