@@ -9,7 +9,6 @@ from typing import Any
 from haystack import Document, Pipeline
 from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
 from haystack.document_stores.types import DuplicatePolicy
-from haystack.utils import Secret
 
 from tests.clients.lines import serve, toured, with_chromadb
 
@@ -26,11 +25,7 @@ _opened: list[Opened] = []
 
 def open_store(embedder: dict[str, str], fields: list[str], **arguments: Any) -> None:
     """`fields`: of the metadata, which are embedded before the text; `arguments`: of the store."""
-    asked = {
-        "api_key": Secret.from_token("sk-of-the-tests"),
-        "api_base_url": embedder["url"],
-        "model": embedder["model"],
-    }
+    asked = {"api_base_url": embedder["url"], "model": embedder["model"]}
     documents = OpenAIDocumentEmbedder(
         **asked, meta_fields_to_embed=fields, progress_bar=False
     )  # fmt: skip
@@ -133,9 +128,7 @@ def tour(id: str) -> dict[str, Any]:
             "fields": store.get_metadata_fields_info,
             "min and max": lambda: store.get_metadata_field_min_max("n"),
             "unique values": lambda: store.get_metadata_field_unique_values("title", None, 0, 3),
-            "serialized": lambda: ChromaDocumentStore.from_dict(
-                store.to_dict()
-            ).count_documents(),
+            "serialized": lambda: ChromaDocumentStore.from_dict(store.to_dict()).count_documents(),
         }
     )
 

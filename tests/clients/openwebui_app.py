@@ -22,9 +22,7 @@ COSINE = {"hnsw:space": "cosine"}
 _opened: list[tuple[Any, Vectors]] = []
 
 
-def open_client(
-    folder: str, embedder: dict[str, str], where: dict[str, Any] | None = None
-) -> None:
+def open_client(folder: str, embedder: dict[str, str], where: dict[str, Any] | None = None) -> None:
     """`where`: a server's `host` and `port`, as of CHROMA_HTTP_HOST; `tenant` and `database`."""
     settings = Settings(allow_reset=True, anonymized_telemetry=False)
     asked = {"tenant": "default_tenant", "database": "default_database"} | (where or {})

@@ -1,6 +1,7 @@
-"""LangChain, LlamaIndex, mem0 and open-webui on Chroma, in processes without reembed: every method
-that worked before their collection was moved works after it, and after the way back; and what they
-add then has the vector of what was moved, if its text is the same."""
+"""LangChain, LlamaIndex, Haystack, mem0 and open-webui on Chroma, in processes without reembed.
+
+Every method that worked before their collection was moved works after it, and after the way back;
+and what they add then has the vector of what was moved, if its text is the same."""
 
 from __future__ import annotations
 
@@ -222,6 +223,39 @@ def test_a_memory_on_chroma_that_is_added_and_one_that_was_moved_have_the_same_v
         assert_goes_on(before, after)
         again = [mem0("add", text=text, user_id="bob") for text in texts]
     same_vectors(tmp_path, "memories", ids, again)
+
+
+def test_haystack_goes_on_with_the_fields_that_it_embeds(
+    embedder: EmbeddingServer, tmp_path: Path
+) -> None:
+    """Its store records Chroma's `default`, which has made none of its vectors."""
+    extras: list[dict[str, Any]] = [{"title": "a title"}, {"done": True, "share": 1 / 3}, {}]
+    documents = [
+        {"id": f"d{n}", "content": text, "meta": {"n": n, **extras[n % 3]}}
+        for n, text in enumerate(TEXTS)
+    ]
+    opening = {
+        "collection_name": "papers", "persist_path": str(tmp_path / "db"),
+        "distance_function": "cosine", "fields": ["title", "done", "share", "n"],
+    }  # fmt: skip
+    with application("haystack_app", tmp_path) as haystack:
+        haystack("open", embedder=server_of(embedder, OLD), **opening)
+        haystack("add", documents=documents)
+        before = haystack("tour", id="d3")
+    text = "".join(f"{{metadata.{field}|\n}}" for field in opening["fields"]) + "{document}"
+    moving = manifest(tmp_path, embedder, "papers", text=text)
+    assert moving.plan().ok
+    result = moving.run(swap=True)
+    assert result.verdict is not None and result.verdict.passed, result.verdict
+    with application("haystack_app", tmp_path) as haystack:
+        haystack("open", embedder=server_of(embedder, NEW), **opening)
+        assert_goes_on(before, haystack("tour", id="d3"))
+        again = [one | {"id": f"again-{one['id']}"} for one in documents]
+        haystack("add", documents=again)
+    ids, added = [one["id"] for one in documents], [one["id"] for one in again]
+    same_vectors(tmp_path, "papers", ids, added)
+    moving.rollback()
+    same_vectors(tmp_path, "papers", ids, added)
 
 
 def test_open_webui_goes_on_with_all_its_collections(
