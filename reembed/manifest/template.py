@@ -79,8 +79,8 @@ class TextTemplate:
             return lambda id, document, metadata, uri: _plain(look_up(metadata, key))
 
         def joined(id: str, document: str | None, metadata: Any, uri: str | None) -> str:
-            value = look_up(metadata, key)
-            return "" if value is None else _plain(value) + joint
+            value = look_up(metadata, key)  # `str` of it, as Haystack's embedders say it
+            return "" if value is None else f"{value}{joint}"
 
         return joined
 

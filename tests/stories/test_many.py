@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from reembed.run.directory import RunDir
 from reembed.run.events import Action
 from reembed.stores.chroma import client as chroma_client
 from reembed.stores.chroma import metric as chroma_metric
+from reembed.stores.chroma.claims import ChromaClaims
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import Receipt
@@ -86,6 +90,20 @@ def states(document: Any) -> dict[str, str]:
     return {member["collection"]: member["state"] for member in document["members"]}
 
 
+@contextlib.contextmanager
+def leases_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often the lease of each live name is taken in the block."""
+    counted, claim = Counter[str](), ChromaClaims.claim
+
+    def counting(self: ChromaClaims, live: str, *given: Any) -> str | None:
+        counted[live] += 1
+        return claim(self, live, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChromaClaims, "claim", counting)
+        yield counted
+
+
 def test_all_move_in_one_transaction_there_and_back(
     manifest: Path, folder: Path, command: Command, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,8 +124,10 @@ def test_all_move_in_one_transaction_there_and_back(
     assert {name: everything(folder)[name] for name in before} == before
 
     ids = names_in(f"chroma:{folder}")
-    swapped = command("swap", manifest, "--yes", "--json")
+    with leases_counted(monkeypatch) as leases:
+        swapped = command("swap", manifest, "--yes", "--json")
     assert swapped.code == 0, swapped.err
+    assert leases == dict.fromkeys([*SIZES, "emptied"], 1)  # more would take most of the time
     assert swapped.json["together"] == "all names move in one transaction"
     now = names_in(f"chroma:{folder}")
     for name in (*SIZES, "emptied"):
@@ -122,8 +142,10 @@ def test_all_move_in_one_transaction_there_and_back(
 
     again = command("run", manifest, "--json")
     assert again.code == 0 and again.json["unchanged"] and again.json["state"] == "swapped"
-    back = command("rollback", manifest, "--yes", "--json")
+    with leases_counted(monkeypatch) as leases:
+        back = command("rollback", manifest, "--yes", "--json")
     assert back.code == 0, back.err
+    assert leases == dict.fromkeys([*SIZES, "emptied"], 1)
     found = names_in(f"chroma:{folder}")
     assert {name: found[name] for name in ids if name in before} == {n: ids[n] for n in before}
     assert {model_of(folder, name) for name in (*SIZES, "emptied")} == {"old"}

@@ -40,6 +40,7 @@ def render(
         ("{metadata.title|\n}{document}", "Hello\ntext"),
         ("{metadata.absent|\n}{metadata.year| / }{document}", "1999 / text"),
         ("{metadata.a.b|}{metadata.empty|: }{document}", "dotted: text"),
+        ("{metadata.ok|, }{metadata.price|, }{metadata.tags|}", "True, 1.0, ['x', 'y']"),
     ],
 )
 def test_renders(template: str, expected: str) -> None:
