@@ -40,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
 HTTP = "http:"
 """Before a model's name: the manifest asks the server for it."""
 KEEP = "keep"
-ELSEWHERE = {"tenant": "acme", "database": "prod"}
+ELSEWHERE: dict[str, Any] = {"tenant": "acme", "database": "prod"}
 RENAME = {"swap": {"kind": "rename", "accept_window": True}}
 SPACE = {"line_breaks": "space"}
 WITH_FIELDS = {"text": "{metadata.title|\n}{metadata.done|\n}{metadata.share|\n}{document}"}
@@ -65,7 +65,7 @@ class Case:
     names: Sequence[str] = ("papers",)
     unmoved: Sequence[str] = ()
     place: str = "folder"
-    where: dict[str, str] = field(default_factory=dict)
+    where: dict[str, Any] = field(default_factory=dict)
     opening: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)

@@ -38,12 +38,12 @@ def embedded(documents: list[Document]) -> list[Document]:
 
 def text_of(document: Document) -> str:
     """What the embedder embeds of it."""
-    return next(iter(_opened[-1][1]._prepare_texts_to_embed([document]).values()))
+    return str(next(iter(_opened[-1][1]._prepare_texts_to_embed([document]).values())))
 
 
 def add(documents: list[dict[str, Any]]) -> int:
     made = embedded([Document(**one) for one in documents])
-    return _opened[-1][0].write_documents(made)
+    return int(_opened[-1][0].write_documents(made))
 
 
 def ids(found: Iterable[Document]) -> list[str]:

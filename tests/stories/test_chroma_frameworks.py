@@ -230,7 +230,7 @@ def test_haystack_goes_on_with_the_fields_that_it_embeds(
 ) -> None:
     """Its store records Chroma's `default`, which has made none of its vectors."""
     extras: list[dict[str, Any]] = [{"title": "a title"}, {"done": True, "share": 1 / 3}, {}]
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"id": f"d{n}", "content": text, "meta": {"n": n, **extras[n % 3]}}
         for n, text in enumerate(TEXTS)
     ]
