@@ -298,8 +298,8 @@ class Migrations:
                 if not is_of_one(error):
                     raise
                 found.append(MemberSwap(member.collection, error=error))
-        how = planning.how(group, action)
-        return self._with_steps(group.run, GroupSwap(action, group.run.run_id, False, found, how))
+        of_each = GroupSwap(action, group.run.run_id, False, found, planning.how(group, action))
+        return self._with_steps(group.run, of_each)
 
     def _with_steps(self, run: RunDir, result: GroupSwap) -> GroupSwap:
         steps = next_steps(group_state(run), run.manifest_file(self.manifest))
@@ -328,8 +328,7 @@ class Migrations:
 
     def _reported(self, result: GroupResult) -> GroupResult:
         """Bring the report up to a result, beside it in the run directory."""
-        report = GroupReport(result)
-        folder = Path(result.path)
+        report, folder = GroupReport(result), Path(result.path)
         write_atomic(folder / REPORT_FILE, report.to_html().encode())
         write_atomic(folder / SUMMARY_FILE, report.to_markdown().encode("utf-8", "replace"))
         return result
@@ -337,10 +336,8 @@ class Migrations:
     @contextlib.contextmanager
     def _opened(self, run: RunDir | None) -> Iterator[GroupSession]:
         """The group's session, with the lock on its state directory."""
-        with (
-            locked(self.manifest.state_dir),
-            GroupSession(self.manifest, run, self.progress) as group,
-        ):
+        opened = GroupSession(self.manifest, run, self.progress)
+        with locked(self.manifest.state_dir), opened as group:
             yield group
 
     def _current_run(self) -> RunDir | None:
