@@ -71,10 +71,9 @@ class Session:
         self.pause = Pause(manifest.state_dir, progress.note)
         self.writes, self.accept_loss = writes, accept_loss
         self._lease: StoreLease | None = None
-        self._unleased = False
         self.checked: dict[str, str] = {}  # deltas held against the shadow, by their sha256
         self.foretold: events.Foretold | None = None  # of a run that is about to begin
-        self._closing = contextlib.ExitStack()
+        self._unleased, self._closing = False, contextlib.ExitStack()
 
     in_group = False
     """Whether the run is one of several that move together: see `group/session.py`."""
@@ -89,17 +88,13 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.close()
-        self.point_on(error)
+        if self._run is not None:
+            kept = (self.manifest.source.collection or "", self.manifest.live)
+            point_on(error, self._run, kept)
 
     def close(self) -> None:
         """Close all that is open, and give the lease back."""
         self._closing.close()
-
-    def point_on(self, error: BaseException | None) -> None:
-        """Give an error that ends a step the hint that leads on for this run."""
-        if self._run is not None:
-            kept = (self.manifest.source.collection or "", self.manifest.live)
-            point_on(error, self._run, kept)
 
     # Resources
 
@@ -238,8 +233,7 @@ class Session:
 
     def paid_for(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> set[bytes]:
         """Which of these texts, of so many tokens each, have a vector that is paid for. Writes
-        nothing, and asks the model for the probes alone. Raises as `Embedder.fingerprint`, and
-        ModelChangedError: it is not the model that the run has."""
+        nothing, and asks the model for the probes alone. Raises as `fingerprint`."""
         known = self.begun and self.run.history.last(events.FingerprintTaken) is not None
         if not known and not (self.manifest.embed.cache and has_shared_caches(self.manifest.state)):
             return set()
@@ -266,8 +260,7 @@ class Session:
     def fingerprint(self) -> Fingerprint:
         """The model's, taken when the run began and held against the model of now. Raises
         ModelChangedError, or PreflightError if its cost is to be capped and it has no price."""
-        unpriced = self.spending.unpriced(self.embedder.model, self.embedder.price)
-        if unpriced:
+        if unpriced := self.spending.unpriced(self.embedder.model, self.embedder.price):
             raise unpriced
         taken = self.run.history.last(events.FingerprintTaken)
         if taken is None:

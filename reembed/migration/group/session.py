@@ -16,6 +16,7 @@ from reembed.progress import Progress, telling
 from reembed.run.directory import RunDir
 from reembed.run.learnt import Learnt
 from reembed.run.vector_cache import VectorCache
+from reembed.stages.gone import point_on
 from reembed.stages.session import Session
 from reembed.stores.named import looking
 from reembed.stores.store import Store
@@ -140,7 +141,7 @@ class MemberSession(Session):
             with telling(lambda: self.progress):
                 yield
         except ReembedError as error:
-            self.point_on(error)
+            point_on(error, self.run, (self.manifest.source.collection or "", self.manifest.live))
             raise
         finally:
             for name in FILES:
