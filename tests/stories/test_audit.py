@@ -206,6 +206,18 @@ def test_the_bad_ones_are_mended_and_given_back(make: Any, command: Command, cal
     assert (once_more.code, "no mending to undo" in once_more.err) == (2, True)
 
 
+def test_vectors_are_mended_at_the_length_that_the_application_gives_them(
+    make: Any, command: Command
+) -> None:
+    scaled = right() / np.linalg.norm(right(), axis=1, keepdims=True)
+    vectors = scaled.copy()
+    vectors[list(WEEK)] = [vector_of("other", sentence(number)) for number in WEEK]
+    app = make(vectors)
+    assert command("audit", app.url, "--model", OLD, "--fix", "--yes").code == 0
+    holds(app, scaled)
+    assert command("audit", app.url, "--model", OLD, "--all").code == 0
+
+
 def test_a_record_that_is_changed_meanwhile_keeps_what_was_written(
     make: Any, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

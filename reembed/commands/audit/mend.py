@@ -23,6 +23,7 @@ from reembed.commands.audit.examine import Looked, caching, looked
 from reembed.commands.audit.held import texts_of
 from reembed.commands.audit.mending import Kept, Mending, all_of, begin
 from reembed.commands.audit.result import Audit, Mended, of_records
+from reembed.commands.audit.soundness import are_of_length_one
 from reembed.commands.audit.stored import is_same, now_in, there_is
 from reembed.commands.audit.subject import Asked, Subject, command_of, opened_subject
 from reembed.embedders.fingerprint import Fingerprint
@@ -31,7 +32,7 @@ from reembed.errors import PreflightError, UsageError
 from reembed.manifest import Model
 from reembed.manifest.template import TextTemplate
 from reembed.progress import Progress
-from reembed.records import Vectors, bad_rows, chunked
+from reembed.records import Vectors, bad_rows, chunked, unit
 from reembed.run.steps import Step
 from reembed.stages.keeping import embed_keeping
 from reembed.stores.collection import Collection
@@ -140,6 +141,7 @@ def _plan(one: Looked, subject: Subject, progress: Progress) -> Mending:
         model=one.embedder.model.to_dict(), fingerprint=one.embedder.fingerprint().to_dict(),
         template=template.template, layout=template.layout, line_breaks=template.line_breaks,
         records=len(rows), snapshot=str(kept.snapshot.path) if kept.snapshot else "",
+        length_one=are_of_length_one(held, np.setdiff1d(held.sound, rows)),
     )  # fmt: skip
     return mending
 
@@ -169,7 +171,10 @@ def _finish(subject: Subject, mending: Mending, progress: Progress, found: Audit
                     made[fine], there[fine] = embed_keeping(
                         embedder, cache, [texts[at] for at in fine]
                     )
-                return made, there & ~bad_rows(made)
+                there &= ~bad_rows(made)
+                if planned.get("length_one"):  # a mending of an earlier version does not say
+                    made[there] = unit(made[there])
+                return made, there
 
             new = mending.kept("new.parquet") or _made(mending, collection, old, vectors_of)
             left = _write(collection, old, new, vectors_of, progress)

@@ -18,6 +18,7 @@ Kind = Literal[
 ]  # fmt: skip
 MENDED: tuple[Kind, ...] = (
     "foreign", "stale", "other_text", "edited", "format", "zero", "not_finite", "missing",
+    "lengths",
 )  # fmt: skip
 """Kinds of records that `--fix` embeds again."""
 SHOWN = 10

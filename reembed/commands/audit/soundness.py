@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from reembed.applications.mem0 import living_memories
 from reembed.commands.audit.held import Held, Rows
@@ -81,17 +82,25 @@ def lost_memories(history: Path, ids: Iterable[str]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def are_of_length_one(held: Held, rows: Rows) -> bool:
+    """Whether an application that wrote these vectors scales them to length one."""
+    return bool(len(rows)) and bool(_of_length_one(held, rows).mean() >= MOST)
+
+
+def _of_length_one(held: Held, rows: Rows) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.abs(held.lengths[rows] - 1) <= ONE)
+
+
 def _lengths(held: Held) -> Iterator[tuple[Finding, Rows]]:
-    sound = held.sound
-    one = np.abs(held.lengths[sound] - 1) <= ONE
-    odd = sound[~one]
-    if len(sound) and len(odd) and one.mean() >= MOST:
+    odd = held.sound[~_of_length_one(held, held.sound)]
+    if len(odd) and are_of_length_one(held, held.sound):
         low, high = held.lengths[odd].min(), held.lengths[odd].max()
         yield found(
             held, "lengths", odd,
             of_records(len(odd), f"have vectors of length {low:.3g} to {high:.3g}, and all others "
                        "of length 1: something else wrote them"),
-            "By `l2` and `ip` they are found wrongly even if their direction is right.",
+            "By `l2` and `ip` they are found wrongly even if their direction is right. `--fix` "
+            "embeds them again, at length 1.",
         ), odd  # fmt: skip
 
 
