@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reembed.backup.directory import default_directory, folder_of, folders
+from reembed.backup.directory import default_directory, folder_of, folders, refuse_inside
 from reembed.backup.take import Subject, Taken, Wanted, take
 from reembed.errors import GateError, PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest, Source
@@ -158,6 +158,8 @@ def backup(
         ReembedError: with one collection, what `take` raises; with several, each one's error is in
             the result.
     """
+    if directory is not None:
+        refuse_inside(directory)
     with opened(target, collection, every=every, directory=directory) as (store, place):
         names = place.names if place.names is not None else _all(store, place)
         done: list[Taken | Failed] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from pathlib import Path
 
 from reembed.backup.folder import ABOUT, Folder
@@ -30,6 +31,21 @@ def folder_name(collection: str) -> str:
 def folder_of(directory: Path, collection: str) -> Folder:
     """The folder for a collection's snapshots below a backup directory."""
     return Folder(directory / folder_name(collection))
+
+
+def refuse_inside(directory: Path) -> None:
+    """Refuse a directory for backups inside the folder of one collection's, where no command looks.
+
+    Raises:
+        UsageError: it is one, or lies in one.
+    """
+    for path in (directory.absolute(), *directory.absolute().parents):
+        about = Folder(path).about() if (path / ABOUT.name).exists() else None
+        if about is not None:
+            raise UsageError(
+                f"{directory}: lies in the folder of the snapshots of {about.collection!r}",
+                f"Name the directory around that one: -o {shlex.quote(str(path.parent))}",
+            )
 
 
 @named_errors()

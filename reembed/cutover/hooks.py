@@ -141,16 +141,21 @@ def _told(output: bytes) -> str:
 
 
 def hook_variables(
-    manifest: Manifest, run: RunDir, action: str, collection: str, other: str, dimensions: int
-) -> dict[str, str]:
-    """What a hook is told, without the `REEMBED_` in front."""
+    manifest: Manifest, run: RunDir, action: str, collection: str, other: str,
+    dimensions: int | None,
+) -> dict[str, str]:  # fmt: skip
+    """What a hook is told, without the `REEMBED_` in front.
+
+    Args:
+        dimensions: of the vectors; None for collections that differ in it.
+    """
     model = manifest.new_model
     provider, name = (model.provider, model.name) if model else ("keep", "")
     return {
         "ACTION": action, "NAME": manifest.name, "RUN": run.run_id, "LIVE": manifest.live,
         "COLLECTION": collection, "PARKED": other, "URL": manifest.target_url,
         "PROVIDER": provider, "MODEL": name,
-        "DIMENSIONS": str(dimensions),
+        "DIMENSIONS": "" if dimensions is None else str(dimensions),
     }  # fmt: skip
 
 

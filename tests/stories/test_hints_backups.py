@@ -144,6 +144,8 @@ def few_values() -> None:
 
 
 ROWS: list[Row] = [
+    ("inside another's", (), f"{AGAIN}/docs", follows_hint("Name the directory around that one: "),
+     (AGAIN, "check snaps")),
     ("wiped while it is restored", (more, during(restored, "_carry", lost("docs", 2))), RESTORE,
      follows_hint("Nothing was moved. See who does that, and run the same command again."),
      (RESTORE,)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -342,6 +343,24 @@ def test_names_that_have_moved_go_back_where_one_cannot(
             assert records_of(found) == before[name]
             assert vectors_of(found, ["r1"]).shape == (1, 64)
             client.delete_collection(name)
+
+
+def test_hooks_are_told_of_collections_that_keep_their_vectors(
+    tmp_path: Path, command: Command
+) -> None:
+    with chroma(tmp_path / "db") as client:
+        plain_collection(client, "alpha", 12)
+        other = client.create_collection("beta", embedding_function=None)
+        other.add(ids=["a"], documents=["a"], embeddings=[vector_of("new", "a")])
+    path = write_group_manifest(
+        tmp_path, f"chroma:{tmp_path / 'db'}", model="keep", target__metric="cosine",
+        swap__before='cat "$REEMBED_MOVES" > told',
+    )  # fmt: skip
+    done = command("run", path, "--swap", "--json")
+    assert done.code == 0, done.out
+    moves = json.loads((tmp_path / "told").read_text())
+    assert {one["live"]: one["dimensions"] for one in moves} == {"alpha": 48, "beta": 64}
+    assert command("rollback", path, "--yes").code == 0
 
 
 @follows_hint(" --yes` finishes it; then swap again.")

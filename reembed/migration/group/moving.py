@@ -171,17 +171,19 @@ class Moving:
 
     def _variables(self, action: str) -> dict[str, str]:
         """What the hooks are told: of the members in a file, since there may be a thousand."""
-        group, moves = self._group, []
+        group, moves, dimensions = self._group, [], set[int]()
         if not (group.manifest.swap.before or group.manifest.swap.after):
             return {"ACTION": action}
         for member in self._members:
             with self._looked(member) as s:
                 result = outcome(s, action, False)
+                dimensions.add(s.dimensions)
                 moves.append({"live": result.live, "collection": result.collection,
-                              "parked": result.parked})  # fmt: skip
+                              "parked": result.parked, "dimensions": s.dimensions})  # fmt: skip
         path = group.run.path / MOVES_FILE
         write_atomic(path, json.dumps(moves, ensure_ascii=False, indent=1).encode())
-        names = hook_variables(group.manifest, group.run, action, "", "", group.dimensions)
+        one = dimensions.pop() if len(dimensions) == 1 else None  # vectors that are kept may differ
+        names = hook_variables(group.manifest, group.run, action, "", "", one)
         return names | {"MOVES": str(path)}
 
     def _looked(self, member: Member) -> contextlib.AbstractContextManager[MemberSession]:
