@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +18,7 @@ from reembed.cutover import move as moving
 from reembed.errors import LockedError, SourceChangedError
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.locks.brake import Brake
-from reembed.stores.postgres.locks.hold import Hold
+from reembed.stores.postgres.locks.hold import Hold, result_of
 from reembed.stores.postgres.move import ahead, indexing
 from reembed.stores.postgres.move import pace as pace_module
 from reembed.stores.postgres.move.columns import add_columns
@@ -268,6 +271,20 @@ def test_nobody_waits_for_an_heir_that_was_not_needed(docs_url: str) -> None:
             docs.insert("written at once")
         finally:
             hold.close()
+
+
+def test_a_statement_that_the_server_has_not_read_yet_is_cancelled(docs_url: str) -> None:
+    with closing(psycopg.connect(docs_url, autocommit=True)) as session:
+        server = session.info.backend_pid
+        going_on = threading.Timer(0.3, os.kill, [server, signal.SIGCONT])
+        os.kill(server, signal.SIGSTOP)
+        session.pgconn.send_query(b"SELECT pg_sleep(60)")
+        going_on.start()  # the first cancel reaches it before it has read what is to be cancelled
+        begun = time.monotonic()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            result_of(session, 0.0)
+        assert time.monotonic() - begun < 30
+        going_on.join()
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -167,7 +167,7 @@ def test_a_pause_between_shards_of_any_stage(tmp_path: Path, database: Path) -> 
     done.start()
     time.sleep(QUIET)
     run = run_dir(path)
-    assert [event.event for event in run.history.read()] == ["run-created", "census"]
+    assert [event.event for event in run.history.read()] == ["run-created", "foretold", "census"]
     file.unlink()
     done.join(60)
     assert migration(path).status().state == "verified"

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from reembed.stores.postgres.client import Connection, connect
-from reembed.stores.postgres.locks.hold import SHORT, WRITERS
+from reembed.stores.postgres.locks.hold import SHORT, WRITERS, result_of
 from reembed.stores.postgres.schema.table import Table
 
 HELD_SECONDS = 0.4
@@ -62,7 +62,5 @@ class Brake:
     def release(self) -> None:
         """Let writers go on as they like."""
         with contextlib.suppress(psycopg.Error):
-            self._connection.cancel()
-            while self._connection.pgconn.get_result() is not None:
-                pass
+            result_of(self._connection, 0.0)
         self._connection.close()

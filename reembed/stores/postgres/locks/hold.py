@@ -37,6 +37,7 @@ HEIR_SECONDS = 10.0
 """After which Postgres ends the session that took a hold over, if nothing more comes from us."""
 ADJACENT = 0.002
 """Seconds between two requests for a lock, so that they queue in this order and nobody between."""
+CANCEL_AGAIN = 0.05
 WRITERS, EVERYBODY = "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"
 """Lock modes that let writers wait, and readers too."""
 MAINTENANCE = "SHARE UPDATE EXCLUSIVE"
@@ -164,7 +165,7 @@ class Hold:
         time.sleep(ADJACENT)
         heir.pgconn.send_query(query)
         try:
-            _result(self.connection)
+            result_of(self.connection)
         except BaseException:
             self._dismiss_heir()
             raise
@@ -182,7 +183,7 @@ class Hold:
         self.connection.close()
         self.connection = heir
         try:
-            _result(heir, HEIR_SECONDS)
+            result_of(heir, HEIR_SECONDS)
         except (errors.QueryCanceled, errors.DeadlockDetected) as error:
             heir.rollback()
             raise _locked(heir, tables, WRITERS) from error
@@ -220,8 +221,7 @@ class Hold:
         if heir is None:
             return
         with contextlib.suppress(psycopg.Error):  # or it would go on waiting for the lock
-            heir.cancel()
-            _result(heir)
+            result_of(heir, 0.0)
         heir.close()
 
 
@@ -271,7 +271,7 @@ def _wait_at_most(connection: Connection, seconds: float) -> None:
     )
 
 
-def _result(connection: Connection, seconds: float | None = None) -> None:
+def result_of(connection: Connection, seconds: float | None = None) -> None:
     """The end of a statement that was sent; after `seconds` it is cancelled.
 
     Raises psycopg.Error as `execute` does.
@@ -287,12 +287,13 @@ def _result(connection: Connection, seconds: float | None = None) -> None:
 
 
 def _cancel_after(connection: Connection, seconds: float) -> None:
+    """Cancel again and again: a server that has not read the statement yet lets a cancel pass."""
     deadline = time.monotonic() + seconds
     connection.pgconn.consume_input()
     while connection.pgconn.is_busy():
-        if time.monotonic() > deadline:
+        if time.monotonic() >= deadline:
             connection.cancel()
-            return
+            deadline = time.monotonic() + CANCEL_AGAIN
         time.sleep(0.001)
         connection.pgconn.consume_input()
 
