@@ -171,7 +171,9 @@ def test_a_node_that_is_added_and_one_that_was_moved_have_the_same_vector(
     plan = moving.plan()
     assert plan.ok, plan.blockers
     assert f"file_name: a.md\npage: 3\nshare: 1.1\ndone: True\n\n{TEXTS[0]}" in embedded
-    assert plan.example in embedded
+    # Ids are drawn at random, so it is any record's: a node's, or what was remembered.
+    remembered = plan.example.startswith("Ada (") or TEXTS[9] in plan.example
+    assert plan.example in embedded or remembered
     assert "are LlamaIndex's" in str(plan.warnings) and "line_breaks: space" in str(plan.warnings)
     result = moving.run(swap=True)
     assert result.verdict is not None and result.verdict.passed, result.verdict

@@ -21,7 +21,7 @@ from reembed.commands.watch.memory import Acceptance, Memory
 from reembed.commands.watch.models import Answer, Asked, ask, models_of
 from reembed.commands.watch.result import WatchResult
 from reembed.commands.watch.subject import Live, Subject
-from reembed.errors import CollectionNotFoundError, ReembedError
+from reembed.errors import CollectionNotFoundError, DamagedStoreError, ReembedError
 from reembed.redaction import shown_url
 from reembed.run.directory import RunDir
 from reembed.stores.store import Store
@@ -32,6 +32,8 @@ DOUBTED: tuple[Check, ...] = (
 """What a person may accept, and what is not taken for good before."""
 LOOKS = 3
 """How many collections a name may lead to, one after another, in one look at it."""
+MOMENT = 0.2
+"""Seconds in which a store has deleted a collection that it is deleting."""
 AHEAD = 60.0
 """Seconds that the last cycle may lie in the future before the clock is doubted."""
 
@@ -135,7 +137,8 @@ class Cycle:
         """Look at what a name leads to, or None where it leads to nothing.
 
         A collection that is deleted, replaced or swapped during the look makes the look fail. That
-        says nothing of what is there now, so the name is asked again where it leads.
+        says nothing of what is there now, so the name is asked again where it leads. A name that
+        leads to a collection which is not there, or not whole, is looked at once more as well.
         """
         settings = self.subject.settings
         failed = None
@@ -145,7 +148,9 @@ class Cycle:
             except CollectionNotFoundError:
                 return None
             if failed is not None and info.id == failed[0]:
-                break
+                if not isinstance(failed[1], CollectionNotFoundError | DamagedStoreError):
+                    break
+                time.sleep(MOMENT)  # the store is deleting it, part by part
             try:
                 return look(store, name, info, settings.by, settings.canaries, known)
             except ReembedError as error:

@@ -19,6 +19,7 @@ from reembed.commands.watch.alerts import note_alerts
 from reembed.commands.watch.looking import Seen
 from reembed.commands.watch.looking import look as whole_look
 from reembed.commands.watch.result import WatchResult
+from reembed.errors import CollectionNotFoundError, DamagedStoreError, ReembedError
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.commands import Command
 from tests.support.manifests import migration, run_dir, write_group_manifest, write_manifest
@@ -106,6 +107,23 @@ def test_what_is_deleted_during_a_look_is_told_as_what_is_there_now(
     result = watch(manifest, tmp_path)
     assert (result.exit_code, alerts(result)) == (4, {found}), result.findings
     assert len(looks) == 1 + made_anew
+
+
+@pytest.mark.parametrize("error", [CollectionNotFoundError, DamagedStoreError])
+def test_what_lasts_a_moment_of_a_deletion_is_no_alert(
+    tmp_path: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch, error: type[ReembedError]
+) -> None:
+    looks = []
+
+    def look(*about: Any) -> Seen:
+        looks.append(about)
+        if len(looks) == 1:
+            raise error("a part of it is not there")
+        return whole_look(*about)
+
+    monkeypatch.setattr(cycle, "look", look)
+    result = watch(manifest, tmp_path)
+    assert (result.exit_code, len(looks)) == (0, 2), result.findings
 
 
 def test_the_first_watch_of_a_manifest_knows_what_its_run_moved(
