@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import yaml
 from chromadb.api import ClientAPI
-from chromadb.api.client import AdminClient
 from chromadb.config import Settings
 
 from tests.clients.driver import Application, application, needs_clients
@@ -152,7 +151,7 @@ class Scene:
         if not self.case.where:
             return
         with self.client_of_default() as client:
-            admin = AdminClient.from_system(client._system)  # type: ignore[attr-defined]
+            admin = client._admin_client  # type: ignore[attr-defined]  # another stays open
             admin.create_tenant(self.case.where["tenant"])
             admin.create_database(self.case.where["database"], self.case.where["tenant"])
 
@@ -286,7 +285,7 @@ CASES_OF: dict[type[Framework], list[Case]] = {
         Case(f"{HTTP}new", "onnx", place="data_dir", opening=COSINE,
              manifest={"target": {"embedding_function": "none"}}),
         Case(f"{HTTP}onnx", "static", where=ELSEWHERE,
-             opening={"collection_configuration": {"hnsw": {"space": "ip"}}},
+             opening={"collection_configuration": {"hnsw": {"space": "cosine"}}},
              manifest={"target": {"collection": "papers-of-another-model"}}),
         Case("onnx", KEEP, opening=COSINE,
              manifest={"target": {"index": {"ef_construction": 300}}}),
@@ -331,7 +330,8 @@ CASES_OF: dict[type[Framework], list[Case]] = {
         Case("onnx", "static", manifest=WITH_FIELDS),
         Case("old", f"{HTTP}new", place="server", opening={"distance_function": "cosine"},
              manifest=RENAME | WITH_FIELDS),
-        Case("static", "onnx", opening={"distance_function": "ip", "metadata": {"of": "theirs"}},
+        Case("static", "onnx",
+             opening={"distance_function": "cosine", "metadata": {"of": "theirs"}},
              manifest=WITH_FIELDS),
         Case("onnx", "new", place="data_dir", opening={"distance_function": "cosine"},
              manifest=WITH_FIELDS),
