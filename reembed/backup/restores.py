@@ -260,7 +260,6 @@ def _result(job: Job, **fields: Any) -> Restored:
     left, lacking = list[list[str]](), list[list[str]]()
     if fields.get("action") != "back":
         left, lacking = left_out(job), not_here(job)
-    if fields.get("action") != "back":
         harmed = job.folder.harmed().items()
         told += [f"a newer snapshot is not whole: {id}: {problem}"
                  for id, problem in harmed if sequence_of(id) > job.snapshot.sequence]  # fmt: skip

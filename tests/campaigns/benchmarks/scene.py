@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.campaigns.benchmarks.measuring import Work
+from tests.campaigns.benchmarks.measuring import Step, Work
 
 PAGE = 1000
 WORDS = 60
@@ -108,3 +108,31 @@ def migration(work: Work, **changes: Any) -> Any:
     data |= changes
     data["target"] = {"collection": f"docs-{data['name']}"}
     return Migration(Manifest.parse(data, Path.cwd()))
+
+
+def stage_steps(moved: Callable[..., Any] = migration) -> dict[str, Step]:
+    """A step for each stage of a migration, and one for its swap.
+
+    Args:
+        moved: makes the migration of a piece of work, as `migration` does.
+    """
+
+    def until(stage: str) -> Step:
+        def step(work: Work) -> None:
+            moved(work).run(until=stage)
+
+        return step
+
+    def swap(work: Work) -> None:
+        moved(work).swap()
+
+    return {stage: until(stage) for stage in ("export", "embed", "load", "verify")} | {"swap": swap}
+
+
+def whole_step(moved: Callable[..., Any] = migration) -> Step:
+    """A step that does all stages of a second migration."""
+
+    def whole(work: Work) -> None:
+        moved(work, name=f"whole{work.round}").run()
+
+    return whole

@@ -9,18 +9,8 @@ Chroma's own calls, and asks both collections.
 
 from __future__ import annotations
 
-from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Figures, Work
-from tests.campaigns.benchmarks.scene import PAGE, build, client, migration
-
-STAGES = ("export", "embed", "load", "verify")
-
-
-def _until(work: Work, stage: str) -> None:
-    migration(work).run(until=stage)
-
-
-def swap(work: Work) -> None:
-    migration(work).swap()
+from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Work
+from tests.campaigns.benchmarks.scene import PAGE, build, client, stage_steps, whole_step
 
 
 def bare(work: Work) -> None:
@@ -42,21 +32,8 @@ def bare(work: Work) -> None:
     client(work.folder).delete_collection(made.name)
 
 
-def whole(work: Work) -> Figures:
-    migration(work, name=f"whole{work.round}").run()
-    return {}
-
-
 BENCHMARK = Benchmark(
-    steps={
-        "export": lambda work: _until(work, "export"),
-        "embed": lambda work: _until(work, "embed"),
-        "load": lambda work: _until(work, "load"),
-        "verify": lambda work: _until(work, "verify"),
-        "swap": swap,
-        "bare": bare,
-        "whole": whole,
-    },
+    steps=stage_steps() | {"bare": bare, "whole": whole_step()},
     claims=[
         Claim("whole run", "whole run / its slowest stage, load", ["whole"], ["load"], bar=1.2),
         Claim("verify and swap", "verify and swap / export to loaded", ["verify", "swap"],

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Figures, Work
-from tests.campaigns.benchmarks.scene import PAGE, migration, texts
+from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Work
+from tests.campaigns.benchmarks.scene import PAGE, migration, stage_steps, texts, whole_step
 from tests.support.servers.postgres_server import postgres_server
 
 URL = "REEMBED_BENCH_URL"
@@ -59,34 +59,13 @@ def moved(work: Work, **changes: Any) -> Any:
     return migration(work, source={"url": os.environ[URL], "collection": "docs"}, **changes)
 
 
-def _until(work: Work, stage: str) -> None:
-    moved(work).run(until=stage)
-
-
-def swap(work: Work) -> None:
-    moved(work).swap()
-
-
 def back(work: Work) -> None:
     moved(work).rollback()
     moved(work).clean()
 
 
-def whole(work: Work) -> Figures:
-    moved(work, name=f"whole{work.round}").run()
-    return {}
-
-
 BENCHMARK = Benchmark(
-    steps={
-        "export": lambda work: _until(work, "export"),
-        "embed": lambda work: _until(work, "embed"),
-        "load": lambda work: _until(work, "load"),
-        "verify": lambda work: _until(work, "verify"),
-        "swap": swap,
-        "back": back,
-        "whole": whole,
-    },
+    steps=stage_steps(moved) | {"back": back, "whole": whole_step(moved)},
     claims=[
         Claim("Postgres, verify and swap", "Postgres: verify and swap / export to loaded, indexed",
               ["verify", "swap"], ["export", "embed", "load"], bar=0.3),
