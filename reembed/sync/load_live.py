@@ -16,7 +16,7 @@ from reembed.records import hashes_of
 from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.ledger import Ledger
-from reembed.stages.shard_rows import ShardRows, load_shard, read_rows, rows_before
+from reembed.stages.load import ShardRows, load_shard, read_rows, rows_before
 from reembed.stores.collection import Collection
 from reembed.sync.grouped_writes import write_together
 

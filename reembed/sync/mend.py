@@ -26,8 +26,8 @@ from reembed.run.quarantine import quarantined_of
 from reembed.run.shards import Besides
 from reembed.stages.embed import embed_shards, not_embedded
 from reembed.stages.export import census_ids, export_source
+from reembed.stages.load import displacing, read_rows, write_rows
 from reembed.stages.session import Session
-from reembed.stages.shard_rows import displacing, read_rows, write_rows
 from reembed.stores.collection import Collection
 from reembed.sync.carry_back import WayBack
 from reembed.sync.carry_back_log import CARRIED_FILE

@@ -7,9 +7,8 @@ import pytest
 
 from reembed.embedders.headers import rate_state, retry_after, seconds
 from reembed.embedders.provider import RateState, TransientError
-from reembed.embedders.sending.pace import LearntPace
 from reembed.embedders.sending.retry import RetryPolicy, with_retries
-from reembed.embedders.sending.throttle import Cancelled, Throttle
+from reembed.embedders.sending.throttle import Cancelled, LearntPace, Throttle
 
 ALIVE = threading.Event()
 
