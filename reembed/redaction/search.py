@@ -13,9 +13,8 @@ import html
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from reembed.redaction.forms import starred_forms
 from reembed.redaction.known import current, distinct
@@ -44,8 +43,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _WORD = re.compile(r"[A-Za-z]+|[0-9]+")
 
 
-@dataclass(frozen=True)
-class _Needles:
+class _Needles(NamedTuple):
     """What to look for.
 
     Attributes:

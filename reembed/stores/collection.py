@@ -81,9 +81,13 @@ class Collection:
 
     def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
         """Up to `most` records, spread over the first page of ids."""
+        return self.fetch(self.some_ids(most), vectors=vectors)
+
+    def some_ids(self, most: int) -> list[str]:
+        """The ids of `some`."""
         first = next(iter(self.list_ids()), None)
-        ids = first.to_pylist() if first is not None else []
-        return self.fetch(ids[:: max(1, len(ids) // most)][:most], vectors=vectors)
+        ids: list[str] = first.to_pylist() if first is not None else []
+        return ids[:: max(1, len(ids) // most)][:most]
 
     def some_with_vectors(self, most: int) -> pa.RecordBatch:
         """Those of `some` that have a vector."""

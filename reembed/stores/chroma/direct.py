@@ -9,6 +9,7 @@ asked for everything from there on.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -106,6 +107,8 @@ class _Way:
         """The records of these ids, in that order; None where the API is to be asked instead."""
         with self._one_reader:
             begun, self._begun = self._begun, None
+            if begun is None and vectors and self._index is None:
+                begun = self._begin_with_index(wanted)
             for _ in range(TRIES if self._failures < TRIES else 0):
                 if begun is not None and begun.ids == wanted:
                     page, begun = begun.page(), None
@@ -128,6 +131,18 @@ class _Way:
                 return self._completed(wanted, page, ours, vectors)
             self._failures += 1
             return None
+
+    def _begin_with_index(self, wanted: list[str]) -> _Begun:
+        """Begin to read the first page, and read the index's files meanwhile."""
+        applied = chroma_sqlite.applied(self._folder, self._parts.vectors)
+        begun = _Begun(self._page, wanted)
+        if applied:
+            with contextlib.suppress(ChangedError):  # it is read again for the page, and told then
+                self._index = self._index_files(applied)
+        return begun
+
+    def _index_files(self, applied: int) -> IndexFiles:
+        return IndexFiles(self._folder / self._parts.vectors, applied)
 
     def _page(self, ids: list[str]) -> Page:
         return chroma_sqlite.records(self._folder, self._id, self._parts, ids)
@@ -171,7 +186,7 @@ class _Way:
         if not page.applied:  # nothing but the log has any
             return export_batch([], [], [], [], vectors_to_list_array(np.zeros((0, 0), np.float32)))
         if self._index is None or self._index.applied < page.applied:
-            self._index = IndexFiles(self._folder / self._parts.vectors, page.applied)
+            self._index = self._index_files(page.applied)
         found, rows, lengths = self._index.vectors(ids)
         current = np.frombuffer(page.written, np.int64) <= self._index.applied
         use = found & current
@@ -192,8 +207,11 @@ class _Way:
 
     def _checked(self, page: Page, vectors: bool) -> pa.RecordBatch | None:
         """`_batch`, of which a sample is what the API answers; None where it is not."""
-        known = [bool(self._lengthened)] if self._lengthened is not None or not vectors else None
-        for lengthened in known or (True, False):
+        if self._lengthened is not None or not vectors:
+            tried = [bool(self._lengthened)]
+        else:
+            tried = [False, True] if self._index and self._index.plain() else [True, False]
+        for lengthened in tried:
             ours = self._batch(page, vectors, lengthened)
             if self._agrees(ours, vectors, lengthened):
                 if vectors and len(ours):

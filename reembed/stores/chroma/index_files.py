@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reembed.records import Vectors
+from reembed.records import Vectors, lengths_of
 
 HEADER, ELEMENTS, LENGTHS, LABELS, LINKS = (
     "header.bin", "data_level0.bin", "length.bin", "index_metadata.pickle", "link_lists.bin",
@@ -36,7 +36,8 @@ _HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
 _LABEL_BYTES = 8
 SETTLED_SECONDS = 0.05
 """So old a change must be before a next one is sure to have another time."""
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
+_LOOKED_AT, _NEARLY_ONE = 64, 0.01
 
 Found = TypeVar("Found")
 Stand = tuple[tuple[int, int, int], ...]
@@ -97,8 +98,19 @@ class IndexFiles:
         found = places >= 0
         vectors, deleted = self._unchanged(lambda: self._read(places[found]))
         lengths = self._lengths[places[found]]
-        found[np.flatnonzero(found)[deleted]] = False
-        return found, vectors[~deleted], lengths[~deleted]
+        if deleted.any():
+            found[np.flatnonzero(found)[deleted]] = False
+            vectors, lengths = vectors[~deleted], lengths[~deleted]
+        return found, vectors, lengths
+
+    def plain(self) -> bool:
+        """Whether most of some vectors stand there with other lengths than one, so that the index
+        keeps them as they were given. Raises ChangedError: the files were written since."""
+        first = np.arange(min(_LOOKED_AT, self._shape.elements), dtype=np.int32)
+        vectors, _ = self._unchanged(lambda: self._read(first))
+        with np.errstate(all="ignore"):
+            other = np.abs(lengths_of(vectors) - 1) > _NEARLY_ONE
+        return int(other.sum()) > len(first) // 2
 
     def _unchanged(self, read: Callable[[], Found]) -> Found:
         """What was read, if the files are what they were."""
@@ -126,10 +138,12 @@ class IndexFiles:
     def _places_by_label(self, shape: _Shape) -> npt.NDArray[np.int32]:
         """Where the element of each label stands, -1 for none."""
         labels = np.empty(shape.elements, np.int64)
-        step = max(1, _CHUNK_BYTES // shape.size)
-        with (self._folder / ELEMENTS).open("rb") as file:
-            for start in range(0, shape.elements, step):
-                part = _matrix(file.read(min(step, shape.elements - start) * shape.size), shape)
+        buffer = _buffer(shape, shape.elements)
+        with (self._folder / ELEMENTS).open("rb", 0) as file:
+            for start in range(0, shape.elements, len(buffer)):
+                part = buffer[: shape.elements - start]
+                if file.readinto(part.data) != part.nbytes:
+                    raise ValueError(_SHORTER)
                 labels[start : start + len(part)] = _column(part, shape.label, 8, np.int64)
         if shape.elements and not 0 <= labels.min() <= labels.max() <= 64 * shape.elements + 4096:
             raise ValueError("labels beyond what was ever added")
@@ -166,24 +180,39 @@ class IndexFiles:
 
     def _read(self, places: npt.NDArray[np.int32]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """The vectors at places, and which of them are deleted."""
-        shape = self._shape
-        order = np.argsort(places, kind="stable")
-        at = places[order]
-        raw = np.empty((len(at), shape.size), np.uint8)
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(at) != 1) + 1, [len(at)]]).tolist()
+        shape, order = self._shape, np.argsort(places, kind="stable")
+        vectors = np.empty((len(places), shape.dimensions), np.float32)
+        deleted = np.empty(len(places), np.bool_)
+        buffer = _buffer(shape, len(places))
         with (self._folder / ELEMENTS).open("rb", 0) as file:
-            for start, end in pairwise(starts):
-                part = raw[start:end]
-                if (
-                    os.preadv(file.fileno(), [part.data], int(at[start]) * shape.size)
-                    != part.nbytes
-                ):
-                    raise ValueError("the file is shorter than it was")
-        vectors = np.empty((len(at), shape.dimensions), np.float32)
-        vectors[order] = raw[:, shape.vector : shape.label].view(np.float32)
-        deleted = np.empty(len(at), np.bool_)
-        deleted[order] = raw[:, 2] & 1  # hnswlib's mark of a deleted element
+            for start in range(0, len(places), len(buffer)):
+                rows = order[start : start + len(buffer)]
+                part = buffer[: len(rows)]
+                _read_elements(file.fileno(), places[rows], part)
+                vectors[rows] = part[:, shape.vector : shape.label].view(np.float32)
+                deleted[rows] = part[:, 2] & 1  # hnswlib's mark of a deleted element
         return vectors, deleted
+
+
+_SHORTER = "the file is shorter than it was"
+
+
+def _buffer(shape: _Shape, most: int) -> npt.NDArray[np.uint8]:
+    """Room for some elements, `most` at most, that are read together. One for many reads, since
+    Chroma's client has the C library fill whatever it hands out."""
+    return np.empty((max(1, min(most, _CHUNK_BYTES // shape.size)), shape.size), np.uint8)
+
+
+def _read_elements(
+    descriptor: int, places: npt.NDArray[np.int32], into: npt.NDArray[np.uint8]
+) -> None:
+    """Read the elements at places, which ascend, neighbours in one call."""
+    size = into.shape[1]
+    starts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+    for start, end in pairwise(starts):
+        part = into[start:end]
+        if os.preadv(descriptor, [part.data], int(places[start]) * size) != part.nbytes:
+            raise ValueError(_SHORTER)
 
 
 def header_of(header: bytes) -> tuple[int, int, int]:
@@ -214,11 +243,6 @@ def _shape(header: bytes, sizes: dict[str, int]) -> _Shape:
     if not known:
         raise ValueError("an index header of another form")
     return shape
-
-
-def _matrix(read: bytes, shape: _Shape) -> npt.NDArray[np.uint8]:
-    """Whole elements, one a row. Raises ValueError where the last one is cut."""
-    return np.frombuffer(read, np.uint8).reshape(-1, shape.size)
 
 
 def _column(

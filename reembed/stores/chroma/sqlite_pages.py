@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from reembed.stores.canonical import metadata_text
@@ -30,7 +29,6 @@ class Segments(NamedTuple):
     vectors: str
 
 
-@dataclass
 class Page:
     """Records as columns: those of the ids asked for that are there, in that order.
 
@@ -41,14 +39,13 @@ class Page:
         behind: writes wait in the log that have not reached these rows.
     """
 
-    ids: list[str] = field(default_factory=list)
-    documents: list[str | None] = field(default_factory=list)
-    metadatas: list[str] = field(default_factory=list)
-    uris: list[str | None] = field(default_factory=list)
-    written: array[int] = field(default_factory=lambda: array("q"))
-    odd: set[str] = field(default_factory=set)
-    applied: int = 0
-    behind: bool = False
+    def __init__(self, applied: int = 0, *, behind: bool = False, odd: Iterable[str] = ()) -> None:
+        self.ids: list[str] = []
+        self.documents: list[str | None] = []
+        self.metadatas: list[str] = []
+        self.uris: list[str | None] = []
+        self.written = array("q")
+        self.odd, self.applied, self.behind = set(odd), applied, behind
 
 
 def segments(file: File, id: str) -> Segments | None:
@@ -132,12 +129,12 @@ def records(file: File, id: str, parts: Segments, ids: Sequence[str]) -> Page:
             kept = _applied(connection, parts.metadata)
             waiting = connection.execute(_WAITING, (kept, id)).fetchone()
             lists = _lists(connection, parts.metadata)
-            page = Page(applied=_applied(connection, parts.vectors), behind=bool(waiting[0]))
+            page = Page(_applied(connection, parts.vectors), behind=bool(waiting[0]))
             _fill(page, connection.execute(_ROWS, (parts.metadata,)), lists)
         except sqlite3.OperationalError as error:
             if "decode" not in str(error):
                 raise
-            page = Page(odd=set(ids))  # a text that is not UTF-8
+            page = Page(odd=ids)  # a text that is not UTF-8
         finally:
             connection.execute("COMMIT")
     return page

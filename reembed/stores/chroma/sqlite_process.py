@@ -18,14 +18,16 @@ import os
 import pickle
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reembed import errors
 from reembed.run.signals import held_signals
+
+if TYPE_CHECKING:
+    import subprocess
 
 _ROOT = Path(__file__).parents[3]
 CODE = (
@@ -92,6 +94,8 @@ class SqliteProcess:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None:
+            import subprocess
+
             command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", CODE, str(_ROOT)]
             with held_signals():
                 self._process = subprocess.Popen(

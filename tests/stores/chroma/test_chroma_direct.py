@@ -321,3 +321,29 @@ def test_a_pickle_is_read_as_it_stands_and_runs_nothing(tmp_path):
 def test_an_index_that_is_not_there_is_no_index(tmp_path):
     with pytest.raises(ChangedError, match=r"header\.bin"):
         IndexFiles(tmp_path, 1)
+
+
+@pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("unit", [False, True])
+def test_a_first_page_is_mostly_put_together_once(tmp_path, monkeypatch, space, unit):
+    """What the index keeps tells whether it scaled its vectors, but for those of length one."""
+    made = chromadb.PersistentClient(str(tmp_path)).create_collection(
+        "docs",
+        embedding_function=None,
+        configuration={"hnsw": {"space": space, "sync_threshold": 50, "batch_size": 50}},
+    )
+    ids = [f"id{n}" for n in range(150)]
+    vectors = np.random.default_rng(1).normal(size=(150, DIMENSIONS)).astype("f4")
+    if unit:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    made.add(ids=ids, embeddings=vectors)
+    built: list[int] = []
+    real = chroma_direct._Way._batch
+    monkeypatch.setattr(
+        chroma_direct._Way, "_batch",
+        lambda way, page, *how: built.append(len(page.ids)) or real(way, page, *how),
+    )  # fmt: skip
+    asked, read, notes = asked_and_read(tmp_path, ids)
+    assert read.equals(asked) and notes == []
+    if space == "cosine" or not unit:
+        assert built == [150, 150], "each of the two calls made one"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-import pyarrow as pa
 import pytest
 
 from reembed.stages import forecast as forecasting
@@ -26,8 +25,8 @@ class Slow:
     def clock(self) -> float:
         return self.seconds * self.asked
 
-    def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
-        return pa.record_batch({"id": [str(number) for number in range(most)]})
+    def some_ids(self, most: int) -> list[str]:
+        return [str(number) for number in range(most)]
 
     def fetch(self, ids: list[str], *, vectors: bool) -> None:
         self.asked += 1
