@@ -1,9 +1,10 @@
 """What the nights of a following job take, as a share of the first call that builds everything.
 
     python -m tests.campaigns.benchmarks.nightly [--records 20000] [--changed 0.01] [--nights 30]
-        [--model static|minilm] [--store chroma|postgres] [-o FILE]
+        [--model static|minilm|letters] [--dimensions 384] [--store chroma|postgres] [-o FILE]
 
-The corpus is JSON lines. Each night eight tenths of what changes are other texts, one tenth is new
+`letters` costs nothing and has as many dimensions as wanted, so all that counts is reembed's own
+and the store's. The corpus is JSON lines. Each night eight tenths of what changes are other texts, one tenth is new
 and one tenth is gone. Each call is `reembed run --swap` in a process of its own, and what counts is
 the CPU time of it, its children and the server, so that its start is in it and other work on the
 machine is not; the share of a night without a change shows how much the start is.
@@ -38,8 +39,10 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.registry import open_embedder
 from reembed.manifest import Model
 from reembed.records import cosine_rows
+from tests.campaigns.benchmarks import scene
 from tests.support.servers.postgres_server import postgres_server
 
+ROOT = Path(__file__).resolve().parents[3]
 WORDS = 60
 CALL = [sys.executable, "-c", "from reembed.cli.entry import main; main()"]
 MODELS: dict[str, dict[str, Any]] = {
@@ -153,6 +156,7 @@ class Nights:
         before = self.cpu()
         environment = {key: value for key, value in os.environ.items()
                        if key != "PYTHONDONTWRITEBYTECODE"}  # fmt: skip
+        environment["PYTHONPATH"] = str(ROOT)
         done = subprocess.run([*CALL, "run", "m.yaml", "--swap", "--json"], cwd=self.folder,
                               capture_output=True, text=True, env=environment)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -226,6 +230,7 @@ def told(given: argparse.Namespace, nights: Nights) -> dict[str, Any]:
     shares = sorted(row["share"] for row in rows)
     return {
         "records": given.records, "model": given.model, "store": given.store,
+        "dimensions": nights.embedder.dimensions,
         "changed": given.changed, "first": first, "unchanged_cpu_seconds": round(nothing, 2),
         "share": {"median": shares[len(shares) // 2], "most": shares[-1]}, "nights": rows,
     }  # fmt: skip
@@ -236,10 +241,18 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--changed", type=float, default=0.01)
     parser.add_argument("--nights", type=int, default=3)
-    parser.add_argument("--model", choices=MODELS, default="static")
+    parser.add_argument("--model", choices=(*MODELS, "letters"), default="static")
+    parser.add_argument(
+        "--dimensions",
+        type=int,
+        choices=(384, 768, 1536),
+        default=384,
+        help="of the model `letters`",
+    )
     parser.add_argument("--store", choices=("chroma", "postgres"), default="chroma")
     parser.add_argument("-o", type=Path, help="write what was found there")
     given = parser.parse_args()
+    chosen = MODELS.get(given.model) or scene.model(given.dimensions)
     with tempfile.TemporaryDirectory() as name, opened(given.store, Path(name)) as store:
         folder = Path(name)
         manifest = {
@@ -247,13 +260,12 @@ def main() -> None:
             "source": {"url": "jsonl:./corpus.jsonl", "collection": "corpus"},
             "target": store.target | {"collection": "search"},
             "verify": {"index_recall": 0.6},  # random letters lie all alike
-            "model": MODELS[given.model],
+            "model": chosen,
         }  # fmt: skip
         (folder / "m.yaml").write_text(yaml.safe_dump(manifest))
         texts = {f"r{n}": text(n) for n in range(given.records)}
         write(folder, texts)
-        model = Model.model_validate(MODELS[given.model])
-        with open_embedder(model) as embedder:
+        with open_embedder(Model.model_validate(chosen)) as embedder:
             found = told(given, Nights(folder, store, embedder, texts, given.records))
     print(json.dumps(found, indent=2))
     if given.o:
