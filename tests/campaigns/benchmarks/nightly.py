@@ -4,10 +4,10 @@
         [--model static|minilm|letters] [--dimensions 384] [--store chroma|postgres] [-o FILE]
 
 `letters` costs nothing and has as many dimensions as wanted, so all that counts is reembed's own
-and the store's. The corpus is JSON lines. Each night eight tenths of what changes are other texts, one tenth is new
-and one tenth is gone. Each call is `reembed run --swap` in a process of its own, and what counts is
-the CPU time of it, its children and the server, so that its start is in it and other work on the
-machine is not; the share of a night without a change shows how much the start is.
+and the store's. The corpus is JSON lines. Each night eight tenths of what changes are other texts,
+one tenth is new and one tenth is gone. Each call is `reembed run --swap` in a process of its own,
+and what counts is the CPU time of it, its children and the server, so that its start is in it and
+other work on the machine is not; the share of a night without a change shows how much the start is.
 
 After each night a process that never imports reembed reads the live collection. Its ids and texts
 must be those of the corpus, the vectors of texts that are new those of the model, and all others
