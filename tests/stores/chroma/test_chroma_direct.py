@@ -339,10 +339,12 @@ def test_a_first_page_is_mostly_put_together_once(tmp_path, monkeypatch, space, 
     made.add(ids=ids, embeddings=vectors)
     built: list[int] = []
     real = chroma_direct._Way._batch
-    monkeypatch.setattr(
-        chroma_direct._Way, "_batch",
-        lambda way, page, *how: built.append(len(page.ids)) or real(way, page, *how),
-    )  # fmt: skip
+
+    def counted(way: Any, page: Any, *how: bool) -> pa.RecordBatch:
+        built.append(len(page.ids))
+        return real(way, page, *how)
+
+    monkeypatch.setattr(chroma_direct._Way, "_batch", counted)
     asked, read, notes = asked_and_read(tmp_path, ids)
     assert read.equals(asked) and notes == []
     if space == "cosine" or not unit:
