@@ -95,6 +95,12 @@ def check_files(queries: str | None, qrels: str | None) -> None:
         judged_queries(Path(queries), Path(qrels))
     elif queries:
         read_queries(Path(queries))
+    elif qrels:
+        raise PreflightError(
+            f"verify.qrels: {qrels} judges queries, and there are none",
+            "Give verify.queries, the file of the queries that it judges, or leave verify.qrels "
+            "out.",
+        )
 
 
 @dataclass(frozen=True)
@@ -148,4 +154,9 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PreflightError(f"{path}: cannot be read: {error}") from None
+        told = error.strerror if isinstance(error, OSError) else f"is not UTF-8: {error}"
+        raise PreflightError(
+            f"{path}: cannot be read: {told}",
+            "verify.queries and verify.qrels name files, relative to the manifest's folder; "
+            "without them reembed makes queries of its own.",
+        ) from None

@@ -7,6 +7,7 @@ work is a blocker with a way out; what is worth knowing is a warning.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -272,8 +273,13 @@ def _live_blockers(cutover: Cutover, source: CollectionInfo, live: str) -> list[
 
 
 def disk_blockers(state: Path, estimate: Estimate, store: Store) -> list[Problem]:
-    """Disks with too little room for what is estimated."""
-    needs = {_existing(state): estimate.state_bytes}
+    """A state directory that cannot be written, or disks with too little room for what is
+    estimated."""
+    there = _existing(state)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "may not be written by this user" if there.is_dir() else "is a file, not a folder"
+        return [Problem(f"state: {there} {what}", "Point `state` at a folder that can be written.")]
+    needs = {there: estimate.state_bytes}
     local = store.catalog.capabilities.local_path
     if local is not None:
         path = _existing(local)

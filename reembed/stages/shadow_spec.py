@@ -37,12 +37,15 @@ def recorded_model(said: Mapping[str, Any] | None) -> Model | None:
 
 def _kept_index(manifest: Manifest, source: CollectionInfo) -> dict[str, Any]:
     """The source's index settings, where the target builds such an index: the same database, or
-    Chroma and another Chroma. Chroma's cloud has another kind of index than every other Chroma."""
+    Chroma and another Chroma. Chroma's cloud has another kind of index than every other Chroma,
+    and another `target.index.type` has other settings."""
     urls = (manifest.source.url, manifest.target_url)
     chromas = all(kind_of(url) == "chroma" for url in urls)
     clouds = {url.startswith("chroma+cloud") for url in urls}
     kept = manifest.target_url == manifest.source.url or (chromas and len(clouds) == 1)
-    return source.index if kept else {}
+    kind = source.index.get("type")
+    same = kind == manifest.target.index.get("type", kind)
+    return source.index if kept and same else {}
 
 
 def shadow_spec(

@@ -56,7 +56,24 @@ def of(table: str, **columns: str) -> Now:
     return Now({"source__collection": table} | ({"source__columns": columns} if columns else {}))
 
 
+COLUMNS = follows_hint("It is an SQL condition, as it stands behind WHERE")
+PART = Now(CONFIG | {"source__where": "n > 2"})
+
+
+def index(**settings: Any) -> Now:
+    return Now({"target__index": settings})
+
+
 ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
+    ("no condition", Now(CONFIG | {"source__where": "id >"}), COLUMNS, PART),
+    ("a condition on no column", Now(CONFIG | {"source__where": "nope = 1"}), COLUMNS, PART),
+    ("a condition of two texts", Now(CONFIG | {"source__where": "1 > 'a'"}), COLUMNS, PART),
+    ("many neighbours", index(type="hnsw", m=1000),
+     follows_hint("Set it to one of these, or remove it: pgvec"), index(type="hnsw", m=32)),
+    ("little to build by", index(type="hnsw", ef_construction=20),
+     follows_hint("Set ef_construction to "), index(type="hnsw", ef_construction=64)),
+    ("lists of another index", index(lists=100),
+     follows_hint("Leave it out, or set target.index.type to "), index(type="ivfflat", lists=9)),
     ("a table without vectors", of("people"),
      follows_hint("Tables that have one: "), of("docs")),
     ("a database without vectors", Now({"source__url": "{without}"}),
@@ -109,7 +126,7 @@ ROWS: list[tuple[str, Now, pytest.MarkDecorator, Now]] = [
      Now({"target__url": "{nowhere}", "target__collection": "public.fresh"})),
     ("an index setting", Now({"target__index": {"ef": 100}}),
      follows_hint("Known: ", where="stores/postgres/schema/indexes.py"),
-     Now({"target__index": {"ef_construction": 100}})),
+     Now({"target__index": {"type": "hnsw", "ef_construction": 100}})),
     ("an index", Now({"target__index": {"type": "diskann"}}),
      follows_hint("Use hnsw, ivfflat or none."), Now({"target__index": {"type": "ivfflat"}})),
     ("a type of column", Now({"target__index": {"column_type": "bit"}}),

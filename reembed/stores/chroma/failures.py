@@ -58,6 +58,11 @@ TOO_LARGE = (
     "A request of at most 20 MB is more than the server or its proxy takes: raise "
     "max_payload_size_bytes in the server's configuration, or the proxy's limit."
 )
+NO_DATABASE = (
+    "Name one that is there by ?database= and ?tenant= in the URL, or leave both out for "
+    "default_database of default_tenant. A new one is made by chromadb.AdminClient's "
+    "create_database."
+)
 PASSING = frozenset({408, 425, 429})
 """HTTP statuses below 500 that say nothing of the next time."""
 AUTH_HINT = (
@@ -156,6 +161,8 @@ def mapped(where: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise _of_network(where, error) from error
     except NotFoundError as error:
+        if str(error).startswith(("Database [", "Tenant [")):
+            raise PreflightError(f"{where}: {error}", NO_DATABASE) from error
         raise CollectionGoneError(f"{where}: {error}") from error
     except (ChromaAuthError, AuthorizationError) as error:
         raise PreflightError(f"{where}: access refused: {error}", AUTH_HINT) from error

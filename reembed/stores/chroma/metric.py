@@ -35,6 +35,10 @@ LEGACY_KEYS = {
 INDEX_KEYS = tuple(key for key in LEGACY_KEYS.values() if key != "space")
 _DEFAULTS = {"space": "l2", "ef_construction": 100, "ef_search": 100, "max_neighbors": 16,
              "batch_size": 100, "sync_threshold": 1000, "resize_factor": 1.2}  # fmt: skip
+_NEIGHBOURS = 2, 10_000
+"""Bounds of `max_neighbors`. Chroma 1.5.9 takes any, and fails at the first compaction or finds
+one record; 10,000 is where the index library itself ends."""
+_KINDS = {1: "integer", 2: "number"}
 _PROBES = 8
 _SQUARES = (1e-30, 1e30)
 """Squared lengths between which a vector, the query made of it and their distance by each metric
@@ -178,7 +182,18 @@ def configuration(index: Mapping[str, Any], metric: Metric, cloud: bool) -> dict
     for key, value in index.items():
         kinds = (int, float) if key == "resize_factor" else (int,)
         if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:
-            raise PreflightError(f"target.index.{key}: {value!r} is not a positive number")
+            raise PreflightError(
+                f"target.index.{key}: {value!r} is not a positive {_KINDS[len(kinds)]}",
+                f"Set it to {_DEFAULTS.get(key, 4)}, which is Chroma's default, or remove it.",
+            )
+    neighbours = index.get("max_neighbors")
+    if neighbours is not None and not _NEIGHBOURS[0] <= neighbours <= _NEIGHBOURS[1]:
+        raise PreflightError(
+            f"target.index.max_neighbors: {neighbours:,} is not between {_NEIGHBOURS[0]} and "
+            f"{_NEIGHBOURS[1]:,}: an index of one neighbour finds nothing, and Chroma has no "
+            "memory for so many",
+            "Set it to 16, which is Chroma's default, up to 64, or remove it.",
+        )
     return {"hnsw": {"space": metric, **index}}
 
 

@@ -38,7 +38,10 @@ def check_name(name: str) -> None:
     elif _IPV4.fullmatch(name):
         reason = "it is an IP address"
     if reason:
-        raise PreflightError(f"Chroma refuses the collection name {name!r}: {reason}")
+        raise PreflightError(
+            f"Chroma refuses the collection name {name!r}: {reason}",
+            "Choose another name; target.collection and swap.live may both be left out.",
+        )
 
 
 def default_target(collection: str, model: str, dimensions: int) -> str:

@@ -19,6 +19,11 @@ from reembed.stores.chroma.database import Database
 from reembed.stores.values import Change, Where
 
 QUERY_ROWS = 100
+WHERE_HINT = (
+    "One condition is {KEY: VALUE} or {KEY: {OPERATOR: VALUE}}, with $eq, $ne, $gt, $gte, $lt, "
+    '$lte, $in or $nin; two or more are {"$and": [..., ...]} or {"$or": [..., ...]}. For example '
+    '{"kind": {"$eq": "function"}}.'
+)
 
 
 class ChromaReader:
@@ -33,12 +38,14 @@ class ChromaReader:
         if isinstance(where, str):
             raise PreflightError(
                 f"source.where: Chroma's filter is a mapping, this is the text {where!r}",
-                'For example {"kind": {"$eq": "function"}}.',
+                WHERE_HINT,
             )
         try:
             validate_where(cast(Any, dict(where)))
         except (ValueError, TypeError) as error:
-            raise PreflightError(f"source.where: {error}") from error
+            raise PreflightError(f"source.where: {error}", WHERE_HINT) from error
+        if unknown := _unknown_operator(where):
+            raise PreflightError(f"source.where: Chroma knows no {unknown}", WHERE_HINT)
 
     def _where(self, where: Where) -> Mapping[str, Any] | None:
         self.check_where(where)
@@ -92,3 +99,16 @@ class ChromaChanges:
     def since(self, id: str, mark: str | None, besides: object = None) -> Change:
         now = chroma_sqlite.watermark(self._file, id)
         return Change([] if mark is not None and now == mark else None, now)
+
+
+def _unknown_operator(where: Mapping[str, Any]) -> str | None:
+    """What stands where a key does and looks like an operator that Chroma lacks, which its client
+    sends and its server refuses."""
+    for key, value in where.items():
+        if key in {"$and", "$or"}:
+            found = next(filter(None, map(_unknown_operator, value)), None)
+            if found:
+                return found
+        elif key.startswith("$"):
+            return key
+    return None

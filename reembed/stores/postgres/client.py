@@ -150,11 +150,11 @@ def connect(url: str, *, application: bool = False) -> Connection:
             _close_on_error(connection, lambda: refuse_transaction_pooler(connection, url, dial))
             _KEEPS_SESSIONS.add(url)
     except psycopg.OperationalError as error:
-        said = _first_line(error)
+        said = first_line(error)
         raise no_connection(url, said, lambda name: dial(dbname=name)) from None
     except psycopg.Error as error:
         raise PreflightError(
-            f"{url}: {_first_line(error)}",
+            f"{url}: {first_line(error)}",
             "Write it as libpq reads it: postgresql://USER@HOST:5432/DATABASE, and after a ? its "
             "parameters, e.g. sslmode=require.",
         ) from None
@@ -332,10 +332,10 @@ def _said(error: psycopg.Error) -> str:
     """What Postgres says, with its DETAIL: which row, which object, who depends on it."""
     detail = error.diag.message_detail
     if not detail:
-        return _first_line(error)
+        return first_line(error)
     lines = "; ".join(line.strip() for line in detail.splitlines() if line.strip())
     cut = lines if len(lines) <= MOST_DETAIL else f"{lines[:MOST_DETAIL]}..."
-    return f"{_first_line(error)} (DETAIL: {cut})"
+    return f"{first_line(error)} (DETAIL: {cut})"
 
 
 def _hint(error: psycopg.Error, ours: str = "") -> str:
@@ -344,7 +344,7 @@ def _hint(error: psycopg.Error, ours: str = "") -> str:
     return f"{ours} Postgres says: {hint}".strip() if hint else ours
 
 
-def _first_line(error: BaseException) -> str:
-    primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    lines = str(primary or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def first_line(error: BaseException) -> str:
+    """What Postgres says, without its context."""
+    said = getattr(getattr(error, "diag", None), "message_primary", None) or error
+    return next(iter(str(said).strip().splitlines()), type(error).__name__)

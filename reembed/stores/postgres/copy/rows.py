@@ -16,7 +16,7 @@ from psycopg import errors, sql
 
 from reembed.errors import PreflightError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors, export_batch
-from reembed.stores.postgres.client import Connection, mapped
+from reembed.stores.postgres.client import Connection, first_line, mapped
 from reembed.stores.postgres.copy.encode import ENCODERS, Encoder, encode_rows
 from reembed.stores.postgres.copy.parse import HEADER, TRAILER, Block, VectorColumn, each_block
 from reembed.stores.postgres.schema import metadata as pg_metadata
@@ -41,11 +41,30 @@ def read_ids(connection: Connection, table: Table, where: str | None) -> Iterato
     query = sql.SQL("SELECT {}::text FROM {} WHERE {}").format(
         sql.Identifier(table.id), table.identifier, table.condition(where)
     )
-    with mapped(table.label), connection.cursor("reembed_ids") as cursor:
+    readable = mapped(table.label) if where is None else _condition(table)
+    with readable, connection.cursor("reembed_ids") as cursor:
         connection.execute("SET LOCAL cursor_tuple_fraction = 1")  # all of them will be read
         cursor.execute(query)
         while rows := cursor.fetchmany(SHARD_ROWS):
             yield pa.array([table.prefix + id for (id,) in rows], pa.string())
+
+
+@contextlib.contextmanager
+def _condition(table: Table) -> Iterator[None]:
+    """`mapped`, where a query that Postgres does not understand is so by `source.where`."""
+    with mapped(table.label):
+        try:
+            yield
+        except errors.UndefinedTable:
+            raise
+        except (errors.ProgrammingError, errors.DataError) as error:
+            if isinstance(error, errors.InsufficientPrivilege):
+                raise
+            raise PreflightError(
+                f"source.where: {table.label}: {first_line(error)}",
+                "It is an SQL condition, as it stands behind WHERE, on the columns "
+                f"{', '.join(sorted(column.name for column in table.columns))}.",
+            ) from error
 
 
 def copy_rows(

@@ -27,6 +27,8 @@ OPERATORS: dict[Metric, str] = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
 OPERATOR_CLASSES: dict[Metric, str] = {"cosine": "cosine_ops", "l2": "l2_ops", "ip": "ip_ops"}
 SETTINGS = {"hnsw": {"m": (2, 100), "ef_construction": (4, 1000)}, "ivfflat": {"lists": (1, 32768)}}
 """Index types, and what each can be told, with its limits."""
+DEFAULTS = {"m": 16, "ef_construction": 64, "lists": 100}
+"""What pgvector takes where nothing is told."""
 BUILD_MEMORY = "1GB"
 """`maintenance_work_mem` for building an index, where the server's is lower."""
 
@@ -99,11 +101,27 @@ def check_index(index: Mapping[str, Any]) -> None:
             f"target.index.column_type {index['column_type']!r} is not a type of pgvector's",
             "Use vector or halfvec.",
         )
-    for key, (least, most) in SETTINGS.get(method, {}).items():
+    settings = SETTINGS.get(method, {})
+    for key in set(index) - {"type", "column_type", *settings}:
+        owner = next(kind for kind, keys in SETTINGS.items() if key in keys)
+        raise PreflightError(
+            f"target.index.{key} is no setting where the index is of type {method}",
+            f"Leave it out, or set target.index.type to {owner}.",
+        )
+    for key, (least, most) in settings.items():
         value = index.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise PreflightError(
-                f"target.index.{key} is {value!r}; it is a whole number from {least} to {most}"
+                f"target.index.{key} is {value!r}; it is a whole number from {least} to {most}",
+                f"Set it to one of these, or remove it: pgvector's default is {DEFAULTS[key]}.",
+            )
+    if method == "hnsw":
+        m, lists = (index.get(key, DEFAULTS[key]) for key in ("m", "ef_construction"))
+        if lists < 2 * m:
+            raise PreflightError(
+                f"target.index.ef_construction is {lists} and m is {m}: pgvector takes twice m "
+                "at least",
+                f"Set ef_construction to {max(2 * m, DEFAULTS['ef_construction'])}.",
             )
 
 
