@@ -9,6 +9,7 @@ from typing import Any
 
 import chromadb
 import pytest
+from chromadb.config import Settings
 
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.commands import Command
@@ -64,11 +65,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("values")
     with chroma(folder / "db") as client:
         plain_collection(client, count=40)
-    settings = chromadb.Settings(is_persistent=True, persist_directory=str(folder / "db"))
+    settings = Settings(is_persistent=True, persist_directory=str(folder / "db"))
     chromadb.AdminClient(settings).create_database("other")
     other = chromadb.PersistentClient(folder / "db", database="other")
     plain_collection(other, count=40)
-    other.close()
+    other.close()  # type: ignore[attr-defined]
     (folder / "binary").write_bytes(b"\xff\xfe\x00")
     (folder / "q.jsonl").write_text(json.dumps({"_id": "q1", "text": "a question"}))
     (folder / "q.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tdocs-1\t1\n")
