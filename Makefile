@@ -27,7 +27,7 @@ help:
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times and a night's work 400 times, and write to collections while they move (hours)"
 	@echo "make bench   what stages cost over scripts and bare calls, kept in docs/benchmarks.json (half an hour)"
-	@echo "make bench-scale  time and memory of 100,000, 400,000 and 1,000,000 records (hours)"
+	@echo "make bench-scale  time and memory of 100,000, 400,000 and 1,000,000 records, both stores (hours)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
 	@echo "make format  let ruff fix and format the code"
@@ -81,7 +81,7 @@ soak: $(INSTALLED)
 	REEMBED_STORIES=2000 $(BIN)/python -m pytest tests/stories/test_attacked_stories.py --timeout 0
 
 bench: $(INSTALLED)
-	for claim in start export embed quota onnx load whole; do \
+	for claim in start export embed quota onnx load whole exact; do \
 	  $(BIN)/python -m tests.campaigns.benchmarks.$$claim --keep || exit 1; done
 	$(BIN)/python -m tests.campaigns.benchmarks.whole --keep --dimensions 1536 --rounds 1
 	$(BIN)/python -m tests.campaigns.benchmarks.whole_postgres --keep --rounds 2

@@ -101,6 +101,7 @@ class Benchmark:
     Attributes:
         prepare: makes what all rounds read.
         around: held open while the steps run, such as a server; gives them variables.
+        records, dimensions: of the collection, where the command line gives none.
         sized: whether records and dimensions mean anything to it.
         imports: of every step, Chroma's own parts that opening a folder imports among them.
         own_imports: of the steps that a claim calls ours, besides.
@@ -110,6 +111,7 @@ class Benchmark:
     claims: Sequence[Claim]
     prepare: Callable[[Work], None] = lambda work: None
     around: Callable[[Path], Iterator[Mapping[str, str]]] | None = None
+    records: int = 20_000
     dimensions: int = 384
     sized: bool = True
     imports: Sequence[str] = ("chromadb", "chromadb.api.rust")
@@ -118,7 +120,7 @@ class Benchmark:
     def main(self, module: str, words: str | None) -> None:
         """Measure, print and keep; or do the one step that `--step` names."""
         parser = argparse.ArgumentParser(description=(words or "").splitlines()[0])
-        parser.add_argument("--records", type=int, default=20_000)
+        parser.add_argument("--records", type=int, default=self.records)
         parser.add_argument("--dimensions", type=int, default=self.dimensions)
         parser.add_argument("--rounds", type=int, default=3)
         parser.add_argument("--keep", action="store_true", help="write docs/benchmarks.json")

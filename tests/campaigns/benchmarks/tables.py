@@ -1,4 +1,4 @@
-"""Write the table of docs/benchmarks.md from docs/benchmarks.json.
+"""Write the table and the plots of docs/benchmarks.md from docs/benchmarks.json.
 
 python -m tests.campaigns.benchmarks.tables
 """
@@ -33,13 +33,46 @@ def table(kept: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def plots(kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """Line charts (Mermaid) of what grows with the records: time, and peak memory, of each store.
+
+    A claim is a point of one where its key is `grown, STORE, FIGURE, RECORDS x DIMENSIONS`.
+    """
+    lines: dict[tuple[str, str], dict[int, tuple[float, str]]] = {}
+    for key, claim in kept.items():
+        if key.startswith("grown, "):
+            store, figure, size = key.removeprefix("grown, ").split(", ", 2)
+            records, _, dimensions = size.partition(" x ")
+            point = int(records.replace(",", "")), (claim["median"], dimensions)
+            lines.setdefault((store, figure), {}).update([point])
+    return "\n\n".join(
+        _chart(f"{store}: {figure} of a whole run", dict(sorted(points.items())))
+        for (store, figure), points in lines.items()
+        if len(points) > 1
+    )
+
+
+def _chart(title: str, points: Mapping[int, tuple[float, str]]) -> str:
+    sizes = ", ".join(f'"{records:,}"' for records in points)
+    values = [value for value, _ in points.values()]
+    dimensions = next(iter(points.values()))[1]
+    return (
+        "```mermaid\nxychart-beta\n"
+        f'    title "{title}, {dimensions} dimensions"\n'
+        f"    x-axis [{sizes}]\n"
+        f'    y-axis "{title.split()[1]}" 0 --> {max(values):.0f}\n'
+        f"    line [{', '.join(f'{value:.1f}' for value in values)}]\n```"
+    )
+
+
 def page() -> str:
-    """The page with its table brought up to date."""
+    """The page with its table and plots brought up to date."""
     text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     kept = json.loads(KEPT.read_text())
-    return f"{before}{BEGIN}\n\n{table(kept)}\n\n{END}{after}"
+    made = "\n\n".join(filter(None, (table(kept), plots(kept))))
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
 
 
 def _figure(value: float) -> str:
