@@ -138,6 +138,9 @@ class InputTooLongError(PreflightError):
 class ProviderRefusedError(PreflightError):
     """A provider answered and said no: unknown model, wrong key, a request it will never take."""
 
+    of_form = False
+    """Whether another form of the same request may be taken."""
+
     kind = "provider-refused"
 
 

@@ -32,6 +32,8 @@ CONTENT_STATUSES = frozenset({400, 413, 422})
 
 NEVER_STATUSES = frozenset({501, 505})
 """Of 5xx: what the same request gets for ever."""
+FORM_STATUSES = frozenset({406, 415, 501})
+"""What may be said of how an answer was asked for, and not of a key, a name or an address."""
 
 
 def _words(*patterns: str) -> re.Pattern[str]:
@@ -111,6 +113,15 @@ def failure(
         words: the body's message, redacted.
         key_variable: the environment variable that the key is taken from.
     """
+    found = _meaning(status, words, headers, where, key_variable)
+    if isinstance(found, ProviderRefusedError):
+        found.of_form = status in FORM_STATUSES
+    return found
+
+
+def _meaning(
+    status: int | None, words: str, headers: Mapping[str, str], where: str, key_variable: str
+) -> Exception:
     number = "" if words.startswith(str(status)) else str(status or "")
     said = ": ".join(part for part in (number, words) if part)
     if _is_quota(status, words):

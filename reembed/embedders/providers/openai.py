@@ -45,7 +45,7 @@ from reembed.embedders.providers.openai_answers import (
     text_of,
 )
 from reembed.embedders.providers.prices import OPENAI, listed_price
-from reembed.embedders.providers.request_options import take_request_options
+from reembed.embedders.providers.request_options import headers_of, take_request_options
 from reembed.embedders.providers.request_shape import FORMATS, RequestShape
 from reembed.embedders.providers.tokens import TextTokenizer, estimate_tokens
 from reembed.embedders.redact import redact
@@ -77,6 +77,8 @@ PLACEHOLDER_KEY = "none"
 """Sent to a server behind `base_url` when no key is named: some insist on one."""
 ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 """Headers that OpenAI's own client takes from these variables."""
+CUSTOM_HEADERS = "OPENAI_CUSTOM_HEADERS"
+"""And others from this one. They may hold a key, so they go where OPENAI_API_KEY goes."""
 
 
 class OpenAIProvider:
@@ -131,8 +133,8 @@ class OpenAIProvider:
         self._shape = RequestShape(self._dimensions_to_send(), encoding, fixed=self._official)
         self._added = added
         self.queries_alike = added.body(query=True) == added.body(query=False)
-        own = self._official or not model.base_url
-        self._key_variable = model.api_key_env or ("OPENAI_API_KEY" if own else "")
+        self._own = self._official or not model.base_url
+        self._key_variable = model.api_key_env or ("OPENAI_API_KEY" if self._own else "")
         self._key = PLACEHOLDER_KEY if added.auth == "none" else self._find_key()
         self._route = Route.find(
             url, self._where,
@@ -173,6 +175,8 @@ class OpenAIProvider:
                 headers[name] = value
         if self._added.auth == "bearer":
             headers["Authorization"] = f"Bearer {self._key}"
+        if self._own:
+            headers.update(headers_of(CUSTOM_HEADERS, self._where))
         headers.update(self._added.headers)
         if self._added.auth == "api-key":
             headers["api-key"] = self._key

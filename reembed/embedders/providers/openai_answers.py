@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pybase64
 
 from reembed.embedders.sending.retry import BadAnswer
 from reembed.records import Vectors
@@ -138,7 +138,7 @@ def vector_of(embedding: Any) -> Vectors:
 
 def _decoded(embedding: str | bytes) -> bytes:
     try:
-        raw = binascii.a2b_base64(embedding, strict_mode=True)
+        raw = pybase64.b64decode(embedding, validate=True)
     except ValueError as error:  # binascii.Error is one
         raise BadAnswer(f"a vector came back in broken base64: {error}") from None
     if len(raw) % 4:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from reembed.embedders.options import Options
 from reembed.errors import ManifestError, ProviderRefusedError
-from reembed.redaction import read_variable
+from reembed.redaction import read_variable, remember
 
 Auth = Literal["bearer", "api-key", "none"]
 
@@ -81,6 +81,28 @@ def take_request_options(options: Options, where: str) -> RequestOptions:
         headers, _texts(options, "query"), document,
         document | _body(options, "query_extra_body"), auth,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def headers_of(variable: str, where: str) -> dict[str, str]:
+    """The headers in an environment variable, `Name: value` on each line, as OpenAI's own client
+    reads its OPENAI_CUSTOM_HEADERS. Their values are starred in all output.
+
+    Raises:
+        ProviderRefusedError: one is no header.
+    """
+    found = {}
+    for place, line in enumerate(read_variable(variable).splitlines(), start=1):
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        remember(value)
+        if not colon:
+            continue  # as that client does
+        if not (_HEADER.fullmatch(name) and value.isascii() and value.isprintable()):
+            raise ProviderRefusedError(
+                f"{where}: line {place} of the environment variable {variable} is no header",
+                "Write one on each line, as Name: value, or unset the variable.",
+            )
+        found[name] = value
+    return found
 
 
 def _texts(options: Options, key: str) -> dict[str, str]:

@@ -191,6 +191,7 @@ MANNERS: dict[str, Manner] = {
     "base64 brings nothing": Manner(asked_for(
         Fault("body", 200, body={"object": "list", "data": [], "model": "x"}), "base64"), extra=1),
     "base64 is a 500": Manner(asked_for(html(500, "boom"), "base64"), extra=1),
+    "base64 is not implemented": Manner(asked_for(html(501, "Not Implemented"), "base64"), extra=1),
     "no encoding_format": Manner(asked_for(status(
         400, "Extra inputs are not permitted"), "base64", "float"), extra=2),
     "counts characters": Manner(well, behaviour=INFINITY),

@@ -168,7 +168,11 @@ ODD_MANNERS: dict[str, Manner] = {
     "vectors in vectors": Manner(shaped(lambda rows, texts: entries([[row] for row in rows]))),
     "numbers as words": Manner(shaped(lambda rows, texts: entries(
         [[*map(str, row)] for row in rows]))),
-    "base64 is not implemented": Manner(asked_for(html(501, "Not Implemented"), "base64"), extra=1),
+    "base64 is bad in no words": Manner(asked_for(html(400, "Bad Request"), "base64"), extra=1),
+    "dimensions are not implemented": Manner(
+        lambda server, number, texts: html(501, "Not Implemented")
+        if "dimensions" in server.requests[-1] else None,
+        model={"dimensions": 256}, extra=3),
     "base64 is no media type": Manner(asked_for(html(415, "encoding_format not supported"),
                                                 "base64"), extra=1),
     "all optional is forbidden": Manner(

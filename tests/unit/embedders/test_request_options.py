@@ -24,6 +24,7 @@ from reembed.embedders.registry import open_embedder
 from reembed.embedders.sending.retry import RetryPolicy
 from reembed.errors import ManifestError, ProviderRefusedError, ReembedError
 from reembed.manifest import Manifest, Model
+from reembed.redaction import redacted
 from tests.support.manifests import model_of
 from tests.support.servers.serving import send_json
 
@@ -210,6 +211,26 @@ def test_no_key_leaves_for_a_server_that_is_not_its_own(
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
     with opened({"name": "m"}) as embedder:
         embedder.check_reachable()
+
+
+def test_headers_that_openais_own_client_reads(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go where OPENAI_API_KEY goes, and what the manifest says stands above them."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv(
+        "OPENAI_CUSTOM_HEADERS", "X-Team: search: ours\r\n\nno header\nX-Token:t-5f0e\nX-Other: a"
+    )
+    with opened({"name": "m", "base_url": f"{server.url}/v1"}) as embedder:
+        embedder.check_reachable()
+    assert "x-team" not in server.seen[-1].headers
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+    with opened({"name": "m", "options": {"headers": {"X-Other": "b"}}}) as embedder:
+        embedder.check_reachable()
+    sent = server.seen[-1].headers
+    assert (sent["x-team"], sent["x-token"], sent["x-other"]) == ("search: ours", "t-5f0e", "b")
+    assert sent["authorization"] == f"Bearer {KEY}"
+    assert "t-5f0e" not in redacted("refused: token t-5f0e of team search: ours")
 
 
 @pytest.mark.parametrize("key", ["“k-0123456789abcdef”", "k-0123\n456789abcdef", "k-\u00e9"])
