@@ -18,6 +18,7 @@ from reembed.errors import DamagedError
 from reembed.records import SHARD_ROWS, chunked
 from reembed.run import events
 from reembed.run.directory import RunDir, Shard
+from reembed.run.sql_ids import insert_ids
 from reembed.run.sqlite import (
     close_index,
     index_errors,
@@ -45,6 +46,10 @@ SCAN = """
 DROP TABLE IF EXISTS temp.seen;
 CREATE TEMP TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+UNSEEN = """SELECT id FROM records WHERE (? OR NOT quarantined)
+AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.id = records.id)"""
+STRANGE = """SELECT id FROM seen WHERE NOT EXISTS
+(SELECT 1 FROM records WHERE records.id = seen.id AND NOT quarantined)"""
 RECORD = "INSERT OR REPLACE INTO records (id, row_sha256, shard, quarantined) VALUES (?, ?, ?, ?)"
 
 
@@ -283,18 +288,19 @@ class Ledger:
     def mark_seen(self, ids: Sequence[str]) -> None:
         """Mark records as seen in this scan."""
         with self._errors(), temporary_errors(), transaction(self._db):
-            self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", ((id,) for id in ids))
+            insert_ids(self._db, "seen", ids)
 
     def unseen(self, *, include_quarantined: bool = True) -> Iterator[list[str]]:
         """Pages of ids that were not marked since `begin_scan`."""
         with self._errors():
-            cursor = self._db.execute(
-                "SELECT id FROM records WHERE (? OR NOT quarantined) AND NOT EXISTS (SELECT 1 FROM "
-                "seen WHERE seen.id = records.id)",
-                (include_quarantined,),
-            )
+            cursor = self._db.execute(UNSEEN, (include_quarantined,))
             while page := cursor.fetchmany(SHARD_ROWS):
                 yield [id for (id,) in page]
+
+    def strange(self) -> list[str]:
+        """Ids marked since `begin_scan` that the run does not know, or has in quarantine."""
+        with self._errors():
+            return [id for (id,) in self._db.execute(STRANGE)]
 
     def close(self) -> None:
         """Close the file, and write down what is in it."""

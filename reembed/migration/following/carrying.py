@@ -237,14 +237,10 @@ class Strays:
 
 def find_strays(s: FollowSession) -> Strays:
     """Compare the ids of the live collection with those that the job has written."""
-    found = Strays()
     s.ledger.begin_scan()
     for page in s.new.list_ids():
-        ids = page.to_pylist()
-        known = s.ledger.lookup(ids)
-        ours = [id for id in ids if id in known and not known[id].quarantined]
-        found.foreign += [id for id in ids if id not in known or known[id].quarantined]
-        s.ledger.mark_seen(ours)
+        s.ledger.mark_seen(page.to_pylist())
+    found = Strays(s.ledger.strange())
     for ids in s.ledger.unseen(include_quarantined=False):
         found.missing += ids
     return found

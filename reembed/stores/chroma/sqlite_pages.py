@@ -7,12 +7,12 @@ this file, but for those that the index has not got yet.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from reembed.run.sql_ids import insert_ids
 from reembed.stores.canonical import metadata_text
 from reembed.stores.chroma.sqlite_calls import File
 
@@ -143,11 +143,7 @@ def records(file: File, id: str, parts: Segments, ids: Sequence[str]) -> Page:
 def _want(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     """Make the temporary table `wanted` of ids, in this connection alone."""
     connection.execute("CREATE TEMP TABLE wanted (id TEXT)")
-    if any("\0" in id for id in ids):  # which SQLite's JSON ends a text at
-        connection.executemany("INSERT INTO wanted VALUES (?)", ((id,) for id in ids))
-    else:
-        listed = json.dumps(ids, ensure_ascii=False)
-        connection.execute("INSERT INTO wanted SELECT value FROM json_each(?)", (listed,))
+    insert_ids(connection, "wanted", ids)
 
 
 _Lists = dict[str, dict[str, list[Any]]]

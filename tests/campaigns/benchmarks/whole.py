@@ -36,6 +36,8 @@ BENCHMARK = Benchmark(
     steps=stage_steps() | {"bare": bare, "whole": whole_step()},
     claims=[
         Claim("whole run", "whole run / its slowest stage, load", ["whole"], ["load"], bar=1.2),
+        Claim("whole run, processor", "whole run / its slowest stage, load, CPU", ["whole"],
+              ["load"], figure="cpu_seconds"),
         Claim("verify and swap", "verify and swap / export to loaded", ["verify", "swap"],
               ["export", "embed", "load"], bar=0.3),
         Claim("whole run, peak memory", "MB of a whole run beyond Chroma's own", ["whole"],

@@ -113,9 +113,13 @@ def test_scans_find_what_was_not_seen(run: RunDir) -> None:
     with Ledger(run) as ledger:
         for _ in range(2):
             ledger.begin_scan()
-            ledger.mark_seen(["a", "other"])
+            ledger.mark_seen(["a", "other", "nul\0inside"])
+            ledger.mark_seen(["ü🙂"])
+            assert sorted(ledger.strange()) == ["nul\0inside", "other", "ü🙂"]
             assert sorted(id for page in ledger.unseen() for id in page) == ["b", "c"]
             assert [id for p in ledger.unseen(include_quarantined=False) for id in p] == ["b"]
+            ledger.mark_seen(["c"])
+            assert "c" in ledger.strange(), "it is in quarantine"
 
 
 def test_thousands_are_looked_up_at_once(run: RunDir) -> None:
