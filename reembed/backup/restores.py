@@ -13,7 +13,6 @@ from typing import Any
 from reembed.backup.check import refuse_damaged
 from reembed.backup.directory import one_folder
 from reembed.backup.folder import Folder
-from reembed.backup.lacking import left_out, not_here
 from reembed.backup.restore import (
     RESTORES,
     Compared,
@@ -292,3 +291,25 @@ def _command(job: Job, *options: str) -> str:
     if about is None or job.live != about.collection:
         words += ["--live", job.live]
     return shlex.join([*words, "--snapshot", job.snapshot.id, *options])
+
+
+def left_out(job: Job) -> list[list[str]]:
+    """What hung on a table and is not made again where a restore makes the table: names, and
+    definitions to look at."""
+    if not _makes_table(job):
+        return []
+    tables = (job.snapshot.definition or {}).get("tables", [])
+    return [list(one) for table in tables for one in table.get("left", [])]
+
+
+def not_here(job: Job) -> list[list[str]]:
+    """What a table that a restore makes cannot have in this store: names, and what adds it."""
+    written = job.snapshot.definition
+    if not _makes_table(job) or job.store.shapes is None or written is None:
+        return []
+    return job.store.shapes.missing(written)
+
+
+def _makes_table(job: Job) -> bool:
+    """Whether a restore makes a table from what the snapshot says of it."""
+    return job.store.shapes is not None and job.like is None and job.same_kind

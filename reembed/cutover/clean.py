@@ -12,10 +12,9 @@ import time
 from dataclasses import replace
 
 from reembed.cutover.last_copy import accept_all, held_elsewhere, live_now, refuse_last_copy
-from reembed.cutover.losses import with_losses
 from reembed.cutover.move import has_moved, swap_kind
 from reembed.cutover.recover import recover_for_clean
-from reembed.cutover.told import outcome, told_of_clean
+from reembed.cutover.told import outcome, told_of_clean, with_losses
 from reembed.cutover.withdraw import give_up_swap
 from reembed.errors import DamagedStoreError, PreflightError, SourceChangedError, UsageError
 from reembed.progress import stage

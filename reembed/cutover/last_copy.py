@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reembed.errors import CollectionNotFoundError, LossError
-from reembed.records import hashes_of
 from reembed.run import events
 from reembed.run.loss import Loss
 from reembed.stages.session import Session
@@ -97,8 +96,8 @@ def held_elsewhere(s: Session, doomed: Collection, live: Collection) -> Differen
     """Compare every record of a collection, by row hash, with the live one's."""
     found = Difference()
     for page in doomed.list_ids():
-        here = hashes_of(doomed.fetch(page.to_pylist(), vectors=False))
-        there = hashes_of(live.fetch(list(here), vectors=False))
+        here = doomed.hashes(page.to_pylist())
+        there = live.hashes(list(here))
         other = [one for one, row in here.items() if there.get(one) != row]
         known = s.ledger.lookup(other) if other else {}
         found.records += len(here)

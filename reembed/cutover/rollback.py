@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before, variables_of
-from reembed.cutover.losses import with_losses
 from reembed.cutover.move import (
     carry_until_quiet,
     exchange_of,
@@ -18,7 +17,7 @@ from reembed.cutover.move import (
     swap_kind,
 )
 from reembed.cutover.recover import recover_for_way_back
-from reembed.cutover.told import STILL_WRITTEN, WITHHELD, outcome, told_of_late
+from reembed.cutover.told import STILL_WRITTEN, WITHHELD, outcome, told_of_late, with_losses
 from reembed.cutover.withdraw import swap_given_up
 from reembed.errors import LossError, PreflightError, ReembedError
 from reembed.progress.tracing import traced

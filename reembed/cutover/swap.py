@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from reembed.applications.mem0.plan import prepare
 from reembed.cutover import move as moving
 from reembed.cutover.hooks import run_after, run_before, variables_of
-from reembed.cutover.losses import losses_now, with_losses
 from reembed.cutover.move import (
     carry_until_quiet,
     finish_move,
@@ -22,10 +21,12 @@ from reembed.cutover.told import (
     STILL_WRITTEN,
     WITHHELD,
     config_change,
+    losses_now,
     outcome,
     told_of_late,
     told_of_open,
     told_of_swap,
+    with_losses,
 )
 from reembed.cutover.withdraw import rollback_given_up, tell_way_out
 from reembed.errors import LockedError, LossError, RefusedError, SourceChangedError

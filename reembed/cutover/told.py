@@ -1,13 +1,17 @@
 """What a person is told of a move: its outcome, what it leaves out, what it asks of the
-application, and what a deletion takes."""
+application, what a deletion takes, and what the collections have lost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from reembed.errors import ReembedError
+from reembed.progress import stage
 from reembed.report.results import SwapResult
 from reembed.run import events, files
+from reembed.run.counts import count_records
 from reembed.run.loss import Loss
 from reembed.stages.session import Session
 from reembed.stages.swap_kind import SwapPlan
@@ -150,3 +154,67 @@ def told_of_clean(s: Session) -> list[str]:
         return [f"{told}; may be done now"]
     when = time.strftime("%F %T", time.localtime(due))
     return [f"{told}; may be done from {when} on (swap.keep_old: {s.manifest.swap.keep_old})"]
+
+
+# What the collections of a run have lost, seen before anything is done: by `status`, `plan` and dry
+# runs. Nothing is written, not even into the run's books.
+
+
+def with_losses(s: Session, result: SwapResult) -> SwapResult:
+    """A dry run's result with what is lost; if it cannot be seen, with the reason why. Every id is
+    looked for that the run knows."""
+    try:
+        return replace(result, losses=_lost_ids(s))
+    except ReembedError as error:
+        told = f"what is lost could not be seen: {error.message}"
+        return replace(result, messages=[*result.messages, told])
+
+
+@stage("look whether records were lost")
+def losses_now(s: Session) -> list[Loss]:
+    """The collections of the run that lack all, or more than half, of what it knows of them, as far
+    as counts tell, which is fast."""
+    if not _has_moved_records(s):
+        return []
+    return _losses(s, count_records(s.run, []), lambda collection, count: count)
+
+
+@stage("look whether records were lost")
+def _lost_ids(s: Session) -> list[Loss]:
+    def known_in(collection: Collection, count: int) -> int:
+        return sum(len(s.ledger.lookup(page.to_pylist())) for page in collection.list_ids())
+
+    return _losses(s, s.ledger.counts(), known_in) if _has_moved_records(s) else []
+
+
+def _has_moved_records(s: Session) -> bool:
+    """Whether the run has collections that should hold what it knows."""
+    if not s.begun or s.run.history.state in ("cleaning", "cleaned"):
+        return False
+    return bool(s.run.history.shards("embed"))
+
+
+def _losses(
+    s: Session, counts: tuple[int, int], there: Callable[[Collection, int], int]
+) -> list[Loss]:
+    """Those of the run's collections that lack a mass of records.
+
+    Args:
+        counts: records that the run knows, and how many of them are quarantined.
+        there: how many of them a collection holds, of which the store counts so many.
+    """
+    history, (total, quarantined) = s.run.history, counts
+    swapped = history.last_move == "swap"
+
+    def look(collection: Collection, parked: bool, known: int) -> Loss:
+        role = "not live now" if parked else "live now"
+        info = collection.describe()
+        if info is None:
+            return Loss(f"the collection {collection.id}, {role}, is gone and", known, known)
+        lost = max(0, known - there(collection, info.count))
+        return Loss(f"{info.name!r}, {role},", known, lost)
+
+    looks = [look(s.old, swapped, total)]
+    if history.shadow_id is not None and history.state not in ("created", "exported", "embedded"):
+        looks.append(look(s.new, not swapped, total - quarantined))
+    return [loss for loss in looks if loss.is_mass]

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from reembed.backup.before import back_up, back_up_doomed, begin_run
 from reembed.cutover.clean import clean_run
-from reembed.cutover.losses import losses_now
 from reembed.cutover.recover import recover, recover_for_stages
 from reembed.cutover.restart import run_to_give_up, where_it_stands
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run, sweep_run
+from reembed.cutover.told import losses_now
 from reembed.errors import PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration.newest import current_run, required_run

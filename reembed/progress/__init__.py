@@ -1,6 +1,5 @@
 """How far a command is: what stages tell, how fast it goes, and nothing said by default."""
 
-from reembed.progress.ambient import note, stage, telling
 from reembed.progress.told import (
     Counter,
     Forwarded,
@@ -8,7 +7,10 @@ from reembed.progress.told import (
     Progress,
     human_bytes,
     human_time,
+    note,
     short_time,
+    stage,
+    telling,
 )
 from reembed.progress.tracked import Stand, Tracked
 

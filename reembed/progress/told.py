@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Protocol
 
 Meter = Callable[[], tuple[int, float]]
@@ -111,3 +112,28 @@ def human_time(seconds: float) -> str:
 def short_time(seconds: float) -> str:
     """`0.3 s`, and from ten seconds on as `human_time`."""
     return f"{seconds:.1f} s" if seconds < 10 else human_time(seconds)
+
+
+_CURRENT: ContextVar[Callable[[], Progress]] = ContextVar("progress", default=Progress)
+
+
+@contextlib.contextmanager
+def telling(progress: Callable[[], Progress]) -> Iterator[None]:
+    """Within the block, in this thread, stages are told to what `progress` returns then."""
+    token = _CURRENT.set(progress)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def stage(name: str, total: int = 0, done: int = 0) -> Iterator[Counter]:
+    """A stage of the command at work; see `Progress.stage`."""
+    with _CURRENT.get()().stage(name, total, done) as counter:
+        yield counter
+
+
+def note(message: str) -> None:
+    """Something that happened by the way in the command at work; see `Progress.note`."""
+    _CURRENT.get()().note(message)

@@ -1,10 +1,12 @@
-"""The state lock: one process at a time works on a migration's state directory."""
+"""The state lock: one process at a time works on a migration's state directory, and whoever has it
+clears away what killed processes left there."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from reembed.errors import LockedError
+from reembed.run.directory import RUN_ID, RunDir
 from reembed.run.disk import (
     STATE,
     is_full,
@@ -20,7 +23,6 @@ from reembed.run.disk import (
     open_private,
     write_errors,
 )
-from reembed.run.leftovers import remove_leftovers
 
 
 @contextlib.contextmanager
@@ -126,3 +128,34 @@ def _lock(fd: int) -> str | None:
         else:
             return None
     return "unknown"
+
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+
+
+def remove_leftovers(state_dir: Path) -> None:
+    """Remove temporary files whose process is gone, and directories of runs that never began.
+
+    To be called by the holder of the lease. A directory that holds anything else is left alone.
+    """
+    with write_errors(state_dir):
+        for path in state_dir.rglob(".*.tmp"):
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and not _alive_elsewhere(int(found[1])):
+                path.unlink(missing_ok=True)
+        for path in state_dir.iterdir():
+            if RUN_ID.fullmatch(path.name) and path.is_dir() and RunDir(path).never_began():
+                for file in path.iterdir():
+                    file.unlink()
+                path.rmdir()
+
+
+def _alive_elsewhere(pid: int) -> bool:
+    """Whether another process has this number; our own, in a container, may be the dead one's."""
+    if pid == os.getpid():
+        return False
+    with contextlib.suppress(ProcessLookupError, OverflowError):
+        with contextlib.suppress(PermissionError):
+            os.kill(pid, 0)
+        return True
+    return False

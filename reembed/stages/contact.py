@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from reembed.applications.mem0.plan import compare_history
 from reembed.errors import PreflightError, ReembedError, RefusedError, UnreachableError
 from reembed.quality.queries import check_files
-from reembed.stages.refusals import existing, name_taken, refuse_empty, told_fuller
+from reembed.stages.refusals import name_taken, refuse_empty, told_fuller
 from reembed.stages.session import Session
 from reembed.stages.swap_kind import choose_kind
 from reembed.stages.texts import examine_texts
@@ -102,7 +102,7 @@ def _look_further(s: Session, source: CollectionInfo, failures: _Failures) -> No
         choose_kind(s.source_store, manifest, source)
     with failures.kept():
         own = s.run.history.shadow_id if s.begun else None
-        there = existing(s.store, target) if target is not None else None
+        there = s.store.catalog.find(target) if target is not None else None
         if target is not None and there is not None and there.id != own:
             raise name_taken(target)
     if manifest.keeps:

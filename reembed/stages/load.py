@@ -29,7 +29,7 @@ from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
 from reembed.run.quarantine import quarantined_of
-from reembed.stages.refusals import existing, name_taken
+from reembed.stages.refusals import name_taken
 from reembed.stages.session import Session
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stores.collection import Collection
@@ -189,7 +189,7 @@ def ensure_shadow(
             )
         return info
     intended = any(event.name == name for event in run.history.all(events.ShadowIntended))
-    info = existing(store, name)
+    info = store.catalog.find(name)
     if info is not None:
         if not intended or info.count:
             raise name_taken(name)

@@ -34,7 +34,7 @@ from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate
 from reembed.stages.forecast import Size, forecast
 from reembed.stages.old_model import old_model_problems
-from reembed.stages.refusals import existing, taken_by
+from reembed.stages.refusals import taken_by
 from reembed.stages.session import Session
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.swap_kind import SwapPlan, choose_kind, parked_as
@@ -245,7 +245,7 @@ def _target_blockers(
     name, dimensions = target
     try:
         same_store = manifest.target_url == manifest.source.url
-        there = existing(store, name)
+        there = store.catalog.find(name)
         if same_store and (
             name in (source.name, manifest.source.collection, manifest.live)
             or (there is not None and there.id == source.id)

@@ -13,11 +13,6 @@ from reembed.stores.store import Store
 from reembed.stores.values import CollectionInfo
 
 
-def existing(store: Store, name: str) -> CollectionInfo | None:
-    """The collection of this name, None without one."""
-    return store.catalog.find(name)
-
-
 def refuse_empty(
     source: CollectionInfo, where: Mapping[str, Any] | str | None, matching: int, others: str = ""
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from reembed.records import Vectors
+from reembed.records import Vectors, hashes_of
 from reembed.stores.foreign import Fitting
 from reembed.stores.store import Store
 from reembed.stores.values import Change, CollectionInfo, Where, WriteMode
@@ -68,16 +68,19 @@ class Collection:
         rows = rows if self.fitted is None else self.fitted.there(rows)
         return rows if marked is None else marked(rows)
 
-    def row_hashes(self) -> Iterator[pa.RecordBatch]:
-        """Ids and row hashes of all records, in the order of `list_ids`: as the store knows them,
+    def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Row hash of each of these records that is there, by id."""
+        return hashes_of(self.fetch(ids, vectors=False))
+
+    def all_hashes(self) -> Iterator[dict[str, bytes]]:
+        """Row hashes of all records by id, in the order of `list_ids`: as the store knows them,
         else of records without their vectors."""
         known = self.store.row_hashes
         if known is not None and self.where is None and self.fitted is None and not self.marked:
-            yield from known(self.id)
-            return
-        for ids in self.list_ids():
-            rows = self.fetch_page(ids.to_pylist(), vectors=False)
-            yield rows.select(["id", "row_sha256"])
+            yield from map(hashes_of, known(self.id))
+        else:
+            for ids in self.list_ids():
+                yield hashes_of(self.fetch_page(ids.to_pylist(), vectors=False))
 
     def some(self, most: int, *, vectors: bool) -> pa.RecordBatch:
         """Up to `most` records, spread over the first page of ids."""

@@ -22,7 +22,6 @@ from reembed.run import events
 from reembed.run.ledger import UNKNOWN
 from reembed.run.loss import Loss, loss_in, worst
 from reembed.stages.session import Session
-from reembed.stores.collection import Collection
 from reembed.sync.carry_back_log import Hashes, known_carried, write_carried
 from reembed.sync.difference import Carried, find_difference
 from reembed.sync.grouped_writes import taken_refusal, write_together
@@ -91,7 +90,7 @@ class WayBack(OldVectors):
         if not accept_loss:
             self._refuse_unless_carriable(changed)
         for part in chunked(spared, SHARD_ROWS):
-            there = _hashes(self.old, part)
+            there = self.old.hashes(part)
             known |= {id: (None, there.get(id)) for id in part}
         conflicts = self._conflicts([*changed, *deleted], known, self._interrupted())
         done = self._carry(changed, deleted, known, accept_loss)
@@ -167,7 +166,7 @@ class WayBack(OldVectors):
         ids = list(dict.fromkeys(ids))
         changed, deleted = list[str](), list[str]()
         for part in chunked(ids, SHARD_ROWS):
-            now = _hashes(self.new, part)
+            now = self.new.hashes(part)
             for id, (before, _) in self._carried(part, known).items():
                 if now.get(id) != before:
                     (changed if id in now else deleted).append(id)
@@ -178,8 +177,8 @@ class WayBack(OldVectors):
         quarantined row that a table kept, or one that was written to both."""
         unlike: list[str] = []
         for part in chunked(changed, SHARD_ROWS):
-            new = _hashes(self.new, part)
-            old = _hashes(self.old, part)
+            new = self.new.hashes(part)
+            old = self.old.hashes(part)
             unlike += [id for id in part if new.get(id) != old.get(id)]
         return unlike
 
@@ -210,8 +209,8 @@ class WayBack(OldVectors):
         """
         found = set[str]()
         for part in chunked(list(ids), SHARD_ROWS):
-            new = _hashes(self.new, part)
-            old = _hashes(self.old, part)
+            new = self.new.hashes(part)
+            old = self.old.hashes(part)
             found |= {
                 id
                 for id, (_, before) in self._carried(part, known).items()
@@ -261,7 +260,7 @@ class WayBack(OldVectors):
             (done.left if accept_loss is None else done.lost).extend(unusable)
             now = hashes_of(rows)
             if accept_loss is not None:
-                there = _hashes(self.old, unusable)
+                there = self.old.hashes(unusable)
                 pairs |= {id: (now[id], there.get(id)) for id in unusable}
             waiting = dict.fromkeys(id for id, ok in zip(names, usable, strict=True) if ok)
 
@@ -288,12 +287,12 @@ class WayBack(OldVectors):
                         lambda ids: self._movable(ids, done.lost, times), displace,
                     )  # fmt: skip
                     if taken:  # but for those that were changed meanwhile, which are found again
-                        still = _hashes(self.new, list(taken))
+                        still = self.new.hashes(list(taken))
                         taken = {id: by for id, by in taken.items() if still.get(id) == now[id]}
                     if taken and not accept_loss:
                         raise taken_refusal(taken)
                     if taken:
-                        there = _hashes(self.old, list(taken))
+                        there = self.old.hashes(list(taken))
                         pairs |= {id: (now[id], there.get(id)) for id in taken}
                         done.lost += sorted(taken)
                 pairs |= {id: (now[id], now[id]) for id in written}
@@ -312,7 +311,7 @@ class WayBack(OldVectors):
         kept = [id for id in holders if id not in lost and times[id] < DISPLACED_TIMES]
         for part in chunked(kept, SHARD_ROWS):
             rows = self.new.fetch(part, vectors=False)
-            there = _hashes(self.old, part)
+            there = self.old.hashes(part)
             _, usable = self._old_vectors(rows, gone=True)
             movable |= {
                 id for (id, row), ok in zip(hashes_of(rows).items(), usable, strict=True)
@@ -337,8 +336,3 @@ class WayBack(OldVectors):
             if self.takes_model
             else "Give them such a vector, or accept losing them with --accept-loss.",
         )
-
-
-def _hashes(collection: Collection, ids: Sequence[str]) -> dict[str, bytes]:
-    """Row hash of those of `ids` that are in the collection."""
-    return hashes_of(collection.fetch(ids, vectors=False))

@@ -96,8 +96,7 @@ def find_difference(
 
 
 def _all(collection: Collection) -> Iterator[tuple[Sequence[str], Rows]]:
-    for page in collection.row_hashes():
-        there = hashes_of(page)
+    for there in collection.all_hashes():
         yield list(there), there
 
 
@@ -132,7 +131,7 @@ def without_conflicts(
     a newer row. Returns the rest, and the ids left out."""
     newer = set[str]()
     for ids in chunked([*difference.changed, *difference.deleted], SHARD_ROWS):
-        newer.update(ledger.unlike(ids, hashes_of(receiver.fetch(ids, vectors=False))))
+        newer.update(ledger.unlike(ids, receiver.hashes(ids)))
     changed = [id for id in difference.changed if id not in newer]
     deleted = [id for id in difference.deleted if id not in newer]
     return replace(difference, changed=changed, deleted=deleted, touched=None), sorted(newer)

@@ -3,21 +3,30 @@
 Before the move the shadow follows the source until a comparison finds nothing (`catch_up`). After
 it the live collection follows what late writers left in the old one (`sweep`). Either way the
 records that differ are exported, embedded and loaded like those of the census (`carry`).
+
+What is loaded into a live collection (`load_into_live`) finds it right. A row that the application
+has changed or deleted is left alone, and so is one that needs a value which must be unique and
+which stays with another row there: one of the application's, or one of another shard's, since no
+row is ever taken away to make room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from reembed.errors import SourceChangedError
 from reembed.progress import stage
+from reembed.records import hashes_of
 from reembed.run import events
+from reembed.run.directory import RunDir
+from reembed.run.ledger import Ledger
 from reembed.run.loss import Loss, loss_in, worst
 from reembed.run.quarantine import quarantined_ids
 from reembed.stages.embed import embed_shards
 from reembed.stages.export import export_delta
-from reembed.stages.load import load, load_shadow
+from reembed.stages.load import ShardRows, load, load_shadow, load_shard, read_rows, rows_before
 from reembed.stages.session import Session
 from reembed.stores.collection import Collection
 from reembed.sync.difference import (
@@ -27,7 +36,7 @@ from reembed.sync.difference import (
     find_late,
     without_conflicts,
 )
-from reembed.sync.load_live import load_into_live
+from reembed.sync.grouped_writes import write_together
 
 CATCH_UP_ROUNDS = 10
 FEW_LEFT = 1_000
@@ -162,3 +171,82 @@ def retry_quarantined(s: Session, left: Sequence[str] = ()) -> list[str]:
     if left:
         told.append(f"{len(left):,} were left alone: the live collection has newer ones")
     return told
+
+
+LIVE_ROWS = 50
+"""Rows written to a live collection between two looks at what the application has written there."""
+
+
+@stage("load into the live collection")
+def load_into_live(live: Collection, run: RunDir, ledger: Ledger, *, resumed: bool) -> list[str]:
+    """Load deltas into a shadow that is live, a few rows at a time.
+
+    Rows that the application has changed or deleted are left alone, which is looked at right
+    before each write, and so are rows that need what the application uses by now; their ids are
+    returned. A shard that was loaded before and made again holds what was loaded: its rows are
+    there, or the application's to change.
+
+    Args:
+        resumed: whether an earlier call may have been killed in the middle. Replacing a row deletes
+            it first, so one that is missing is then written.
+    """
+    export_shards, embed_shards = run.shards("export"), run.shards("embed")
+    left: list[str] = []
+    loaded = run.history.loaded_stems
+    for shard in run.history.not_loaded(embed_shards):
+        if shard.stem not in loaded:
+            export = export_shards[shard.stem]
+            rows = read_rows(run, export, shard)
+            before = rows_before(run, export_shards, export, rows)
+            left += _Delta(live, rows, before, ledger, resumed).load()
+        run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
+    return left
+
+
+@dataclass
+class _Delta:
+    """A delta on its way into the live collection.
+
+    Attributes:
+        before: row hash that each record it tells of had before it.
+        wanted: row hash of each record that it holds.
+    """
+
+    live: Collection
+    rows: ShardRows
+    before: dict[str, bytes]
+    ledger: Ledger
+    resumed: bool
+
+    def __post_init__(self) -> None:
+        self.wanted = hashes_of(self.rows.records)
+
+    def load(self) -> list[str]:
+        """Returns the ids left alone."""
+        left: list[str] = []
+        first = self.ledger.gone(self.rows.export, self.rows.ids)  # what goes gives up its values
+        waiting = dict.fromkeys([*first, *self.wanted, *self.rows.export.deleted])
+        while waiting:
+            ids = list(islice(waiting, LIVE_ROWS))
+            for id in ids:
+                del waiting[id]
+            only = self._unchanged(ids)
+            _, stuck = write_together(self._write, only, waiting, self._unchanged)
+            left += sorted({*ids} - only | stuck.keys())
+        return left
+
+    def _write(self, ids: set[str]) -> None:
+        load_shard(
+            self.live, self.rows, self.ledger, self.live.overwrite, replacing=True, only=ids
+        )  # fmt: skip
+
+    def _unchanged(self, ids: Iterable[str]) -> set[str]:
+        """Those of these rows that the application has neither changed nor deleted since."""
+        ids = [*ids]
+        now = self.live.hashes(ids) if ids else {}
+        newer = {
+            id for id, row in now.items() if row not in (self.wanted.get(id), self.before.get(id))
+        }
+        if not self.resumed:  # the application has deleted it
+            newer |= {id for id in ids if id in self.wanted and id in self.before and id not in now}
+        return {*ids} - newer

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from reembed.errors import CollectionNotFoundError, ReembedError, SourceChangedError
 from reembed.run import events
-from reembed.stages.refusals import existing, other
+from reembed.stages.refusals import other
 from reembed.stages.session import Session
 from reembed.stores.values import CollectionInfo
 
@@ -92,7 +92,7 @@ def _beside(s: Session) -> list[str]:
     if swap is None or swap.kind != "pointer" or s.run.history.last_move is None:
         return []
     live = s.manifest.live
-    plain = existing(s.store, live)
+    plain = s.store.catalog.find(live)
     if plain is None or plain.id in (s.old.id, s.new.id):
         return []
     return [

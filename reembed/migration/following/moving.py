@@ -17,7 +17,7 @@ from reembed.errors import GateError, PreflightError, SourceChangedError, UsageE
 from reembed.manifest import SwapKind
 from reembed.manifest.urls import place_of
 from reembed.migration.following.job import FollowSession, Job
-from reembed.records import SHARD_ROWS, chunked, hashes_of
+from reembed.records import SHARD_ROWS, chunked
 from reembed.report.results import SwapResult
 from reembed.run import events
 from reembed.run.directory import RunDir
@@ -135,7 +135,7 @@ def copy_foreign(s: FollowSession, source: Foreign | None) -> int:
         known = s.ledger.lookup(ids)
         mine = [id for id in ids if id not in known or known[id].shard in foreign]
         for part in chunked(mine, SHARD_ROWS):
-            now = hashes_of(source.live.fetch(part, vectors=False))
+            now = source.live.hashes(part)
             found += [
                 id for id, row in now.items() if id not in known or known[id].row_sha256 != row
             ]

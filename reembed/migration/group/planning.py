@@ -13,7 +13,7 @@ from reembed.migration.group.moving import is_of_one
 from reembed.migration.group.results import GroupPlan, Planned
 from reembed.migration.group.session import GroupSession
 from reembed.stages.plan import Plan, disk_blockers
-from reembed.stages.refusals import existing, taken_by
+from reembed.stages.refusals import taken_by
 from reembed.stages.shadow_spec import shadow_spec, target_name
 from reembed.stages.weigh import Problem, budget_blockers
 from reembed.stores.values import kept_dimensions
@@ -75,7 +75,7 @@ def _of_member(group: GroupSession, member: Member) -> Planned:
         writer = group.store.to_write()
         name = target_name(member.manifest, writer, dimensions)
         writer.check(shadow_spec(member.manifest, info, name, dimensions)).refuse()
-        there = existing(group.store, name)
+        there = group.store.catalog.find(name)
         if there is not None:
             raise taken_by(there, member.manifest, dimensions)
         told = f"empty: created again with {dimensions} dimensions instead of {info.dimensions}"

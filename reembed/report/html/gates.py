@@ -12,17 +12,8 @@ from typing import Any
 from reembed.display.markup import Child, Markup, h, join
 from reembed.quality.verdict import Gate, Status
 from reembed.report.html.drawing import known_plots, metric_name, plot, title
-from reembed.report.html.figures import (
-    Grid,
-    as_grid,
-    as_span,
-    by_side,
-    is_number,
-    is_scalar,
-    show,
-)
+from reembed.report.html.figures import Grid, as_grid, as_span, by_side, is_number, is_scalar, show
 from reembed.report.html.labels import label
-from reembed.report.html.queries import answers, is_answers
 
 SYMBOL: dict[Status, str] = {
     "pass": "\N{CHECK MARK}", "fail": "\N{BALLOT X}", "inconclusive": "?",
@@ -47,7 +38,6 @@ TITLES = {
 ON_FRONT = ("examples", "asked")
 """Figures of the recall gate that the first screen shows."""
 MOST_ROWS = 50
-LONGEST_TEXT = 400
 DEEPEST = 4
 """Figures within figures; deeper ones are printed as they are."""
 
@@ -102,9 +92,9 @@ def sample_list(ids: Sequence[Any]) -> Markup:
     return h("ul", [h("li", h("bdi", clip(str(id)))) for id in ids[:MOST_ROWS]], class_="samples")
 
 
-def clip(text: str) -> str:
+def clip(text: str, longest: int = 400) -> str:
     """`text`, or its beginning if it is very long."""
-    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 def count_of(n: int, noun: str) -> str:
@@ -211,3 +201,78 @@ def _cell(value: Any, is_number_column: bool, *, first: bool) -> Markup:
     if first:
         return h("th", text, scope="row")
     return h("td", text, class_="number" if is_number_column else None)
+
+
+SIDES = ("old", "new")
+QUERY_NAMES = ("query", "text", "question", "id")
+MOST_QUERIES = 20
+MOST_ANSWERS = 10
+LONGEST = 300
+UNFOLDED = 3
+"""Queries whose answers are open from the start, and in print."""
+
+
+def is_answers(value: object) -> bool:
+    """Whether `value` is a list of queries, each with a list of answers of old, new or both."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(entry, Mapping) and any(isinstance(entry.get(s), list) for s in SIDES)
+            for entry in value
+        )
+    )
+
+
+def answers(entries: Sequence[Mapping[str, Any]]) -> Markup:
+    """The queries one under the other, the first ones open; old and new beside each other where
+    there is room."""
+    shown = entries[:MOST_QUERIES]
+    return h("div", [_query(entry, unfolded=i < UNFOLDED) for i, entry in enumerate(shown)])
+
+
+def _query(entry: Mapping[str, Any], *, unfolded: bool) -> Markup:
+    name = next((name for name in QUERY_NAMES if is_scalar(entry.get(name, []))), "")
+    notes = [
+        f"{label(key)} {show(value)}"
+        for key, value in entry.items()
+        if key != name and is_scalar(value) and value is not None
+    ]
+    found = {side: [_id(answer) for answer in entry.get(side) or []] for side in SIDES}
+    common = set(found["old"]) & set(found["new"])
+    title = h("bdi", clip(show(entry.get(name, "query")), LONGEST), dir="auto")
+    return h(
+        "details",
+        h("summary", title, h("span", ", ".join(notes), class_="note") if notes else None),
+        h("div", [_side(side, entry.get(side), common) for side in SIDES], class_="sides"),
+        class_="query", open=unfolded,
+    )  # fmt: skip
+
+
+def _side(side: str, found: Any, common: set[str]) -> Markup:
+    items: list[Child] = [
+        h("li", _answer(answer), class_="common" if _id(answer) in common else None)
+        for answer in (found if isinstance(found, list) else [])[:MOST_ANSWERS]
+    ]
+    shown = h("ol", items) if items else h("p", "no answer", class_="muted")
+    return h("div", h("h5", f"{side} model"), shown)
+
+
+def _id(answer: Any) -> str:
+    if isinstance(answer, Mapping):
+        return str(answer.get("id", answer))
+    return str(answer)
+
+
+def _answer(answer: Any) -> Child:
+    """An answer with what is known of it: its id, its text, a score."""
+    if not isinstance(answer, Mapping):
+        return h("bdi", clip(str(answer), LONGEST), dir="auto")
+    known = {key: value for key, value in answer.items() if key != "id" and is_scalar(value)}
+    scores = [show(value) for value in known.values() if is_number(value)]
+    texts = [value for value in known.values() if isinstance(value, str) and value]
+    return [
+        h("bdi", clip(_id(answer), LONGEST), dir="auto") if "id" in answer else None,
+        h("span", f"  {', '.join(scores)}", class_="muted") if scores else None,
+        [h("bdi", clip(text, LONGEST), dir="auto", class_="note") for text in texts],
+    ]

@@ -16,7 +16,7 @@ import reembed.stages.export
 import reembed.stages.load
 import reembed.sync.carry_back
 import reembed.sync.difference
-import reembed.sync.load_live
+import reembed.sync.follow
 from reembed.errors import PreflightError, TakenError
 from reembed.records import export_batch
 from reembed.run import events
@@ -35,7 +35,7 @@ ROWS = 40
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows in a group that is written to a collection that was live, or is."""
-    for module in (reembed.sync.load_live, reembed.sync.carry_back):
+    for module in (reembed.sync.follow, reembed.sync.carry_back):
         monkeypatch.setattr(module, "LIVE_ROWS", 10)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reembed.progress import Tracked
-from reembed.progress.pace import Pace
+from reembed.progress.tracked import Pace
 
 
 class Clock:

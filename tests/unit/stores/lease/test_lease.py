@@ -21,8 +21,7 @@ from reembed.progress import Progress
 from reembed.stores.lease import lease as leases
 from reembed.stores.lease import owner as owners
 from reembed.stores.lease.guarded import LeasedProgress, leased
-from reembed.stores.lease.heart import Heart
-from reembed.stores.lease.lease import StoreLease
+from reembed.stores.lease.lease import Heart, StoreLease
 from reembed.stores.lease.owner import Owner
 from reembed.stores.store import Capture, Cutover, Store, Writer
 from tests.support.array_store import Arrays
