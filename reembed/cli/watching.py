@@ -18,6 +18,7 @@ from reembed.errors import UsageError
 if TYPE_CHECKING:
     from reembed.commands.watch import Orders, Subject, WatchResult
 
+
 STYLE = {"ok": "green", "warning": "yellow", "alert": "bold red"}
 
 
@@ -98,8 +99,6 @@ def watch(
         )
     result = watch_once(subject(), orders)
     if markdown:
-        from reembed.commands.watch.summary import to_markdown
-
         say(to_markdown(result), end="")
     else:
         show_result(result, watch_text, as_json)
@@ -159,3 +158,35 @@ def watch_text(result: WatchResult) -> RenderableType:
     alerts = len(result.alerts)
     end = Text(f"alerts: {alerts}", "bold red") if alerts else Text("all is well", "green")
     return Group(table, end)
+
+
+SIGN = {"alert": "❌", "warning": "⚠️", "ok": "✅"}
+
+
+def to_markdown(result: WatchResult) -> str:
+    """Tables of the collections and of what was found."""
+    alerts = len(result.alerts)
+    lines = [f"## reembed watch: {_cell(result.name)}", "",
+             f"**Alerts: {alerts}**" if alerts else "All is well.", ""]  # fmt: skip
+    if result.collections:
+        lines += ["| collection | records | most of the week | dimensions | metric |",
+                  "|---|--:|--:|--:|---|"]  # fmt: skip
+        lines += [
+            f"| {_cell(one.name)} | {one.count:,} | {result.good.get(one.name, 0):,} "
+            f"| {one.info.dimensions or ''} | {one.info.metric} |"
+            for one in result.collections
+        ] + [""]
+    lines += ["| | check | collection | what was found |", "|---|---|---|---|"]
+    lines += [
+        f"| {SIGN[one.status]} | {one.check} | {_cell(one.collection)} "
+        f"| {_cell(one.sent or one.message)} |"
+        for one in result.findings
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    """A text that ends no cell and begins no markup."""
+    for sign in "\\`*_|<>[]":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())

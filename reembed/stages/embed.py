@@ -31,8 +31,7 @@ from reembed.run.quarantine import Reason, lists_all, quarantine_rows, write_qua
 from reembed.run.shards import Told, untold
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.batched import Batched
-from reembed.stages.engines.engine import Engine
-from reembed.stages.engines.local import LocalEngine
+from reembed.stages.engines import Engine, LocalEngine
 from reembed.stages.estimate import tokens_left, verify_tokens
 from reembed.stages.kept import Keeping
 from reembed.stages.session import Session

@@ -27,7 +27,7 @@ from reembed.stages.embed import (
     not_embedded,
     tell_remade,
 )
-from reembed.stages.engines.early import EarlyEngine
+from reembed.stages.engines import EarlyEngine
 from reembed.stages.export import export_source
 from reembed.stages.load import load_early, load_shadow, made_shadow
 from reembed.stages.meter import asked_so_far, timed

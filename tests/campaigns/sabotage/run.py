@@ -39,7 +39,7 @@ from reembed.run.ledger import Ledger
 from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import Embedding, embed
-from reembed.stages.engines.local import LocalEngine
+from reembed.stages.engines import LocalEngine
 from reembed.stages.export import export, take_census
 from reembed.stages.load import ensure_shadow, load
 from reembed.stores.canonical import metadata_text

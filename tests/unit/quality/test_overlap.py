@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reembed.quality.overlap import jaccard, rank_biased_overlap
+from reembed.quality.sidebyside import jaccard, rank_biased_overlap
 
 
 def test_jaccard_is_shared_over_all():

@@ -29,7 +29,7 @@ from reembed.run.ledger import Ledger
 from reembed.run.quarantine import write_quarantine
 from reembed.run.vector_cache import VectorCache
 from reembed.stages.embed import Embedding, embed
-from reembed.stages.engines.local import LocalEngine
+from reembed.stages.engines import LocalEngine
 from reembed.stores.canonical import metadata_text
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.commands import Calls

@@ -13,7 +13,7 @@ from reembed.progress import Later
 from reembed.run import events
 from reembed.run.history import History
 from reembed.stages import export as stage
-from reembed.stages.engines.early import EarlyEngine
+from reembed.stages.engines import EarlyEngine
 from reembed.stores.collection import Collection
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.commands import Calls

@@ -1,18 +1,90 @@
-"""An engine that begins on items before it is asked for their results: while the stage before is
-still at work on others."""
+"""Engines apply a function to shards: in threads of this process."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any, Self
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol, Self, TypeVar
 
-from reembed.stages.engines.engine import Item, Result
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Where shards are worked on."""
+
+    def begun(self, item: object) -> bool:
+        """Whether this item was begun on before `map` is asked for it."""
+        ...
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        workers: int = 1,
+        stop: Callable[[], None] | None = None,
+    ) -> Iterator[Result]:
+        """`function(item)` of each item, results in the order of the items.
+
+        At most `workers` items are in work at once and at most as many results wait, so memory
+        stays bounded. The first exception stops the rest and is raised; items in work are waited
+        for, after `stop` was called to make them end soon.
+        """
+        ...
+
+
+class LocalEngine:
+    """Threads do: the work is a provider's request, or numpy or onnxruntime outside the GIL."""
+
+    def begun(self, item: object) -> bool:
+        """See `Engine.begun`."""
+        return False
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        workers: int = 1,
+        stop: Callable[[], None] | None = None,
+    ) -> Iterator[Result]:
+        """See `Engine.map`."""
+        if workers == 1:
+            yield from map(function, items)
+            return
+        pending: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
+            try:
+                for item in items:
+                    pending.append(pool.submit(function, item))
+                    if len(pending) >= workers:
+                        yield _first(pending)
+                while pending:
+                    yield _first(pending)
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                if stop is not None:
+                    stop()  # or leaving the pool would wait for whole shards
+                raise
+
+
+def _first(pending: deque[Future[Result]]) -> Result:
+    """The result of the first, as soon as there is one; the error of any, as soon as it fails."""
+    while not pending[0].done():
+        wait([future for future in pending if not future.done()], return_when=FIRST_COMPLETED)
+        for future in pending:
+            if future.done():
+                future.result()
+    return pending.popleft().result()
 
 
 class EarlyEngine:
-    """Threads of this process. What waits is an item and not its data, so as many may as there are.
+    """Threads that begin on items before `map` asks for their results, while the stage before is
+    still at work on others. What waits is an item and not its data, so as many may as there are.
 
     Args:
         workers: items in work at once.

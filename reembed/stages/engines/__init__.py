@@ -1,1 +1,0 @@
-"""Engines: where shards are worked on."""
