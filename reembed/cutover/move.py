@@ -96,15 +96,6 @@ def finish_moved(s: Session) -> None:
         finish_move(s.store, s.run, action)
 
 
-def hold_writes(
-    s: Session, kind: SwapPlan, incoming_id: str
-) -> contextlib.AbstractContextManager[None]:
-    """Writers to the live name wait in the block, if a name moves."""
-    if kind.kind == "config":  # no name moves
-        return contextlib.nullcontext()
-    return writes_held(s.store, s.run, s.manifest.live, incoming_id)
-
-
 @stage("get the move ready")
 def prepare_move(
     s: Session, kind: SwapPlan, incoming_id: str, carry: Callable[[], int], carried: int
@@ -206,10 +197,15 @@ def move_held(
     """
     incoming_id, counts = s.new.id if action == "swap" else s.old.id, [carried]
 
+    def held() -> contextlib.AbstractContextManager[None]:
+        if kind.kind == "config":  # no name moves
+            return contextlib.nullcontext()
+        return writes_held(s.store, s.run, s.manifest.live, incoming_id)
+
     def once() -> tuple[Receipt, Late]:
         prepare_move(s, kind, incoming_id, around.carry, counts[-1])
         while True:
-            with hold_writes(s, kind, incoming_id):
+            with held():
                 around.last_look()
                 if may_move(s, kind, incoming_id):
                     return move(s, action, kind), around.late()

@@ -79,7 +79,7 @@ def _swap(s: Session, dry_run: bool) -> SwapResult:
         return _dry_run(s, warned)
     ready = get_ready(s)
     run_before(s, variables_of(s, "swap"))
-    result = _move_held(s, ready.kind, ready.caught_up)
+    result = _move_held(s, ready)
     return replace(result, messages=[*warned, *ready.told, *result.messages])
 
 
@@ -90,13 +90,20 @@ def _dry_run(s: Session, warned: list[str]) -> SwapResult:
     return with_losses(s, outcome(s, "swap", False, kind, told))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ready:
     """A run that has only to move: how, how many records were carried, and what is to be told."""
 
     kind: SwapPlan
-    caught_up: int
-    told: list[str]
+    caught_up: int = 0
+    told: Sequence[str] = ()
+
+    def carry(self, s: Session) -> int:
+        """Catch up, and hold what was carried against the shards. Returns the number of records."""
+        carried = catch_up(s)
+        check_deltas(s)
+        self.caught_up += carried
+        return carried
 
 
 def _may_move(s: Session) -> tuple[CollectionInfo, SwapPlan]:
@@ -122,56 +129,23 @@ def get_ready(s: Session) -> Ready:
     return Ready(kind, caught_up, put_back)
 
 
-def last_look(s: Session) -> int:
-    """What comes right before the move, while writers wait. Returns the number of records that were
-    carried."""
-    carried = _carried_and_checked(s)
+def prepare_swap(s: Session, ready: Ready) -> bool:
+    """Do what takes long about the move before writers are held. Returns whether there was anything
+    to do."""
+    return moving.prepare_move(s, ready.kind, s.new.id, lambda: ready.carry(s), ready.caught_up)
+
+
+def last_look(s: Session, ready: Ready) -> None:
+    """What comes right before the move, while writers wait."""
+    ready.carry(s)
     check_count(s)
-    return carried
 
 
-def _carried_and_checked(s: Session) -> int:
-    """Catch up, and hold what was carried against the shards. Returns the number of records."""
-    carried = catch_up(s)
-    check_deltas(s)
-    return carried
-
-
-def _move_held(s: Session, kind: SwapPlan, caught_up: int) -> SwapResult:
-    """Catch up and move while writers wait.
-
-    Args:
-        caught_up: records carried so far.
-    """
-    counts = [caught_up]
-
-    def carry() -> int:
-        counts.append(_carried_and_checked(s))
-        return counts[-1]
-
-    def look() -> None:
-        counts.append(last_look(s))
-
-    around = moving.Around(carry, look, lambda: sweep(s))
-    receipt, swept = moving.move_held(s, "swap", kind, around, caught_up)
-    return replace(_finish_swap(s, kind, receipt, swept), caught_up=sum(counts))
-
-
-def prepared(s: Session, kind: SwapPlan, before: int) -> tuple[int, bool]:
-    """Prepare the move. Returns the number of records that were carried meanwhile, and whether
-    there was anything to do.
-
-    Args:
-        before: records carried so far.
-    """
-    carried: list[int] = []
-
-    def carry() -> int:
-        carried.append(_carried_and_checked(s))
-        return carried[-1]
-
-    worked = moving.prepare_move(s, kind, s.new.id, carry, before)
-    return sum(carried), worked
+def _move_held(s: Session, ready: Ready) -> SwapResult:
+    """Catch up and move while writers wait."""
+    around = moving.Around(lambda: ready.carry(s), lambda: last_look(s, ready), lambda: sweep(s))
+    receipt, swept = moving.move_held(s, "swap", ready.kind, around, ready.caught_up)
+    return replace(_finish_swap(s, ready.kind, receipt, swept), caught_up=ready.caught_up)
 
 
 def resume_swap(s: Session) -> SwapResult:
@@ -185,7 +159,7 @@ def resume_swap(s: Session) -> SwapResult:
         told = check_shadow(s)
         kind = swap_kind(s)
         if leads_to(s.source_store, s.manifest.live, s.source.id):
-            result = _move_held(s, kind, 0)  # the application has written since
+            result = _move_held(s, Ready(kind))  # the application has written since
             return replace(result, messages=[*told, *result.messages])
         finish_move(s.store, s.run, "swap")  # from a rename's gap
     kind, receipt = swap_kind(s), moving.receipt_of(s, "swap")

@@ -15,7 +15,7 @@ from reembed.cutover.hooks import run_after, run_before
 from reembed.cutover.move import finish_move, leads_to, retried, swap_kind
 from reembed.cutover.recover import recover
 from reembed.cutover.rollback import rollback_run
-from reembed.cutover.swap import Ready, get_ready, last_look, prepared, resume_swap
+from reembed.cutover.swap import Ready, get_ready, last_look, prepare_swap, resume_swap
 from reembed.cutover.told import outcome
 from reembed.cutover.withdraw import withdraw
 from reembed.errors import ReembedError
@@ -27,7 +27,6 @@ from reembed.migration.group.session import GroupSession, MemberSession
 from reembed.run import events
 from reembed.run.guards import refuse_held
 from reembed.stages.swap_kind import SwapPlan, choose_kind
-from reembed.sync.follow import catch_up
 from reembed.verify.shadow import check_shadow
 
 
@@ -36,7 +35,8 @@ class CommonSwap(Moving):
 
     def __init__(self, group: GroupSession, members: Sequence[Member], accept_loss: bool) -> None:
         super().__init__(group, members, accept_loss)
-        self._caught_up: dict[str, int] = {}
+        self._ready: dict[str, Ready] = {}
+        """By live name."""
 
     def swap(self) -> tuple[list[MemberSwap], list[str]]:
         """Catch up, move all names, sweep; or finish what was begun. Returns what was done to each,
@@ -72,8 +72,7 @@ class CommonSwap(Moving):
         errors: dict[str, ReembedError] = {}
         for member in self._members:
             with noted(errors, member.collection), self._session(member) as s:
-                ready: Ready = get_ready(s)
-                self._caught_up[member.collection] = ready.caught_up
+                ready = self._ready[member.collection] = get_ready(s)
                 for told in ready.told:
                     s.progress.note(told)
         refusal = together(errors, len(self._members))
@@ -99,10 +98,8 @@ class CommonSwap(Moving):
             worked = False
             for one in waiting:
                 with one.s.step():
-                    before = self._caught_up.get(one.s.manifest.live, 0)
-                    carried, took_time = prepared(one.s, one.kind, before)
-                    self._caught_up_with(one.s, carried)
-                    worked |= took_time
+                    ready = self._ready.setdefault(one.s.manifest.live, Ready(one.kind))
+                    worked |= prepare_swap(one.s, ready)
             return worked
 
         def move() -> None:
@@ -116,7 +113,7 @@ class CommonSwap(Moving):
             with self._held(waiting):
                 for one in waiting:
                     with one.s.step():
-                        self._caught_up_with(one.s, last_look(one.s))
+                        last_look(one.s, self._ready[one.s.manifest.live])
                 if not self._may_move(waiting):
                     return False
                 if self._at_once(waiting):
@@ -131,14 +128,10 @@ class CommonSwap(Moving):
         def follow() -> None:
             for one in waiting:
                 with one.s.step():
-                    self._caught_up_with(one.s, catch_up(one.s))
+                    self._ready[one.s.manifest.live].carry(one.s)
 
         if waiting:
             retried(move, follow)
-
-    def _caught_up_with(self, s: MemberSession, carried: int) -> None:
-        live = s.manifest.live
-        self._caught_up[live] = self._caught_up.get(live, 0) + carried
 
     def _is_left(self, s: MemberSession) -> bool:
         """Whether a member is still to be moved; finishes one whose move was cut short."""
@@ -166,8 +159,8 @@ class CommonSwap(Moving):
         live = s.manifest.live
         if not s.run.history.swap_unfinished:
             return MemberSwap(live, outcome(s, "swap", True, swap_kind(s)))
-        done = resume_swap(s)
-        return MemberSwap(live, replace(done, caught_up=self._caught_up.get(live, 0)))
+        done, ready = resume_swap(s), self._ready.get(live)
+        return MemberSwap(live, replace(done, caught_up=ready.caught_up if ready else 0))
 
     def _give_up(self, why: ReembedError) -> None:
         """Take back what was begun: those that have moved go back, the last one first."""
