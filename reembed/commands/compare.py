@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from reembed.commands.compare_task import Task, make_task, texts_of
+from reembed.commands.compare_task import Task, make_task
 from reembed.commands.current import Current, ask_current, index_bytes
 from reembed.commands.recommend import Recommendation, Rival, recommend
 from reembed.embedders.embedder import Embedder
@@ -213,7 +213,7 @@ def _candidate(
     base: Scores | None,
     now: Scores | None,
 ) -> tuple[Candidate, Scores]:
-    texts = texts_of(manifest, task.records)
+    texts = manifest.template().texts_of(task.records)
     usable = [row for row, text in enumerate(texts) if text.strip()]
     embedder.check_reachable()
     start = time.perf_counter()

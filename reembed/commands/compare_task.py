@@ -91,7 +91,7 @@ def make_task(store: Store, manifest: Manifest, sample: int, seed: int) -> Task:
     batches = [store.reader.fetch(info.id, part, vectors=True, where=where)
                for part in chunked(ids, SHARD_ROWS)]  # fmt: skip
     records = pa.Table.from_batches(batches)
-    texts = texts_of(manifest, records)
+    texts = manifest.template().texts_of(records)
     keys = [text_hash(text) for text in texts]
     if judged is not None:
         return _judged_task(info, records, keys, judged)
@@ -134,9 +134,3 @@ def _sample_ids(
 
     listed = (id for page in store.reader.list_ids(info.id, where) for id in page.to_pylist())
     return sorted(heapq.nsmallest(sample, listed, key=rank))
-
-
-def texts_of(manifest: Manifest, records: pa.Table) -> list[str]:
-    """What a manifest embeds of these records."""
-    columns = ("id", "document", "metadata", "uri")
-    return manifest.template().texts(*(records.column(c).to_pylist() for c in columns))

@@ -230,13 +230,12 @@ def _questions(s: Session, ask: Sequence[str], most: int) -> tuple[int, int, lis
 
 
 def _sample(s: Session, rows: pa.RecordBatch) -> _Sample:
-    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
-    texts, (old, _) = s.template.texts(*columns), list_array_to_vectors(rows.column("embedding"))
-    bad = bad_rows(old)
+    texts, (old, _) = s.template.texts_of(rows), list_array_to_vectors(rows.column("embedding"))
+    ids, bad = rows.column("id").to_pylist(), bad_rows(old)
     kept = [row for row, text in enumerate(texts) if text.strip() and not bad[row]]
     texts = [texts[row] for row in kept]
     keys = [text_hash(text) for text in texts]
-    return _Sample([columns[0][row] for row in kept], texts, keys, old[kept])
+    return _Sample([ids[row] for row in kept], texts, keys, old[kept])
 
 
 def _embedded(s: Session, sample: _Sample) -> tuple[Vectors, np.ndarray[Any, Any]]:

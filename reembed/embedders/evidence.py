@@ -48,8 +48,7 @@ def cosine_of(embedder: Embedder, rows: pa.RecordBatch, template: TextTemplate) 
     Raises:
         as `Embedder.embed_documents`.
     """
-    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
-    texts = template.texts(*columns)
+    texts = template.texts_of(rows)
     chosen = [row for row, text in enumerate(texts) if text.strip()][:SAMPLE]
     if not chosen:
         return None

@@ -15,10 +15,16 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reembed.manifest.layouts import MAKES_TEXT, text_of
 from reembed.manifest.sections import Layout, LineBreaks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEXT_COLUMNS = ("id", "document", "metadata", "uri")
+"""Of records: what a text is made of."""
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -102,6 +108,10 @@ class TextTemplate:
                 text.append(value)
         whole = "" if blank else "".join(text)
         return whole.replace("\n", " ") if self.line_breaks == "space" else whole
+
+    def texts_of(self, records: pa.RecordBatch | pa.Table) -> list[str]:
+        """The texts of records."""
+        return self.texts(*(records.column(name).to_pylist() for name in TEXT_COLUMNS))
 
     def texts(
         self,

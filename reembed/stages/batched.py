@@ -24,7 +24,7 @@ from reembed.embedders.embedder import Embedder
 from reembed.embedders.provider import TransientError
 from reembed.embedders.spending import Spending, cost
 from reembed.errors import UnreachableError
-from reembed.manifest.template import TextTemplate
+from reembed.manifest.template import TEXT_COLUMNS, TextTemplate
 from reembed.progress import Progress
 from reembed.records import SHARD_ROWS, Vectors, bad_rows, text_hash, unicode_fault, unit
 from reembed.run import events
@@ -122,9 +122,7 @@ class Batched:
         """Each text that is to be sent, once: key, what is sent, and its tokens."""
         seen = {*failed}
         for shard in shards:
-            records = self.run.read_shard(shard)
-            names = ("id", "document", "metadata", "uri")
-            texts = self.template.texts(*(records.column(name).to_pylist() for name in names))
+            texts = self.template.texts_of(self.run.read_shard(shard, TEXT_COLUMNS))
             wanted = {text_hash(text): text for text in texts if text.strip()}
             known = self.cache.get([*wanted])
             new = {

@@ -20,7 +20,7 @@ import pyarrow as pa
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.errors import BudgetError
-from reembed.manifest.template import TextTemplate
+from reembed.manifest.template import TEXT_COLUMNS, TextTemplate
 from reembed.progress import Later, Progress
 from reembed.records import EXPORT_SCHEMA, Vectors, embed_schema, vectors_to_fixed_array
 from reembed.run import events
@@ -58,8 +58,8 @@ class Embedding:
 
     def shard(self, source: Shard) -> Shard:
         """Embed one export shard and write the embed shard; see the module's docstring."""
-        records = self.run.read_shard(source, ["id", "document", "metadata", "uri"])
-        texts = ShardTexts(self.template.texts(*(one.to_pylist() for one in records.columns)))
+        records = self.run.read_shard(source, TEXT_COLUMNS)
+        texts = ShardTexts(self.template.texts_of(records))
         self.counter.update(int((texts.place < 0).sum()))
         made = self._vectors(texts)
 

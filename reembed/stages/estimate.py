@@ -12,7 +12,7 @@ import numpy as np
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
 from reembed.errors import BudgetError
-from reembed.manifest.template import TextTemplate
+from reembed.manifest.template import TEXT_COLUMNS, TextTemplate
 from reembed.progress import stage
 from reembed.records import text_hash
 from reembed.run.directory import RunDir, Shard
@@ -202,11 +202,10 @@ def tokens_left(
     chosen = shards[:: max(1, -(-len(shards) // SHARDS_SAMPLED))]
     rows = sampled = left = total = 0
     for shard in chosen:
-        table = run.read_shard(shard, ["id", "document", "metadata", "uri"])
+        table = run.read_shard(shard, TEXT_COLUMNS)
         step = max(1, table.num_rows * len(chosen) // (4 * SAMPLE))
         table = table.take(list(range(0, table.num_rows, step)))
-        columns = (table.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
-        texts = [text for text in template.texts(*columns) if text.strip()]
+        texts = [text for text in template.texts_of(table) if text.strip()]
         counts = embedder.count_tokens(texts) if texts else np.zeros(0, np.int32)
         rows += shard.rows
         sampled += table.num_rows

@@ -43,8 +43,7 @@ class Keeping:
         })  # fmt: skip
         kept = records.filter(pa.array(usable))
         vectors, _ = list_array_to_vectors(kept.column("embedding"))
-        names = ("id", "document", "metadata", "uri")
-        texts = self.template.texts(*(kept.column(name).to_pylist() for name in names))
+        texts = self.template.texts_of(kept)
         table = pa.table(
             [
                 kept.column("id"),

@@ -66,8 +66,7 @@ def refusals_without_text(
     looked = 0
     for page in store.reader.list_ids(source.id, where):
         rows = store.reader.fetch(source.id, page.to_pylist(), vectors=False, where=where)
-        columns = (rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
-        if any(text.strip() for text in template.texts(*columns)):
+        if any(text.strip() for text in template.texts_of(rows)):
             return []
         looked += len(rows)
     ways = ['Name what holds it in the template, e.g. text: "{metadata.KEY}"']

@@ -57,7 +57,7 @@ class OldVectors:
         if todo and self.old_template is not None:
             embedder = self._session.old_embedder
             assert embedder is not None, "there is no text for it without a model"
-            texts = _texts(rows, self.old_template)
+            texts = self.old_template.texts_of(rows)
             vectors[todo], usable[todo] = embed_keeping(
                 embedder, self._session.old_cache, [texts[row] for row in todo]
             )
@@ -109,7 +109,7 @@ class OldVectors:
     def _texts(self, rows: pa.RecordBatch) -> list[Key]:
         """What decides an old vector, whichever text the application embeds."""
         ids = rows.column("id").to_pylist()
-        return list(zip(ids, _texts(rows, self.template), _texts(rows, DOCUMENT), strict=True))
+        return list(zip(ids, self.template.texts_of(rows), DOCUMENT.texts_of(rows), strict=True))
 
     @cached_property
     def old_template(self) -> TextTemplate | None:
@@ -147,8 +147,3 @@ def _own_vectors(rows: pa.RecordBatch, dimensions: int) -> tuple[Vectors, npt.ND
         -1, dimensions
     )
     return vectors, usable
-
-
-def _texts(rows: pa.RecordBatch, template: TextTemplate) -> list[str]:
-    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
-    return template.texts(*columns)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reembed.manifest.template import TextTemplate
+from reembed.manifest.template import TEXT_COLUMNS, TextTemplate
 from reembed.progress import stage
 from reembed.quality.search import Block
 from reembed.records import (
@@ -26,8 +26,6 @@ from reembed.records import (
 )
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
-
-FIELDS = ("id", "document", "metadata", "uri")
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,11 @@ class Corpus:
         current = self._ledger.current(stem)
         embeds = _among(embeds, current)
         ids = embeds.column("id").to_pylist()
-        exports = self._run.read_shard(self.exports[stem], [*FIELDS, "row_sha256"])
+        exports = self._run.read_shard(self.exports[stem], [*TEXT_COLUMNS, "row_sha256"])
         exports = _in_order(exports, ids)
         return Page(
             ids, exports.column("row_sha256").to_pylist(), embeds.column("text_sha256").to_pylist(),
-            self._texts(exports), fixed_array_to_vectors(embeds.column("embedding")),
+            self._template.texts_of(exports), fixed_array_to_vectors(embeds.column("embedding")),
         )  # fmt: skip
 
     def tokens(self) -> Iterator[tuple[str, list[str], npt.NDArray[np.int32]]]:
@@ -133,13 +131,14 @@ class Corpus:
     def _records(self, stem: str, wanted: set[str]) -> dict[str, Record]:
         keys = self._run.read_shard(self.embeds[stem], ["id", "text_sha256"])
         keys = _among(keys, wanted)
-        exports = self._run.read_shard(self.exports[stem], FIELDS)
+        exports = self._run.read_shard(self.exports[stem], TEXT_COLUMNS)
         exports = _in_order(exports, keys.column("id").to_pylist())
         return {
             id: Record(key, text, metadata_object(metadata))
             for id, key, text, metadata in zip(
                 keys.column("id").to_pylist(), keys.column("text_sha256").to_pylist(),
-                self._texts(exports), exports.column("metadata").to_pylist(), strict=True,
+                self._template.texts_of(exports), exports.column("metadata").to_pylist(),
+                strict=True,
             )
         }  # fmt: skip
 
@@ -208,9 +207,6 @@ class Corpus:
             for block in blocks:
                 place.update(zip(block.ids, block.vectors, strict=True))
         return found
-
-    def _texts(self, exports: pa.Table) -> list[str]:
-        return self._template.texts(*(exports.column(name).to_pylist() for name in FIELDS))
 
 
 def _counted(name: str, shards: dict[str, Shard]) -> Iterator[tuple[str, Shard]]:

@@ -14,7 +14,7 @@ from reembed.commands.audit import judge as judged
 from reembed.commands.audit import mixture
 from reembed.commands.audit.findings import Told, tell_kinds, tell_mixture, tell_model, tell_text
 from reembed.commands.audit.formats import Formats, bare_model
-from reembed.commands.audit.held import Held, Rows, read, texts_of
+from reembed.commands.audit.held import Held, Rows, read
 from reembed.commands.audit.judge import Judge, noise_of
 from reembed.commands.audit.kinds import kinds_of
 from reembed.commands.audit.result import MENDED, Audit, Cost, Judged, Kind
@@ -156,7 +156,7 @@ def _without_model(subject: Subject, held: Held, told: Told, rng: np.random.Gene
     texts = dict[str, str]()
     for ids in chunked([held.ids[row] for row in rows], SHARD_ROWS):
         page = subject.collection.fetch(ids, vectors=False)
-        texts |= zip(page.column("id").to_pylist(), texts_of(subject.template, page), strict=True)
+        texts |= zip(page.column("id").to_pylist(), subject.template.texts_of(page), strict=True)
     rows = np.array([row for row in rows if held.ids[row] in texts], np.int64)
     if len(rows) < mixture.FEWEST:
         return f"{len(rows):,} records are too few to tell two models by their vectors alone"
@@ -239,7 +239,7 @@ def _tokens(judge: Judge, rows: Rows) -> int:
         return 0
     some = rows[:: max(1, len(rows) // COUNTED)][:COUNTED]
     found, batch = judge.fetch(some)
-    texts = texts_of(judge.template, batch)
+    texts = judge.template.texts_of(batch)
     if not texts:
         return 0
     counted = int(judge.embedder.count_tokens(texts).sum())

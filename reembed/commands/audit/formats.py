@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from reembed.commands.audit.held import Rows, texts_of
+from reembed.commands.audit.held import Rows
 from reembed.commands.audit.judge import Judge
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.families import FAMILIES, family_of
@@ -60,7 +60,7 @@ class Format:
 
 def known_formats(template: TextTemplate, model: Model, batch: pa.RecordBatch) -> list[Format]:
     """Formats that differ from `template` for some of these records."""
-    base = texts_of(template, batch)
+    base = template.texts_of(batch)
     found, seen = [], {tuple(_sent(base, model.document_prefix))}
     for one in _all(template, model, batch):
         texts = tuple(
@@ -78,7 +78,7 @@ def _sent(texts: Sequence[str], prefix: str) -> list[str]:
 
 def _all(template: TextTemplate, model: Model, batch: pa.RecordBatch) -> Iterator[Format]:
     def same(batch: pa.RecordBatch) -> list[str]:
-        return texts_of(template, batch)
+        return template.texts_of(batch)
 
     breaks: LineBreaks = "keep" if template.line_breaks == "space" else "space"
     yield _of(
@@ -143,7 +143,7 @@ def _cut(make: Make, most: int, batch: pa.RecordBatch) -> list[str]:
 
 
 def _of(template: TextTemplate, name: str) -> Format:
-    return Format(name, template, None, lambda batch: texts_of(template, batch))
+    return Format(name, template, None, lambda batch: template.texts_of(batch))
 
 
 def _prefixes(model: Model) -> list[str]:

@@ -145,12 +145,6 @@ class Held:
         return np.asarray(found / self.lengths[rows][:, None], np.float32)
 
 
-def texts_of(template: TextTemplate, rows: pa.RecordBatch) -> list[str]:
-    """What the template makes of records."""
-    columns = [rows.column(name).to_pylist() for name in ("id", "document", "metadata", "uri")]
-    return template.texts(*columns)
-
-
 def read(collection: Collection, template: TextTemplate, folder: Path, progress: Progress) -> Held:
     """Read a collection whole.
 
@@ -206,7 +200,7 @@ class _Page:
 
 def _page(rows: pa.RecordBatch, template: TextTemplate) -> _Page:
     vectors, there = list_array_to_vectors(rows.column("embedding"))
-    texts = texts_of(template, rows)
+    texts = template.texts_of(rows)
     keys = np.array([_key(text.encode("utf-8", "surrogatepass")) if text.strip() else 0
                      for text in texts], np.int64)  # fmt: skip
     return _Page(

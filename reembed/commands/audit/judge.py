@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reembed.commands.audit.held import Held, Rows, texts_of
+from reembed.commands.audit.held import Held, Rows
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.fingerprint import PROBES
 from reembed.manifest.template import TextTemplate
@@ -89,7 +89,7 @@ class Judge:
     def _judge(self, rows: Rows) -> None:
         found, batch = self.fetch(rows)
         self.state[rows] = REFUSED  # what is gone meanwhile is not judged
-        texts = texts_of(self.template, batch)
+        texts = self.template.texts_of(batch)
         kept = [place for place, text in enumerate(texts) if text.strip()]
         if not kept:
             return

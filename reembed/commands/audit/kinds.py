@@ -6,7 +6,7 @@ import numpy as np
 
 from reembed.commands.audit import screening
 from reembed.commands.audit.formats import Format, Formats
-from reembed.commands.audit.held import Held, Mask, Rows, texts_of
+from reembed.commands.audit.held import Held, Mask, Rows
 from reembed.commands.audit.judge import NEARLY, Judge
 from reembed.commands.audit.result import Kind
 from reembed.records import bad_rows, unit
@@ -71,7 +71,7 @@ def _others(held: Held, judge: Judge, rows: Rows) -> Rows:
     keys, counts = np.unique(held.vector_keys[held.judgeable], return_counts=True)
     shared = np.isin(held.vector_keys[rows], keys[counts > 1])
     found, batch = judge.fetch(rows[:MOST])
-    texts = texts_of(judge.template, batch)
+    texts = judge.template.texts_of(batch)
     vectors, there = judge.expected(texts)
     there &= ~bad_rows(vectors)
     found, expected = found[there], unit(vectors[there])

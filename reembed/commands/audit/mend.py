@@ -20,7 +20,6 @@ from reembed.backup import directory as backups
 from reembed.backup.take import Subject as BackedUp
 from reembed.backup.take import Wanted, take
 from reembed.commands.audit.examine import Looked, caching, looked
-from reembed.commands.audit.held import texts_of
 from reembed.commands.audit.mending import Kept, Mending, all_of, begin
 from reembed.commands.audit.result import Audit, Mended, of_records
 from reembed.commands.audit.soundness import are_of_length_one
@@ -163,7 +162,7 @@ def _finish(subject: Subject, mending: Mending, progress: Progress, found: Audit
         with caching(subject, embedder, progress) as cache:
 
             def vectors_of(rows: pa.RecordBatch) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-                texts = texts_of(template, rows)
+                texts = template.texts_of(rows)
                 fine = [at for at, text in enumerate(texts) if text.strip()]
                 made = np.zeros((len(texts), embedder.dimensions), np.float32)
                 there = np.zeros(len(texts), np.bool_)

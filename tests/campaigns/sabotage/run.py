@@ -237,8 +237,7 @@ def finish(
     embedder = new()
     given = records(count)
     template = TextTemplate(TEXT)
-    columns = (given.column(name).to_pylist() for name in ("id", "document", "metadata", "uri"))
-    texts = template.texts(*columns)
+    texts = template.texts_of(given)
     held = [text if text.strip() else "nothing" for text in texts]
     store.to_write().create(
         CollectionSpec(
