@@ -21,10 +21,9 @@ import pyarrow.compute as pc
 from reembed.backup.shards import read_shard
 from reembed.backup.snapshot import ANOTHER_DISK, Alive, ShardFile, Snapshot
 from reembed.errors import DamagedError
-from reembed.records import SHARD_ROWS, chunked, list_array_to_vectors
-from reembed.run.sqlite import remove_database, sqlite_errors
+from reembed.records import SHARD_ROWS, list_array_to_vectors
+from reembed.run.sqlite import remove_database, select_in, sqlite_errors
 
-SQL_VARIABLES = 500
 SPARSE = 0.5
 """A shard of which fewer rows than this share are records is written again."""
 FEW_ROWS, MANY_SMALL = SHARD_ROWS // 2, 16
@@ -145,16 +144,10 @@ class Index:
 
     def lookup(self, ids: Sequence[str]) -> dict[str, tuple[bytes, int, int]]:
         """Digest, shard and row of those of the ids that it has."""
-        found: dict[str, tuple[bytes, int, int]] = {}
         with sqlite_errors(self._path, ANOTHER_DISK):
-            for part in chunked(ids, SQL_VARIABLES):
-                marks = ",".join("?" * len(part))
-                rows = self._db.execute(
-                    f"SELECT id, digest, shard, row FROM records WHERE id IN ({marks})",  # noqa: S608
-                    part,
-                )
-                found.update((id, (digest, shard, row)) for id, digest, shard, row in rows)
-        return found
+            query = "SELECT id, digest, shard, row FROM records WHERE id IN ({})"
+            rows = list(select_in(self._db, query, ids))
+        return {id: (digest, shard, row) for id, digest, shard, row in rows}
 
     def pages(self) -> Iterator[list[tuple[str, bytes, int, int]]]:
         """All of it, in pages of SHARD_ROWS."""

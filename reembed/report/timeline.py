@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reembed.progress import human_time
 from reembed.run import events
 from reembed.run.directory import DELTA
 from reembed.run.events import Event
@@ -142,9 +143,4 @@ def _words(event: Event) -> str:
 
 def human_seconds(seconds: float) -> str:
     """`0.48 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 59.5:
-        return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{seconds:.2g} s" if seconds < 9.5 else human_time(seconds)

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from reembed.records import Vectors
+from reembed.run.sqlite import select_in
 
-SQL_VARIABLES = 500
-"""Keys in one SELECT; SQLite's own limit was 999 for a long time."""
 EARLIER = ".sqlite"
 
 
@@ -39,18 +38,12 @@ def earlier_vectors(
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(uri, uri=True)) as db,
     ):
-        for start in range(0, len(wanted), SQL_VARIABLES):
-            keys = wanted[start : start + SQL_VARIABLES]
-            rows = db.execute(
-                "SELECT text_sha256, tokens, vector, crc32 FROM vectors "  # noqa: S608
-                f"WHERE text_sha256 IN ({','.join('?' * len(keys))})",
-                keys,
-            )
-            for key, tokens, blob, crc in rows:
-                if not isinstance(blob, bytes) or not isinstance(tokens, int):
-                    continue  # a bit of its type was changed
-                right = dimensions is None or len(blob) == 4 * dimensions
-                if right and crc == zlib.crc32(blob, zlib.crc32(key, tokens)):
-                    vector = np.frombuffer(b"" if dimensions is None else blob, np.float32)
-                    found[key] = (vector, tokens)
+        query = "SELECT text_sha256, tokens, vector, crc32 FROM vectors WHERE text_sha256 IN ({})"
+        for key, tokens, blob, crc in select_in(db, query, wanted):
+            if not isinstance(blob, bytes) or not isinstance(tokens, int):
+                continue  # a bit of its type was changed
+            right = dimensions is None or len(blob) == 4 * dimensions
+            if right and crc == zlib.crc32(blob, zlib.crc32(key, tokens)):
+                vector = np.frombuffer(b"" if dimensions is None else blob, np.float32)
+                found[key] = (vector, tokens)
     return found

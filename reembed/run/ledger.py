@@ -25,6 +25,7 @@ from reembed.run.sqlite import (
     open_index,
     read_closed,
     remove_database,
+    select_in,
     temporary_errors,
     transaction,
 )
@@ -32,7 +33,6 @@ from reembed.run.sqlite import (
 FILE = "ledger.sqlite"
 UNKNOWN = bytes(32)
 """The row hash of a record of which nothing but its id is known: no record has it."""
-SQL_VARIABLES = 500
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS folded (stem TEXT PRIMARY KEY, export TEXT, embed TEXT);
@@ -185,16 +185,10 @@ class Ledger:
 
     def lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
         """The entries of those of `ids` that the run knows."""
-        found: dict[str, Entry] = {}
-        for start in range(0, len(ids), SQL_VARIABLES):
-            part = ids[start : start + SQL_VARIABLES]
-            marks = ",".join("?" * len(part))
-            with self._errors():
-                rows = self._db.execute(
-                    f"SELECT id, row_sha256, shard, quarantined FROM records WHERE id IN ({marks})",  # noqa: S608
-                    part,
-                ).fetchall()
-            found |= {id: Entry(row, shard, bool(out)) for id, row, shard, out in rows}
+        query = "SELECT id, row_sha256, shard, quarantined FROM records WHERE id IN ({})"
+        with self._errors():
+            rows = list(select_in(self._db, query, ids))
+        found = {id: Entry(row, shard, bool(out)) for id, row, shard, out in rows}
         for id in self._displaced.intersection(found):
             found[id] = found[id]._replace(row_sha256=UNKNOWN)
         return found

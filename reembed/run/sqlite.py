@@ -13,11 +13,12 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reembed.errors import OutOfMemoryError, PreflightError, UnreachableError
+from reembed.records import chunked
 from reembed.run.disk import (
     STATE,
     TEMPORARY,
@@ -36,6 +37,8 @@ WAL_PAUSE = 0.05
 """Seconds between two tries to switch to a write-ahead log while another process does."""
 WAIT = 60
 """Seconds for which a statement waits while another process writes."""
+SQL_VARIABLES = 500
+"""Keys in one SELECT; SQLite's own limit was 999 for a long time."""
 
 _MEANT = {
     sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO,
@@ -212,6 +215,12 @@ def read_closed(path: Path, read: Callable[[sqlite3.Connection], Found | None]) 
 def sum_of(path: Path) -> Path:
     """The checksum of an index."""
     return path.with_name(f"{path.name}.sha256")
+
+
+def select_in(db: sqlite3.Connection, query: str, keys: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query for these keys, some of which at a time take the place of its `{}`."""
+    for part in chunked(keys, SQL_VARIABLES):
+        yield from db.execute(query.format(",".join("?" * len(part))), part)
 
 
 @contextlib.contextmanager

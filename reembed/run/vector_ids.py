@@ -20,9 +20,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reembed.records import Vectors, chunked, list_array_to_vectors, row_hashes
+from reembed.records import Vectors, list_array_to_vectors, row_hashes
 from reembed.run.directory import RunDir
-from reembed.run.sqlite import open_database, remove_database, sqlite_errors, transaction
+from reembed.run.sqlite import (
+    open_database,
+    remove_database,
+    select_in,
+    sqlite_errors,
+    transaction,
+)
 
 FILE = "vectors.sqlite"
 PROJECTIONS = 12
@@ -31,7 +37,6 @@ about x; that all twelve move by less than a tenth of it has a probability of ab
 ROUNDING, HALF_ROUNDING = 1e-5, 2e-3
 """How far projections of a direction, or a length relative to itself, may be from what was seen:
 float32 is off by 1e-7, halfvec by 5e-4."""
-SQL_VARIABLES = 500
 NO_VECTOR = b"none"
 MOST_NUMBERS = 1_000
 """Vectors of one record that are told apart when the file is made again."""
@@ -168,14 +173,9 @@ class VectorIds:
 
     def _seen(self, ids: Sequence[str]) -> dict[str, list[tuple[int, Sketches]]]:
         found: dict[str, list[tuple[int, Sketches]]] = {}
-        for part in chunked(ids, SQL_VARIABLES):
-            marks = ",".join("?" * len(part))
-            with sqlite_errors(self._path):
-                rows = self._db.execute(
-                    f"SELECT id, number, sketch FROM seen WHERE id IN ({marks})",  # noqa: S608
-                    part,
-                ).fetchall()
-            for id, number, sketch in rows:
+        with sqlite_errors(self._path):
+            query = "SELECT id, number, sketch FROM seen WHERE id IN ({})"
+            for id, number, sketch in select_in(self._db, query, ids):
                 found.setdefault(id, []).append((number, np.frombuffer(sketch, np.float64)))
         return found
 
