@@ -101,9 +101,13 @@ class Collection:
         """Number of records, whatever the filter."""
         return self.store.reader.count(self.id)
 
-    def query(self, vectors: Vectors, k: int) -> list[list[str]]:
+    def query(self, vectors: Vectors, k: int, *, freely: bool = False) -> list[list[str]]:
         """See `Search.query`. Raises PreflightError where the store has no search."""
-        return self.store.to_search().query(self.id, vectors, k)
+        return self.store.to_search().query(self.id, vectors, k, freely=freely)
+
+    def leaves_index_out(self, vectors: Vectors, k: int) -> bool:
+        """See `Search.leaves_index_out`."""
+        return self.store.to_search().leaves_index_out(self.id, vectors, k)
 
     def write(self, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
         """See `Writer.write`. Raises PreflightError where the store can only be read."""

@@ -63,14 +63,12 @@ class Reader(Protocol):
 
     def check_where(self, where: Where) -> None:
         """Raise PreflightError if the filter is not one of this store's."""
-        ...
 
     def list_ids(self, id: str, where: Where = None) -> Iterator[pa.Array]:
         """The ids of all (matching) records, each exactly once, in pages of at most SHARD_ROWS.
 
         Records written or deleted meanwhile may or may not appear; all others do.
         """
-        ...
 
     def fetch(
         self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
@@ -80,7 +78,6 @@ class Reader(Protocol):
         Ids that do not exist, or no longer match `where`, are left out. A record whose vector the
         store has lost comes with a null embedding. Without `vectors` all embeddings are null.
         """
-        ...
 
     def count(self, id: str) -> int:
         """Number of records."""
@@ -89,9 +86,12 @@ class Reader(Protocol):
 class Search(Protocol):
     """The store's own search."""
 
-    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
-        """For each of `(q, d) float32` the ids of its k nearest, nearest first."""
-        ...
+    def query(self, id: str, vectors: Vectors, k: int, *, freely: bool = False) -> list[list[str]]:
+        """For each of `(q, d) float32` the ids of its k nearest, nearest first: by the index, or
+        `freely`, as an application is answered, for which a store may leave its index out."""
+
+    def leaves_index_out(self, id: str, vectors: Vectors, k: int) -> bool:
+        """Whether it has an index that it leaves out then."""
 
 
 class Writer(Protocol):

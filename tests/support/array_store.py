@@ -193,7 +193,10 @@ class Arrays:
         for one in ids:
             self.held[id].rows.pop(one, None)
 
-    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+    def leaves_index_out(self, id: str, vectors: Vectors, k: int) -> bool:
+        return False
+
+    def query(self, id: str, vectors: Vectors, k: int, *, freely: bool = False) -> list[list[str]]:
         held = self.held[id]
         block = held.searchable(vectors.shape[1])
         asked = k * 3 if held.miss else k

@@ -136,7 +136,7 @@ def _not_found(collection: Collection, rows: Any, times: list[float]) -> list[st
         if not np.any(vector):
             continue  # zeros have no direction to be found by
         start = time.perf_counter()
-        (found,) = collection.query(vector[np.newaxis], NEAREST)
+        (found,) = collection.query(vector[np.newaxis], NEAREST, freely=True)
         times.append(time.perf_counter() - start)
         if id not in found and not _has_twin(collection, found, vector):
             missed.append(id)

@@ -87,6 +87,7 @@ NAMES = {
     # latency
     "unit": "unit",
     "old_note": "about the old collection",
+    "without_index": "answered without the index, as the store chooses",
     # opening
     "function": "function kept with the new collection",
     # late writes

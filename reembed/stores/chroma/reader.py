@@ -75,7 +75,7 @@ class ChromaReader:
         with explained(self._database.folder, id, collection.name):
             return collection.count()
 
-    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
+    def query(self, id: str, vectors: Vectors, k: int, *, freely: bool = False) -> list[list[str]]:
         collection = self._database.handle(id)
         found: list[list[str]] = []
         with explained(self._database.folder, id, collection.name):
@@ -84,6 +84,9 @@ class ChromaReader:
                 answer = collection.query(query_embeddings=part, n_results=k, include=[])
                 found.extend(answer["ids"])
         return found
+
+    def leaves_index_out(self, id: str, vectors: Vectors, k: int) -> bool:
+        return False
 
 
 class ChromaChanges:

@@ -1,4 +1,4 @@
-"""Records of a collection in Postgres: listed, read, written, searched.
+"""Records of a collection in Postgres: listed, read, written.
 
 A collection of mem0's has two tables; the ids of the second begin with `entities/`.
 """
@@ -8,38 +8,28 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from reembed.errors import PreflightError, ReembedError
-from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Metric, Vectors
+from reembed.errors import PreflightError
+from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors
 from reembed.stores.postgres import unique as pg_unique
 from reembed.stores.postgres.catalog import Catalog
 from reembed.stores.postgres.client import (
     Connection,
-    beside_parameters,
     connect,
     fetch_all,
     fetch_one,
     mapped,
 )
-from reembed.stores.postgres.copy.encode import VectorDumper
 from reembed.stores.postgres.copy.rows import copy_rows, read_ids, write_rows
-from reembed.stores.postgres.schema import indexes as pg_indexes
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import ENTITY_PREFIX
 from reembed.stores.postgres.schema.table import Table
-from reembed.stores.postgres.search_path import of_pgvector, operator_of_pgvector
+from reembed.stores.postgres.search_path import of_pgvector
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.values import Where, WriteMode
-
-QUERY_CONNECTIONS = 4
-QUERIES_EACH = 50
-"""A connection of its own is worth its while for so many queries."""
 
 
 def _rows(
@@ -65,30 +55,8 @@ def condition_of(where: Where) -> str | None:
     return where
 
 
-def _nearest(
-    label: str, queries: Sequence[tuple[str, sql.Composed]], k: int, connection: Connection,
-    vectors: Vectors,
-) -> list[list[str]]:  # fmt: skip
-    """The ids of the k nearest of each vector, by the queries of a unit's tables, each with the
-    prefix of its ids."""
-    answers: list[list[tuple[float, str]]] = [[] for _ in vectors]
-    connection.adapters.register_dumper(np.ndarray, VectorDumper)
-    with mapped(label), connection.transaction():
-        # The index's list of candidates is never shorter than what is asked for.
-        connection.execute(
-            "SELECT set_config('hnsw.ef_search', greatest(coalesce(current_setting("
-            "'hnsw.ef_search', true), '40')::int, least(%s, 1000))::text, true)",
-            [k],
-        )
-        for prefix, query in queries:
-            for answer, vector in zip(answers, vectors, strict=True):
-                rows = connection.execute(query, [vector], prepare=True).fetchall()
-                answer.extend((row[1], prefix + row[0]) for row in rows)
-    return [[one for _, one in sorted(answer)[:k]] for answer in answers]
-
-
 class Records:
-    """The records of one database's collections. See `Reader`, `Search` and `Writer`."""
+    """The records of one database's collections. See `Reader` and `Writer`."""
 
     def __init__(self, catalog: Catalog, shadows: ShadowMaker) -> None:
         self._catalog = catalog
@@ -163,47 +131,6 @@ class Records:
                     names.append(id.removeprefix(table.prefix))
                     break
         return split
-
-    def query(self, id: str, vectors: Vectors, k: int) -> list[list[str]]:
-        """See `Search.query`. Many queries go through a few connections at once."""
-        tables = self._catalog.tables(id)
-        with mapped(tables[0].label):
-            metric = self._catalog.metric_of(tables[0])
-            queries = [(one.prefix, self._nearest_query(one, metric, k)) for one in tables]
-        several = max(1, min(QUERY_CONNECTIONS, len(vectors) // QUERIES_EACH))
-        with contextlib.ExitStack() as opened:
-            connections = [self._catalog.main]
-            with contextlib.suppress(ReembedError):  # the server has no room for more
-                while len(connections) < several:
-                    connections.append(opened.enter_context(connect(self._catalog.url)))
-            each = -(-len(vectors) // len(connections)) if len(vectors) else 1
-            parts = [vectors[start : start + each] for start in range(0, len(vectors), each)]
-            if len(parts) <= 1:
-                return _nearest(tables[0].label, queries, k, connections[0], vectors)
-            ask = partial(_nearest, tables[0].label, queries, k)
-            with ThreadPoolExecutor(len(parts), "query") as threads:
-                asked = [
-                    threads.submit(ask, connection, part)
-                    for connection, part in zip(connections, parts, strict=False)
-                ]
-                return [answer for one in asked for answer in one.result()]
-
-    def _nearest_query(self, table: Table, metric: Metric, k: int) -> sql.Composed:
-        """Asks for the nearest rows of a table."""
-        type, connection = table.column(table.vector).type, self._catalog.main
-        return sql.SQL(
-            "SELECT {id}::text, {vector} {operator} %b::{vectors}{type} AS distance "
-            "FROM {table} WHERE {vector} IS NOT NULL ORDER BY distance LIMIT {k}"
-        ).format(
-            id=beside_parameters(sql.Identifier(table.id)),
-            vector=beside_parameters(sql.Identifier(table.vector)),
-            operator=operator_of_pgvector(connection, pg_indexes.OPERATORS[metric]),
-            vectors=beside_parameters(of_pgvector(connection, "vector")),
-            type=sql.SQL("" if type == "vector" else "::{}").format(
-                *([] if type == "vector" else [beside_parameters(of_pgvector(connection, type))])
-            ),
-            table=beside_parameters(table.identifier), k=sql.Literal(k),
-        )  # fmt: skip
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
         replacing = mode == "replace"

@@ -18,6 +18,7 @@ from reembed.stores.postgres.cutover import TableCutover
 from reembed.stores.postgres.leftovers import CopiedLeftovers
 from reembed.stores.postgres.move.mover import Mover
 from reembed.stores.postgres.records import Records
+from reembed.stores.postgres.search import TableSearch
 from reembed.stores.postgres.shadow import ShadowMaker
 from reembed.stores.postgres.shapes import TableShapes
 from reembed.stores.postgres.survey import survey
@@ -53,9 +54,10 @@ def open_store(url: str, options: StoreOptions) -> Store:
         claims.close()
         catalog.close()
 
-    told_records, told_changes = part_told(records, url), part_told(changes, url)
+    told_changes = part_told(changes, url)
     return Store(
-        url, part_told(catalog, url), told_records, search=told_records,
+        url, part_told(catalog, url), part_told(records, url),
+        search=part_told(TableSearch(catalog), url),
         writer=part_told(TableWriter(catalog, records, shadows, mover), url),
         build_index=told(shadows.build_index, url), snapshot=records.snapshot,
         survey=told(partial(survey, catalog), url),

@@ -127,12 +127,7 @@ def opened(kind: str, folder: Path) -> Iterator[Store]:
                 row = db.execute("SELECT pg_database_size(current_database())").fetchone()
             return int(row[0]) if row else 0
 
-        def cpu() -> float:
-            """Of Postgres, and of its processes that have ended."""
-            parts = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-            return sum(map(int, parts[11:15])) / os.sysconf("SC_CLK_TCK")
-
-        yield Store({"url": url}, (POSTGRES, url), used, cpu)
+        yield Store({"url": url}, (POSTGRES, url), used, server.cpu)
 
 
 @dataclass

@@ -10,6 +10,7 @@ folder once its stdin closes or its parent is gone, so a test run that is killed
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -103,6 +104,16 @@ class PostgresServer:
     def program(name: str) -> Path:
         """A program that comes with the server: `psql`, `pg_dump`."""
         return _installed() / "bin" / name
+
+    def cpu(self) -> float:
+        """CPU seconds of the server: of its processes, and of those that have ended."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        ticks = 0
+        for pid in (self.pid, *children):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(map(int, stat[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> str:
         """What Postgres has written to its log."""
