@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,9 @@ def _choose(folder: Folder, keep: Keep) -> tuple[list[Snapshot], list[Snapshot],
     notes += [f"{id} is not whole, so it counts for nothing, and stays" for id in sorted(broken)]
     good = [one for one in reversed(found) if one.good and one.id not in broken]
     chosen = {one.id for one in good[: keep.last]}
-    for most, name in ((keep.daily, _day), (keep.weekly, _week), (keep.monthly, _month)):
-        chosen |= _newest_of_each(good, name, most)
+    periods = (keep.daily, "%Y-%m-%d"), (keep.weekly, "%G-%V"), (keep.monthly, "%Y-%m")
+    for most, period in periods:
+        chosen |= _newest_of_each(good, period, most)
     rejected = [one for one in reversed(found) if not one.good]
     chosen |= {one.id for one in rejected[: keep.last]} | broken
     if not good:  # nothing here may be the last of anything
@@ -136,27 +137,14 @@ def _choose(folder: Folder, keep: Keep) -> tuple[list[Snapshot], list[Snapshot],
     return kept, [one for one in found if one.id not in chosen], notes
 
 
-def _newest_of_each(
-    newest_first: Sequence[Snapshot], name: Callable[[float], str], most: int
-) -> set[str]:
-    """The first snapshot of each of `most` periods."""
+def _newest_of_each(newest_first: Sequence[Snapshot], period: str, most: int) -> set[str]:
+    """The first snapshot of each of `most` periods, which are told apart as `strftime` does."""
     first: dict[str, str] = {}
     for one in newest_first:
-        if len(first) < most or name(one.time) in first:
-            first.setdefault(name(one.time), one.id)
+        name = time.strftime(period, time.gmtime(one.time))
+        if len(first) < most or name in first:
+            first.setdefault(name, one.id)
     return set(first.values())
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
-
-
-def _week(seconds: float) -> str:
-    return time.strftime("%G-%V", time.gmtime(seconds))
-
-
-def _month(seconds: float) -> str:
-    return time.strftime("%Y-%m", time.gmtime(seconds))
 
 
 def _is_there(folder: Folder, snapshot: Snapshot) -> bool:

@@ -222,9 +222,9 @@ def _run_once(
     return failure
 
 
-def has_begun(run: RunDir, hook: Hook, action: Action) -> bool:
-    """Whether a hook has run, or begun to, for a move that is not finished."""
-    return _last_of_move(run, hook, action) is not None
+def was_stopped(run: RunDir, action: Action) -> bool:
+    """Whether the `before` hook has run, or begun to, for a move that is not finished."""
+    return _last_of_move(run, "before", action) is not None
 
 
 def _last_of_move(

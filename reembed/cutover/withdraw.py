@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reembed.cutover.hooks import has_begun, run_after, variables_of
+from reembed.cutover.hooks import run_after, variables_of, was_stopped
 from reembed.cutover.move import finish_move, has_moved, leads_to, release_writes
 from reembed.cutover.told import outcome
 from reembed.errors import PreflightError, ReembedError
@@ -47,7 +47,7 @@ def give_up_swap(s: Session) -> list[str]:
     """Withdraw a swap that has not moved, and start the application again as it was where its hook
     has stopped it. Returns what is to be told."""
     withdraw(s)
-    stopped = has_begun(s.run, "before", "swap")
+    stopped = was_stopped(s.run, "swap")
     told = run_after(s, variables_of(s, "rollback")) if stopped else []
     s.run.history.record(events.RollbackFinished())
     return [GIVEN_UP.format(s.manifest.live), *told]
@@ -76,7 +76,7 @@ def rollback_given_up(s: Session, dry_run: bool) -> SwapResult:
         return outcome(s, "swap", False, told=["the rollback that was begun would be given up"])
     release_writes(s.store, s.run, s.manifest.live)
     _take_out_prepared(s)
-    stopped = has_begun(s.run, "before", "rollback")
+    stopped = was_stopped(s.run, "rollback")
     told = run_after(s, variables_of(s, "swap")) if stopped else []
     if stopped:
         s.run.history.record(events.SwapFinished())

@@ -193,8 +193,9 @@ def export_shard(
 
 
 def _fetch(source: Collection, ids: Sequence[str], then: Sequence[str] = ()) -> pa.Table:
-    batch = source.fetch_page(ids, vectors=True, then=then) if ids else _no_records()
-    return pa.Table.from_batches([batch])
+    if not ids:
+        return EXPORT_SCHEMA.empty_table()
+    return pa.Table.from_batches([source.fetch_page(ids, vectors=True, then=then)])
 
 
 class _Writer:
@@ -250,10 +251,6 @@ def export_delta(
         gone = deleted if position == 0 else ()
         stem = f"{DELTA}{number + position:05d}"
         export_shard(collection, ids, run, stem, gone, foreign)
-
-
-def _no_records() -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
 
 
 def _full_slices(pages: Iterator[pa.Array]) -> Iterator[pa.Array]:

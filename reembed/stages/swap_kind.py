@@ -83,7 +83,7 @@ def wanted_kind(
             if kind == wanted:
                 return kind
         raise PreflightError(
-            f"this store cannot swap by {wanted}; it can by {_list(kinds)}",
+            f"this store cannot swap by {wanted}; it can by {', '.join(kinds)}",
             "Leave swap.kind at auto, or set it to one of these.",
         )
     if is_pointer:
@@ -101,10 +101,6 @@ def parked_as(cutover: Cutover | None, live: str, run_id: str) -> str:
     it."""
     name = f"{live}__parked-{run_id}"
     return cutover.fit_name(name) if cutover else name
-
-
-def _list(kinds: Mapping[SwapKind, str]) -> str:
-    return ", ".join(kinds)
 
 
 def _check_live(store: Store, manifest: Manifest, source: CollectionInfo, kind: SwapKind) -> None:

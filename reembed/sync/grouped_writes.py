@@ -15,16 +15,12 @@ from reembed.errors import PreflightError, TakenError
 Chosen = Callable[[Collection[str]], set[str]]
 
 
-def _none(_: Collection[str]) -> set[str]:
-    return set()
-
-
 def write_together(
     write: Callable[[set[str]], None],
     ids: Collection[str],
     waiting: dict[str, None],
     joinable: Chosen,
-    movable: Chosen = _none,
+    movable: Chosen = lambda _: set(),
     displace: Callable[[set[str]], None] = lambda _: None,
 ) -> tuple[set[str], dict[str, str]]:
     """Write a group of rows, with what has to be written together with it.

@@ -6,7 +6,7 @@ can go back do so in one transaction.
 
 from __future__ import annotations
 
-from reembed.cutover.hooks import has_begun, run_after, run_before
+from reembed.cutover.hooks import run_after, run_before, was_stopped
 from reembed.cutover.move import retried
 from reembed.cutover.rollback import (
     ReadyBack,
@@ -69,7 +69,7 @@ class CommonWayBack(Moving):
         )
         messages = ["the way back is given up: every name serves the new collection, as before"]
         if not any(member.error for member in done):
-            if has_begun(group.run, "before", "rollback"):
+            if was_stopped(group.run, "rollback"):
                 messages += run_after(group, self._variables("swap"))
                 group.run.history.record(events.SwapFinished())
             group.run.history.record(events.TogetherGivenUp(action="rollback", why=GIVEN_UP))
