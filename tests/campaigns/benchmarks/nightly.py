@@ -44,7 +44,7 @@ from tests.support.servers.postgres_server import postgres_server
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = 60
-CALL = [sys.executable, "-c", "from reembed.cli.entry import main; main()"]
+CALL = [sys.executable, "-m", "reembed"]
 MODELS: dict[str, dict[str, Any]] = {
     "static": {"provider": "static", "name": "wordllama"},
     "minilm": {
