@@ -170,12 +170,18 @@ def vectors_to_fixed_array(vectors: Vectors) -> pa.Array:
 
 def fixed_array_to_vectors(column: pa.Array | pa.ChunkedArray) -> Vectors:
     """`fixed_size_list<float32, d>` without nulls to `(n, d) float32`."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # no rows at all
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    column = _one_array(column)
     values = column.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(values, np.float32).reshape(len(column), column.type.list_size)
+
+
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column in one piece, which is not copied where it is one already."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def list_array_to_vectors(
@@ -186,10 +192,9 @@ def list_array_to_vectors(
     Raises:
         ValueError: if the vectors have different dimensions.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    column = _one_array(column)
     mask = np.asarray(column.is_valid())
-    present = column.drop_null()
+    present = column.drop_null() if column.null_count else column
     if not len(present):
         return np.zeros((0, 0), np.float32), mask
     offsets = np.asarray(present.offsets)

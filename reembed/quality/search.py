@@ -101,12 +101,15 @@ def exact_searches(blocks: Iterable[Block], questions: Sequence[Question]) -> li
     """Search every block, which is read once, and keep the best k of each query of each question:
     `(q, d) float32` against all."""
     searches = [_Search(one) for one in questions]
+    by_cosine = any(search.metric == "cosine" for search in searches)
     for block in blocks:
+        units = unit(block.vectors) if by_cosine else block.vectors
         for search in searches:
+            vectors = units if search.metric == "cosine" else block.vectors
             step = max(1, CELLS // max(1, search.size))
             for start in range(0, len(block.ids), step):
                 part = slice(start, start + step)
-                search.add(block.ids[part], block.keys[part], block.vectors[part])
+                search.add(block.ids[part], block.keys[part], vectors[part])
     return [search.hits() for search in searches]
 
 
@@ -122,15 +125,14 @@ def exact_search(
     return hits
 
 
-def judged(
-    queries: Vectors, blocks: Iterable[Block], k: int, metric: Metric,
-    answers: Sequence[Sequence[Sequence[str]]],
-) -> list[Hits]:  # fmt: skip
-    """One exact search, once for each of several answers to the same queries, each asked for as
-    `Question.asked`."""
-    joined = [[id for one in answers for id in one[query]] for query in range(len(queries))]
-    hits = exact_search(queries, blocks, k, metric, joined)
-    starts = np.zeros(len(queries), np.int64)
+def joined(answers: Sequence[Sequence[Sequence[str]]]) -> list[list[str]]:
+    """Several answers to the same queries as one, to be asked for in one search."""
+    return [[id for one in each for id in one] for each in zip(*answers, strict=True)]
+
+
+def parted(hits: Hits, answers: Sequence[Sequence[Sequence[str]]]) -> list[Hits]:
+    """One search that asked for `joined` answers, once for each of them."""
+    starts = np.zeros(len(hits.scores), np.int64)
     found = []
     for one in answers:
         lengths = np.array([len(row) for row in one], np.int64)
@@ -155,7 +157,7 @@ class _Search:
             queries = unit(queries)
         count = self.size = len(queries)
         asked = question.asked or [[] for _ in range(count)]
-        self._queries, self._k, self._metric = queries, k, metric
+        self._queries, self._k, self.metric = queries, k, metric
         self._scores = np.full((count, k), -np.inf, np.float32)
         self._ids = np.full((count, k), "", object)
         self._keys = np.full((count, k), b"", object)
@@ -168,9 +170,8 @@ class _Search:
                 self._places.setdefault(id, []).append((query, column))
 
     def add(self, ids: Sequence[str], keys: Sequence[bytes], vectors: Vectors) -> None:
-        if self._metric == "cosine":
-            vectors = unit(vectors)
-        found = similarity(self._queries, vectors, self._metric)
+        """Search some records; for cosine their vectors have length one already."""
+        found = similarity(self._queries, vectors, self.metric)
         block_ids, block_keys = _objects(ids), _objects(keys)
         if self._places:
             self._score_asked(ids, keys, found)

@@ -7,7 +7,7 @@ opens an index (Chroma builds the part of HNSW that it has not synced anew, with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
@@ -19,6 +19,7 @@ from reembed.errors import ReembedError
 from reembed.manifest import Verify
 from reembed.progress import stage
 from reembed.quality.index import (
+    TIE,
     Baseline,
     Deeper,
     Index,
@@ -30,12 +31,12 @@ from reembed.quality.index import (
 from reembed.quality.integrity import SERVED_LENGTH
 from reembed.quality.neighbours import vector_figures
 from reembed.quality.search import (
-    Block,
     Hits,
     Question,
     exact_search,
     exact_searches,
-    judged,
+    joined,
+    parted,
 )
 from reembed.quality.sidebyside import score_figures
 from reembed.quality.statistics import quantiles
@@ -46,7 +47,7 @@ from reembed.stores.values import CollectionInfo
 from reembed.verify.corpus import Corpus
 
 TIMED_QUERIES = 50
-TIMED_SECONDS, LEAST_TIMED = 0.5, 5
+TIMED_SECONDS, LEAST_TIMED = 0.5, 3
 """Queries are timed for so long, but so many at least."""
 TAIL_FROM = 20
 """Times of which the slowest twentieth is worth a word."""
@@ -90,12 +91,8 @@ class SearchGates:
         limit = self.settings.index_recall
         looks = Looks()
         if k and real == self.target_metric and recalls.mean() < limit:
-            few = slice(METRIC_QUERIES)
-            found = float(recalls[few].mean())
-            explained = self._other_metric(queries[few], answers[few], k, found)
-            deeper = [] if explained else self._deeper(queries[:DEEPER_QUERIES], k, exact, info)
-            baseline = self.baseline(k) if limit == DEFAULT_INDEX_RECALL else None
-            looks = Looks(explained, deeper, baseline)
+            explained = self._other_metric(queries, answers, exact, k)
+            looks = Looks(explained) if explained else self._closer(queries, exact, k, info)
         scheme = self.shadow.store.url.partition(":")[0]
         index = Index(real, scheme, info.index if info else {})
         return index_gate(recalls, k, limit, self.target_metric, index, looks)
@@ -106,58 +103,89 @@ class SearchGates:
         return self.corpus.vectors(self.sample)
 
     def _other_metric(
-        self, queries: Vectors, answers: Sequence[Sequence[str]], k: int, recall: float
+        self, queries: Vectors, answers: Sequence[Sequence[str]], exact: Hits, k: int
     ) -> Metric | None:
         """The metric by which the index ranks, if it is clearly another. Vectors of one length have
-        the same neighbours by all of them."""
+        the same neighbours by all of them, and what comes in order ranks by the target's."""
+        few = slice(METRIC_QUERIES)
+        scores = exact.asked[few].astype(np.float64)
+        tie = TIE * np.maximum(1.0, np.abs(scores[:, 1:]))
+        if scores.shape[1] > 1 and (np.diff(scores, axis=1) <= tie).all():
+            return None
         new, _ = self.held
         lengths = lengths_of(np.stack(list(new.values()))) if new else np.ones(1)
         if lengths.max() - lengths.min() <= SERVED_LENGTH * lengths.max():
             return None
         others: list[Metric] = [one for one in get_args(Metric) if one != self.target_metric]
-        questions = [Question(queries, k, metric, answers) for metric in others]
+        questions = [Question(queries[few], k, metric, answers[few]) for metric in others]
         hits = exact_searches(self.corpus.new_blocks(), questions)
         recalls = {
             metric: float(answer_recalls(one, k).mean())
             for metric, one in zip(others, hits, strict=True)
         }
-        return other_metric({self.target_metric: recall, **recalls}, self.target_metric)
+        recalls[self.target_metric] = float(answer_recalls(exact.rows(few), k).mean())
+        return other_metric(recalls, self.target_metric)
+
+    def _closer(self, queries: Vectors, exact: Hits, k: int, info: CollectionInfo | None) -> Looks:
+        """What the index finds when it is asked for more, and what the source's finds. The new
+        vectors are read once for both."""
+        queries, exact = queries[:DEEPER_QUERIES], exact.rows(slice(DEEPER_QUERIES))
+        depths, answers = self._deeper(queries, k, exact, info)
+        questions = [Question(queries, k, self.target_metric, joined(answers))]
+        default = self.settings.index_recall == DEFAULT_INDEX_RECALL
+        compared = self._compared(k) if default else None
+        if compared is not None:
+            questions.append(compared[1])
+        found, *own = exact_searches(self.corpus.new_blocks(), questions)
+        deeper = []
+        for asked, hits in zip(depths, parted(found, answers), strict=True):
+            recall = _mean_recall(hits, k)
+            deeper.append(Deeper(asked, recall))
+            if recall >= self.settings.index_recall:
+                break
+        baseline = None
+        if compared is not None:
+            baseline = Baseline(len(own[0].scores), old=compared[0], new=_mean_recall(own[0], k))
+        return Looks(deeper=deeper, baseline=baseline)
 
     def baseline(self, k: int) -> Baseline | None:
         """What the source's index and the shadow's find, asked with the same records' vectors."""
-        if self.source is None:
+        compared = self._compared(k)
+        if compared is None:
             return None
+        old, question = compared
+        (hits,) = exact_searches(self.corpus.new_blocks(), [question])
+        return Baseline(len(hits.scores), old=old, new=_mean_recall(hits, k))
+
+    def _compared(self, k: int) -> tuple[float, Question] | None:
+        """The recall of the source's index, asked with records' own vectors, and what the shadow's
+        index answers for the same records. None where the source's cannot be asked: it excuses
+        nothing then."""
         new, old = self.held
         ids = [id for id in self.sample[:BASELINE_QUERIES] if id in new and id in old]
-        if not ids:
+        if self.source is None or not ids:
             return None
-
-        def recall(
-            asked: Collection, held: dict[str, Vectors], blocks: Iterator[Block], metric: Metric
-        ) -> float:
-            queries = np.stack([held[record] for record in ids])
-            hits = exact_search(queries, blocks, k, metric, asked.query(queries, k))
-            return round(float(answer_recalls(hits, k).mean()), 6)
-
+        queries = np.stack([old[id] for id in ids])
         try:
-            found = recall(self.source, old, self.corpus.old_blocks(), self.source_metric)
-        except ReembedError:  # the source's index cannot be asked, so it excuses nothing
+            answers = self.source.query(queries, k)
+        except ReembedError:
             return None
-        blocks = self.corpus.new_blocks()
-        mine = recall(self.shadow, new, blocks, self.target_metric)
-        return Baseline(len(ids), old=found, new=mine)
+        hits = exact_search(queries, self.corpus.old_blocks(), k, self.source_metric, answers)
+        mine = np.stack([new[id] for id in ids])
+        question = Question(mine, k, self.target_metric, self.shadow.query(mine, k))
+        return _mean_recall(hits, k), question
 
     def _deeper(
         self, queries: Vectors, k: int, exact: Hits, info: CollectionInfo | None
-    ) -> list[Deeper]:
-        """What the index finds among the first k if it is asked for more.
+    ) -> tuple[list[int], list[list[list[str]]]]:
+        """For how many the index is asked, and what it then has among the first k.
 
         Args:
-            exact: the nearest of these queries, the first of its own.
+            exact: the nearest of these queries.
         """
         count, limit = self.shadow.count(), self.settings.index_recall
         now = max(k, int(info.index.get("ef_search", k)) if info else k)
-        nearest = [set(row[:k]) for row in exact.rows(slice(len(queries))).ranked_ids()]
+        nearest = [set(row[:k]) for row in exact.ranked_ids()]
         depths, answers = list[int](), list[list[list[str]]]()
         for asked in sorted({min(now * times, count) for times in DEEPER}):
             depths.append(asked)
@@ -165,15 +193,7 @@ class SearchGates:
             right = sum(len(near & {*row}) for near, row in zip(nearest, answers[-1], strict=True))
             if right >= limit * k * len(queries):  # and those that tie come on top
                 break
-        found = []
-        blocks = self.corpus.new_blocks()
-        each = judged(queries, blocks, k, self.target_metric, answers)
-        for asked, hits in zip(depths, each, strict=True):
-            recall = round(float(answer_recalls(hits, k).mean()), 6)
-            found.append(Deeper(asked, recall))
-            if recall >= limit:
-                break
-        return found
+        return depths, answers
 
     @stage("verify: the vectors")
     def vectors(self, new: Hits, old: Hits | None) -> Gate:
@@ -210,6 +230,10 @@ class SearchGates:
 
     def texts_of(self, ids: Sequence[str]) -> dict[str, str]:
         return {id: record.text for id, record in self.corpus.records(ids).items()}
+
+
+def _mean_recall(hits: Hits, k: int) -> float:
+    return round(float(answer_recalls(hits, k).mean()), 6)
 
 
 def _timed(collection: Collection, queries: Vectors, k: int) -> dict[str, Any]:

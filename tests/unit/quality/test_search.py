@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from reembed.quality import search
-from reembed.quality.search import Block, Question, exact_search, exact_searches, judged
+from reembed.quality.search import (
+    Block,
+    Question,
+    exact_search,
+    exact_searches,
+    joined,
+    parted,
+)
 from reembed.records import Metric
 
 
@@ -84,7 +91,8 @@ def test_answers_of_any_length_are_judged_in_one_pass():
     queries, _ = made(3, seed=3)
     first = [[ids[0], ids[1]], [], [ids[299]]]
     second = [["never"], [ids[2], ids[2], ids[3]], [ids[4]]]
-    both = judged(queries, blocks(vectors, ids, 64), 5, "ip", [first, second])
+    asked = joined([first, second])
+    both = parted(exact_search(queries, blocks(vectors, ids, 64), 5, "ip", asked), [first, second])
     for answers, hits in zip((first, second), both, strict=True):
         alone = exact_search(queries, blocks(vectors, ids, 64), 5, "ip", answers)
         assert np.array_equal(hits.asked, alone.asked, equal_nan=True)
