@@ -16,9 +16,12 @@ PYTEST_WORKERS ?= 4
 # Other versions of Chroma, each in an environment of its own; the tests of CI use two of them.
 CHROMAS := 1.0 1.1 1.3 1.4 1.5.5 1.5.9
 CHROMAS_OF_CI := 1.0 1.5.5
+# Other tools that move collections, each in an environment of its own; only bench-peers uses them.
+PEERS := vecshift chromadb-data-pipes isotrieve rebasis vecparity vdf-io
+
 chromas = $(foreach one,$(1),$(VENV)/chroma-$(one)/.installed)
 
-.PHONY: help demo test test-matrix soak bench bench-scale bench-sabotage lint format build image docs audit lock clean
+.PHONY: help demo test test-matrix soak bench bench-peers bench-scale bench-sabotage lint format build image docs audit lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +30,7 @@ help:
 	@echo "make test-matrix  the same migration against servers and clients of Chroma 1.0 to 1.5 (minutes)"
 	@echo "make soak    kill a run 900 times and a night's work 400 times, and write to collections while they move (hours)"
 	@echo "make bench   what stages cost over scripts and bare calls, kept in docs/benchmarks.json (half an hour)"
+	@echo "make bench-peers  the same job by other tools, what it takes and what they lose (an hour, 5 GB)"
 	@echo "make bench-scale  time and memory of 100,000, 400,000 and 1,000,000 records, both stores (hours)"
 	@echo "make bench-sabotage  100 trials of every fault, written to docs/sabotage.md (an hour on 2 cores)"
 	@echo "make lint    ruff, formatting, mypy --strict"
@@ -89,6 +93,11 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.benchmarks.postgres
 	$(BIN)/python -m tests.campaigns.benchmarks.nightly
 
+# A tool that cannot be installed is named in the table as missing, and the others are tried.
+bench-peers: $(INSTALLED)
+	@for peer in $(PEERS); do $(MAKE) --no-print-directory $(VENV)/peers/$$peer/.installed || true; done
+	$(BIN)/python -m tests.campaigns.benchmarks.peers --keep
+
 bench-scale: $(INSTALLED)
 	$(BIN)/python -m tests.campaigns.benchmarks.scale --keep
 	$(BIN)/python -m tests.campaigns.benchmarks.tables
@@ -129,6 +138,18 @@ $(VENV)/chroma-%/.installed: tests/versions/chroma-%.lock | $(INSTALLED)
 	@$(BIN)/python -m venv --clear --without-pip $(VENV)/chroma-$*
 	@$(BIN)/python -m pip --python $(VENV)/chroma-$*/bin/python --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)/chroma-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-borrowed.pth"
+	@touch $@
+
+# As a version of Chroma: its own packages, the rest borrowed from $(VENV); then what it needs besides to work at all.
+PEERS_FOLDER := tests/campaigns/benchmarks/peers
+$(VENV)/peers/%/.installed: $(PEERS_FOLDER)/requirements/%.txt $(PEERS_FOLDER)/mend.py | $(INSTALLED)
+	@echo "Installing $* into $(VENV)/peers/$*."
+	@rm -rf $(VENV)/peers/$*
+	@$(BIN)/python -m venv --clear --without-pip $(VENV)/peers/$*
+	@$(BIN)/python -m pip --python $(VENV)/peers/$*/bin/python --disable-pip-version-check install --quiet --no-deps --ignore-requires-python -r $< \
+	  || { rm -rf $(VENV)/peers/$*; exit 1; }
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)/peers/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-borrowed.pth"
+	@$(VENV)/peers/$*/bin/python $(PEERS_FOLDER)/mend.py $*
 	@touch $@
 
 # Chroma's client for JavaScript; without npm its test is skipped, with the reason.

@@ -1,6 +1,8 @@
-"""An OpenAI-like server that answers at once: every text gets a ready vector, by its length.
+"""An OpenAI-like server that answers at once: every text gets a ready vector, by its length or,
+with `--distinct`, by its words.
 
     python -m tests.campaigns.benchmarks.fast_server [--latency 0.1] [--requests N] [--tokens N]
+        [--refuse-empty] [--distinct]
 
 Prints its port. With a quota (a minute's requests and tokens) it answers 429 as OpenAI does, with
 `x-ratelimit-*` headers and `retry-after`; GET /stats tells what it has served and refused, and when
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -55,6 +58,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    refuse_empty = distinct = False
+
     def __init__(self, latency: float, requests: float | None, tokens: float | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.latency, self.lock = latency, threading.Lock()
@@ -63,6 +68,11 @@ class Server(ThreadingHTTPServer):
             "texts": 0, "requests": 0, "tokens": 0, "refused": 0, "last_refused": 0.0,
             "first_served": 0.0, "last_served": 0.0,
         }  # fmt: skip
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that was killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def admitted(self, tokens: int) -> float:
         """0, or the seconds to wait."""
@@ -85,6 +95,17 @@ def _vector(length: int, dimensions: int) -> str:
     return base64.b64encode((row / np.linalg.norm(row)).tobytes()).decode()
 
 
+def vector_of(text: str, dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """What a server with `--distinct` answers for this text."""
+    return np.frombuffer(base64.b64decode(_answer(text, dimensions, distinct=True)), np.float32)
+
+
+def _answer(text: str, dimensions: int, *, distinct: bool) -> str:
+    if distinct:
+        return _vector(zlib.crc32(text.encode()), dimensions)
+    return _vector(len(text) + sum(text.encode()) % 997, dimensions)
+
+
 class Handler(BaseHTTPRequestHandler):
     """POST /v1/embeddings and GET /stats."""
 
@@ -102,13 +123,18 @@ class Handler(BaseHTTPRequestHandler):
         texts, dimensions = body["input"], body.get("dimensions", 1536)
         texts = [texts] if isinstance(texts, str) else texts
         tokens = sum(len(text) for text in texts) // 4
+        if self.server.refuse_empty and not all(texts):
+            refusal = "'$.input' is invalid: an input must not be an empty string."
+            self._send(400, {"error": {"message": refusal, "type": "invalid_request_error"}})
+            return
         if wait := self.server.admitted(tokens):
             message = {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}
             self._send(429, message, {"retry-after-ms": str(int(wait * 1000) + 1)})
             return
         time.sleep(self.server.latency)
         as_text = body.get("encoding_format") == "base64"
-        vectors = [_vector(len(text) + sum(text.encode()) % 997, dimensions) for text in texts]
+        distinct = self.server.distinct
+        vectors = [_answer(text, dimensions, distinct=distinct) for text in texts]
         data = [
             {
                 "index": index, "object": "embedding",
@@ -156,8 +182,11 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--requests", type=float)
     parser.add_argument("--tokens", type=float)
+    parser.add_argument("--refuse-empty", action="store_true", help="an empty text, as OpenAI")
+    parser.add_argument("--distinct", action="store_true", help="a vector of its own a text")
     options = parser.parse_args()
     with Server(options.latency, options.requests, options.tokens) as server:
+        server.refuse_empty, server.distinct = options.refuse_empty, options.distinct
         print(server.server_address[1], flush=True)
         server.serve_forever()
 
