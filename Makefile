@@ -146,7 +146,7 @@ $(VENV)/peers/%/.installed: $(PEERS_FOLDER)/requirements/%.txt $(PEERS_FOLDER)/m
 	@echo "Installing $* into $(VENV)/peers/$*."
 	@rm -rf $(VENV)/peers/$*
 	@$(BIN)/python -m venv --clear --without-pip $(VENV)/peers/$*
-	@$(BIN)/python -m pip --python $(VENV)/peers/$*/bin/python --disable-pip-version-check install --quiet --no-deps --ignore-requires-python -r $< \
+	@$(BIN)/python -m pip --python $(VENV)/peers/$*/bin/python --disable-pip-version-check install --quiet --no-deps --require-hashes --ignore-requires-python -r $< \
 	  || { rm -rf $(VENV)/peers/$*; exit 1; }
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)/peers/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-borrowed.pth"
 	@$(VENV)/peers/$*/bin/python $(PEERS_FOLDER)/mend.py $*
