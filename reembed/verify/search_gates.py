@@ -146,7 +146,8 @@ class SearchGates:
         baseline = None
         if compared is not None:
             baseline = Baseline(len(own[0].scores), old=compared[0], new=_mean_recall(own[0], k))
-        return Looks(deeper=deeper, baseline=baseline)
+        left_out = self.shadow.leaves_index_out(queries[:1], k)
+        return Looks(deeper=deeper, baseline=baseline, left_out=left_out)
 
     def baseline(self, k: int) -> Baseline | None:
         """What the source's index and the shadow's find, asked with the same records' vectors."""

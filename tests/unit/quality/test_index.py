@@ -101,6 +101,13 @@ def test_vectors_that_are_hard_to_search_are_no_fault_of_the_migration(
     assert found.figures["baseline"] == {"queries": 100, "old": old, "new": 0.9}
 
 
+def test_an_index_that_the_store_leaves_out_passes_and_says_so() -> None:
+    left_out = gate(0.5, left_out=True)
+    assert left_out.status == "pass" and gate(0.5).status == "fail"
+    assert "without the index now" in left_out.message
+    assert left_out.figures["without_index"] is True
+
+
 def test_a_baseline_excuses_no_wrong_metric() -> None:
     baseline = Baseline(100, old=0.2, new=0.9)
     found = gate(0.9, explained_by="l2", baseline=baseline)
