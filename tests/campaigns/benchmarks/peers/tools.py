@@ -133,7 +133,7 @@ TOOLS = (
         f' && "$BIN/reembed_vdf" -d vdf_* -m openai/{MODEL} -t document --dimensions 1536'
         " --disable_mlx --overwrite"
         ' && "$BIN/import_vdf" -d vdf_* --create_new chroma --persistent_path target',
-        "docs", "A file format of its own for a dozen databases.",
+        "docs-2", "A file format of its own for a dozen databases.",
         package="vdf-io", released="2024-08", where="target",
         fixes="setuptools < 81, ipython < 9, mlx[cpu], and the modules of all other stores taken "
         "out, since those do not import with today's clients",
