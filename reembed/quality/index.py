@@ -79,13 +79,14 @@ class Looks:
         deeper: what it finds when asked for more.
         baseline: what the source's own index finds; given only where it may excuse: vectors that
             are hard to search are no fault of the migration.
-        left_out: the store answers applications without the index, from every record, so exactly.
+        needless: the store answers applications without the index, from every record, so exactly,
+            and is quick at it.
     """
 
     explained_by: Metric | None = None
     deeper: Sequence[Deeper] = ()
     baseline: Baseline | None = None
-    left_out: bool = False
+    needless: bool = False
 
 
 NO_LOOKS = Looks()
@@ -136,7 +137,7 @@ def index_gate(
         "target_metric": target,
         "histogram": histogram(recalls, 10, 0.0, 1.0), "settings": dict(index.settings),
         "deeper": [asdict(one) for one in deeper],
-        "baseline": asdict(baseline) if baseline else None, "without_index": looks.left_out,
+        "baseline": asdict(baseline) if baseline else None, "without_index": looks.needless,
     }  # fmt: skip
     about = f"recall@{k} of the index {recall:.4f}, limit {limit}"
     wrong = index.metric if index.metric != target else looks.explained_by
@@ -156,12 +157,12 @@ def index_gate(
         )
         if baseline.as_good:
             about += " (as good as what it replaces, so it passes at the default limit)"
-    if looks.left_out:
+    if looks.needless:
         about += (
             "; it passes, since the store answers applications without the index now, from every "
-            "record. Once it takes the index, answers will lack what that does not find"
+            "record, and quickly. Once it takes the index, answers will lack what that misses"
         )
-    excused = looks.left_out or (baseline is not None and baseline.as_good)
+    excused = looks.needless or (baseline is not None and baseline.as_good)
     status: Status = "pass" if excused else "fail"
     raised = advice(k, limit, deeper, index.scheme, index.settings)
     return Gate("index", status, f"{about}; {raised}", figures)
@@ -175,37 +176,49 @@ def advice(
     settings: Mapping[str, Any] | None = None,
 ) -> str:
     """Which setting raises recall, how far, and what it costs."""
+    settings = settings or {}
+    if settings.get("type") == "ivfflat":
+        return (
+            "set target.index: {type: hnsw} and run again under a new name; or let each search "
+            "read more of the index's lists (ivfflat.probes, 1 by default), as by ALTER DATABASE "
+            ".. SET ivfflat.probes = 10, and verify again"
+        )
     enough = next((one for one in deeper if one.recall >= limit), None)
-    now = f" (now {settings['ef_search']})" if settings and "ef_search" in settings else ""
+    now = f" (now {settings['ef_search']})" if "ef_search" in settings else ""
     if enough is not None:
         return (
             f"with an ef_search of {enough.asked}{now} it finds {enough.recall:.4f} (measured): "
-            f"{_how(scheme)}. It costs time in proportion, about {enough.asked / max(k, 1):.0f} "
-            "times "
-            "as many distances a query as an ef_search of k, and no memory"
+            f"{_how(scheme, enough.asked)}. It costs time in proportion, about "
+            f"{enough.asked / max(k, 1):.0f} times as many distances a query as an ef_search of k, "
+            "and no memory"
         )
     best = deeper[-1] if deeper else None
     tried = (
         f"even with an ef_search of {best.asked}{now} it finds only {best.recall:.4f} (measured), "
-        "so "
-        "the graph itself is too thin: "
+        "so the graph itself is too thin: "
         if best
         else ""
     )
     return (
-        f"{tried}raise max_neighbors (M; memory and disk grow by about 8 bytes a neighbour and "
-        "record) "
-        "and ef_construction (a slower build, nothing later) in target.index and run again under a "
-        "new name; the cache keeps the vectors"
+        f"{tried}raise {neighbours_key(settings)} (M; memory and disk grow by about 8 bytes a "
+        "neighbour and record) and ef_construction (a slower build, nothing later) in target.index "
+        "and run again under a new name; the cache keeps the vectors"
     )
 
 
-def _how(scheme: str) -> str:
+def neighbours_key(settings: Mapping[str, Any]) -> str:
+    """What the store calls HNSW's M: Postgres, which alone tells an index's type, or Chroma."""
+    return "m" if "type" in settings else "max_neighbors"
+
+
+def _how(scheme: str, asked: int) -> str:
     if scheme.startswith("chroma"):
         return (
             "set target.index.ef_search, or modify the collection's configuration, and load it "
-            "again "
-            "(a new client or a restarted server; an open one keeps the old value), then verify "
-            "again"
+            "again (a new client or a restarted server; an open one keeps the old value), then "
+            "verify again"
         )
-    return "set it in target.index or for the session, then verify again"
+    return (
+        "set hnsw.ef_search for the application's sessions, as by ALTER DATABASE .. SET "
+        f"hnsw.ef_search = {asked}, then verify again"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from reembed.quality.index import neighbours_key
 from reembed.quality.integrity import KINDS
 from reembed.quality.noninferiority import FEWEST_QUERIES
 from reembed.quality.verdict import Gate, Verdict
@@ -16,6 +17,8 @@ HARMED = ("missing", "extra", "changed", "duplicated", "without a vector", "of w
 """Findings of the integrity gate that a run puts right from its own files."""
 MORE_NEIGHBOURS = 2
 """Times its present neighbours that an index is to have whose graph is too thin."""
+MOST_NEIGHBOURS = 100
+"""More of them pgvector does not take."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,23 @@ def _index(gate: Gate, manifest: str) -> list[Remedy]:
     settings: dict[str, Any] = figures.get("settings") or {}
     enough = next((one["asked"] for one in figures.get("deeper") or []
                    if one["recall"] >= limit), None)  # fmt: skip
+    if settings.get("type") == "ivfflat":
+        lists = settings.get("lists", 100)
+        does = (f"let each search read more of the index's lists: ALTER DATABASE .. SET "
+                f"ivfflat.probes = {lists} reads all of them, and a search takes longer the more "
+                "it reads")  # fmt: skip
+        other = "set target.index.type: hnsw in the manifest, without lists"
+        again = f"reembed verify {manifest}"
+        return [Remedy(gate.name, other, restart), Remedy(gate.name, does, again)]
+    if enough is not None and "type" in settings:
+        does = f"let the database look further: ALTER DATABASE .. SET hnsw.ef_search = {enough}"
+        return [Remedy(gate.name, does, f"reembed verify {manifest}")]
     if enough is not None:
         does = f"set target.index.ef_search: {enough} in the manifest"
     else:
-        neighbours = int(settings.get("max_neighbors") or settings.get("m") or 16)
-        name = "m" if "m" in settings else "max_neighbors"
-        does = (f"set target.index.{name}: {neighbours * MORE_NEIGHBOURS} and "
+        now = int(settings.get("max_neighbors") or settings.get("m") or 16)
+        more = min(now * MORE_NEIGHBOURS, MOST_NEIGHBOURS)
+        does = (f"set target.index.{neighbours_key(settings)}: {more} and "
                 "target.index.ef_construction: 400 in the manifest")  # fmt: skip
     return [Remedy(gate.name, does, restart)]
 

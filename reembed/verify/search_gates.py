@@ -49,11 +49,15 @@ from reembed.verify.corpus import Corpus
 TIMED_QUERIES = 50
 TIMED_SECONDS, LEAST_TIMED = 0.5, 3
 """Queries are timed for so long, but so many at least."""
+QUICK_MS = 20
+"""A search that reads every record and takes no longer needs no index."""
 TAIL_FROM = 20
 """Times of which the slowest twentieth is worth a word."""
 DEEPER = (2, 4, 8, 16)
 """Times its present ef_search (or k) that a weak index is asked for, to measure what a larger one
 would give: HNSW's search list is never shorter than what is asked for."""
+PGVECTOR = 40
+"""The least ef_search of pgvector, where nobody has set less."""
 DEEPER_QUERIES = 50
 """So many of the queries, since each costs up to 16 times what it did."""
 BASELINE_QUERIES = 100
@@ -146,8 +150,15 @@ class SearchGates:
         baseline = None
         if compared is not None:
             baseline = Baseline(len(own[0].scores), old=compared[0], new=_mean_recall(own[0], k))
-        left_out = self.shadow.leaves_index_out(queries[:1], k)
-        return Looks(deeper=deeper, baseline=baseline, left_out=left_out)
+        needless = self._needs_no_index(queries[:LEAST_TIMED], k)
+        return Looks(deeper=deeper, baseline=baseline, needless=needless)
+
+    def _needs_no_index(self, queries: Vectors, k: int) -> bool:
+        """Whether the store leaves the index out, and is quick without: where that is slow,
+        somebody will make it take the index, and nothing of the verdict would hold any more."""
+        if not len(queries) or not self.shadow.leaves_index_out(queries[:1], k):
+            return False
+        return bool(_timed(self.shadow, queries, k).get("median", np.inf) <= QUICK_MS)
 
     def baseline(self, k: int) -> Baseline | None:
         """What the source's index and the shadow's find, asked with the same records' vectors."""
@@ -185,7 +196,8 @@ class SearchGates:
             exact: the nearest of these queries.
         """
         count, limit = self.shadow.count(), self.settings.index_recall
-        now = max(k, int(info.index.get("ef_search", k)) if info else k)
+        index = info.index if info else {}
+        now = max(k, int(index.get("ef_search", PGVECTOR if "type" in index else k)))
         nearest = [set(row[:k]) for row in exact.ranked_ids()]
         depths, answers = list[int](), list[list[list[str]]]()
         for asked in sorted({min(now * times, count) for times in DEEPER}):

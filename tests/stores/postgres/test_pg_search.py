@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+import yaml
 
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
+from tests.support.commands import Command
 from tests.support.pg_scene import Scene
 
 ROWS, DIMENSIONS = 300, 48
@@ -95,3 +100,38 @@ def test_a_verdict_tells_of_searches_that_leave_the_index_out(scene: Scene) -> N
     gates = {gate.name: gate for gate in verdict.gates}
     assert gates["latency"].figures["new"]["without_index"] is True
     assert "answered without the index" in gates["latency"].message
+
+
+@pytest.mark.parametrize(
+    ("index", "place"),
+    [
+        ({"type": "hnsw", "m": 2, "ef_construction": 4}, 0),
+        ({"type": "ivfflat", "lists": 60}, 0),
+        ({"type": "ivfflat", "lists": 60}, 1),
+    ],
+)
+def test_what_is_said_of_a_weak_index_leads_to_a_verdict_that_passes(
+    index: dict[str, Any], place: int, postgres_url: str, tmp_path: Path, command: Command
+) -> None:
+    made = Scene(postgres_url, tmp_path, target__index=index, verify__index_recall=0.97)
+    made.execute(
+        f"CREATE TABLE docs (id serial PRIMARY KEY, content text, embedding vector({DIMENSIONS}))"
+    )
+    made.fill(600)
+    ((statement,),) = made.execute(PLANNER)
+    made.execute(statement)
+    refused = made.migration.run().verdict
+    assert refused is not None and {g.name: g.status for g in refused.gates}["index"] == "fail"
+    manifest = tmp_path / "m.yaml"
+    way = command("status", manifest, "--json").json["remedies"][place]
+    for setting in re.findall(r"ALTER DATABASE .. (SET [\w.]+ = \d+)", way["does"]):
+        made.execute(f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', "
+                     "current_database()); END $$")  # fmt: skip
+    data = yaml.safe_load(manifest.read_text())
+    for key, value in re.findall(r"target\.index\.(\w+): (\w+)", way["does"]):
+        data["target"]["index"][key] = yaml.safe_load(value)
+    if "without lists" in way["does"]:
+        del data["target"]["index"]["lists"]
+    manifest.write_text(yaml.safe_dump(data))
+    done = command(*shlex.split(way["command"])[1:], "--json")
+    assert done.code == 0 and done.json["verdict"]["passed"], done.out[-3000:]
