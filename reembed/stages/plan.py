@@ -268,7 +268,7 @@ def _live_blockers(cutover: Cutover, source: CollectionInfo, live: str) -> list[
         parked = parked_as(cutover, live, "x" * len(new_run_id()))
         cutover.check(live, parked, source.id)
     except RefusedError as error:
-        return [Problem(f"swap.live: {error.message}", error.hint or "Choose another live name.")]
+        return [Problem(f"swap.live: {error.message}", error.hint)]
     return []
 
 

@@ -47,7 +47,7 @@ REFUSALS: list[tuple[str, dict[str, Any], pytest.MarkDecorator, dict[str, Any]]]
      follows_hint("use swap.kind: pointer to make a new live name"),
      POINTER | {"swap__live": "docs-live"}),
     ("live name of one letter", POINTER | {"swap__live": "a"},
-     follows_hint("Choose another live name"), POINTER | {"swap__live": "docs-live"}),
+     follows_hint("target.collection and swap.live may both be left out."), POINTER | {"swap__live": "docs-live"}),
     ("query of the URL", {"source__url": "{url}?timeout=3"},
      follows_hint("After the ? may stand tenant and database"),
      {"source__url": "{url}?tenant=default_tenant&database=default_database"}),
