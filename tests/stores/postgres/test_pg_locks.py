@@ -17,7 +17,7 @@ from reembed.report.timeline import human_seconds
 from reembed.stores.postgres.locks import hold as pg_hold
 from reembed.stores.postgres.move import ahead
 from reembed.stores.postgres.move.ahead import Ahead
-from reembed.stores.postgres.schema.table import Table
+from reembed.stores.postgres.schema.table import Table, nameless
 from reembed.stores.values import Prepared
 from tests.support.commands import Command
 from tests.support.crossing import crossed
@@ -498,3 +498,13 @@ def test_a_frozen_holder_loses_its_hold_and_ends_well_or_clearly(
             assert process.returncode == 0, out + err
         assert docs.run("SELECT content FROM docs WHERE id = 2") == [("while it is frozen",)]
         assert (docs.model, docs.wrong_vectors("new")) == ("new", [])
+
+
+def test_no_lock_is_asked_of_a_table_that_is_gone(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An autovacuum that was to begin holds the id of a table that was dropped for a moment."""
+    gone = nameless(16_384, "", "")
+    monkeypatch.setattr(pg_hold, "vacuumed", lambda _, tables: 0.1 if tables else 0.0)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        assert pg_hold.patiently(connection, [gone], lambda: "done") == "done"

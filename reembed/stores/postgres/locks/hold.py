@@ -251,10 +251,12 @@ def wait_for_older(
 def _end_vacuum(connection: Connection, tables: Sequence[Table]) -> None:
     """Let Postgres end an autovacuum of the tables, which it does for whoever has waited long
     enough for a lock: for one beside which everybody goes on, so that nobody waits behind us. No
-    other vacuum begins in this transaction. From here on it waits for locks as long as SHORT."""
-    if seconds := vacuumed(connection, tables):
+    other vacuum begins in this transaction. From here on it waits for locks as long as SHORT. A
+    table that is gone has no name, and an autovacuum that was to begin may still hold its id."""
+    there = [table for table in tables if table.name]
+    if seconds := vacuumed(connection, there):
         _wait_at_most(connection, seconds)
-        connection.execute(_locking(tables, MAINTENANCE))
+        connection.execute(_locking(there, MAINTENANCE))
     _wait_at_most(connection, SHORT)
 
 
