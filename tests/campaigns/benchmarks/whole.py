@@ -2,15 +2,44 @@
 
     python -m tests.campaigns.benchmarks.whole [--records 20000] [--dimensions 384] [--keep]
 
-Each stage is a process of its own, and then a second migration does all of them in one. What
-Chroma itself holds is taken off the memory: that of a process which adds the same vectors by
+Each stage is a process of its own, and then a second migration does all of them in one, on a copy
+of the same folder: every collection in a folder makes the next one slower. What Chroma itself holds is taken off the memory: that of a process which adds the same vectors by
 Chroma's own calls, and asks both collections.
 """
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from typing import Any
+
 from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Work
-from tests.campaigns.benchmarks.scene import PAGE, build, client, stage_steps, whole_step
+from tests.campaigns.benchmarks.scene import (
+    PAGE,
+    build,
+    client,
+    migration,
+    stage_steps,
+    whole_step,
+)
+
+
+def copies(work: Work) -> None:
+    """A folder for the stages, and one for the whole."""
+    for name in ("stages", "whole"):
+        shutil.copytree(work.folder / "chroma", _own(work, name).folder / "chroma")
+
+
+def _own(work: Work, name: str) -> Work:
+    return replace(work, folder=work.folder / f"{name}{work.round}")
+
+
+def _staged(work: Work, **changes: Any) -> Any:
+    return migration(_own(work, "stages"), **changes)
+
+
+def whole(work: Work) -> None:
+    whole_step()(_own(work, "whole"))
 
 
 def bare(work: Work) -> None:
@@ -33,7 +62,7 @@ def bare(work: Work) -> None:
 
 
 BENCHMARK = Benchmark(
-    steps=stage_steps() | {"bare": bare, "whole": whole_step()},
+    steps={"copies": copies} | stage_steps(_staged) | {"whole": whole, "bare": bare},
     claims=[
         Claim("whole run", "whole run / its slowest stage, load", ["whole"], ["load"], bar=1.2),
         Claim("whole run, processor", "whole run / its slowest stage, load, CPU", ["whole"],
