@@ -3,8 +3,9 @@
     python -m tests.campaigns.benchmarks.whole [--records 20000] [--dimensions 384] [--keep]
 
 Each stage is a process of its own, and then a second migration does all of them in one, on a copy
-of the same folder: every collection in a folder makes the next one slower. What Chroma itself holds is taken off the memory: that of a process which adds the same vectors by
-Chroma's own calls, and asks both collections.
+of the same folder: every collection in a folder makes the next one slower. What Chroma itself holds
+is taken off the memory: that of a process which adds the same vectors by Chroma's own calls, and
+asks both collections.
 """
 
 from __future__ import annotations
