@@ -36,6 +36,7 @@ def build(work: Work) -> None:
     """The table `docs`, as `scene.build` has it, and its index."""
     import psycopg
     from pgvector.psycopg import register_vector
+    from psycopg.types.json import Jsonb
 
     generator, written = np.random.default_rng(0), texts(work.records)
     with psycopg.connect(os.environ[URL], autocommit=True) as connection:
@@ -51,7 +52,7 @@ def build(work: Work) -> None:
                 rows = range(start, min(start + PAGE, work.records))
                 vectors = generator.normal(size=(len(rows), work.dimensions)).astype(np.float32)
                 for row, vector in zip(rows, vectors, strict=True):
-                    copy.write_row((row, next(written), f'{{"n": {row}}}', vector))
+                    copy.write_row((row, next(written), Jsonb({"n": row}), vector))
         connection.execute("CREATE INDEX ON docs USING hnsw (embedding vector_cosine_ops)")
         connection.execute("VACUUM ANALYZE docs")
         connection.execute("CHECKPOINT")
