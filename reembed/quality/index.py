@@ -6,20 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from reembed.quality.search import Hits
+from reembed.quality.answers import Recalls
 from reembed.quality.statistics import histogram
 from reembed.quality.verdict import Gate, Status
 from reembed.records import Metric
 
-TIE = 1e-6
-"""Relative difference of scores below which two records count as equally near."""
 CLEARLY = 0.02
 """How much better another metric must explain the answers to be named."""
-
-Recalls = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,22 +83,6 @@ class Looks:
 
 
 NO_LOOKS = Looks()
-
-
-def answer_recalls(hits: Hits, k: int) -> Recalls:
-    """Recall@k of each query's answer, `(q,)`.
-
-    `hits` is an exact search with the index's answers asked for. An answer that is as near as the
-    k-th nearest is right, whichever of equally near records it is (equal texts have equal vectors);
-    so counts ann-benchmarks (Aumüller, Bernhardsson and Faithfull 2020). What the index left out,
-    or what the run does not know, is a miss.
-    """
-    if not k:
-        return np.ones(len(hits.scores))
-    last = hits.scores[:, k - 1].astype(np.float64)
-    reach = last - TIE * np.maximum(1.0, np.abs(last))
-    right = np.nan_to_num(hits.asked.astype(np.float64), nan=-np.inf) >= reach[:, None]
-    return np.asarray(np.minimum(right.sum(axis=1), k) / k)
 
 
 def other_metric(recalls: Mapping[Metric, float], target: Metric) -> Metric | None:

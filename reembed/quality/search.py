@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from reembed.records import Metric, Vectors, unit
 
 CELLS = 4_000_000
 """Scores held at a time: 16 MB of float32, and four times that to find the first best of all."""
-FEW = 64
+FEW = 128
 """Records of a block that may be better than the k-th best so far, of any query, for them to be
 picked out one by one."""
 
@@ -42,21 +42,19 @@ class Hits:
         ids: `(q, k)` record ids; empty text where the corpus has fewer than k.
         keys: `(q, k)` text hashes.
         scores: `(q, k) float32`, larger is nearer; minus infinity where there is no record.
-        asked: `(q, a) float32`: the scores of the records asked for beside the search, NaN where
-            the corpus does not have one.
-        asked_keys: `(q, a)` their text hashes, empty where the corpus does not have one.
     """
 
     ids: npt.NDArray[np.object_]
     keys: npt.NDArray[np.object_]
     scores: Scores
-    asked: Scores
-    asked_keys: npt.NDArray[np.object_]
 
-    def rows(self, rows: slice) -> Hits:
+    def rows(self, rows: slice | npt.NDArray[np.intp]) -> Hits:
         """The hits of some of the queries."""
-        return Hits(self.ids[rows], self.keys[rows], self.scores[rows], self.asked[rows],
-                    self.asked_keys[rows])  # fmt: skip
+        return Hits(self.ids[rows], self.keys[rows], self.scores[rows])
+
+    def first(self, k: int) -> Hits:
+        """The first `k` of each query."""
+        return Hits(self.ids[:, :k], self.keys[:, :k], self.scores[:, :k])
 
     def ranked_ids(self) -> list[list[str]]:
         """The ids of each query, without the empty places of a small corpus."""
@@ -83,18 +81,11 @@ def similarity(queries: Vectors, vectors: Vectors, metric: Metric) -> Scores:
 
 @dataclass(frozen=True)
 class Question:
-    """One search of several over the same blocks.
-
-    Attributes:
-        queries: `(q, d) float32`.
-        asked: for each query, ids whose scores are wanted too (what an index answered), so that a
-            tie of the index's answer with the exact one can be told from a miss.
-    """
+    """One search of several over the same blocks: `queries` is `(q, d) float32`."""
 
     queries: Vectors
     k: int
     metric: Metric
-    asked: Sequence[Sequence[str]] | None = None
 
 
 def exact_searches(blocks: Iterable[Block], questions: Sequence[Question]) -> list[Hits]:
@@ -113,68 +104,29 @@ def exact_searches(blocks: Iterable[Block], questions: Sequence[Question]) -> li
     return [search.hits() for search in searches]
 
 
-def exact_search(
-    queries: Vectors,
-    blocks: Iterable[Block],
-    k: int,
-    metric: Metric,
-    asked: Sequence[Sequence[str]] | None = None,
-) -> Hits:
+def exact_search(queries: Vectors, blocks: Iterable[Block], k: int, metric: Metric) -> Hits:
     """`exact_searches` of one question."""
-    (hits,) = exact_searches(blocks, [Question(queries, k, metric, asked)])
+    (hits,) = exact_searches(blocks, [Question(queries, k, metric)])
     return hits
 
 
-def joined(answers: Sequence[Sequence[Sequence[str]]]) -> list[list[str]]:
-    """Several answers to the same queries as one, to be asked for in one search."""
-    return [[id for one in each for id in one] for each in zip(*answers, strict=True)]
-
-
-def parted(hits: Hits, answers: Sequence[Sequence[Sequence[str]]]) -> list[Hits]:
-    """One search that asked for `joined` answers, once for each of them."""
-    starts = np.zeros(len(hits.scores), np.int64)
-    found = []
-    for one in answers:
-        lengths = np.array([len(row) for row in one], np.int64)
-        columns = np.arange(lengths.max(initial=0))
-        there = columns < lengths[:, None]
-        asked = np.full(there.shape, np.nan, np.float32)
-        keys = np.full(there.shape, b"", object)
-        rows, places = np.nonzero(there)
-        asked[there] = hits.asked[rows, starts[rows] + places]
-        keys[there] = hits.asked_keys[rows, starts[rows] + places]
-        found.append(replace(hits, asked=asked, asked_keys=keys))
-        starts += lengths
-    return found
-
-
 class _Search:
-    """The best k so far, and the scores of what was asked for."""
+    """The best k so far."""
 
     def __init__(self, question: Question) -> None:
         queries, k, metric = question.queries, question.k, question.metric
         if metric == "cosine":
             queries = unit(queries)
         count = self.size = len(queries)
-        asked = question.asked or [[] for _ in range(count)]
         self._queries, self._k, self.metric = queries, k, metric
         self._scores = np.full((count, k), -np.inf, np.float32)
         self._ids = np.full((count, k), "", object)
         self._keys = np.full((count, k), b"", object)
-        width = max((len(row) for row in asked), default=0)
-        self._asked = np.full((count, width), np.nan, np.float32)
-        self._asked_keys = np.full((count, width), b"", object)
-        self._places: dict[str, list[tuple[int, int]]] = {}
-        for query, row in enumerate(asked):
-            for column, id in enumerate(row):
-                self._places.setdefault(id, []).append((query, column))
 
     def add(self, ids: Sequence[str], keys: Sequence[bytes], vectors: Vectors) -> None:
         """Search some records; for cosine their vectors have length one already."""
         found = similarity(self._queries, vectors, self.metric)
         block_ids, block_keys = _objects(ids), _objects(keys)
-        if self._places:
-            self._score_asked(ids, keys, found)
         near, best = self._better(found)
         scores = np.concatenate([self._scores, best], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
@@ -200,14 +152,8 @@ class _Search:
         near = _first_of_best(found, min(self._k, found.shape[1]))
         return near, np.take_along_axis(found, near, axis=1)
 
-    def _score_asked(self, ids: Sequence[str], keys: Sequence[bytes], found: Scores) -> None:
-        for column, id in enumerate(ids):
-            for query, place in self._places.get(id, ()):
-                self._asked[query, place] = found[query, column]
-                self._asked_keys[query, place] = keys[column]
-
     def hits(self) -> Hits:
-        return Hits(self._ids, self._keys, self._scores, self._asked, self._asked_keys)
+        return Hits(self._ids, self._keys, self._scores)
 
 
 def _first_of_best(found: Scores, kept: int) -> npt.NDArray[np.intp]:

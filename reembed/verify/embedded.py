@@ -9,22 +9,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from reembed.embedders.embedder import Embedder
+from reembed.embedders.sending.call import Embedded
 from reembed.progress import stage
 from reembed.quality.fidelity import Anew, fidelity_gate
 from reembed.quality.findings import Findings
 from reembed.quality.integrity import check_texts
-from reembed.quality.sample import LEAST
+from reembed.quality.sample import LEAST, Sample
 from reembed.quality.tail import probe_tail
 from reembed.quality.twins import TwinFinder, Twins
 from reembed.quality.verdict import Gate
 from reembed.records import cosine_rows
 from reembed.verify.corpus import Page
 from reembed.verify.gates import Look, Verification
-from reembed.verify.searches import Searches
+from reembed.verify.searches import AskedModels, Searches
 
 TWINS_CHECKED = 50
 """Equal vectors of different texts that are held against the model itself."""
@@ -81,14 +83,19 @@ class EmbeddedVerification(Verification):
 
     # Fidelity
 
+    @cached_property
+    def again(self) -> tuple[Sample, list[str], Embedded]:
+        """A sample, its texts, and what the model gives them now."""
+        sample = self.sample_of(max(LEAST, self.settings.sample))
+        records = self.corpus.records(sample.ids)
+        texts = [records[id].text for id in sample.ids]
+        return sample, texts, self.embedder.embed_documents(texts)
+
     @stage("verify: a sample embedded again")
     def fidelity(self) -> Gate:
         """A sample, spread over all shards and the longest texts, embedded again and compared with
         what is served; and the tail probe."""
-        sample = self.sample_of(max(LEAST, self.settings.sample))
-        records = self.corpus.records(sample.ids)
-        texts = [records[id].text for id in sample.ids]
-        again = self.embedder.embed_documents(texts)
+        sample, texts, again = self.again
         served = self.shadow.fetch(sample.ids, vectors=True)
         tail = probe_tail(
             self.embedder.embed_each, self.embedder.count_tokens,
@@ -108,11 +115,13 @@ class EmbeddedVerification(Verification):
     @stage("verify: search")
     def searches(self) -> list[Gate]:
         """The `index` and the `recall` gate, which ask the same queries, and what is shown."""
+        return Searches(self.truth, self.shadow, self.source).gates()
+
+    @cached_property
+    def truth(self) -> AskedModels:
+        """What is asked, and what is right."""
         sample = self.sample_of(self.settings.sample, long_share=0)
-        return Searches(
-            corpus=self.corpus, shadow=self.shadow, source=self.source,
-            source_metric=self.source_metric, target_metric=self.target_metric,
-            embedder=self.embedder, old_embedder=self.old_embedder,
-            old_model_note=self.old_model_note, settings=self.settings, seed=self.seed,
-            sample=sample.ids,
-        ).gates()  # fmt: skip
+        return AskedModels(
+            self.corpus, self.settings, self.source_metric, self.target_metric, sample.ids,
+            self.seed, self.wait, self.embedder, self.old_embedder, self.old_model_note,
+        )  # fmt: skip

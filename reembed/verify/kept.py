@@ -11,20 +11,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from reembed.progress import stage
 from reembed.quality.findings import Findings
 from reembed.quality.kept import Tally, check_kept
-from reembed.quality.search import exact_search
 from reembed.quality.sidebyside import overlap_gate
 from reembed.quality.verdict import Gate
+from reembed.records import Vectors
 from reembed.verify.corpus import Page
 from reembed.verify.gates import Look, Verification
 from reembed.verify.search_gates import SearchGates
+from reembed.verify.truth import Truth
 
 QUERIES = "stored vector"
 
@@ -50,36 +51,59 @@ class KeptVerification(Verification):
         return str(self._tally)
 
     def proofs(self) -> list[Gate]:
+        return KeptSearches(self.truth, self.shadow, self.source).gates()
+
+    @cached_property
+    def truth(self) -> StoredVectors:
+        """What is asked, and what is right."""
         sample = self.sample_of(self.settings.sample, long_share=0)
-        return KeptSearches(
-            corpus=self.corpus, shadow=self.shadow, source=self.source,
-            source_metric=self.source_metric, target_metric=self.target_metric,
-            settings=self.settings, seed=self.seed, sample=sample.ids,
-        ).gates()  # fmt: skip
+        return StoredVectors(
+            self.corpus, self.settings, self.source_metric, self.target_metric, sample.ids,
+            self.seed, self.wait,
+        )  # fmt: skip
 
 
+class StoredVectors(Truth):
+    """Records' own vectors are the queries, in the old space as in the new one."""
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Of the sample, those that have a vector."""
+        return [id for id in self.sample if id in self.held[0]]
+
+    @cached_property
+    def queries(self) -> Vectors:
+        return np.stack([self.held[0][id] for id in self.ids])
+
+    @property
+    def old_queries(self) -> Vectors | None:
+        return self.queries
+
+    def find(self) -> None:
+        if self.ids:
+            super().find()
+
+
+@dataclass
 class KeptSearches(SearchGates):
     """See the module."""
 
+    truth: StoredVectors
+
     def gates(self) -> list[Gate]:
         """`index`, then what is shown."""
-        new, _ = self.held
-        ids = [id for id in self.sample if id in new]
-        if not ids:
+        truth, most = self.truth, self.settings.k
+        if not truth.ids:
             return [Gate("index", "shown", "no record has a vector to search by")]
-        queries = np.stack([new[id] for id in ids])
-        k = min(self.settings.k, self.shadow.count())
-        with stage("verify: the questions, asked of the new collection"):
-            answers = self.shadow.query(queries, k) if k else [[] for _ in ids]
-        corpus, most = self.corpus, self.settings.k
-        found = exact_search(queries, corpus.new_blocks(), most, self.target_metric, answers)
-        before = exact_search(queries, corpus.old_blocks(), most, self.source_metric)
-        texts = self.texts_of(ids)
-        asked = [texts.get(id) or id for id in ids]
+        k = min(most, self.shadow.count())
+        index, new, old = self.index(k), truth.new, truth.old
+        assert old is not None, "the same queries are asked in both spaces"
+        texts = self.texts_of(truth.ids)
+        asked = [texts.get(id) or id for id in truth.ids]
         return [
-            self.index(queries, answers, found, k), *self._old_index(k),
-            overlap_gate(asked, found, before, most, self.texts_of, QUERIES),
-            self.vectors(found, before), self.latency(queries, queries, k),
+            index, *self._old_index(k),
+            overlap_gate(asked, new, old, most, self.texts_of, QUERIES),
+            self.vectors(new, old), self.latency(truth.queries, truth.queries, k),
         ]  # fmt: skip
 
     def _old_index(self, k: int) -> list[Gate]:

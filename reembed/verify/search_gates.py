@@ -8,43 +8,28 @@ opens an index (Chroma builds the part of HNSW that it has not synced anew, with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from reembed.errors import ReembedError
 from reembed.manifest import Verify
 from reembed.progress import stage
-from reembed.quality.index import (
-    TIE,
-    Baseline,
-    Deeper,
-    Index,
-    Looks,
-    answer_recalls,
-    index_gate,
-    other_metric,
-)
+from reembed.quality.answers import DEEPER, Judge, Recalls
+from reembed.quality.index import Baseline, Deeper, Index, Looks, index_gate, other_metric
 from reembed.quality.integrity import SERVED_LENGTH
 from reembed.quality.neighbours import vector_figures
-from reembed.quality.search import (
-    Hits,
-    Question,
-    exact_search,
-    exact_searches,
-    joined,
-    parted,
-)
+from reembed.quality.search import Hits, Question, exact_searches
 from reembed.quality.sidebyside import score_figures
-from reembed.quality.statistics import quantiles
+from reembed.quality.statistics import paired_difference, quantiles
 from reembed.quality.verdict import Gate
 from reembed.records import Metric, Vectors, lengths_of
 from reembed.stores.collection import Collection
 from reembed.stores.values import CollectionInfo
-from reembed.verify.corpus import Corpus
+from reembed.verify.truth import Truth
 
 TIMED_QUERIES = 50
 TIMED_SECONDS, LEAST_TIMED = 0.5, 3
@@ -53,105 +38,112 @@ QUICK_MS = 20
 """A search that reads every record and takes no longer needs no index."""
 TAIL_FROM = 20
 """Times of which the slowest twentieth is worth a word."""
-DEEPER = (2, 4, 8, 16)
+DEEPER_TIMES = (2, 4, 8, 16)
 """Times its present ef_search (or k) that a weak index is asked for, to measure what a larger one
 would give: HNSW's search list is never shorter than what is asked for."""
 PGVECTOR = 40
 """The least ef_search of pgvector, where nobody has set less."""
-DEEPER_QUERIES = 50
+DEEPER_QUERIES = 32
 """So many of the queries, since each costs up to 16 times what it did."""
-BASELINE_QUERIES = 100
+PART = 250
+"""Queries that an index is asked at a time."""
+CERTAIN = 0.999
+"""Confidence that its mean recall is above or below the limit, at which no more are asked."""
 METRIC_QUERIES = 100
 """So many of the queries tell by which metric an index ranks."""
 DEFAULT_INDEX_RECALL = Verify().index_recall
 
+Rows = npt.NDArray[np.intp]
+
 
 @dataclass
 class SearchGates:
-    """See the module; the attributes are those of `Verification`.
+    """See the module.
 
     Attributes:
-        sample: ids of records to make known-item queries from.
+        truth: what is asked, and what is right.
+        source: the old collection; None to leave it out.
     """
 
-    corpus: Corpus
+    truth: Truth
     shadow: Collection
     source: Collection | None
-    source_metric: Metric
-    target_metric: Metric
-    settings: Verify
-    seed: int
-    sample: Sequence[str]
+
+    @property
+    def settings(self) -> Verify:
+        return self.truth.settings
 
     # Gates
 
+    def index(self, k: int) -> Gate:
+        """Whether the shadow's index finds what is nearest to the queries."""
+        with stage("verify: the questions, asked of the new collection"):
+            asked, answers, recalls = self._asked(k)
+        return self._judged(asked, answers, recalls, k)
+
+    def _asked(self, k: int) -> tuple[Rows, list[list[str]], Recalls]:
+        """Ask the queries in parts, each spread over all of them, until it is certain on which side
+        of the limit the mean recall is, or all are asked. Returns their rows, the answers, and the
+        recall of each."""
+        judge, limit = self.truth.judge(), self.settings.index_recall
+        total = len(judge.queries)
+        parts = max(1, total // PART)
+        rows, answers, recalls = np.zeros(0, np.intp), list[list[str]](), np.zeros(0)
+        for part in range(parts):
+            mine = np.arange(part, total, parts)
+            found = self.shadow.query(judge.queries[mine], k) if k else [[] for _ in mine]
+            rows, answers = np.append(rows, mine), [*answers, *found]
+            recalls = np.append(recalls, judge.of(mine).recalls(found, k))
+            beyond = paired_difference(recalls, np.full(len(recalls), limit), CERTAIN)
+            if beyond.low > 0 or beyond.high < 0:
+                break
+        return rows, answers, recalls
+
     @stage("verify: the index")
-    def index(
-        self, queries: Vectors, answers: Sequence[Sequence[str]], exact: Hits, k: int
+    def _judged(
+        self, asked: Rows, answers: Sequence[Sequence[str]], recalls: Recalls, k: int
     ) -> Gate:
-        info = self.shadow.describe()
-        real = info.metric if info else self.target_metric
-        recalls = answer_recalls(exact, k)
+        info, target = self.shadow.describe(), self.truth.target_metric
+        real = info.metric if info else target
         limit = self.settings.index_recall
         looks = Looks()
-        if k and real == self.target_metric and recalls.mean() < limit:
-            explained = self._other_metric(queries, answers, exact, k)
-            looks = Looks(explained) if explained else self._closer(queries, exact, k, info)
+        if k and real == target and recalls.mean() < limit:
+            explained = self._other_metric(asked, answers, k)
+            looks = Looks(explained) if explained else self._closer(asked, k, info)
         scheme = self.shadow.store.url.partition(":")[0]
         index = Index(real, scheme, info.index if info else {})
-        return index_gate(recalls, k, limit, self.target_metric, index, looks)
+        return index_gate(recalls, k, limit, target, index, looks)
 
-    @cached_property
-    def held(self) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
-        """New and old vectors of the sample, as `Corpus.vectors` gives them."""
-        return self.corpus.vectors(self.sample)
-
-    def _other_metric(
-        self, queries: Vectors, answers: Sequence[Sequence[str]], exact: Hits, k: int
-    ) -> Metric | None:
+    def _other_metric(self, asked: Rows, answers: Sequence[Sequence[str]], k: int) -> Metric | None:
         """The metric by which the index ranks, if it is clearly another. Vectors of one length have
         the same neighbours by all of them, and what comes in order ranks by the target's."""
-        few = slice(METRIC_QUERIES)
-        scores = exact.asked[few].astype(np.float64)
-        tie = TIE * np.maximum(1.0, np.abs(scores[:, 1:]))
-        if scores.shape[1] > 1 and (np.diff(scores, axis=1) <= tie).all():
+        truth, target = self.truth, self.truth.target_metric
+        few = spread(len(asked), METRIC_QUERIES)
+        judge, answers = truth.judge().of(asked[few]), [answers[place] for place in few.tolist()]
+        if judge.in_order(answers):
             return None
-        new, _ = self.held
+        new, _ = truth.held
         lengths = lengths_of(np.stack(list(new.values()))) if new else np.ones(1)
         if lengths.max() - lengths.min() <= SERVED_LENGTH * lengths.max():
             return None
-        others: list[Metric] = [one for one in get_args(Metric) if one != self.target_metric]
-        questions = [Question(queries[few], k, metric, answers[few]) for metric in others]
-        hits = exact_searches(self.corpus.new_blocks(), questions)
+        others: list[Metric] = [one for one in get_args(Metric) if one != target]
+        questions = [Question(judge.queries, DEEPER * k, metric) for metric in others]
+        hits = exact_searches(truth.corpus.new_blocks(), questions)
         recalls = {
-            metric: float(answer_recalls(one, k).mean())
+            metric: float(replace(judge, exact=one, metric=metric).recalls(answers, k).mean())
             for metric, one in zip(others, hits, strict=True)
         }
-        recalls[self.target_metric] = float(answer_recalls(exact.rows(few), k).mean())
-        return other_metric(recalls, self.target_metric)
+        recalls[target] = float(judge.recalls(answers, k).mean())
+        return other_metric(recalls, target)
 
-    def _closer(self, queries: Vectors, exact: Hits, k: int, info: CollectionInfo | None) -> Looks:
-        """What the index finds when it is asked for more, and what the source's finds. The new
-        vectors are read once for both."""
-        queries, exact = queries[:DEEPER_QUERIES], exact.rows(slice(DEEPER_QUERIES))
-        depths, answers = self._deeper(queries, k, exact, info)
-        questions = [Question(queries, k, self.target_metric, joined(answers))]
+    def _closer(self, asked: Rows, k: int, info: CollectionInfo | None) -> Looks:
+        """What the index finds when it is asked for more, and what the source's finds."""
+        judge = self.truth.judge().of(asked[spread(len(asked), DEEPER_QUERIES)])
         default = self.settings.index_recall == DEFAULT_INDEX_RECALL
-        compared = self._compared(k) if default else None
-        if compared is not None:
-            questions.append(compared[1])
-        found, *own = exact_searches(self.corpus.new_blocks(), questions)
-        deeper = []
-        for asked, hits in zip(depths, parted(found, answers), strict=True):
-            recall = _mean_recall(hits, k)
-            deeper.append(Deeper(asked, recall))
-            if recall >= self.settings.index_recall:
-                break
-        baseline = None
-        if compared is not None:
-            baseline = Baseline(len(own[0].scores), old=compared[0], new=_mean_recall(own[0], k))
-        needless = self._needs_no_index(queries[:LEAST_TIMED], k)
-        return Looks(deeper=deeper, baseline=baseline, needless=needless)
+        return Looks(
+            deeper=self._deeper(judge, k, info), baseline=self.baseline(k) if default else None,
+            needless=self._needs_no_index(judge.queries[:LEAST_TIMED], k),
+        )  # fmt: skip
 
     def _needs_no_index(self, queries: Vectors, k: int) -> bool:
         """Whether the store leaves the index out, and is quick without: where that is slow,
@@ -161,60 +153,40 @@ class SearchGates:
         return bool(_timed(self.shadow, queries, k).get("median", np.inf) <= QUICK_MS)
 
     def baseline(self, k: int) -> Baseline | None:
-        """What the source's index and the shadow's find, asked with the same records' vectors."""
-        compared = self._compared(k)
-        if compared is None:
+        """What the source's index and the shadow's find, asked with the same records' vectors. None
+        where the source's cannot be asked: it excuses nothing then."""
+        if self.source is None or not self.truth.own:
             return None
-        old, question = compared
-        (hits,) = exact_searches(self.corpus.new_blocks(), [question])
-        return Baseline(len(hits.scores), old=old, new=_mean_recall(hits, k))
-
-    def _compared(self, k: int) -> tuple[float, Question] | None:
-        """The recall of the source's index, asked with records' own vectors, and what the shadow's
-        index answers for the same records. None where the source's cannot be asked: it excuses
-        nothing then."""
-        new, old = self.held
-        ids = [id for id in self.sample[:BASELINE_QUERIES] if id in new and id in old]
-        if self.source is None or not ids:
-            return None
-        queries = np.stack([old[id] for id in ids])
+        new, old = self.truth.own_queries
         try:
-            answers = self.source.query(queries, k)
+            before = self.source.query(old, k)
         except ReembedError:
             return None
-        hits = exact_search(queries, self.corpus.old_blocks(), k, self.source_metric, answers)
-        mine = np.stack([new[id] for id in ids])
-        question = Question(mine, k, self.target_metric, self.shadow.query(mine, k))
-        return _mean_recall(hits, k), question
+        judge, old_judge = self.truth.own_judges()
+        mine = self.shadow.query(new, k)
+        return Baseline(
+            len(new), old=_mean(old_judge.recalls(before, k)), new=_mean(judge.recalls(mine, k))
+        )
 
-    def _deeper(
-        self, queries: Vectors, k: int, exact: Hits, info: CollectionInfo | None
-    ) -> tuple[list[int], list[list[list[str]]]]:
-        """For how many the index is asked, and what it then has among the first k.
-
-        Args:
-            exact: the nearest of these queries.
-        """
-        count, limit = self.shadow.count(), self.settings.index_recall
-        index = info.index if info else {}
+    def _deeper(self, judge: Judge, k: int, info: CollectionInfo | None) -> list[Deeper]:
+        """What the index has among the first k when it is asked for more and more."""
+        count, index = self.shadow.count(), info.index if info else {}
         now = max(k, int(index.get("ef_search", PGVECTOR if "type" in index else k)))
-        nearest = [set(row[:k]) for row in exact.ranked_ids()]
-        depths, answers = list[int](), list[list[list[str]]]()
-        for asked in sorted({min(now * times, count) for times in DEEPER}):
-            depths.append(asked)
-            answers.append([row[:k] for row in self.shadow.query(queries, asked)])
-            right = sum(len(near & {*row}) for near, row in zip(nearest, answers[-1], strict=True))
-            if right >= limit * k * len(queries):  # and those that tie come on top
+        found = list[Deeper]()
+        for asked in sorted({min(now * times, count) for times in DEEPER_TIMES}):
+            answers = [row[:k] for row in self.shadow.query(judge.queries, asked)]
+            found.append(Deeper(asked, _mean(judge.recalls(answers, k))))
+            if found[-1].recall >= self.settings.index_recall:
                 break
-        return depths, answers
+        return found
 
     @stage("verify: the vectors")
     def vectors(self, new: Hits, old: Hits | None) -> Gate:
-        new_vectors, old_vectors = self.held
+        new_vectors, old_vectors = self.truth.held
         figures: dict[str, Any] = {"new": {}, "old": {}}
         for name, vectors, hits, metric in (
-            ("new", new_vectors, new, self.target_metric),
-            ("old", old_vectors, old, self.source_metric),
+            ("new", new_vectors, new, self.truth.target_metric),
+            ("old", old_vectors, old, self.truth.source_metric),
         ):
             if vectors:
                 figures[name] = vector_figures(np.stack(list(vectors.values())))
@@ -222,7 +194,7 @@ class SearchGates:
                 figures[name]["scores"] = score_figures(hits.scores, metric)
         hubness = [f"{name} {figures[name]['hubness']:.2f}" for name in ("new", "old")
                    if "hubness" in figures[name]]  # fmt: skip
-        return Gate("vectors", "shown", f"hubness of {len(self.sample):,} records: "
+        return Gate("vectors", "shown", f"hubness of {len(self.truth.sample):,} records: "
                     + (", ".join(hubness) or "too few vectors"), figures)  # fmt: skip
 
     @stage("verify: how fast search is")
@@ -242,11 +214,16 @@ class SearchGates:
         return Gate("latency", "shown", "the store's own search: " + "; ".join(parts), figures)
 
     def texts_of(self, ids: Sequence[str]) -> dict[str, str]:
-        return {id: record.text for id, record in self.corpus.records(ids).items()}
+        return {id: record.text for id, record in self.truth.corpus.records(ids).items()}
 
 
-def _mean_recall(hits: Hits, k: int) -> float:
-    return round(float(answer_recalls(hits, k).mean()), 6)
+def spread(count: int, most: int) -> Rows:
+    """Up to `most` of so many places, at even distances."""
+    return np.arange(0, count, max(1, count // most))[:most]
+
+
+def _mean(recalls: Recalls) -> float:
+    return round(float(recalls.mean()), 6)
 
 
 def _timed(collection: Collection, queries: Vectors, k: int) -> dict[str, Any]:

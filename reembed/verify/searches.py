@@ -6,8 +6,8 @@ answers both from the run's shards, and the shadow's own index answers the new o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from reembed.quality.findings import SAMPLES
 from reembed.quality.groups import group_table
 from reembed.quality.metrics import judged_relevant
 from reembed.quality.noninferiority import Comparison, Scores, recall_gate, score
-from reembed.quality.search import Hits, exact_search
+from reembed.quality.search import Hits
 from reembed.quality.sidebyside import (
     ANSWERS,
     TEXT_LENGTH,
@@ -32,6 +32,7 @@ from reembed.quality.verdict import Gate
 from reembed.records import Vectors, cosine_rows
 from reembed.verify.questions import Questions, make_questions
 from reembed.verify.search_gates import SearchGates
+from reembed.verify.truth import Truth
 
 COUNT = 3
 """Queries to look at."""
@@ -89,9 +90,9 @@ MOST_PAIRS = 20_000
 """Pairs of query and right answer in the tables by metadata key."""
 
 
-@dataclass(kw_only=True)
-class Searches(SearchGates):
-    """See the module.
+@dataclass
+class AskedModels(Truth):
+    """Queries that both models are asked.
 
     Attributes:
         old_embedder: the source's model; None where it cannot be called.
@@ -102,45 +103,23 @@ class Searches(SearchGates):
     old_embedder: Embedder | None
     old_model_note: str
 
-    def gates(self) -> list[Gate]:
-        """`index`, `recall`, then what is shown."""
-        questions = make_questions(self.corpus, self.settings, self.sample, self.seed)
-        texts = [*questions.texts, *questions.log]
-        if not texts:
-            message = questions.figures.get("reason", "there is no record to ask for")
-            return [Gate("index", "fail", message), Gate("recall", "inconclusive", message)]
-        with stage("verify: the questions, with the new model"):
-            queries = self.embedder.embed_queries(texts)
-        k = min(self.settings.k, self.shadow.count())
-        with stage("verify: the questions, asked of the new collection"):
-            answers = self.shadow.query(queries, k) if k else [[] for _ in texts]
-        new = exact_search(
-            queries, self.corpus.new_blocks(), self.settings.k, self.target_metric, answers
-        )
-        with stage("verify: the questions, with the old model"):
-            old_queries, note = self._old_queries(texts)
-        old = None
-        if old_queries is not None:
-            old = exact_search(
-                old_queries, self.corpus.old_blocks(), self.settings.k, self.source_metric
-            )
-        judged = slice(0, len(questions.texts))
-        free = slice(len(questions.texts), None) if questions.log else judged
-        gates = [self.index(queries, answers, new, k)]
-        gates.append(
-            self._recall(questions, new.rows(judged), old.rows(judged) if old else None, note)
-        )
-        if old is not None:
-            source = "log" if questions.log else questions.kind
-            gates.append(overlap_gate(texts[free], new.rows(free), old.rows(free), self.settings.k,
-                                      self.texts_of, source))  # fmt: skip
-        gates.append(self.vectors(new, old))
-        gates.append(self.latency(queries, old_queries, k))
-        return gates
+    @cached_property
+    def questions(self) -> Questions:
+        return make_questions(self.corpus, self.settings, self.sample, self.seed)
 
-    # The old model
+    @cached_property
+    def texts(self) -> list[str]:
+        """Of the queries."""
+        return [*self.questions.texts, *self.questions.log]
 
-    def _old_queries(self, texts: Sequence[str]) -> tuple[Vectors | None, str]:
+    @cached_property
+    @stage("verify: the questions, with the new model")
+    def queries(self) -> Vectors:
+        return self.embedder.embed_queries(self.texts)
+
+    @cached_property
+    @stage("verify: the questions, with the old model")
+    def _old(self) -> tuple[Vectors | None, str]:
         """The old model's vectors of the queries, and what is to be said of them or why not."""
         if not self.corpus.has_old_vectors():
             return None, NO_SEARCH
@@ -150,11 +129,20 @@ class Searches(SearchGates):
             note = self._old_model_differs(self.old_embedder)
             if note.startswith("not"):
                 return None, note
-            return self.old_embedder.embed_queries(texts), note
+            return self.old_embedder.embed_queries(self.texts), note
         except BudgetError:  # no fault of the old model's
             raise
         except ReembedError as error:
             return None, f"the old model cannot be called ({error})"
+
+    @property
+    def old_queries(self) -> Vectors | None:
+        return self._old[0]
+
+    @property
+    def note(self) -> str:
+        """What is to be said of the old model."""
+        return self._old[1]
 
     def _old_model_differs(self, old: Embedder) -> str:
         """Whether the old model gives some records the vectors that the source holds."""
@@ -184,9 +172,41 @@ class Searches(SearchGates):
             )
         return ""
 
+    def find(self) -> None:
+        if self.texts:
+            super().find()
+
+
+@dataclass
+class Searches(SearchGates):
+    """See the module."""
+
+    truth: AskedModels
+
+    def gates(self) -> list[Gate]:
+        """`index`, `recall`, then what is shown."""
+        truth, questions, texts = self.truth, self.truth.questions, self.truth.texts
+        if not texts:
+            message = questions.figures.get("reason", "there is no record to ask for")
+            return [Gate("index", "fail", message), Gate("recall", "inconclusive", message)]
+        k = min(self.settings.k, self.shadow.count())
+        gates = [self.index(k)]
+        new, old = truth.new, truth.old
+        judged = slice(0, len(questions.texts))
+        free = slice(len(questions.texts), None) if questions.log else judged
+        gates.append(self._recall(new.rows(judged), old.rows(judged) if old else None))
+        if old is not None:
+            source = "log" if questions.log else questions.kind
+            gates.append(overlap_gate(texts[free], new.rows(free), old.rows(free), self.settings.k,
+                                      self.texts_of, source))  # fmt: skip
+        gates.append(self.vectors(new, old))
+        gates.append(self.latency(truth.queries, truth.old_queries, k))
+        return gates
+
     @stage("verify: old against new")
-    def _recall(self, questions: Questions, new: Hits, old: Hits | None, note: str) -> Gate:
-        settings, k = self.settings, self.settings.k
+    def _recall(self, new: Hits, old: Hits | None) -> Gate:
+        settings, k, truth = self.settings, self.settings.k, self.truth
+        questions, note = truth.questions, truth.note
 
         def scores(hits: Hits | None) -> Scores | None:
             return (
@@ -200,9 +220,9 @@ class Searches(SearchGates):
             questions.kind, k, settings.margin, settings.confidence, new_scores, old_scores, note,
             before=note != NO_SEARCH,
         )  # fmt: skip
-        asked = {"new": self.embedder.model.to_dict()}
-        if old is not None and self.old_embedder is not None:
-            asked["old"] = self.old_embedder.model.to_dict()
+        asked = {"new": truth.embedder.model.to_dict()}
+        if old is not None and truth.old_embedder is not None:
+            asked["old"] = truth.old_embedder.model.to_dict()
         extra: dict[str, Any] = {**questions.figures, "old_model": note, "asked": asked,
                                  "groups": self._groups(questions, new, old)}  # fmt: skip
         samples: dict[str, list[str]] = {}
@@ -224,7 +244,7 @@ class Searches(SearchGates):
         self, questions: Questions, new: Hits, old: Hits | None
     ) -> dict[str, list[dict[str, Any]]]:
         pairs = [(row, id) for row, ids in enumerate(questions.records) for id in ids][:MOST_PAIRS]
-        records = self.corpus.records(id for _, id in pairs)
+        records = self.truth.corpus.records(id for _, id in pairs)
         pairs = [(row, id) for row, id in pairs if id in records]
 
         def found(hits: Hits) -> list[bool]:

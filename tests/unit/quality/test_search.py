@@ -12,8 +12,6 @@ from reembed.quality.search import (
     Question,
     exact_search,
     exact_searches,
-    joined,
-    parted,
 )
 from reembed.records import Metric
 
@@ -74,30 +72,6 @@ def test_a_small_corpus_leaves_places_empty():
     assert [len(row) for row in hits.ranked_ids()] == [3, 3, 3]
     assert np.isneginf(hits.scores[:, 3:]).all()
     assert exact_search(vectors, [], 4, "ip").ranked_ids() == [[], [], []]
-
-
-def test_what_was_asked_for_gets_its_score_wherever_it_ranks():
-    vectors, ids = made()
-    asked = [[ids[299], "never"], [ids[0]]]
-    hits = exact_search(vectors[:2], blocks(vectors, ids, 64), 1, "ip", asked)
-    assert hits.asked[0, 0] == pytest.approx(float(vectors[0] @ vectors[299]), rel=1e-5)
-    assert np.isnan(hits.asked[0, 1])
-    assert hits.asked_keys[0, 0] == ids[299].encode()
-    assert hits.rows(slice(1, 2)).asked[0, 0] == hits.asked[1, 0]
-
-
-def test_answers_of_any_length_are_judged_in_one_pass():
-    vectors, ids = made()
-    queries, _ = made(3, seed=3)
-    first = [[ids[0], ids[1]], [], [ids[299]]]
-    second = [["never"], [ids[2], ids[2], ids[3]], [ids[4]]]
-    asked = joined([first, second])
-    both = parted(exact_search(queries, blocks(vectors, ids, 64), 5, "ip", asked), [first, second])
-    for answers, hits in zip((first, second), both, strict=True):
-        alone = exact_search(queries, blocks(vectors, ids, 64), 5, "ip", answers)
-        assert np.array_equal(hits.asked, alone.asked, equal_nan=True)
-        assert hits.asked_keys.tolist() == alone.asked_keys.tolist()
-        assert hits.ranked_ids() == alone.ranked_ids()
 
 
 def test_several_questions_read_every_block_once():
