@@ -116,7 +116,7 @@ def index_gate(
         "deeper": [asdict(one) for one in deeper],
         "baseline": asdict(baseline) if baseline else None, "without_index": looks.needless,
     }  # fmt: skip
-    about = f"recall@{k} of the index {recall:.4f}, limit {limit}"
+    about = f"recall@{k} of the index {recall:.4f} over {len(recalls):,} queries, limit {limit}"
     wrong = index.metric if index.metric != target else looks.explained_by
     if wrong is not None:
         return Gate(

@@ -3,8 +3,7 @@
     python -m tests.campaigns.benchmarks.exact [--records 1000000] [--dimensions 384] [--keep]
 
 The bare limit multiplies each block by the queries and keeps ten columns of the product by
-`argpartition`; it knows no ids, no ties, no texts that are equal and no scores of what an index
-answered, which a verdict needs.
+`argpartition`; it knows no ids, no ties and no texts that are equal, which a verdict needs.
 """
 
 from __future__ import annotations
