@@ -82,15 +82,14 @@ class SearchGates:
         return self._judged(asked, answers, recalls, k)
 
     def _asked(self, k: int) -> tuple[Rows, list[list[str]], Recalls]:
-        """Ask the queries in parts, each spread over all of them, until it is certain on which side
+        """Ask the queries in parts, each drawn from all of them, until it is certain on which side
         of the limit the mean recall is, or all are asked. Returns their rows, the answers, and the
         recall of each."""
         judge, limit = self.truth.judge(), self.settings.index_recall
         total = len(judge.queries)
-        parts = max(1, total // PART)
+        order = np.random.default_rng(self.truth.seed).permutation(total)
         rows, answers, recalls = np.zeros(0, np.intp), list[list[str]](), np.zeros(0)
-        for part in range(parts):
-            mine = np.arange(part, total, parts)
+        for mine in np.array_split(order, max(1, total // PART)):
             found = self.shadow.query(judge.queries[mine], k) if k else [[] for _ in mine]
             rows, answers = np.append(rows, mine), [*answers, *found]
             recalls = np.append(recalls, judge.of(mine).recalls(found, k))

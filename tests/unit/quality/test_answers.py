@@ -39,7 +39,8 @@ def judge(
 
 def recalls(answers: list[list[str]], vectors: Vectors = VECTORS) -> list[float]:
     judging, _ = judge(vectors)
-    return judging.of(np.arange(len(answers))).recalls(answers, 10).tolist()
+    found = judging.of(np.arange(len(answers))).recalls(answers, 10)
+    return [float(one) for one in found]
 
 
 def right(k: int = 10) -> list[list[str]]:

@@ -27,6 +27,7 @@ class Known:
     """Stands for a `Truth`."""
 
     settings: Verify = field(default_factory=Verify)
+    seed: int = 7
 
     def judge(self) -> Judge:
         return Judge(QUERIES, EXACT, "cosine", lambda ids: {})
@@ -58,8 +59,7 @@ def test_an_index_is_asked_until_it_is_certain(misses: float, parts: int) -> Non
     rows, answers, recalls = SearchGates(known, shadow, None)._asked(K)
     assert len(shadow.asked) == parts and len(rows) == len(answers) == len(recalls) == parts * PART
     assert len({*rows.tolist()}) == len(rows)
-    first = shadow.asked[0]
-    assert first[0] < COUNT // PART and first[-1] >= COUNT - COUNT // PART, "from the whole run"
+    assert min(shadow.asked[0]) < 50 and max(shadow.asked[0]) > COUNT - 50, "from the whole run"
     expected = {0.0: 1.0, 1.0: 0.5, 0.05: 0.95}[misses]
     assert recalls.mean() == pytest.approx(expected, abs=0.001)
     assert recalls.tolist() == [len({*answer}) / K for answer in answers]
