@@ -23,7 +23,7 @@ time, since libraries are imported by the commands that need them, of a million 
 def main() -> NoReturn:
     """Run the command line, where it can run at all."""
     _fill_streams()
-    bound_memory()
+    begin_process()
     gc.disable()  # of what is imported nothing is ever garbage
     try:
         begin = _command_line()
@@ -49,6 +49,14 @@ def _command_line() -> Callable[[], NoReturn]:
     from reembed.cli import main as begin
 
     return begin
+
+
+def begin_process() -> None:
+    """What is done before libraries are imported, in a process that is the program's own."""
+    bound_memory()
+    from reembed.run.program import claim_process
+
+    claim_process()
 
 
 def bound_memory() -> None:

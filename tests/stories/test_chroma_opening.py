@@ -12,7 +12,7 @@ from chromadb.api.types import EmbeddingFunction
 
 from reembed import live
 from reembed.manifest import Model
-from reembed.stores.chroma import keeping
+from reembed.stores.chroma import keeping, recording
 from reembed.stores.chroma.keeping import MODEL_KEY, keeps, told
 from tests.support.chroma_cases import PYTHON
 from tests.support.chroma_data import chroma, plain_collection
@@ -95,7 +95,7 @@ def application(folder: Path, vector: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kept", ["none", "mine"])
 def test_an_application_with_a_function_of_its_own_goes_on(tmp_path, command, kept):
     folder = tmp_path / "db"
-    with chroma(folder) as client, keeping.recording():
+    with chroma(folder) as client, recording.recording():
         made = client.create_collection(
             "docs", configuration={"hnsw": {"space": "cosine"}}, metadata={"of": "theirs"},
             embedding_function=Mine() if kept == "mine" else None,

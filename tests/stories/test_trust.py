@@ -26,7 +26,7 @@ from reembed.manifest import Manifest
 from reembed.migration import Migration
 from reembed.progress import Progress
 from reembed.stages.session import Session
-from reembed.stores.chroma import keeping
+from reembed.stores.chroma import recording
 from reembed.stores.chroma.pointer import name_of
 from tests.support.chroma_data import chroma
 from tests.support.commands import Command
@@ -129,10 +129,10 @@ def slug(text: str) -> str:
 
 def record(client: Any, name: str, function: tuple[str, dict[str, Any]] | None) -> Any:
     """A collection of three records that has this function on record."""
-    with keeping.recording():
+    with recording.recording():
         made = client.create_collection(
             name,
-            embedding_function=keeping._Record.of(*function) if function else None,
+            embedding_function=recording._Record.of(*function) if function else None,
             configuration={"hnsw": {"space": "cosine"}},
         )
     bare = client.get_collection(name, embedding_function=None)

@@ -20,7 +20,7 @@ from reembed.backup.take import Wanted
 from reembed.commands.watch import subject_of, watch
 from reembed.progress import Progress
 from reembed.run.disk import write_atomic
-from reembed.stores.chroma import keeping
+from reembed.stores.chroma import recording
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.manifests import migration, write_manifest
 from tests.support.servers.embedding_server import NATIVE, OLLAMA, EmbeddingServer
@@ -29,8 +29,8 @@ from tests.support.texts import sentence
 
 def recorded_collection(client: ClientAPI, provider: str, model: str) -> None:
     """The collection `recorded`: a model is on record that did not make its vectors."""
-    with keeping.recording():
-        function = keeping._Record.of("reembed", {"provider": provider, "name": model})
+    with recording.recording():
+        function = recording._Record.of("reembed", {"provider": provider, "name": model})
         made = client.create_collection("recorded", embedding_function=function)
     made.add(
         ids=[str(number) for number in range(9)],

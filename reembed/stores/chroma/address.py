@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT
-
 from reembed.errors import ManifestError, PreflightError
 from reembed.manifest.urls import split_query
 from reembed.redaction import read_variable
 
 API_PATH = "/api/v2"
+DEFAULT_TENANT, DEFAULT_DATABASE = "default_tenant", "default_database"
+"""As `chromadb.config` has them, whose import takes long."""
 EXAMPLE = "For example chroma+http://host:8000, or chroma+https://host/prefix?tenant=T&database=D."
 _PLACES = ("tenant", "database")
 """What may follow the ? of a URL."""

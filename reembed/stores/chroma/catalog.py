@@ -6,9 +6,7 @@ import time
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-from chromadb.api.models.Collection import Collection
+from typing import TYPE_CHECKING, Any
 
 from reembed.errors import CollectionNotFoundError
 from reembed.records import Metric
@@ -25,6 +23,9 @@ from reembed.stores.chroma.keeping import without_note
 from reembed.stores.chroma.recorded import model_of
 from reembed.stores.processes import Holders, holders
 from reembed.stores.values import Capabilities, CollectionInfo, some_of
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
 
 LOOK_SECONDS = 5.0
 """How long it is believed who has a folder open."""

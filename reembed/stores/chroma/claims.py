@@ -17,10 +17,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Container
-from typing import TypeVar
-
-from chromadb.api import ClientAPI
-from chromadb.api.models.Collection import Collection
+from typing import TYPE_CHECKING, TypeVar
 
 from reembed.errors import (
     CollectionNotFoundError,
@@ -32,6 +29,10 @@ from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import MAX_NAME, list_all
 from reembed.stores.values import restless
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
 
 VERSION = 1
 KEY = "reembed:lease"

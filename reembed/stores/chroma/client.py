@@ -10,21 +10,28 @@ import resource
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import chromadb
-import httpx
-from chromadb.api import ClientAPI
-from chromadb.api.shared_system_client import SharedSystemClient
-from chromadb.auth import ClientAuthProvider
-from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings, System
 
 from reembed.errors import PreflightError, ReembedError
 from reembed.redaction import read_variable
 from reembed.run.disk import make_private_dir
 from reembed.stores.chroma import sqlite as chroma_sqlite
-from reembed.stores.chroma.address import API_PATH, Address, parse
+from reembed.stores.chroma.address import (
+    API_PATH,
+    DEFAULT_DATABASE,
+    DEFAULT_TENANT,
+    Address,
+    parse,
+)
 from reembed.stores.chroma.failures import ENOUGH_FILES, NO_CHROMA, mapped, of_status
+from reembed.stores.chroma.library import LocalClient, local, may_open
+
+if TYPE_CHECKING:
+    import httpx
+    from chromadb.api import ClientAPI
+    from chromadb.config import Settings
 
 __all__ = ["Address", "close", "connect", "mapped", "parse"]
 
@@ -76,13 +83,27 @@ def make_database(url: str) -> None:
         return
     make_private_dir(path)
     with mapped(url):
-        close(chromadb.PersistentClient(path, Settings(anonymized_telemetry=False)))
+        close(chromadb.PersistentClient(path, _settings()))
 
 
 def _open_path(address: Address) -> ClientAPI:
     path = cast(Path, address.path)
     _allow_files()
     _clear_heap()
+    if may_open():
+        # The package's own client says what is wrong.
+        with contextlib.suppress(ReembedError), mapped(f"chroma:{path}"):
+            return cast("ClientAPI", LocalClient(address, lambda: _open_whole(address)))
+    return _open_whole(address)
+
+
+def _open_whole(address: Address) -> ClientAPI:
+    """The client of Chroma's package."""
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    import reembed.stores.chroma.function  # noqa: F401 - registers it, which collections may name
+
+    path = cast(Path, address.path)
     place: Any = {"tenant": address.tenant, "database": address.database}
     # One process must not hold two Chroma systems on one folder (each would write its own index
     # files), so a client that the application opened already is shared, with its own settings.
@@ -93,7 +114,8 @@ def _open_path(address: Address) -> ClientAPI:
                 return chromadb.PersistentClient(settings.persist_directory, settings, **place)
     try:
         with mapped(f"chroma:{path}"):
-            return chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **place)
+            settings = _settings()
+            return chromadb.PersistentClient(path, settings, **place)
     except ReembedError:
         # A system that failed to start stays registered and would be handed out half-made.
         SharedSystemClient._identifier_to_system.pop(str(path), None)
@@ -126,8 +148,14 @@ def _clear_heap() -> None:
             ctypes.CDLL(None).mallopt(M_PERTURB, ZEROES)
 
 
-def _settings(address: Address) -> Settings:
-    settings = Settings(anonymized_telemetry=False)
+def _settings() -> Settings:
+    from chromadb.config import Settings
+
+    return Settings(anonymized_telemetry=False)
+
+
+def _http_settings(address: Address) -> Settings:
+    settings = _settings()
     settings.chroma_server_ssl_verify = None if address.verify is True else address.verify
     return settings
 
@@ -139,7 +167,7 @@ def _open_http(address: Address) -> ClientAPI:
         port=address.port,
         ssl=address.tls,
         headers=dict(address.headers or {}),
-        settings=_settings(address),
+        settings=_http_settings(address),
         tenant=address.tenant or DEFAULT_TENANT,
         database=address.database or DEFAULT_DATABASE,
     )
@@ -161,7 +189,7 @@ def _open_cloud(address: Address) -> ClientAPI:
         tenant=address.tenant,
         database=address.database,
         api_key=_cloud_key(),
-        settings=_settings(address),
+        settings=_http_settings(address),
         cloud_host=address.host,
         cloud_port=address.port,
         enable_ssl=address.tls,
@@ -175,6 +203,8 @@ def _check_answers(address: Address, url: str) -> None:
     """Look that there is a Chroma of a version we know and that it lets us in, with a bound on the
     wait, which the client's constructor lacks (and which leaves open what it opened, if it fails).
     """
+    import httpx
+
     with httpx.Client(
         verify=address.verify,
         headers=_with_key(address),
@@ -210,8 +240,11 @@ def _check_answers(address: Address, url: str) -> None:
 
 def _with_key(address: Address) -> dict[str, str]:
     """The headers that the client will send, with those of its authentication."""
+    from chromadb.auth import ClientAuthProvider
+    from chromadb.config import System
+
     headers = dict(address.headers or {})
-    settings = _settings(address)
+    settings = _http_settings(address)
     if address.cloud:
         headers |= {"X-Chroma-Token": key} if (key := read_variable("CHROMA_API_KEY")) else {}
     elif settings.chroma_client_auth_provider:
@@ -232,6 +265,10 @@ def _version(answer: httpx.Response) -> tuple[int, ...] | None:
 
 def _sessions(client: ClientAPI) -> list[httpx.Client]:
     """The connections of an HTTP client and of the admin client inside it; none for a path."""
+    if local(client):
+        return []
+    import httpx
+
     servers = (getattr(client, "_server", None),
                getattr(getattr(client, "_admin_client", None), "_server", None))  # fmt: skip
     found = (getattr(server, "_session", None) for server in servers)
@@ -239,6 +276,8 @@ def _sessions(client: ClientAPI) -> list[httpx.Client]:
 
 
 def _bound_waiting(client: ClientAPI) -> None:
+    import httpx
+
     for session in _sessions(client):
         session.timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
 
@@ -247,6 +286,12 @@ def rest(client: ClientAPI, folder: Path) -> None:
     """Close the indexes that Chroma keeps open in this process, four files and some megabytes for
     each collection, and go on. What another client in this process works with is left alone. No
     call may be under way."""
+    if (ours := local(client)) is not None:
+        if ours.rest():
+            return
+        client = ours.whole()
+    from chromadb.api.shared_system_client import SharedSystemClient
+
     users = SharedSystemClient._identifier_to_refcount.get(str(folder), 0)
     if users == OWN_USERS:
         server = cast(Any, client)._server

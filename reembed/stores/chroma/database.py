@@ -7,13 +7,10 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-import httpx
 import pyarrow as pa
-from chromadb.api import ClientAPI
-from chromadb.api.models.Collection import Collection
 
 from reembed.errors import CollectionGoneError, PreflightError
 from reembed.stores.chroma import client as chroma_client
@@ -21,6 +18,11 @@ from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import reach as chroma_reach
 from reembed.stores.chroma.failures import NOT_TAKEN, mapped
 from reembed.stores.processes import holders
+
+if TYPE_CHECKING:
+    import httpx
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
 
 
 class Database:

@@ -7,11 +7,12 @@ never do, however often it is asked, is refused (5), with what to do instead.
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import httpx
 from chromadb.errors import (
     AuthorizationError,
     ChromaAuthError,
@@ -115,13 +116,20 @@ def damaged_index(told: str, place: str, folder: Path | None = None) -> DamagedS
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error of Chroma's client, which keeps it in the context alone."""
     seen: set[int] = set()
-    at: BaseException | None = error
+    at: Any = error
     while at is not None and id(at) not in seen:
-        if isinstance(at, httpx.HTTPStatusError):
-            return at.response.status_code
+        if _of_httpx(at, "HTTPStatusError"):
+            status: int = at.response.status_code
+            return status
         seen.add(id(at))
         at = at.__cause__ or at.__context__
     return None
+
+
+def _of_httpx(error: BaseException, kind: str) -> bool:
+    """Whether it is one of httpx's errors, which nobody raises who has not imported it."""
+    httpx = sys.modules.get("httpx")
+    return httpx is not None and isinstance(error, getattr(httpx, kind))
 
 
 def unknown_call(error: BaseException) -> bool:
@@ -158,8 +166,6 @@ def mapped(where: str) -> Iterator[None]:
         yield
     except ReembedError:
         raise
-    except httpx.HTTPError as error:
-        raise _of_network(where, error) from error
     except NotFoundError as error:
         if str(error).startswith(("Database [", "Tenant [")):
             raise PreflightError(f"{where}: {error}", NO_DATABASE) from error
@@ -179,6 +185,8 @@ def mapped(where: str) -> Iterator[None]:
             raise PreflightError(f"{where}: {error}") from error
         raise _failure(where, error) from error
     except BaseException as error:
+        if _of_httpx(error, "HTTPError"):
+            raise _of_network(where, error) from error
         # The client raises bare Exception for an answer that is not Chroma's (a proxy's page), and
         # its Rust part a PanicException, which is no Exception at all.
         if type(error) is not Exception and type(error).__name__ != "PanicException":
@@ -186,7 +194,7 @@ def mapped(where: str) -> Iterator[None]:
         raise _of_status(where, error) or _failure(where, error) from error
 
 
-def _of_network(where: str, error: httpx.HTTPError) -> ReembedError:
+def _of_network(where: str, error: BaseException) -> ReembedError:
     told = f"{where}: {type(error).__name__}: {error}"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return PreflightError(

@@ -21,9 +21,7 @@ from reembed.embedders import kept
 from reembed.embedders.recorded import believe, trust
 from reembed.errors import PreflightError
 from reembed.manifest import Model
-from reembed.redaction import shown_url
-
-NAME = "reembed"
+from reembed.stores.chroma.function_settings import NAME, settings
 
 
 @register_embedding_function
@@ -80,19 +78,6 @@ class ReembedEmbeddingFunction(EmbeddingFunction[Documents]):
         made = ReembedEmbeddingFunction.__new__(ReembedEmbeddingFunction)
         made._model, made._config = None, deepcopy(dict(config))
         return made
-
-
-def settings(model: Model) -> dict[str, Any]:
-    """All of a model's manifest keys that are not at their default; no key, only the name of the
-    environment variable that holds one."""
-    defaults = Model(provider=model.provider, name=model.name)
-    plain = model.model_dump(mode="json")
-    plain["base_url"] = model.base_url and shown_url(model.base_url)
-    return {
-        key: value
-        for key, value in plain.items()
-        if key in ("provider", "name") or value != getattr(defaults, key)
-    }
 
 
 def open_recorded(

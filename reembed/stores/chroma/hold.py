@@ -9,12 +9,14 @@ know nothing of it; the sweep carries theirs. A hold ends by itself, so a killed
 from __future__ import annotations
 
 import time
-
-from chromadb.api import ClientAPI
+from typing import TYPE_CHECKING
 
 from reembed.errors import ReembedError
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.names import MAX_NAME, by_name, present
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
 
 KEY = "reembed:hold"
 GRACE_SECONDS = 0.3

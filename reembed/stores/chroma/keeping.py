@@ -1,25 +1,21 @@
-"""Which embedding function a new collection keeps, and how Chroma is made to record it.
+"""Which embedding function a new collection keeps.
 
 Chroma embeds `query_texts` with the function on record, so a shadow must carry its own model's.
 Chroma's built-in functions are recorded where they give exactly the model's vectors; for everything
-else there is `reembed` (`function.py`).
+else there is `reembed` (`function.py`). `recording.py` makes Chroma record it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
-
-from chromadb.api.types import EmbeddingFunction, Embeddings
-from chromadb.utils.embedding_functions import known_embedding_functions
 
 from reembed.embedders.recorded import trust
 from reembed.manifest import FunctionChoice, Model
 from reembed.redaction import shown_url
-from reembed.stores.chroma.function import NAME, ReembedEmbeddingFunction, settings
+from reembed.stores.chroma.function_settings import NAME, settings
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 MODEL_KEY = "reembed:model"
@@ -30,6 +26,10 @@ Applications and Chroma do not look at it."""
 def is_chromas_own(name: str) -> bool:
     """Whether Chroma itself brings an embedding function of this name, so that every application
     has it."""
+    if not name:
+        return False
+    from chromadb.utils.embedding_functions import known_embedding_functions
+
     known = known_embedding_functions.get(name)
     return known is not None and known.__module__.startswith("chromadb.")
 
@@ -44,7 +44,7 @@ def keeps(choice: FunctionChoice, before: str, model: Model) -> str:
     Args:
         before: name of the one that the source keeps.
     """
-    name, _ = _function_for(model)
+    name, _ = function_for(model)
     if choice == "record" or (choice == "auto" and before == NAME):
         return name
     if choice == "auto" and is_chromas_own(before) and is_chromas_own(name):
@@ -115,19 +115,8 @@ def from_note(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"type": "known", "name": NAME, "config": config if isinstance(config, dict) else {}}
 
 
-def to_record(model: Model) -> EmbeddingFunction[Any]:
-    """An object that makes `create_collection` record the function for `model`.
-
-    It is never called. A built-in function is not constructed, because OpenAI's wants its key at
-    construction; `recording` keeps the registry as it was.
-    """
-    name, config = _function_for(model)
-    if name == NAME:
-        return ReembedEmbeddingFunction(model)
-    return _Record.of(name, config)
-
-
-def _function_for(model: Model) -> tuple[str, dict[str, Any]]:
+def function_for(model: Model) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the function that embeds as the model does."""
     plain = not (
         model.document_prefix
         or model.query_prefix
@@ -164,41 +153,3 @@ def _openai_keeps(model: Model) -> bool:
         return False
     native = {"text-embedding-ada-002": 1536}.get(model.name)
     return model.dimensions in (None, native) or "text-embedding-3" in model.name
-
-
-class _Record(EmbeddingFunction[Any]):
-    """Stands for a registered embedding function while a collection is created."""
-
-    config: dict[str, Any]
-
-    def __init__(self) -> None:
-        pass
-
-    @staticmethod
-    def of(name: str, config: dict[str, Any]) -> _Record:
-        kind = type("_Record", (_Record,), {"name": staticmethod(lambda: name), "config": config})
-        record: _Record = kind()
-        return record
-
-    def __call__(self, input: Any) -> Embeddings:
-        raise AssertionError("a record of an embedding function embeds nothing")
-
-    @classmethod
-    def build_from_config(cls, config: dict[str, Any]) -> _Record:
-        return cls()
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(self.config)
-
-
-@contextmanager
-def recording() -> Iterator[None]:
-    """Keep Chroma's registry as it was: creating a collection registers the class of the function
-    it is given, which would put a `_Record` in the place of the real one."""
-    before = dict(known_embedding_functions)
-    try:
-        yield
-    finally:
-        for name in set(known_embedding_functions) - set(before):
-            del known_embedding_functions[name]
-        known_embedding_functions.update(before)

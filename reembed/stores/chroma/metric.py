@@ -9,16 +9,18 @@ The metric decides what every distance means, so `probe` measures it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from chromadb.api.models.Collection import Collection
 from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError
 from reembed.records import Metric
 from reembed.stores.chroma.keeping import from_note
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
 
 LEGACY_KEYS = {
     "hnsw:space": "space",

@@ -11,9 +11,8 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chromadb.api import ClientAPI
-from chromadb.api.models.Collection import Collection
 from chromadb.errors import ChromaError
 
 from reembed.errors import PreflightError, SourceChangedError
@@ -32,6 +31,10 @@ from reembed.stores.chroma.names import (
 )
 from reembed.stores.chroma.sqlite_calls import is_done, name_between, refuse_others
 from reembed.stores.values import Exchange, Receipt
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
 
 _TRIES = 20
 

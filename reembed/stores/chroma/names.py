@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from chromadb.api import ClientAPI
-from chromadb.api.models.Collection import Collection
 from chromadb.errors import NotFoundError
 
 from reembed.errors import PreflightError, ReembedError
 from reembed.stores.chroma.failures import mapped, unknown_call
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
 
 MAX_NAME = 512
 _LEGAL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*[a-zA-Z0-9]")

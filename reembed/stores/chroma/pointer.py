@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
-
-from chromadb.api import ClientAPI
-from chromadb.api.models.Collection import Collection
+from typing import TYPE_CHECKING, Any
 
 from reembed.errors import PreflightError, ReembedError, SourceChangedError
 from reembed.stores.chroma.failures import mapped
@@ -25,6 +22,10 @@ from reembed.stores.chroma.names import (
     modify_name,
 )
 from reembed.stores.values import Exchange, Receipt
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
 
 VERSION = 1
 KEY = "reembed:pointer"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from chromadb.api import ClientAPI
+from typing import TYPE_CHECKING, Any
 
 from reembed.errors import PreflightError
 from reembed.stores.chroma import names as chroma_names
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.claims import is_claim
 from reembed.stores.processes import Holders
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
 
 
 def verified(folder: Path, client: ClientAPI, url: str) -> Path:

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from chromadb.api.types import validate_where
 
 from reembed.errors import PreflightError
 from reembed.records import Vectors
@@ -40,6 +39,8 @@ class ChromaReader:
                 f"source.where: Chroma's filter is a mapping, this is the text {where!r}",
                 WHERE_HINT,
             )
+        from chromadb.api.types import validate_where
+
         try:
             validate_where(cast(Any, dict(where)))
         except (ValueError, TypeError) as error:

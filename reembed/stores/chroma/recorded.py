@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chromadb.api.models.Collection import Collection
 from pydantic import ValidationError
 
 from reembed.embedders.recorded import Recorded, believe
 from reembed.manifest import Model
 from reembed.redaction import remember_in, shown_url
-from reembed.stores.chroma.function import NAME, settings
+from reembed.stores.chroma.function_settings import NAME, settings
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
 
 
 def model_of(function: Mapping[str, Any] | None) -> dict[str, Any] | None:

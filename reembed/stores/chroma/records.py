@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
-from chromadb.api.models.Collection import Collection
-from chromadb.api.types import GetResult
 from chromadb.errors import InternalError
 
 from reembed.errors import PreflightError
@@ -20,6 +18,10 @@ from reembed.stores.canonical import metadata_text
 from reembed.stores.chroma.failures import is_too_large, mapped, of_record, refused
 from reembed.stores.chroma.floats import to_send
 from reembed.stores.chroma.sqlite_calls import FloatFix
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+    from chromadb.api.types import GetResult
 
 BATCH_ROWS = 1_000
 """Rows in one write. Measured: 100 is half as fast, 5,000 no faster."""

@@ -8,12 +8,13 @@ disabled", or one that was forbidden would work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from chromadb.api.models.Collection import Collection
-from chromadb.api.types import Schema
+from typing import TYPE_CHECKING, Any
 
 from reembed.errors import PreflightError
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+    from chromadb.api.types import Schema
 
 _STANDARD: dict[str, dict[str, dict[str, bool]]] = {
     "defaults": {
@@ -89,6 +90,8 @@ def with_indexes(
         configuration: `{"hnsw": {"space": ..., ...}}`, or `spann`, of the vector index.
         function: the embedding function to keep, None for none.
     """
+    from chromadb.api.types import Schema
+
     changed = Schema().serialize_to_json()
     for path, on in indexes.items():
         place, rest = path.split(".", 1)

@@ -11,13 +11,14 @@ collection is dropped so that none remain.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
-
-from chromadb.api.models.Collection import Collection
+from typing import TYPE_CHECKING, Any, cast
 
 from reembed.records import chunked
 from reembed.stores.chroma.failures import mapped
 from reembed.stores.chroma.records import BATCH_ROWS, list_ids
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
 
 
 def missing(collection: Collection, ids: Sequence[str]) -> list[str]:

@@ -65,6 +65,8 @@ class ChromaWriter:
         `hnsw:*` keys of `metadata` are kept where they agree with the new index and left out where
         they would contradict it; Chroma reads them no more.
         """
+        from reembed.stores.chroma import recording
+
         self.check(spec).refuse()
         name, database = spec.name, self._database
         configuration = chroma_metric.configuration(spec.index, spec.metric, database.cloud)
@@ -79,7 +81,7 @@ class ChromaWriter:
         if spec.model is None:  # nothing is known, so nothing is recorded
             pass
         elif keeping.keeps(spec.function, spec.function_before, spec.model):
-            function = keeping.to_record(spec.model)
+            function = recording.to_record(spec.model)
         elif spec.function == "auto":  # `none` leaves no trace at all
             kept = (kept or {}) | {keeping.MODEL_KEY: keeping.noted(spec.model)}
         settings: dict[str, Any] = {
@@ -88,7 +90,7 @@ class ChromaWriter:
         if spec.key_indexes:
             schema = chroma_schema.with_indexes(configuration, spec.key_indexes, function)
             settings = {"schema": schema, "embedding_function": None}
-        with mapped(name), keeping.recording():
+        with mapped(name), recording.recording():
             made = database.client.create_collection(name, metadata=kept, **settings)
         found = self._catalog.describe_id(str(made.id))
         if found is None:

@@ -188,7 +188,7 @@ def do_step(step: Step, work: Work, imports: Sequence[str]) -> None:
         imports: modules to import before the clock starts.
     """
     if any(module.startswith("reembed") for module in imports):
-        importlib.import_module("reembed.__main__").bound_memory()  # as the program begins
+        importlib.import_module("reembed.__main__").begin_process()  # as the program does
     for module in imports:
         importlib.import_module(module)
     start, cpu = time.perf_counter(), time.process_time()

@@ -10,7 +10,7 @@ from chromadb.errors import InvalidArgumentError
 
 from reembed.errors import PreflightError
 from reembed.manifest import Model
-from reembed.stores.chroma import keeping
+from reembed.stores.chroma import recording
 from reembed.stores.chroma.schema import key_indexes, refuse_sparse, with_indexes
 from tests.support.chroma_data import chroma, plain_collection
 from tests.support.manifests import migration, run_dir, write_manifest
@@ -74,7 +74,7 @@ def _lying(collection):
 
 
 def test_a_plain_collection_has_none_and_a_function_is_kept_with_the_rest(tmp_path):
-    with chroma(tmp_path / "db") as client, keeping.recording():
+    with chroma(tmp_path / "db") as client, recording.recording():
         assert key_indexes(plain_collection(client, count=0)) == {}
         theirs = Schema()
         theirs.delete_index(config=IntInvertedIndexConfig())
@@ -84,7 +84,7 @@ def test_a_plain_collection_has_none_and_a_function_is_kept_with_the_rest(tmp_pa
             "defaults.int.int_inverted_index": False,
             "keys.k.string.string_inverted_index": False,
         }
-        function = keeping.to_record(Model(provider="ollama", name="all-minilm"))
+        function = recording.to_record(Model(provider="ollama", name="all-minilm"))
         schema = with_indexes({"hnsw": {"space": "ip"}}, key_indexes(made), function)
         copy = client.create_collection("copy", schema=schema, embedding_function=None)
         assert key_indexes(copy) == key_indexes(made)
