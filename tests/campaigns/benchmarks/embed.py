@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.campaigns.benchmarks import fast_server
-from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Work
+from tests.campaigns.benchmarks.measuring import WITHOUT_CHROMADB, Benchmark, Claim, Work
 from tests.campaigns.benchmarks.scene import build, embed, migration
 
 URL = "REEMBED_BENCH_URL"
@@ -127,6 +127,7 @@ BENCHMARK = Benchmark(
               bar=500),
     ],
     prepare=build,
+    own_imports=WITHOUT_CHROMADB,
     around=around,
     dimensions=1536,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 
-from tests.campaigns.benchmarks.measuring import Benchmark, Claim, Work
+from tests.campaigns.benchmarks.measuring import WITHOUT_CHROMADB, Benchmark, Claim, Work
 from tests.campaigns.benchmarks.scene import build, migration, pages
 
 
@@ -102,6 +102,7 @@ BENCHMARK = Benchmark(
               figure="peak_mb", bar=500),
     ],
     prepare=build,
+    own_imports=WITHOUT_CHROMADB,
 )  # fmt: skip
 
 if __name__ == "__main__":

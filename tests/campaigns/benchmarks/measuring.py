@@ -94,6 +94,10 @@ class Claim:
         return own * self.each / records if self.each else own
 
 
+WITHOUT_CHROMADB = ("reembed.migration", "reembed.stores.chroma.store", "chromadb_rust_bindings")
+"""What reembed imports where Chroma's package is not needed."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """Steps in the order in which they are done, and what is claimed of them.
@@ -103,8 +107,8 @@ class Benchmark:
         around: held open while the steps run, such as a server; gives them variables.
         records, dimensions: of the collection, where the command line gives none.
         sized: whether records and dimensions mean anything to it.
-        imports: of every step, Chroma's own parts that opening a folder imports among them.
-        own_imports: of the steps that a claim calls ours, besides.
+        imports: of a peer's steps, Chroma's own parts that opening a folder imports among them.
+        own_imports: of the steps that a claim calls ours.
     """
 
     steps: Mapping[str, Step]
@@ -115,7 +119,7 @@ class Benchmark:
     dimensions: int = 384
     sized: bool = True
     imports: Sequence[str] = ("chromadb", "chromadb.api.rust")
-    own_imports: Sequence[str] = ("reembed.migration",)
+    own_imports: Sequence[str] = ("reembed.migration", "chromadb", "chromadb.api.rust")
 
     def main(self, module: str, words: str | None) -> None:
         """Measure, print and keep; or do the one step that `--step` names."""
@@ -131,8 +135,7 @@ class Benchmark:
         work = Work(options.folder, options.round, options.records, options.dimensions)
         if options.step:
             ours = options.step in {step for claim in self.claims for step in claim.ours}
-            imports = [*self.imports, *(self.own_imports if ours else ())]
-            do_step(self.steps[options.step], work, imports)
+            do_step(self.steps[options.step], work, self.own_imports if ours else self.imports)
             return
         with tempfile.TemporaryDirectory() as name, self._around(Path(name)) as variables:
             self.prepare(Work(Path(name), 0, options.records, options.dimensions))

@@ -102,6 +102,7 @@ BENCHMARK = Benchmark(
     around=around,
     dimensions=1536,
     imports=("psycopg", "pgvector.psycopg"),
+    own_imports=("reembed.migration", "psycopg", "pgvector.psycopg"),
 )  # fmt: skip
 
 if __name__ == "__main__":
