@@ -1,5 +1,8 @@
 """Chroma, on a path, over HTTP and in the cloud."""
 
-from reembed.stores.chroma.delayed import delay
+from reembed.run.program import is_program
 
-delay()  # before a module here imports it
+if is_program():
+    from reembed.stores.chroma.delayed import delay
+
+    delay()  # before a module here imports it

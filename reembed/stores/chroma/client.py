@@ -26,7 +26,8 @@ from reembed.stores.chroma.address import (
     parse,
 )
 from reembed.stores.chroma.failures import ENOUGH_FILES, NO_CHROMA, mapped, of_status
-from reembed.stores.chroma.library import LocalClient, local, may_open
+from reembed.stores.chroma.library import LocalClient, local, may_open, prepare
+from reembed.stores.chroma.sqlite_process import beside
 
 if TYPE_CHECKING:
     import httpx
@@ -63,6 +64,8 @@ def connect(address: Address, url: str) -> ClientAPI:
         UnreachableError: nothing answers.
     """
     if address.path is not None:
+        beside.begin()
+        prepare()
         chroma_sqlite.check_openable(address.path)
         return _open_path(address)
     with mapped(url), warnings.catch_warnings():

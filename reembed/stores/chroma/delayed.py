@@ -23,8 +23,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reembed.run.program import is_program
-
 KNOWN = frozenset({"1.5.9"})
 """Releases of chromadb whose library was tried without its package."""
 _PACKAGE, _ERRORS = "chromadb", "chromadb.errors"
@@ -78,8 +76,8 @@ _finder = _Finder()
 
 
 def delay() -> None:
-    """Put the import off, where that may be done."""
-    if not is_program() or _PACKAGE in sys.modules:
+    """Put the import off, where that may be done, in a process of our own."""
+    if _PACKAGE in sys.modules:
         return
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None or _version(Path(spec.origin)) not in KNOWN:

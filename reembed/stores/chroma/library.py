@@ -40,6 +40,12 @@ def may_open() -> bool:
     return delayed.is_delayed() and not settings and not Path(".env").exists()
 
 
+def prepare() -> None:
+    """Load the library, where it will be used, while other things begin."""
+    if may_open():
+        import chromadb_rust_bindings  # noqa: F401
+
+
 class _Library:
     """What the clients of one folder share."""
 

@@ -47,6 +47,13 @@ class SqliteProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
 
+    def begin(self) -> None:
+        """Start the process, so that it is ready when it is asked. What keeps it from starting is
+        told then."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._process is None and os.getpid() == self._owner:
+                self._start()
+
     def call(self, function: str, *arguments: Any) -> Any:
         """What the function returned.
 
@@ -94,17 +101,21 @@ class SqliteProcess:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None:
-            import subprocess
-
-            command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", CODE, str(_ROOT)]
-            with held_signals():
-                self._process = subprocess.Popen(
-                    command, cwd="/",
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
+            self._start()
+        assert self._process is not None
         assert self._process.stdin is not None
         pickle.dump(request, self._process.stdin)
         self._process.stdin.flush()
+
+    def _start(self) -> None:
+        import subprocess
+
+        command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", CODE, str(_ROOT)]
+        with held_signals():
+            self._process = subprocess.Popen(
+                command, cwd="/",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
 
     def _receive(self) -> tuple[bool, Any]:
         assert self._process is not None
