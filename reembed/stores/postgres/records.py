@@ -23,6 +23,7 @@ from reembed.stores.postgres.client import (
     fetch_one,
     mapped,
 )
+from reembed.stores.postgres.copy.pages import Pages
 from reembed.stores.postgres.copy.rows import copy_rows, read_ids, write_rows
 from reembed.stores.postgres.schema.ids import any_of, usable
 from reembed.stores.postgres.schema.layout import ENTITY_PREFIX
@@ -45,6 +46,18 @@ def _rows(
     return records, vectors
 
 
+def _in_order(batches: Sequence[pa.RecordBatch], ids: Sequence[str]) -> pa.RecordBatch:
+    """The rows in the order in which their ids were asked for."""
+    rows = pa.Table.from_batches(batches).combine_chunks()
+    found = rows.column("id").to_pylist()
+    if found != ids:
+        place = {one: row for row, one in enumerate(found)}
+        order = [place[one] for one in ids if one in place]
+        if order != list(range(len(rows))):
+            rows = rows.take(pa.array(order, pa.int64())).combine_chunks()
+    return rows.to_batches()[0] if len(rows) else batches[0].slice(0, 0)
+
+
 def condition_of(where: Where) -> str | None:
     """The SQL condition of `source.where`. Raises PreflightError if it is none."""
     if where is not None and not isinstance(where, str):
@@ -62,6 +75,7 @@ class Records:
         self._catalog = catalog
         self._shadows = shadows
         self._reader: Connection | None = None
+        self._pages: Pages | None = None
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -69,11 +83,12 @@ class Records:
         with mapped(self._catalog.url):
             reader = connect(self._catalog.url)
             reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        self._reader = reader
         try:
-            yield
+            with Pages(reader) as self._pages:
+                self._reader = reader
+                yield
         finally:
-            self._reader = None
+            self._reader = self._pages = None
             reader.close()
 
     def check_where(self, where: Where) -> None:
@@ -90,6 +105,7 @@ class Records:
         connection = connect(self._catalog.url)  # of its own: the caller reads between two pages
         try:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._settle()
             if self._reader is not None:
                 shared = fetch_one(self._reader, "SELECT pg_export_snapshot()")
                 assert shared is not None, "a snapshot can be shared"
@@ -104,6 +120,7 @@ class Records:
     def fetch(
         self, id: str, ids: Sequence[str], *, vectors: bool, where: Where = None
     ) -> pa.RecordBatch:
+        self._settle()
         condition, batches = condition_of(where), []
         for table, names in self._split(self._catalog.tables(id), ids):
             wanted = usable(table, names)
@@ -113,12 +130,28 @@ class Records:
                 )
         if not batches:
             return pa.RecordBatch.from_pylist([], schema=EXPORT_SCHEMA)
-        rows = pa.Table.from_batches(batches).combine_chunks()
-        place = {one: row for row, one in enumerate(rows.column("id").to_pylist())}
-        order = [place[one] for one in ids if one in place]
-        if order != list(range(len(rows))):
-            rows = rows.take(pa.array(order, pa.int64())).combine_chunks()
-        return rows.to_batches()[0] if len(rows) else batches[0].slice(0, 0)
+        return _in_order(batches, ids)
+
+    def fetch_page(
+        self, id: str, ids: Sequence[str], *, vectors: bool, then: Sequence[str] = ()
+    ) -> pa.RecordBatch:
+        """See `Store.many`. In a snapshot the next page is read while the caller works on this
+        one."""
+        if self._pages is None:
+            return self.fetch(id, ids, vectors=vectors)
+        table = self._pages.table_of(id)
+        if table is None:
+            tables = self._catalog.tables(id)
+            if len(tables) > 1 or tables[0].prefix:
+                return self.fetch(id, ids, vectors=vectors)
+            (table,) = tables
+        rows = self._pages.fetch((id, table), ids, vectors, then)
+        return _in_order([rows], ids)
+
+    def _settle(self) -> None:
+        """Let the snapshot's connection be free for something else than its pages."""
+        if self._pages is not None:
+            self._pages.settle()
 
     def _split(self, tables: Sequence[Table], ids: Sequence[str]) -> list[tuple[Table, list[str]]]:
         """Ids by the table of the unit that they are of, without the table's prefix."""

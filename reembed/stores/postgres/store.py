@@ -60,6 +60,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
         search=part_told(TableSearch(catalog), url),
         writer=part_told(TableWriter(catalog, records, shadows, mover), url),
         build_index=told(shadows.build_index, url), snapshot=records.snapshot,
+        many=told(records.fetch_page, url),
         survey=told(partial(survey, catalog), url),
         changes=told_changes, capture=told_changes, cutover=part_told(cutover, url),
         claims=part_told(claims, url), leftovers=part_told(CopiedLeftovers(catalog), url),

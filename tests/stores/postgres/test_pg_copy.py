@@ -13,7 +13,7 @@ import pytest
 from reembed.errors import PreflightError, TakenError, UnreachableError
 from reembed.manifest import Model
 from reembed.records import export_batch, row_hash
-from reembed.stores.postgres.copy import parse as pg_parse
+from reembed.stores.postgres.copy import reading as pg_reading
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
@@ -26,7 +26,7 @@ MODEL = Model(provider="python", name="m:f")
 @pytest.fixture(params=SIZES)
 def store(request: pytest.FixtureRequest, postgres_url: str, monkeypatch: Any) -> Iterator[Store]:
     """A database, read in blocks of one row, of some, and of all."""
-    monkeypatch.setattr(pg_parse, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(pg_reading, "BLOCK_BYTES", request.param)
     opened = open_store(postgres_url)
     yield opened
     opened.close()

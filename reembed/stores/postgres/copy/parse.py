@@ -2,15 +2,12 @@
 
 The format is that of the COPY documentation (PostgreSQL 18, "Binary Format"): a header, and for
 each row a count of fields (int16) and each field behind its length (int32, -1 for null).
-A block is so large that the calls it takes are few, and so small that its memory is used again by
-the next one: fresh memory for a whole shard at once costs more than what is done with it.
+Who reads them is `reading.py`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +17,6 @@ from reembed.records import Vectors
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
-BLOCK_BYTES = 1 << 22
-"""Bytes of rows that are parsed at once."""
 VECTOR_HEAD = 4
 """Bytes before a vector's values: its dimensions (int16), and a zero."""
 
@@ -89,37 +84,6 @@ class Block:
         ranges = self._taken(starts, ends).take(pa.array(np.arange(0, 2 * len(starts), 2)))
         values = np.frombuffer(ranges.buffers()[2], ">f4")
         return values, np.where(kept, (sizes - VECTOR_HEAD) // 4, -1)
-
-
-def each_block(copy: Iterable[Chunk], width: int, take: Callable[[Block], None]) -> None:
-    """Give every block to `take`, in order and one at a time, in a thread of its own while this one
-    reads on: the server need not wait until a block is parsed."""
-    with ThreadPoolExecutor(1, "parse") as thread:
-        pending: Future[None] | None = None
-        for chunks in _gathered(copy):
-            if pending is not None:
-                pending.result()
-            pending = thread.submit(lambda rows: take(Block(rows, width)), chunks)
-        if pending is not None:
-            pending.result()
-
-
-def _gathered(copy: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    """A block's rows at a time; libpq hands out one a chunk, the first behind the header."""
-    waiting: list[Chunk] = []
-    size, first = 0, True
-    for chunk in copy:
-        if first:
-            chunk, first = chunk[len(HEADER) :], False
-        if len(chunk) == len(TRAILER):  # the last; the copy ends when it is read to its end
-            continue
-        waiting.append(chunk)
-        size += len(chunk)
-        if size >= BLOCK_BYTES:
-            yield waiting
-            waiting, size = [], 0
-    if waiting:
-        yield waiting
 
 
 class VectorColumn:

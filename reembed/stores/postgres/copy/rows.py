@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,8 @@ from reembed.errors import PreflightError
 from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors, export_batch
 from reembed.stores.postgres.client import Connection, first_line, mapped
 from reembed.stores.postgres.copy.encode import ENCODERS, Encoder, encode_rows
-from reembed.stores.postgres.copy.parse import HEADER, TRAILER, Block, VectorColumn, each_block
+from reembed.stores.postgres.copy.parse import HEADER, TRAILER, VectorColumn
+from reembed.stores.postgres.copy.reading import Reading
 from reembed.stores.postgres.schema import metadata as pg_metadata
 from reembed.stores.postgres.schema.ids import any_of
 from reembed.stores.postgres.schema.layout import TEXT_TYPES
@@ -67,10 +69,12 @@ def _condition(table: Table) -> Iterator[None]:
             ) from error
 
 
-def copy_rows(
-    connection: Connection, table: Table, ids: Sequence[str], where: str | None, vectors: bool
-) -> pa.RecordBatch:
-    """The rows of these ids (without the table's prefix) as `EXPORT_SCHEMA`, in no order."""
+def begin_rows(
+    thread: Executor, connection: Connection, table: Table, ids: Sequence[str], where: str | None,
+    vectors: bool,
+) -> Reading:  # fmt: skip
+    """Begin to read the rows of these ids (without the table's prefix), in no order; `take_rows`
+    takes them."""
     vector: sql.Composable = sql.Identifier(table.vector)
     if table.column(table.vector).type == "halfvec":
         vector = sql.SQL("{}::{}").format(vector, of_pgvector(connection, "vector"))
@@ -83,18 +87,33 @@ def copy_rows(
         vector=vector if vectors else sql.SQL("NULL"), table=table.identifier,
         any_of=any_of(table, ids), where=table.condition(where),
     )  # fmt: skip
+    return Reading(thread, connection, query, 5)
+
+
+def copy_rows(
+    connection: Connection, table: Table, ids: Sequence[str], where: str | None, vectors: bool
+) -> pa.RecordBatch:
+    """The rows of these ids (without the table's prefix) as `EXPORT_SCHEMA`, in no order."""
+    with ThreadPoolExecutor(1, "read") as thread:
+        reading = begin_rows(thread, connection, table, ids, where, vectors)
+        return take_rows(reading, table, len(ids))
+
+
+def take_rows(reading: Reading, table: Table, most: int) -> pa.RecordBatch:
+    """Rows as `EXPORT_SCHEMA`, `most` at most."""
     parts: list[pa.RecordBatch] = []
-    embeddings = VectorColumn(len(ids))
-
-    def take(block: Block) -> None:
-        id, document, metadata, uri = block.texts(4)
-        id = prefixed(table.prefix, id)
-        metadata = pg_metadata.of_texts(table, metadata)
-        parts.append(export_batch(id, document, metadata, uri))
-        embeddings.append(*block.vectors(4))
-
-    with mapped(table.label), connection.cursor() as cursor, cursor.copy(query) as copy:
-        each_block(copy, 5, take)
+    embeddings = VectorColumn(most)
+    try:
+        with mapped(table.label):
+            for block in reading:
+                id, document, metadata, uri = block.texts(4)
+                id = prefixed(table.prefix, id)
+                metadata = pg_metadata.of_texts(table, metadata)
+                parts.append(export_batch(id, document, metadata, uri))
+                embeddings.append(*block.vectors(4))
+    except BaseException:
+        reading.stop()
+        raise
     if not parts:
         return export_batch([], [], [], [])
     (batch,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
