@@ -254,6 +254,9 @@ class Target(Section):
     """default: the source's real one"""
     index: dict[str, Any] = Field(default_factory=dict)
     """store-specific index settings; default: the source's, where the target has such an index"""
+    bulk: Literal["auto", "always", "never"] = "auto"
+    """a Chroma folder: fill the new collection past Chroma's `add`, several times faster; auto:
+    where the extra `bulk` is installed, for 2,000 records or more"""
 
 
 class Embed(Section):

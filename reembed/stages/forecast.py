@@ -58,6 +58,10 @@ RATES = {
         begin=0.3, read=0.017, export=10e-6, export_value=50e-9, load=250e-6, load_value=0.0,
         link=0.12e-6, verify=10e-6, verify_value=0.23e-6, in_process=True,
     ),
+    "chroma, filled": Rates(
+        begin=0.5, read=0.017, export=10e-6, export_value=50e-9, load=100e-6, load_value=0.0,
+        link=0.02e-6, verify=10e-6, verify_value=0.23e-6, in_process=True,
+    ),
     "chroma+http": Rates(
         begin=0.3, read=0.05, export=250e-6, export_value=0.4e-6, load=350e-6, load_value=0.3e-6,
         link=0.12e-6, verify=200e-6, verify_value=0.4e-6,
@@ -94,14 +98,17 @@ class Forecast:
     memory_bytes: int
 
 
-def forecast(url: str, target: str, source: Collection, size: Size, embed: float) -> Forecast:
+def forecast(
+    url: str, target: str, source: Collection, size: Size, embed: float, *, fills: bool = False
+) -> Forecast:
     """What a run of this size will take.
 
     Args:
         url, target: of the source's store and the target's.
         embed: seconds of the model.
+        fills: whether the new collection is filled as a whole.
     """
-    out, into = _rates(url), _rates(target)
+    out, into = _rates(url), RATES["chroma, filled"] if fills else _rates(target)
     slower = _slower(source, out, size.records) if out else 1.0
     n = size.records
     seconds = {}

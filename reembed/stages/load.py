@@ -29,6 +29,7 @@ from reembed.run.directory import DELTA, RunDir, Shard
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
 from reembed.run.quarantine import quarantined_of
+from reembed.stages.fill import ShadowFill, fill_of
 from reembed.stages.refusals import name_taken
 from reembed.stages.session import Session
 from reembed.stages.shadow_spec import shadow_spec, target_name
@@ -212,11 +213,17 @@ def intended_shadow(store: Store, run: RunDir) -> str | None:
 
 
 def load(
-    shadow: Collection, run: RunDir, ledger: Ledger, progress: Progress, wait: Wait = no_wait
-) -> None:
-    """Load every shard that is not journalled as loaded, in order."""
+    shadow: Collection, run: RunDir, ledger: Ledger, progress: Progress, wait: Wait = no_wait,
+    fill: ShadowFill | None = None,
+) -> None:  # fmt: skip
+    """Load every shard that is not journalled as loaded, in order.
+
+    Args:
+        fill: what the first shards go to, where the shadow is filled as a whole.
+    """
     export_shards, embed_shards = run.shards("export"), run.shards("embed")
-    todo = run.history.not_loaded(embed_shards)
+    filled = fill.stems if fill is not None else frozenset()
+    todo = [s for s in run.history.not_loaded(embed_shards) if s.stem not in filled]
     loaded = run.history.loaded_stems
     remade = [s.stem for s in todo if s.stem in loaded]
     total = sum(shard.rows for shard in embed_shards.values())
@@ -227,8 +234,16 @@ def load(
         for shard, rows in read:
             wait()
             replacing = shard.stem.startswith(DELTA) or shard.stem in remade
-            _load_rows(shadow, run, ledger, shard, rows, replacing=replacing)
+            if fill is not None and replacing:
+                fill.finish()
+                fill = None
+            if fill is not None:
+                _fill_rows(fill, shadow, ledger, shard, rows)
+            else:
+                _load_rows(shadow, run, ledger, shard, rows, replacing=replacing)
             counter.update(shard.rows)
+        if fill is not None:
+            fill.finish()
     if remade:
         remove_strays(shadow, ledger)
 
@@ -242,11 +257,30 @@ def _load_rows(
     run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
 
 
-def load_early(shadow: Collection, s: Session, shard: Shard) -> None:
-    """Load an embed shard, for the first time, while others are still embedded."""
-    s.ledger.fold()
-    rows = read_rows(s.run, s.run.shards("export")[shard.stem], shard)
-    _load_rows(shadow, s.run, s.ledger, shard, rows)
+def _fill_rows(
+    fill: ShadowFill, shadow: Collection, ledger: Ledger, shard: Shard, rows: ShardRows
+) -> None:
+    load_shard(shadow, rows, ledger, fill.add, replacing=False)
+    fill.added(shard)
+
+
+class EarlyLoad:
+    """Loads embed shards, for the first time, while others are still embedded."""
+
+    def __init__(self, s: Session) -> None:
+        self._s = s
+        self._shadow = made_shadow(s)
+        self.fill = fill_of(s, self._shadow, _spec(s))
+
+    def load(self, shard: Shard) -> None:
+        """Load one of them."""
+        s = self._s
+        s.ledger.fold()
+        rows = read_rows(s.run, s.run.shards("export")[shard.stem], shard)
+        if self.fill is not None:
+            _fill_rows(self.fill, self._shadow, s.ledger, shard, rows)
+        else:
+            _load_rows(self._shadow, s.run, s.ledger, shard, rows)
 
 
 def _read_ahead(
@@ -294,15 +328,22 @@ def made_shadow(s: Session) -> Collection:
     """The run's shadow; the first call makes it."""
     if s.run.history.writes_held:  # it has been looked at, which counts its records
         return s.new
-    manifest = s.manifest
-    dimensions = s.dimensions if manifest.keeps else s.embedder.dimensions
-    name = target_name(manifest, s.store.to_write(), dimensions)
-    spec = shadow_spec(manifest, s.source, name, dimensions)
-    return Collection(s.store, ensure_shadow(s.store, s.run, spec).id)
+    return Collection(s.store, ensure_shadow(s.store, s.run, _spec(s)).id)
 
 
-def load_shadow(s: Session) -> None:
-    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow."""
+def _spec(s: Session) -> CollectionSpec:
+    dimensions = s.dimensions if s.manifest.keeps else s.embedder.dimensions
+    name = target_name(s.manifest, s.store.to_write(), dimensions)
+    return shadow_spec(s.manifest, s.source, name, dimensions)
+
+
+def load_shadow(s: Session, early: EarlyLoad | None = None) -> None:
+    """Stage 3 for every embed shard that is not loaded; the first call makes the shadow.
+
+    Args:
+        early: what has loaded some of them in this call.
+    """
     shadow = made_shadow(s)
-    load(shadow, s.run, s.ledger, s.progress, s.pause.wait)
+    fill = early.fill if early is not None else fill_of(s, shadow, _spec(s))
+    load(shadow, s.run, s.ledger, s.progress, s.pause.wait, fill)
     build_index(shadow, s.run)

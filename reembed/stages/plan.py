@@ -32,6 +32,7 @@ from reembed.run.loss import Loss
 from reembed.run.taken import bytes_in
 from reembed.stages.contact import make_contact
 from reembed.stages.estimate import Estimate
+from reembed.stages.fill import fills
 from reembed.stages.forecast import Size, forecast
 from reembed.stages.old_model import old_model_problems
 from reembed.stages.refusals import taken_by
@@ -47,6 +48,10 @@ from reembed.stores.values import CollectionInfo, Survey, refusals
 NO_EXCHANGE = (
     "swap.kind: config builds the new collection next to it and leaves the change to the "
     "application"
+)
+FILLED = (
+    "the new collection is filled past Chroma's `add`: rows straight into chroma.sqlite3, the "
+    "index built on all cores (target.bulk: never adds through Chroma instead)"
 )
 DISK_RESERVE = 0.10
 """Share of a disk's free space that a run must leave."""
@@ -158,8 +163,14 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
         blockers.append(KEEP_NEEDS_A_SWAP)
     if swap is not None and swap.kind != "config":
         blockers += [Problem(text, NO_EXCHANGE) for text in survey.blockers]
-    checked = writer.check(shadow_spec(manifest, source, target, dimensions))
+    spec = shadow_spec(manifest, source, target, dimensions)
+    checked = writer.check(spec)
     blockers += _problems(*survey.refusals, *checked.refusals)
+    filled = False
+    try:
+        filled = fills(manifest, target_store, spec, records)
+    except PreflightError as error:
+        blockers.append(Problem(error.message, error.hint))
     if not blockers:
         blockers += _problems(*checked.tried)
     if checked.records is not None:
@@ -169,14 +180,14 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
     if swap is not None and swap.kind != "config":
         blockers += _live_blockers(source_store.to_move(), source, manifest.live)
     weighed = weigh_kept(s, source, records) if manifest.keeps else weigh(s, source, records)
-    estimate = _foreseen(s, source, dimensions, weighed.estimate, records)
+    estimate = _foreseen(s, source, dimensions, weighed.estimate, records, fills=filled)
     blockers += weighed.blockers
     warnings = list(weighed.warnings)
     warnings += [Problem(text) for text in guard_messages(manifest.state_dir)]
     blockers += disk_blockers(Path(manifest.state), estimate, target_store)
     notes = {
         *source_store.catalog.capabilities.notes, *target_store.catalog.capabilities.notes,
-        *survey.notes, *checked.notes,
+        *survey.notes, *checked.notes, *([FILLED] if filled else []),
     }  # fmt: skip
     warnings += [Problem(text, note=True) for text in sorted(notes)]
     recorded = believe(source.model, [manifest.new_model])
@@ -201,14 +212,16 @@ def make_plan(s: Session, own_shadow: str | None = None) -> Plan:
 
 
 def _foreseen(
-    s: Session, source: CollectionInfo, dimensions: int, estimate: Estimate, records: int
-) -> Estimate:
+    s: Session, source: CollectionInfo, dimensions: int, estimate: Estimate, records: int,
+    *, fills: bool,
+) -> Estimate:  # fmt: skip
     """The estimate with the time of each stage and the memory."""
     size = Size(records, source.dimensions or 0, dimensions, estimate.text_bytes)
     where = Collection(s.source_store, source.id, s.manifest.source.where)
     told = forecast(
-        s.manifest.source.url, s.manifest.target_url, where, size, estimate.seconds or 0.0
-    )
+        s.manifest.source.url, s.manifest.target_url, where, size, estimate.seconds or 0.0,
+        fills=fills,
+    )  # fmt: skip
     return replace(estimate, stage_seconds=told.seconds, memory_bytes=told.memory_bytes)
 
 

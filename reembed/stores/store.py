@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from reembed.errors import PreflightError
 from reembed.manifest import SwapKind
-from reembed.records import Vectors
+from reembed.records import Metric, Vectors
 from reembed.stores.values import (
     Capabilities,
     Change,
@@ -258,6 +258,37 @@ class Leftovers(Protocol):
         ...
 
 
+class Filling(Protocol):
+    """A collection that is being filled as a whole: nothing of it counts before `finish`."""
+
+    def add(self, records: pa.RecordBatch, vectors: Vectors) -> None:
+        """Take n new records, in the columns of `Writer.write`, and their vectors, `(n, d)
+        float32`. Raises PreflightError for a record that the store will never take."""
+
+    def finish(self) -> None:
+        """Make all of it count, at once."""
+
+    def end(self) -> None:
+        """Let go of what is open, finished or not."""
+
+
+class Bulk(Protocol):
+    """A faster way than `Writer.write` into a collection that is new and that nobody knows yet."""
+
+    def lacks(self, spec: CollectionSpec) -> tuple[str, str]:
+        """Why a collection like this cannot be filled so, and what to do; empty where it can."""
+        ...
+
+    def begin(self, id: str, metric: Metric, dimensions: int, expected: int) -> Filling:
+        """Begin to fill an empty collection with so many records, about."""
+        ...
+
+    def take_back(self, id: str) -> bool:
+        """Remove what a filling that did not finish has left. Returns False, and removes nothing,
+        where it did finish."""
+        ...
+
+
 class Shapes(Protocol):
     """What a collection is made like beyond a `CollectionSpec`: columns, constraints, indexes."""
 
@@ -280,6 +311,7 @@ class Store:
         build_index: makes the indexes of a collection (by its object id) that are better made when
             the records are there. Idempotent. Raises TakenError where records hold the same values,
             which an index must have unique. None: it indexes as it is filled.
+        bulk: fills a new collection faster; None: `Writer.write` is the fastest way.
         snapshot: what is listed and fetched in the block is as of one moment.
         many: `Reader.fetch` without a filter, faster for pages of many records; None: it is fast.
         survey: what is to be said of a collection before it gets vectors of so many dimensions.
@@ -301,6 +333,7 @@ class Store:
     search: Search | None = None
     writer: Writer | None = None
     build_index: Callable[[str], None] | None = None
+    bulk: Bulk | None = None
     snapshot: Callable[[], AbstractContextManager[None]] | None = None
     many: Callable[..., pa.RecordBatch] | None = None
     survey: Callable[[str, int], Survey] | None = None

@@ -29,10 +29,9 @@ from reembed.stages.embed import (
 )
 from reembed.stages.engines import EarlyEngine
 from reembed.stages.export import export_source
-from reembed.stages.load import load_early, load_shadow, made_shadow
+from reembed.stages.load import EarlyLoad, load_shadow
 from reembed.stages.meter import asked_so_far, timed
 from reembed.stages.session import Session
-from reembed.stores.collection import Collection
 from reembed.sync.follow import catch_up
 
 
@@ -41,6 +40,9 @@ class Overlap:
 
     Args:
         embeds, loads: whether the call goes on to these stages.
+
+    Attributes:
+        early: what has loaded shards before their turn, None where none was.
     """
 
     def __init__(self, s: Session, *, embeds: bool, loads: bool) -> None:
@@ -52,7 +54,7 @@ class Overlap:
         self._loaded = s.run.history.loaded_stems
         self._engine = EarlyEngine(SHARDS_IN_WORK)
         self._work: Embedding | None = None
-        self._shadow: Collection | None = None
+        self.early: EarlyLoad | None = None
         self._error: ReembedError | None = None
 
     @property
@@ -95,9 +97,9 @@ class Overlap:
         if not (self._loads and new and self._engine.busy):
             return
         self._s.pause.wait()
-        if self._shadow is None:
-            self._shadow = made_shadow(self._s)
-        load_early(self._shadow, self._s, shard)
+        if self.early is None:
+            self.early = EarlyLoad(self._s)
+        self.early.load(shard)
 
     def __enter__(self) -> Self:
         self._engine.__enter__()
@@ -125,5 +127,5 @@ def run_stages(s: Session, until: Stage) -> None:
     if not loads:
         return
     with timed(s, "load"):
-        load_shadow(s)
+        load_shadow(s, overlap.early)
         catch_up(s)

@@ -143,6 +143,14 @@ class ShadowCreated(Event):
     function: str = ""
 
 
+class FillBegun(Event):
+    """The shadow of this object id is filled as a whole from now on: nothing of it counts before
+    its shards are journalled as loaded."""
+
+    event = "fill-begun"
+    id: str
+
+
 class Loaded(Event):
     """The embed shard with this hash is in the shadow."""
 

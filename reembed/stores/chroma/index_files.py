@@ -32,11 +32,11 @@ HEADER, ELEMENTS, LENGTHS, LABELS, LINKS = (
     "header.bin", "data_level0.bin", "length.bin", "index_metadata.pickle", "link_lists.bin",
 )  # fmt: skip
 _FILES = (HEADER, ELEMENTS, LENGTHS, LABELS)
-_HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
+HEADER_FORM = struct.Struct("<iQQQQQQiIQQQdQ")
 _LABEL_BYTES = 8
 SETTLED_SECONDS = 0.05
 """So old a change must be before a next one is sure to have another time."""
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 _LOOKED_AT, _NEARLY_ONE = 64, 0.01
 
 Found = TypeVar("Found")
@@ -200,7 +200,7 @@ _SHORTER = "the file is shorter than it was"
 def _buffer(shape: _Shape, most: int) -> npt.NDArray[np.uint8]:
     """Room for some elements, `most` at most, that are read together. One for many reads, since
     Chroma's client has the C library fill whatever it hands out."""
-    return np.empty((max(1, min(most, _CHUNK_BYTES // shape.size)), shape.size), np.uint8)
+    return np.empty((max(1, min(most, CHUNK_BYTES // shape.size)), shape.size), np.uint8)
 
 
 def _read_elements(
@@ -228,7 +228,9 @@ def header_of(header: bytes) -> tuple[int, int, int]:
 
 
 def _shape(header: bytes, sizes: dict[str, int]) -> _Shape:
-    version, offset, _, elements, size, label, vector, *_, links, _, _, _ = _HEADER.unpack(header)
+    version, offset, _, elements, size, label, vector, *_, links, _, _, _ = HEADER_FORM.unpack(
+        header
+    )
     shape = _Shape(elements, size, vector, label)
     known = (
         version == 1

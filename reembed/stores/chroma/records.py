@@ -33,7 +33,7 @@ PAGE_VALUES = 1_000_000
 """Values of vectors in one answer of a local client, which has a Python object for each."""
 OVERLAP = 100
 """Ids that two consecutive pages of a listing share."""
-_INT64 = range(-(2**63), 2**63)
+INT64 = range(-(2**63), 2**63)
 _LOST_VECTOR = "Error finding id"
 
 
@@ -158,7 +158,7 @@ def _metadata_text(id: str, metadata: Mapping[str, Any] | None) -> str:
         return metadata_text(metadata)
     except TypeError as error:  # Chroma Cloud keeps sparse vectors in metadata
         raise PreflightError(
-            f"record {_short(id)}: its metadata holds what JSON cannot: {error}",
+            f"record {short(id)}: its metadata holds what JSON cannot: {error}",
             "Leave such records out with source.where; sparse vectors are not copied.",
         ) from error
 
@@ -265,9 +265,9 @@ def _sendable_value(
             fixes.append((id, key, place, value))
             return value
         return sent
-    if isinstance(value, int) and value not in _INT64:  # Chroma would store a float in silence
+    if isinstance(value, int) and value not in INT64:  # Chroma would store a float in silence
         raise PreflightError(
-            f"record {_short(id)}: metadata {key!r} is {value}, beyond 64-bit integers"
+            f"record {short(id)}: metadata {key!r} is {value}, beyond 64-bit integers"
         )
     return value
 
@@ -296,7 +296,7 @@ def write(collection: Collection, batch: Batch, vectors: Vectors) -> None:
             write(collection, batch.part(slice(None, middle)), vectors)
             write(collection, batch.part(slice(middle, None)), vectors)
             return
-        raise of_record(f"record {_short(batch.ids[0])}: Chroma refused it: {error}", error) from (
+        raise of_record(f"record {short(batch.ids[0])}: Chroma refused it: {error}", error) from (
             error
         )
 
@@ -306,8 +306,9 @@ def refuse_not_finite(ids: Sequence[str], vectors: Vectors) -> None:
     and then find nothing any more."""
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
-        raise PreflightError(f"record {_short(ids[bad[0]])}: its vector is not finite")
+        raise PreflightError(f"record {short(ids[bad[0]])}: its vector is not finite")
 
 
-def _short(id: str) -> str:
+def short(id: str) -> str:
+    """An id as messages have it."""
     return repr(id if len(id) <= 200 else f"{id[:200]}...")

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from reembed.stores.chroma.sqlite_calls import (
     listed,
     refuse_newer,
 )
+from reembed.stores.chroma.sqlite_fill import Fill, FillRow
 from reembed.stores.chroma.sqlite_orphans import Orphans
 from reembed.stores.chroma.sqlite_pages import Page, Segments
 from reembed.stores.chroma.sqlite_process import beside
@@ -264,3 +265,30 @@ def exchange(folder: Path, moves: Sequence[Exchange]) -> None:
     """
     names = [Names(move.live, move.incoming_id, move.outgoing_id, move.parked) for move in moves]
     _write("exchange", folder, names)
+
+
+# A new collection, filled past Chroma (`bulk`)
+
+
+def schema_of(folder: Path, id: str) -> tuple[dict[str, Any], int | None]:
+    """The schema of a collection, and its dimensions, None for none yet."""
+    found: tuple[dict[str, Any], int | None] = _read("schema_of", folder, id)
+    return found
+
+
+def add_rows(folder: Path, fill: Fill, rows: Sequence[FillRow]) -> None:
+    """Add records without their vectors, all or none."""
+    _write("add_rows", folder, fill, list(rows))
+
+
+def finish(
+    folder: Path, fill: Fill, dimensions: int, records: int, last: bytes,
+    kinds: Mapping[str, set[str]],
+) -> None:  # fmt: skip
+    """Put the index in its place, and let the collection count; see `sqlite_fill.finish`."""
+    _write("finish", folder, fill, dimensions, records, last, dict(kinds))
+
+
+def unfill(folder: Path, fill: Fill) -> bool:
+    """Take back the rows of a collection that does not count. Returns False where it does."""
+    return bool(_write("unfill", folder, fill))

@@ -126,9 +126,10 @@ class SqliteProcess:
 
 def serve() -> None:
     """Answer calls from standard input until it ends."""
-    from reembed.stores.chroma import sqlite_calls, sqlite_orphans, sqlite_pages
+    from reembed.stores.chroma import sqlite_calls, sqlite_fill, sqlite_orphans, sqlite_pages
 
-    known = {**vars(sqlite_orphans), **vars(sqlite_pages), **vars(sqlite_calls)}
+    parts = (sqlite_orphans, sqlite_pages, sqlite_fill, sqlite_calls)
+    known = {name: found for part in parts for name, found in vars(part).items()}
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asked decides
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while True:

@@ -6,6 +6,7 @@ written, only where the file is at hand (`chroma.sqlite`).
 
 from __future__ import annotations
 
+from reembed.stores.chroma.bulk import ChromaBulk
 from reembed.stores.chroma.catalog import ChromaCatalog, ListedCatalog
 from reembed.stores.chroma.claims import ChromaClaims
 from reembed.stores.chroma.client import make_database
@@ -38,6 +39,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
     cutover = ChromaCutover(database, catalog, reader, writer)
     return Store(
         url, catalog, reader, search=reader, writer=writer,
+        bulk=ChromaBulk(database, database.path) if database.path else None,
         changes=ChromaChanges(database.file) if database.file else None,
         cutover=cutover,
         survey=lambda id, _: survey(database, id),

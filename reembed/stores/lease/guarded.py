@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from reembed.manifest import SwapKind
 from reembed.progress import Counter, Forwarded, Progress
-from reembed.records import Vectors
-from reembed.stores.store import Capture, Cutover, Shapes, Store, Writer
+from reembed.records import Metric, Vectors
+from reembed.stores.store import Bulk, Capture, Cutover, Filling, Shapes, Store, Writer
 from reembed.stores.values import (
     CollectionInfo,
     CollectionSpec,
@@ -64,6 +64,44 @@ class LeasedWriter:
     def drop(self, id: str) -> None:
         self.lease(True)
         self.writer.drop(id)
+
+
+@dataclass(frozen=True)
+class LeasedFilling:
+    """A `Filling` that asks for the lease before every write."""
+
+    filling: Filling
+    lease: Check
+
+    def add(self, records: pa.RecordBatch, vectors: Vectors) -> None:
+        self.lease(False)
+        self.filling.add(records, vectors)
+
+    def finish(self) -> None:
+        self.lease(True)
+        self.filling.finish()
+
+    def end(self) -> None:
+        self.filling.end()
+
+
+@dataclass(frozen=True)
+class LeasedBulk:
+    """A `Bulk` that asks for the lease before every write."""
+
+    bulk: Bulk
+    lease: Check
+
+    def lacks(self, spec: CollectionSpec) -> tuple[str, str]:
+        return self.bulk.lacks(spec)
+
+    def begin(self, id: str, metric: Metric, dimensions: int, expected: int) -> Filling:
+        self.lease(True)
+        return LeasedFilling(self.bulk.begin(id, metric, dimensions, expected), self.lease)
+
+    def take_back(self, id: str) -> bool:
+        self.lease(True)
+        return self.bulk.take_back(id)
 
 
 @dataclass(frozen=True)
@@ -158,6 +196,7 @@ def leased(store: Store, lease: Check) -> Store:
     return replace(
         store,
         writer=LeasedWriter(store.writer, lease) if store.writer else None,
+        bulk=LeasedBulk(store.bulk, lease) if store.bulk else None,
         build_index=guarded_index if build_index else None,
         withdraw=guarded_withdraw if withdraw else None,
         capture=LeasedCapture(store.capture, lease) if store.capture else None,
