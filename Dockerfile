@@ -9,7 +9,7 @@ COPY requirements.lock ./
 RUN grep -E '^[a-z0-9]' requirements.lock | sed 's/ *\\$//' > constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY reembed reembed
-RUN pip --python /opt/reembed/bin/python install --no-cache-dir --no-compile --constraint constraints.txt '.[pgvector,notify,metrics,telemetry,static]'
+RUN pip --python /opt/reembed/bin/python install --no-cache-dir --no-compile --constraint constraints.txt '.[bulk,pgvector,notify,metrics,telemetry,static]'
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="reembed" org.opencontainers.image.licenses="Apache-2.0"

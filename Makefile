@@ -194,7 +194,7 @@ MARKERS := ; python_full_version < '3.15' and (sys_platform == 'darwin' or sys_p
 LOCK := --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 LOCKS := requirements.lock requirements-tools.lock requirements-docs.lock tests/clients/requirements.lock
 lock: $(TOOLS)
-	$(UV) pip compile pyproject.toml --group dev --extra static --extra openai-tokens --extra pgvector --extra notify --extra metrics --extra telemetry --extra fastembed --extra socks $(LOCK) -o requirements.lock.new
+	$(UV) pip compile pyproject.toml --group dev --extra bulk --extra static --extra openai-tokens --extra pgvector --extra notify --extra metrics --extra telemetry --extra fastembed --extra socks $(LOCK) -o requirements.lock.new
 	$(UV) pip compile --group tools $(LOCK) -o requirements-tools.lock.new
 	$(UV) pip compile --group docs $(LOCK) -o requirements-docs.lock.new
 	$(UV) pip compile tests/clients/requirements.in --override tests/clients/overrides.txt $(LOCK) -o tests/clients/requirements.lock.new

@@ -31,18 +31,10 @@ Layout = Literal["auto", "plain", "table", "mem0", "langchain", "llamaindex"]
 LineBreaks = Literal["keep", "space"]
 WithoutVector = Literal["keep", "embed", "refuse"]
 
-OPERATIONAL_OPTIONS = frozenset(
-    {
-        "batch_items",
-        "batch_tokens",
-        "keep_alive",
-        "retry_attempts",
-        "retry_seconds",
-        "retry_wait",
-        "threads",
-        "timeout",
-    }
-)
+OPERATIONAL_OPTIONS = frozenset({
+    "batch_items", "batch_tokens", "keep_alive", "retry_attempts", "retry_seconds", "retry_wait",
+    "threads", "timeout",
+})  # fmt: skip
 """Options of providers that say how a model is called, not what its vectors are."""
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

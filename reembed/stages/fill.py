@@ -15,7 +15,8 @@ from reembed.run import events
 from reembed.run.directory import RunDir, Shard
 from reembed.stages.session import Session
 from reembed.stores.collection import Collection
-from reembed.stores.store import Filling, Store
+from reembed.stores.filling import Filling
+from reembed.stores.store import Store
 from reembed.stores.values import CollectionSpec
 
 BULK_ROWS = 2_000
@@ -49,7 +50,10 @@ class ShadowFill:
         """Make it count."""
         self._filling.finish()
         for shard in self._shards:
-            self._run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
+            self._loaded(shard)
+
+    def _loaded(self, shard: Shard) -> None:
+        self._run.history.record(events.Loaded(stem=shard.stem, sha256=shard.sha256))
 
 
 def fills(manifest: Manifest, store: Store, spec: CollectionSpec, records: int) -> bool:
@@ -58,16 +62,22 @@ def fills(manifest: Manifest, store: Store, spec: CollectionSpec, records: int) 
     Raises:
         PreflightError: `target.bulk: always`, and it cannot be.
     """
-    if manifest.target.bulk == "never":
+    wanted = manifest.target.bulk
+    if wanted == "never" or (store.bulk is None and wanted == "auto"):
         return False
     if store.bulk is None:
-        lacks = f"{store.url} has no faster way for a new collection than its usual one"
-        instead = "Leave target.bulk out."
-    else:
-        lacks, instead = store.bulk.lacks(spec)
-    if lacks and manifest.target.bulk == "always":
-        raise PreflightError(f"target.bulk: always: {lacks}", instead)
-    return not lacks and (manifest.target.bulk == "always" or records >= BULK_ROWS)
+        raise PreflightError(
+            f"target.bulk: always: {store.url} has no other way for a new collection than its "
+            "usual one",
+            "Leave target.bulk out.",
+        )
+    try:
+        store.bulk.check(spec)
+    except PreflightError:
+        if wanted == "always":
+            raise
+        return False
+    return wanted == "always" or records >= BULK_ROWS
 
 
 def fill_of(s: Session, shadow: Collection, spec: CollectionSpec) -> ShadowFill | None:
@@ -90,5 +100,4 @@ def fill_of(s: Session, shadow: Collection, spec: CollectionSpec) -> ShadowFill 
         return None
     history.record(events.FillBegun(id=shadow.id))
     filling = store.bulk.begin(shadow.id, spec.metric, spec.dimensions, records)
-    s.on_close(filling.end)
     return ShadowFill(s.run, filling)

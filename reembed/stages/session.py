@@ -4,7 +4,7 @@ opened when first asked for (a rollback needs no new model), and closed with all
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -95,10 +95,6 @@ class Session:
     def close(self) -> None:
         """Close all that is open, and give the lease back."""
         self._closing.close()
-
-    def on_close(self, end: Callable[[], object]) -> None:
-        """Call this when all is closed."""
-        self._closing.callback(end)
 
     # Resources
 

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from reembed.errors import PreflightError
 from reembed.manifest import SwapKind
-from reembed.records import Metric, Vectors
+from reembed.records import Vectors
+from reembed.stores.filling import Bulk
 from reembed.stores.values import (
     Capabilities,
     Change,
@@ -258,37 +259,6 @@ class Leftovers(Protocol):
         ...
 
 
-class Filling(Protocol):
-    """A collection that is being filled as a whole: nothing of it counts before `finish`."""
-
-    def add(self, records: pa.RecordBatch, vectors: Vectors) -> None:
-        """Take n new records, in the columns of `Writer.write`, and their vectors, `(n, d)
-        float32`. Raises PreflightError for a record that the store will never take."""
-
-    def finish(self) -> None:
-        """Make all of it count, at once."""
-
-    def end(self) -> None:
-        """Let go of what is open, finished or not."""
-
-
-class Bulk(Protocol):
-    """A faster way than `Writer.write` into a collection that is new and that nobody knows yet."""
-
-    def lacks(self, spec: CollectionSpec) -> tuple[str, str]:
-        """Why a collection like this cannot be filled so, and what to do; empty where it can."""
-        ...
-
-    def begin(self, id: str, metric: Metric, dimensions: int, expected: int) -> Filling:
-        """Begin to fill an empty collection with so many records, about."""
-        ...
-
-    def take_back(self, id: str) -> bool:
-        """Remove what a filling that did not finish has left. Returns False, and removes nothing,
-        where it did finish."""
-        ...
-
-
 class Shapes(Protocol):
     """What a collection is made like beyond a `CollectionSpec`: columns, constraints, indexes."""
 
@@ -308,20 +278,17 @@ class Store:
     """A vector database behind one URL, by its parts.
 
     Attributes:
-        build_index: makes the indexes of a collection (by its object id) that are better made when
-            the records are there. Idempotent. Raises TakenError where records hold the same values,
-            which an index must have unique. None: it indexes as it is filled.
-        bulk: fills a new collection faster; None: `Writer.write` is the fastest way.
+        build_index: makes the indexes of a full collection. Idempotent. Raises TakenError where
+            records hold the same values, which must be unique. None: it indexes as it is filled.
+        bulk: fills a new collection faster; None: nothing is faster than `Writer.write`.
         snapshot: what is listed and fetched in the block is as of one moment.
         many: `Reader.fetch` without a filter, faster for pages of many records; None: it is fast.
         survey: what is to be said of a collection before it gets vectors of so many dimensions.
         orphans: what lies beside a collection's records and belongs to none, as far as it is seen.
         opening: what came of opening collections (by their names) as an application does, in a
-            process of its own: name to each way to what went wrong, empty for nothing. None: a
-            collection is just there.
+            process of its own: name to each way to what went wrong. None: it is just there.
         together: does several moves at once, as `Cutover.exchange` does one: all of them or none.
-        withdraw: removes what a move that is given up had prepared in the collections of these
-            object ids, be they gone or changed meanwhile. Idempotent. None: nothing is prepared.
+        withdraw: removes what a move that is given up had prepared in collections, gone or not.
         row_hashes: `id` and `row_sha256` of all records, without reading them again.
         listed: a catalog that lists all once and opens no index to describe one; None: it is fast.
         rest: closes what is open for collections, and goes on. close: gives back all.

@@ -17,8 +17,9 @@ import json
 import math
 import shutil
 import sqlite3
+import struct
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -32,31 +33,32 @@ from reembed.errors import PreflightError
 from reembed.records import Metric, Vectors
 from reembed.stores.chroma import records as chroma_records
 from reembed.stores.chroma import sqlite as chroma_sqlite
-from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.formats import is_known
 from reembed.stores.chroma.index_build import IndexBuild, faiss_or_none
+from reembed.stores.chroma.index_files import HEADER, header_of
 from reembed.stores.chroma.sqlite_fill import Fill, FillRow, kinds_of
+from reembed.stores.chroma.sqlite_process import in_thread
 from reembed.stores.values import CollectionSpec
-
-INSTALL = "Install it (pip install 'reembed[bulk]'), or leave target.bulk out."
 
 
 class ChromaBulk:
     """See `Bulk`."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self._database, self._folder = database, folder
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def lacks(self, spec: CollectionSpec) -> tuple[str, str]:
+    def check(self, spec: CollectionSpec) -> None:
         if not is_known(chroma_sqlite.migrations(self._folder)):
-            return "the folder has another form than those that are known", _LEAVE_OUT
+            raise _left_to_chroma("the folder has another form than those that are known")
         if spec.key_indexes:
-            return "the source has indexes of keys that are not Chroma's standard ones", _LEAVE_OUT
+            raise _left_to_chroma("the source has indexes of keys that are not the standard ones")
         if not _has_trigrams():
-            return "Python's SQLite has no full-text index of trigrams", _LEAVE_OUT
+            raise _left_to_chroma("Python's SQLite has no full-text index of trigrams")
         if faiss_or_none() is None:
-            return "faiss, which builds the index, is not installed", INSTALL
-        return "", ""
+            raise PreflightError(
+                "target.bulk: always: faiss, which builds the index, is not installed",
+                "Install it (pip install 'reembed-pipeline[bulk]'), or leave target.bulk out.",
+            )
 
     def begin(self, id: str, metric: Metric, dimensions: int, expected: int) -> Filling:
         """See `Bulk.begin`."""
@@ -69,39 +71,58 @@ class ChromaBulk:
             breadth=int(vectors["hnsw"]["ef_construction"]),
             expected=expected,
         )
-        return Filling(self._database, self._folder, self._fill(id), build)
+        return Filling(self._folder, self._fill(id), build)
 
     def take_back(self, id: str) -> bool:
         """See `Bulk.take_back`."""
-        fill = self._fill(id)
-        if not chroma_sqlite.unfill(self._folder, fill):
-            return False
-        remove_index(fill)
-        return True
+        return take_back(self._folder, id)
 
     def _fill(self, id: str) -> Fill:
         parts = chroma_sqlite.segments(self._folder, id)
         if parts is None:
-            raise PreflightError(
-                f"{self._folder}: the collection {id} has other parts than a local one has",
-                _LEAVE_OUT,
-            )
+            raise _left_to_chroma(f"the collection {id} has other parts than a local one has")
         return Fill(id, parts, self._folder.absolute())
 
 
-_LEAVE_OUT = "Leave target.bulk out: records are then added through Chroma."
+def take_back(folder: Path, id: str) -> bool:
+    """Remove what a filling that did not finish has left. Returns False, and removes nothing, where
+    the collection counts, or is none that is ever filled."""
+    parts = chroma_sqlite.segments(folder, id)
+    if parts is None:
+        return False
+    fill = Fill(id, parts, folder.absolute())
+    if not chroma_sqlite.unfill(folder, fill, _elements(fill.place)):
+        return False
+    for made in (fill.workshop, fill.place):
+        shutil.rmtree(made, ignore_errors=True)
+    return True
+
+
+def _elements(index: Path) -> int:
+    """How many vectors the files of an index hold."""
+    try:
+        return header_of((index / HEADER).read_bytes())[0]
+    except (OSError, ValueError, struct.error):
+        return 0
+
+
+def _left_to_chroma(why: str) -> PreflightError:
+    return PreflightError(
+        f"target.bulk: always: {why}",
+        "Leave target.bulk out: records are then added through Chroma.",
+    )
 
 
 class Filling:
-    """See `Filling` of `stores.store`. While one shard's rows are written, in another process, its
+    """See `stores.filling`. While one shard's rows are written, in another process, its
     vectors are put into the index."""
 
-    def __init__(self, database: Database, folder: Path, fill: Fill, build: IndexBuild) -> None:
-        self._database, self._folder, self._fill, self._build = database, folder, fill, build
+    def __init__(self, folder: Path, fill: Fill, build: IndexBuild) -> None:
+        self._folder, self._fill = folder, fill
+        self._build: IndexBuild | None = build
         self._ids: list[str] = []
         self._kinds: dict[str, set[str]] = {}
         self._last = b""
-        self._thread = ThreadPoolExecutor(1, "rows")
         self._writing: Future[None] | None = None
 
     def add(self, records: pa.RecordBatch, vectors: Vectors) -> None:
@@ -117,10 +138,14 @@ class Filling:
         self._written()
         if not self._ids:
             chroma_sqlite.purge_lists(self._folder)
-        self._writing = self._thread.submit(chroma_sqlite.add_rows, self._folder, self._fill, rows)
-        self._build.add(vectors)
+        self._writing = in_thread(chroma_sqlite.add_rows, self._folder, self._fill, rows)
+        self._building().add(vectors)
         self._ids += ids
         self._last = vectors[-1].astype("<f4").tobytes()
+
+    def _building(self) -> IndexBuild:
+        assert self._build is not None, "it is finished"
+        return self._build
 
     def _written(self) -> None:
         """Wait for the rows that are being written. Raises what writing them raised."""
@@ -132,22 +157,12 @@ class Filling:
         self._written()
         if self._ids:
             shutil.rmtree(self._fill.workshop, ignore_errors=True)
-            self._build.write(self._fill.workshop, self._ids)
+            self._building().write(self._fill.workshop, self._ids)
+            self._build = None  # which is as large as all vectors together
             dimensions = len(self._last) // 4
             chroma_sqlite.finish(
                 self._folder, self._fill, dimensions, len(self._ids), self._last, self._kinds
             )
-        self.end()
-        self._database.rest()  # Chroma has kept the collection as one without a dimension
-
-    def end(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-
-def remove_index(fill: Fill) -> None:
-    """Remove the index of a collection that does not count, from wherever it is."""
-    for folder in (fill.workshop, fill.place):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rows(records: pa.RecordBatch) -> Iterator[FillRow]:

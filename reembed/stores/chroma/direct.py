@@ -13,7 +13,6 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from itertools import compress
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma.formats import is_known
 from reembed.stores.chroma.index_files import ChangedError, IndexFiles
 from reembed.stores.chroma.sqlite_pages import Page, Segments
+from reembed.stores.chroma.sqlite_process import in_thread
 from reembed.stores.store import Reader
 
 FEW = 20
@@ -76,15 +76,7 @@ class _Begun:
 
     def __init__(self, read: Callable[[list[str]], Page], ids: list[str]) -> None:
         self.ids = ids
-        self._read = read
-        self._found: Future[Page] = Future()
-        threading.Thread(target=self._run, name="next page", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._found.set_result(self._read(self.ids))
-        except BaseException as error:
-            self._found.set_exception(error)
+        self._found = in_thread(read, ids)
 
     def page(self) -> Page:
         """The page. Raises what reading it raised."""

@@ -289,6 +289,7 @@ def finish(
     _write("finish", folder, fill, dimensions, records, last, dict(kinds))
 
 
-def unfill(folder: Path, fill: Fill) -> bool:
-    """Take back the rows of a collection that does not count. Returns False where it does."""
-    return bool(_write("unfill", folder, fill))
+def unfill(folder: Path, fill: Fill, elements: int) -> bool:
+    """Take back the rows of a collection that does not count; see `sqlite_fill.unfill`. Returns
+    False where it does."""
+    return bool(_write("unfill", folder, fill, elements))

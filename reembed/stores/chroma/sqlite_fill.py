@@ -218,11 +218,19 @@ def _with_keys(schema: Mapping[str, Any], kinds: Mapping[str, set[str]]) -> dict
     return changed
 
 
-def unfill(file: File, fill: Fill) -> bool:
-    """Take back all rows of a collection that `finish` did not make count. Returns False, and
-    takes none, where it did."""
+def unfill(file: File, fill: Fill, elements: int) -> bool:
+    """Take back all rows of a collection that `finish` did not make count, with what others tried
+    to write to it meanwhile, which Chroma has refused them. Returns False, and takes none, where it
+    did.
+
+    Args:
+        elements: that its index holds.
+    """
     with file.writing() as connection:
-        if _schema(connection, fill.id)[1] is not None:
+        there = connection.execute(
+            "SELECT count(*) FROM embeddings WHERE segment_id = ?", fill.parts[:1]
+        ).fetchone()
+        if _schema(connection, fill.id)[1] is not None and there[0] <= elements:
             return False
         for delete in (
             "DELETE FROM embedding_fulltext_search WHERE rowid IN ",
@@ -233,4 +241,5 @@ def unfill(file: File, fill: Fill) -> bool:
         connection.execute("DELETE FROM embeddings WHERE segment_id = ?", fill.parts[:1])
         connection.execute("DELETE FROM max_seq_id WHERE segment_id IN (?, ?)", fill.parts)
         connection.execute("DELETE FROM embeddings_queue WHERE topic = ?", (fill.topic,))
+        connection.execute("UPDATE collections SET dimension = NULL WHERE id = ?", (fill.id,))
     return True

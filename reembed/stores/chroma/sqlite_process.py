@@ -20,8 +20,10 @@ import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reembed import errors
 from reembed.run.signals import held_signals
@@ -29,6 +31,7 @@ from reembed.run.signals import held_signals
 if TYPE_CHECKING:
     import subprocess
 
+Answer = TypeVar("Answer")
 _ROOT = Path(__file__).parents[3]
 CODE = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -122,6 +125,20 @@ class SqliteProcess:
         assert self._process.stdout is not None
         failed, answer = pickle.load(self._process.stdout)  # noqa: S301 - our own pipe
         return bool(failed), answer
+
+
+def in_thread(call: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
+    """Begin a call of the other process; a thread waits for it, and the caller goes on."""
+    found: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(call(*arguments))
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="chroma.sqlite3", daemon=True).start()
+    return found
 
 
 def serve() -> None:

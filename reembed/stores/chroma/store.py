@@ -39,7 +39,7 @@ def open_store(url: str, options: StoreOptions) -> Store:
     cutover = ChromaCutover(database, catalog, reader, writer)
     return Store(
         url, catalog, reader, search=reader, writer=writer,
-        bulk=ChromaBulk(database, database.path) if database.path else None,
+        bulk=ChromaBulk(database.path) if database.path else None,
         changes=ChromaChanges(database.file) if database.file else None,
         cutover=cutover,
         survey=lambda id, _: survey(database, id),

@@ -18,6 +18,7 @@ from reembed.stores.chroma import records as chroma_records
 from reembed.stores.chroma import schema as chroma_schema
 from reembed.stores.chroma import sqlite as chroma_sqlite
 from reembed.stores.chroma import stale_lists as chroma_ghosts
+from reembed.stores.chroma.bulk import take_back
 from reembed.stores.chroma.catalog import ChromaCatalog
 from reembed.stores.chroma.database import Database
 from reembed.stores.chroma.failures import mapped
@@ -160,6 +161,8 @@ class ChromaWriter:
                 if database.file is not None:
                     chroma_sqlite.purge_lists(database.file)
                 return
+            if database.path is not None and found.get_model().dimension is None:
+                take_back(database.path, id)  # of a filling that was given up Chroma leaves files
             holder = database.named(found.name)
             if holder is not None and str(holder.id) == id:
                 if database.file is None and not database.cloud:

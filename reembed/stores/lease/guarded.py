@@ -16,7 +16,8 @@ import pyarrow as pa
 from reembed.manifest import SwapKind
 from reembed.progress import Counter, Forwarded, Progress
 from reembed.records import Metric, Vectors
-from reembed.stores.store import Bulk, Capture, Cutover, Filling, Shapes, Store, Writer
+from reembed.stores.filling import Bulk, Filling
+from reembed.stores.store import Capture, Cutover, Shapes, Store, Writer
 from reembed.stores.values import (
     CollectionInfo,
     CollectionSpec,
@@ -81,9 +82,6 @@ class LeasedFilling:
         self.lease(True)
         self.filling.finish()
 
-    def end(self) -> None:
-        self.filling.end()
-
 
 @dataclass(frozen=True)
 class LeasedBulk:
@@ -92,8 +90,8 @@ class LeasedBulk:
     bulk: Bulk
     lease: Check
 
-    def lacks(self, spec: CollectionSpec) -> tuple[str, str]:
-        return self.bulk.lacks(spec)
+    def check(self, spec: CollectionSpec) -> None:
+        self.bulk.check(spec)
 
     def begin(self, id: str, metric: Metric, dimensions: int, expected: int) -> Filling:
         self.lease(True)
