@@ -147,14 +147,14 @@ def load_shard(
 def write_rows(write: Write, rows: ShardRows, ids: set[str]) -> None:
     """Write the records of these ids of one shard, with their vectors."""
     embedded = rows.embedded.column("id").to_pylist()
-    mask = np.fromiter((id in ids for id in embedded), bool, len(embedded))
-    if not mask.any():
+    if ids.isdisjoint(embedded):
         return
     vectors = fixed_array_to_vectors(rows.embedded.column("embedding"))
     records = rows.records
-    if not mask.all():
-        vectors = vectors[mask]
-    if not mask.all() or len(records) > len(embedded):
+    all_of_them = ids.issuperset(embedded)
+    if not all_of_them:
+        vectors = vectors[np.fromiter((id in ids for id in embedded), bool, len(embedded))]
+    if not all_of_them or len(records) > len(embedded):
         kept = ids.intersection(embedded)
         listed = records.column("id").to_pylist()
         records = records.filter(pa.array([id in kept for id in listed], pa.bool_()))

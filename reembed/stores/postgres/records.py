@@ -38,7 +38,7 @@ def _rows(
     vectors: Vectors,
 ) -> tuple[pa.RecordBatch, Vectors]:  # fmt: skip
     """Those rows with their ids in the table; all of them are not copied."""
-    if list(rows) != list(range(len(records))):
+    if rows != range(len(records)):
         places = pa.array(rows, pa.int64())
         records, vectors = records.take(places), vectors[places.to_numpy()]
     if table.prefix:
@@ -190,9 +190,12 @@ class Records:
 
     def _parts(
         self, tables: Sequence[Table], records: pa.RecordBatch
-    ) -> Iterator[tuple[Table, list[str], list[int]]]:
+    ) -> Iterator[tuple[Table, list[str], Sequence[int]]]:
         """For each table the ids of its records, without its prefix, and their rows."""
         ids = records.column("id").to_pylist()
+        if len(tables) == 1 and not tables[0].prefix:
+            yield tables[0], ids, range(len(ids))
+            return
         place = {one: row for row, one in enumerate(ids)}
         for table, names in self._split(tables, ids):
             yield table, names, [place[table.prefix + name] for name in names]

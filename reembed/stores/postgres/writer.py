@@ -143,7 +143,8 @@ class TableWriter:
         return self._catalog.describe(self._shadows.create(spec))
 
     def write(self, id: str, records: pa.RecordBatch, vectors: Vectors, mode: WriteMode) -> None:
-        self._tell(id, records.column("id").to_pylist())
+        if self._mover.ahead.copies:
+            self._tell(id, records.column("id").to_pylist())
         self._records.write(id, records, vectors, mode)
 
     def set_vectors(self, id: str, ids: Sequence[str], vectors: Vectors) -> None:

@@ -90,11 +90,12 @@ def _vectors(vectors: Vectors, type: str) -> pa.Array:
     """Each row behind its length: int16 dimensions, int16 0, then the values."""
     n, d = vectors.shape
     wide, code = (4, ">f4") if type == "vector" else (2, ">f2")
-    frame = np.empty((n, 8 + wide * d), np.uint8)
-    frame[:, :8] = np.frombuffer(struct.pack(">ihh", 4 + wide * d, d, 0), np.uint8)
+    head = [("size", ">i4"), ("dimensions", ">i2"), ("unused", ">i2")]
+    frame = np.empty(n, np.dtype([*head, ("values", code, (d,))]))
+    frame["size"], frame["dimensions"], frame["unused"] = 4 + wide * d, d, 0
     with np.errstate(over="ignore"):  # Postgres refuses an infinite value
-        frame[:, 8:] = vectors.astype(code).view(np.uint8).reshape(n, wide * d)
-    return _of_width(frame)
+        frame["values"] = vectors
+    return _of_width(frame.view(np.uint8).reshape(n, 8 + wide * d))
 
 
 class VectorDumper(Dumper):

@@ -175,15 +175,24 @@ def _send(
     records: pa.RecordBatch, vectors: Vectors, type: str,
 ) -> None:  # fmt: skip
     """COPY these columns of the records and the vectors, all or none. A block of rows is encoded
-    while the server is at work on the one before."""
+    in a thread while the one before is sent."""
     rows = max(1, SEND_BYTES // (4 * vectors.shape[1] + TEXT_BYTES))
-    with connection.transaction(), connection.cursor() as cursor, cursor.copy(query) as copy:
-        copy.write(HEADER)
-        for start in range(0, len(records), rows):
-            part = records.slice(start, rows)
-            fields = [encode(part.column(source)) for source, encode in encoders]
-            copy.write(encode_rows(fields, vectors[start : start + rows], type))
-        copy.write(TRAILER)
+
+    def encoded(start: int) -> memoryview:
+        part = records.slice(start, rows)
+        fields = [encode(part.column(source)) for source, encode in encoders]
+        return encode_rows(fields, vectors[start : start + rows], type)
+
+    with ThreadPoolExecutor(1, "encode") as thread:
+        ahead = thread.submit(encoded, 0)
+        with connection.transaction(), connection.cursor() as cursor, cursor.copy(query) as copy:
+            copy.write(HEADER)
+            for start in range(rows, len(records) + rows, rows):
+                block = ahead.result()
+                if start < len(records):
+                    ahead = thread.submit(encoded, start)
+                copy.write(block)
+            copy.write(TRAILER)
 
 
 def _write_staged(
