@@ -60,6 +60,7 @@ soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
 	test -z "$$REEMBED_TEST_CORPORA" || $(BIN)/python -m tests.campaigns.audit_trials --trials 100
 	$(BIN)/python -m tests.campaigns.soak.crash --kills 500
+	$(BIN)/python -m tests.campaigns.soak.crash --kills 100 --filled
 	$(BIN)/python -m tests.campaigns.soak.crash --kills 100 --http
 	$(SOAK_WRITERS) --path --kind transaction
 	$(SOAK_WRITERS) --path --kind pointer

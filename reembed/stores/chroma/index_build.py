@@ -35,14 +35,23 @@ from reembed.stores.chroma.sqlite_fill import sync_folder
 _SMALLEST = 1e-30
 """What Chroma adds to a length before it divides by it."""
 _VERSION = 1
+_WAIT = "OMP_WAIT_POLICY"
+"""The OpenMP standard's variable (https://www.openmp.org/spec-html/5.0/openmpse55.html)."""
 
 
 def faiss_or_none() -> Any:
-    """The library, None where it is not installed."""
+    """The library, None where it is not installed. Its threads are to sleep while they wait for
+    each other, which they are told before it is imported: else they turn in circles, which takes a
+    third of the processor where others work on it too."""
+    told = _WAIT in os.environ
+    os.environ.setdefault(_WAIT, "PASSIVE")
     try:
         import faiss
     except ImportError:
         return None
+    finally:
+        if not told:
+            del os.environ[_WAIT]
     return faiss
 
 

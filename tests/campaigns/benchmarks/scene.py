@@ -90,10 +90,11 @@ def pages(folder: Path, include: list[str]) -> Iterator[Any]:
         yield collection.get(limit=PAGE, offset=offset, include=include)
 
 
-def migration(work: Work, **changes: Any) -> Any:
+def migration(work: Work, bulk: str = "never", **changes: Any) -> Any:
     """A migration of `docs`, one a round: what an earlier step did of it is done.
 
     Args:
+        bulk: `always` fills the new collection past Chroma's `add`.
         changes: keys of the manifest.
     """
     from reembed.manifest import Manifest
@@ -106,7 +107,7 @@ def migration(work: Work, **changes: Any) -> Any:
         "state": str(work.folder / f"state{work.round}"),
     }
     data |= changes
-    data["target"] = {"collection": f"docs-{data['name']}"}
+    data["target"] = {"collection": f"docs-{data['name']}", "bulk": bulk}
     return Migration(Manifest.parse(data, Path.cwd()))
 
 

@@ -1,7 +1,7 @@
 """The crash campaign: kill -9 anywhere, the same command again, and everything is as if nothing
 had happened.
 
-    python -m tests.campaigns.soak.crash --kills 500 --seed 1 [--http | --postgres]
+    python -m tests.campaigns.soak.crash --kills 500 --seed 1 [--filled | --http | --postgres]
         [--kind KIND] [--only SEED]
     python -m tests.campaigns.soak.crash --postgres --each-line
     python -m tests.campaigns.soak.crash --postgres-crashes --kills 100
@@ -39,7 +39,8 @@ from tests.campaigns.soak.stage import Outcome, Stage
 from tests.support.servers.postgres_server import postgres_server
 
 KINDS = {
-    "path": ("transaction", "pointer"), "http": ("rename", "pointer"),
+    "path": ("transaction", "pointer"), "filled": ("transaction", "pointer"),
+    "http": ("rename", "pointer"),
     "postgres": ("rename", "columns"), "postgres-crashes": ("rename", "columns"),
 }  # fmt: skip
 """Where the store is, to kinds of swap; in Postgres to the ways that a table takes."""
@@ -74,7 +75,7 @@ def campaign(
     """All trials of these seeds, by turns with each kind of swap; none is begun after `minutes`.
 
     Args:
-        where: path, http, postgres or postgres-crashes.
+        where: path, filled, http, postgres or postgres-crashes.
         each_line: instead of seeds, kill before each journal line.
         kind: of swap, instead of all that are possible there.
     """
@@ -117,7 +118,8 @@ def stage_maker(
         if server is not None:
             stage: Stage = PostgresStage(work / kind, kind, server, base_url, crashing)
         else:
-            stage = Stage(work / kind, kind, where == "http", base_url)
+            bulk = "always" if where == "filled" else "never"
+            stage = Stage(work / kind, kind, where == "http", base_url, bulk)
         stage.tell()
         return stage
 
@@ -147,6 +149,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500, help="trials")
     parser.add_argument("--seed", type=int, default=1, help="of the first trial")
     where = parser.add_mutually_exclusive_group()
+    where.add_argument("--filled", action="store_const", dest="where", const="filled",
+                       help="target.bulk: always")  # fmt: skip
     where.add_argument("--http", action="store_const", dest="where", const="http",
                        help="through a real Chroma server")  # fmt: skip
     where.add_argument("--postgres", action="store_const", dest="where", const="postgres",

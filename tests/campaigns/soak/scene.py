@@ -75,7 +75,7 @@ def model(name: str, base_url: str) -> Model:
     )
 
 
-def write_manifest(folder: Path, url: str, base_url: str, kind: str) -> None:
+def write_manifest(folder: Path, url: str, base_url: str, kind: str, bulk: str = "never") -> None:
     """The migration's manifest."""
 
     def settings(name: str) -> dict[str, Any]:
@@ -85,6 +85,7 @@ def write_manifest(folder: Path, url: str, base_url: str, kind: str) -> None:
         "name": "soak",
         "source": {"url": url, "collection": "docs", "model": settings("old")},
         "model": settings("new"),
+        "target": {"bulk": bulk},
         "embed": {"concurrency": CONCURRENCY},
         "verify": {"sample": 100, "margin": 0.5, "allow_quarantined": 100},
         "swap": {"kind": kind, "accept_window": True, "keep_old": "0d"},

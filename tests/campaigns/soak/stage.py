@@ -67,10 +67,13 @@ class Stage:
     Args:
         kind: swap kind.
         over_http: whether a server stands between reembed and the store.
+        bulk: `always` fills the new collection past Chroma's `add`.
     """
 
-    def __init__(self, work: Path, kind: str, over_http: bool, base_url: str) -> None:
-        self.kind, self.base_url = kind, base_url
+    def __init__(
+        self, work: Path, kind: str, over_http: bool, base_url: str, bulk: str = "never"
+    ) -> None:
+        self.kind, self.base_url, self.bulk = kind, base_url, bulk
         self.folder, self.copies = work / "stage", work / "copies"
         self.port = free_port() if over_http else 0
         self.url = f"chroma+http://127.0.0.1:{self.port}" if over_http else ""
@@ -126,7 +129,7 @@ class Stage:
         """Make the source and the manifest."""
         with self.store():
             apart(scene.build, self.url, self.base_url)
-        scene.write_manifest(self.folder, self.url, self.base_url, self.kind)
+        scene.write_manifest(self.folder, self.url, self.base_url, self.kind, self.bulk)
 
     def write(self, step: Step) -> None:
         """Let applications write what they do before a step."""
