@@ -65,14 +65,37 @@ def texts(records: int, words: int = WORDS) -> Iterator[str]:
 def build(work: Work) -> None:
     """The source `docs`: documents of random words, some metadata, random vectors."""
     collection = client(work.folder).create_collection("docs", embedding_function=None)
+    for ids, documents, metadatas, vectors in _source(work):
+        collection.add(ids=ids, documents=documents, metadatas=metadatas, embeddings=vectors)
+
+
+def build_filled(work: Work) -> None:
+    """The same source, filled past Chroma's `add`, which takes many minutes for a large one."""
+    from reembed.records import export_batch
+    from reembed.stores.canonical import metadata_text
+    from reembed.stores.registry import open_store
+
+    made = client(work.folder).create_collection("docs", embedding_function=None)
+    store = open_store(f"chroma:{work.folder / 'chroma'}")
+    assert store.bulk is not None
+    filling = store.bulk.begin(str(made.id), "l2", work.dimensions, work.records)
+    for ids, documents, metadatas, vectors in _source(work):
+        texts = [metadata_text(metadata) for metadata in metadatas]
+        filling.add(export_batch(ids, documents, texts, [None] * len(ids)), vectors)
+    filling.finish()
+    store.close()
+
+
+def _source(work: Work) -> Iterator[tuple[list[str], list[str], list[dict[str, Any]], Any]]:
+    """Pages of ids, documents, metadata and vectors, `(n, d) float32`."""
     generator, written = np.random.default_rng(0), texts(work.records)
     for start in range(0, work.records, PAGE):
         rows = range(start, min(start + PAGE, work.records))
-        collection.add(
-            ids=[f"id{row}" for row in rows],
-            documents=[next(written) for _ in rows],
-            metadatas=[{"n": row, "half": row / 2} for row in rows],
-            embeddings=generator.normal(size=(len(rows), work.dimensions)).astype(np.float32),
+        yield (
+            [f"id{row}" for row in rows],
+            [next(written) for _ in rows],
+            [{"n": row, "half": row / 2} for row in rows],
+            generator.normal(size=(len(rows), work.dimensions)).astype(np.float32),
         )
 
 
@@ -130,10 +153,10 @@ def stage_steps(moved: Callable[..., Any] = migration) -> dict[str, Step]:
     return {stage: until(stage) for stage in ("export", "embed", "load", "verify")} | {"swap": swap}
 
 
-def whole_step(moved: Callable[..., Any] = migration) -> Step:
+def whole_step(moved: Callable[..., Any] = migration, **changes: Any) -> Step:
     """A step that does all stages of a second migration."""
 
     def whole(work: Work) -> None:
-        moved(work, name=f"whole{work.round}").run()
+        moved(work, name=f"whole{work.round}", **changes).run()
 
     return whole
