@@ -1,8 +1,9 @@
 """An OpenAI-like server that answers at once: every text gets a ready vector, by its length or,
-with `--distinct`, by its words.
+with `--distinct`, by its words. With `--computing` it makes each vector from its words, as a static
+model does: the mean of a row for each.
 
     python -m tests.campaigns.benchmarks.fast_server [--latency 0.1] [--requests N] [--tokens N]
-        [--refuse-empty] [--distinct]
+        [--refuse-empty] [--distinct] [--computing]
 
 Prints its port. With a quota (a minute's requests and tokens) it answers 429 as OpenAI does, with
 `x-ratelimit-*` headers and `retry-after`; GET /stats tells what it has served and refused, and when
@@ -58,7 +59,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    refuse_empty = distinct = False
+    refuse_empty = distinct = computing = False
 
     def __init__(self, latency: float, requests: float | None, tokens: float | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -106,6 +107,21 @@ def _answer(text: str, dimensions: int, *, distinct: bool) -> str:
     return _vector(len(text) + sum(text.encode()) % 997, dimensions)
 
 
+WORDS = 30_000
+
+
+@functools.cache
+def _rows(dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(2).standard_normal((WORDS, dimensions), np.float32)
+
+
+def _computed(text: str, dimensions: int) -> str:
+    """The vector of a static model, in base64."""
+    places = [zlib.crc32(word.encode()) % WORDS for word in text.split()] or [0]
+    row = _rows(dimensions)[places].mean(axis=0)
+    return base64.b64encode((row / np.linalg.norm(row)).tobytes()).decode()
+
+
 class Handler(BaseHTTPRequestHandler):
     """POST /v1/embeddings and GET /stats."""
 
@@ -133,8 +149,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         time.sleep(self.server.latency)
         as_text = body.get("encoding_format") == "base64"
-        distinct = self.server.distinct
-        vectors = [_answer(text, dimensions, distinct=distinct) for text in texts]
+        if self.server.computing:
+            vectors = [_computed(text, dimensions) for text in texts]
+        else:
+            distinct = self.server.distinct
+            vectors = [_answer(text, dimensions, distinct=distinct) for text in texts]
         data = [
             {
                 "index": index, "object": "embedding",
@@ -184,9 +203,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=float)
     parser.add_argument("--refuse-empty", action="store_true", help="an empty text, as OpenAI")
     parser.add_argument("--distinct", action="store_true", help="a vector of its own a text")
+    parser.add_argument("--computing", action="store_true", help="a vector from a text's words")
     options = parser.parse_args()
     with Server(options.latency, options.requests, options.tokens) as server:
         server.refuse_empty, server.distinct = options.refuse_empty, options.distinct
+        server.computing = options.computing
         print(server.server_address[1], flush=True)
         server.serve_forever()
 

@@ -130,7 +130,9 @@ def migration(work: Work, bulk: str = "never", **changes: Any) -> Any:
         "state": str(work.folder / f"state{work.round}"),
     }
     data |= changes
-    data["target"] = {"collection": f"docs-{data['name']}", "bulk": bulk}
+    data["target"] = {"collection": f"docs-{data['name']}", "bulk": bulk} | changes.get(
+        "target", {}
+    )
     return Migration(Manifest.parse(data, Path.cwd()))
 
 

@@ -173,7 +173,6 @@ print(json.dumps([len(library._libraries), delayed.is_delayed()]))
     ) == [0, True]  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", ["CHROMA_OTEL_SERVICE_NAME", "migrations"])
 def test_settings_are_for_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("migrations", "apply")
     program = BEGIN.rpartition("client = connect()")[0]
