@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 INTERRUPTED = 130
 """As `reembed.errors` has it, which is imported later: a Ctrl-C before has its one line, too."""
@@ -54,6 +54,8 @@ def _command_line() -> Callable[[], NoReturn]:
 def begin_process() -> None:
     """What is done before libraries are imported, in a process that is the program's own."""
     bound_memory()
+    # httpx goes without its own command line, whose libraries take as long to import as its others.
+    sys.modules.setdefault("httpx._main", cast(Any, None))
     from reembed.run.program import claim_process
 
     claim_process()

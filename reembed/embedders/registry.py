@@ -3,7 +3,9 @@ package is named."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,20 @@ def open_provider(model: Model, base_dir: Path | None = None) -> Provider:
         raise missing_extra(f"the provider {model.provider} needs", error, entry.extra) from error
     opener: Callable[[Model, Path], Provider] = module.open_provider
     return opener(model, base_dir or Path.cwd())
+
+
+def expect(model: Model) -> None:
+    """Begin to import what the provider of `model` needs, in a thread, where that is nothing large:
+    the caller waits for a store and for the disk meanwhile. What goes wrong is told when it is
+    opened."""
+    entry = provider_entry(model.provider)
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(entry.module)
+
+    if entry.extra is None:
+        threading.Thread(target=load, name="imports").start()
 
 
 def installed_models(provider: str) -> list[str]:

@@ -21,7 +21,12 @@ from reembed.cutover.told import losses_now
 from reembed.errors import PreflightError, ReembedError, UsageError
 from reembed.manifest import Manifest
 from reembed.migration.newest import current_run, required_run
-from reembed.migration.running import build_and_verify, finish_begun_move, is_as_verified
+from reembed.migration.running import (
+    build_and_verify,
+    expect_model,
+    finish_begun_move,
+    is_as_verified,
+)
 from reembed.progress import Progress
 from reembed.report.gather import Report, read_report
 from reembed.report.results import (
@@ -110,6 +115,7 @@ class Migration:
         with self._lease(), self._session(self._current_run(), accept_loss=accept_loss) as s:
             if s.begun and s.run.history.is_done:
                 return self._after_swap(s, retry_quarantined)
+            expect_model(s, until)
             if s.begun or until != "plan":
                 s.take_lease()
             if not s.begun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reembed.cutover.rollback import rollback_run
 from reembed.cutover.swap import swap_run
+from reembed.embedders.registry import expect
 from reembed.quality.verdict import Verdict
 from reembed.report.results import SwapResult
 from reembed.stages.session import Session
@@ -12,6 +13,14 @@ from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import verify_run
+
+
+def expect_model(s: Session, until: Stage) -> None:
+    """Begin to import what the model needs, where it is going to be asked."""
+    model = s.manifest.new_model
+    embeds = not s.begun or (until != "export" and s.run.history.state in ("created", "exported"))
+    if model is not None and embeds:
+        expect(model)
 
 
 def finish_begun_move(s: Session) -> SwapResult | None:

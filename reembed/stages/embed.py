@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from reembed.embedders.embedder import Embedder
 from reembed.embedders.spending import cost
-from reembed.errors import BudgetError
+from reembed.errors import BudgetError, DamagedError
 from reembed.manifest.template import TEXT_COLUMNS, TextTemplate
 from reembed.progress import Later, Progress
 from reembed.records import EXPORT_SCHEMA, Vectors, embed_schema, vectors_to_fixed_array
@@ -27,6 +27,7 @@ from reembed.run import events
 from reembed.run.cached import Known
 from reembed.run.directory import RunDir, Shard
 from reembed.run.guards import Wait, no_wait
+from reembed.run.ledger import DamagedLedgerError
 from reembed.run.quarantine import Reason, lists_all, quarantine_rows, write_quarantine
 from reembed.run.shards import Told, untold
 from reembed.run.vector_cache import VectorCache
@@ -249,9 +250,20 @@ def embed_shards(s: Session, begun: Begun | None = None, embedded: Told = untold
     if s.manifest.keeps:
         _keep_vectors(s)
     else:
-        _embed_texts(s, begun, embedded)
+        _embed_texts(s, begun, lambda shard: _taken_in(s, shard, embedded))
     s.ledger.fold()
     write_quarantine(s.run, s.ledger)
+
+
+def _taken_in(s: Session, shard: Shard, embedded: Told) -> None:
+    """Tell of a shard, and take it into the ledger while others are embedded."""
+    try:
+        s.ledger.fold()
+    except DamagedLedgerError:
+        raise
+    except DamagedError:  # a shard whose turn comes later is to be made again
+        pass
+    embedded(shard)
 
 
 def _keep_vectors(s: Session) -> None:
