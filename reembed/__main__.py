@@ -24,15 +24,12 @@ def main() -> NoReturn:
     """Run the command line, where it can run at all."""
     _fill_streams()
     begin_process()
-    gc.disable()  # of what is imported nothing is ever garbage
     try:
         begin = _command_line()
     except KeyboardInterrupt:  # nothing has begun
         print("error: interrupted\n  Run the same command again.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
-    gc.enable()
+    end_imports()
     begin()
 
 
@@ -53,12 +50,20 @@ def _command_line() -> Callable[[], NoReturn]:
 
 def begin_process() -> None:
     """What is done before libraries are imported, in a process that is the program's own."""
+    gc.disable()  # of what is imported nothing is ever garbage
     bound_memory()
     # httpx goes without its own command line, whose libraries take as long to import as its others.
     sys.modules.setdefault("httpx._main", cast(Any, None))
     from reembed.run.program import claim_process
 
     claim_process()
+
+
+def end_imports() -> None:
+    """What is done after that, before anything else begins."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    gc.enable()
 
 
 def bound_memory() -> None:

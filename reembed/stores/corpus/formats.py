@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -148,6 +149,9 @@ def _text_of(line: bytes, number: int) -> str:
 
 def _parsed(line: bytes, number: int, faults: list[Fault]) -> Row | None:
     """The object of a line; None of an empty one, and of one with a fault."""
+    quick = _quickly(line)
+    if quick is not None:
+        return quick
     try:
         text = _text_of(line, number)
         if not text:
@@ -162,8 +166,32 @@ def _parsed(line: bytes, number: int, faults: list[Fault]) -> Row | None:
     return row
 
 
+def _quickly(line: bytes) -> Row | None:
+    """The object of a usual line. Of any other the standard library's reader says what is wrong, or
+    takes it."""
+    try:
+        row = orjson.loads(line)
+        return row if type(row) is dict and not _may_be_rounded(row) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _may_be_rounded(value: Any) -> bool:
+    """Whether a value holds a float so large that it may have been a whole number, which orjson
+    rounds beyond 64 bits."""
+    kind = type(value)
+    if kind is float:
+        return not -_WHOLE < value < _WHOLE
+    if kind is dict:
+        return any(map(_may_be_rounded, value.values()))
+    return kind is list and any(map(_may_be_rounded, value))
+
+
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
+
+
+_WHOLE = 2.0**63
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)

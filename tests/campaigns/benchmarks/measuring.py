@@ -190,10 +190,13 @@ def do_step(step: Step, work: Work, imports: Sequence[str]) -> None:
     Args:
         imports: modules to import before the clock starts.
     """
-    if any(module.startswith("reembed") for module in imports):
-        importlib.import_module("reembed.__main__").begin_process()  # as the program does
+    program = any(module.startswith("reembed") for module in imports)
+    if program:  # as it begins
+        importlib.import_module("reembed.__main__").begin_process()
     for module in imports:
         importlib.import_module(module)
+    if program:
+        importlib.import_module("reembed.__main__").end_imports()
     start, cpu = time.perf_counter(), time.process_time()
     own = step(work)
     found = {
