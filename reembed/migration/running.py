@@ -11,6 +11,7 @@ from reembed.stages.session import Session
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import find_difference
 from reembed.sync.follow import retry_quarantined
+from reembed.verify.ahead import Ahead
 from reembed.verify.shadow import mend_shadow
 from reembed.verify.verdicts import verify_run
 
@@ -47,12 +48,14 @@ def build_and_verify(s: Session, until: Stage, *, retry: bool) -> Verdict | None
         retry: try the records again that earlier calls have quarantined.
     """
     resumed, failed = bool(s.run.shards("embed")), s.run.history.state == "failed"
-    run_stages(s, until)
-    if retry and resumed and until not in ("export", "embed"):
-        for message in retry_quarantined(s):
-            s.progress.note(message)
-    if until not in ("verify", "swap"):
-        return None
-    if failed:  # perhaps since somebody harmed the shadow
-        mend_shadow(s)
-    return verify_run(s)
+    verifies = until in ("verify", "swap")
+    with Ahead(s) as ahead:
+        run_stages(s, until, ahead.begin if verifies else None)
+        if retry and resumed and until not in ("export", "embed"):
+            for message in retry_quarantined(s):
+                s.progress.note(message)
+        if not verifies:
+            return None
+        if failed:  # perhaps since somebody harmed the shadow
+            mend_shadow(s)
+        return verify_run(s, ahead)

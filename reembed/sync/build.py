@@ -14,6 +14,7 @@ is not held for longer than the export takes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Literal, Self
 
@@ -29,7 +30,7 @@ from reembed.stages.embed import (
 )
 from reembed.stages.engines import EarlyEngine
 from reembed.stages.export import export_source
-from reembed.stages.load import EarlyLoad, load_shadow
+from reembed.stages.load import EarlyLoad, load_shadow, made_shadow
 from reembed.stages.meter import asked_so_far, timed
 from reembed.stages.session import Session
 from reembed.sync.follow import catch_up
@@ -112,9 +113,13 @@ class Overlap:
 Stage = Literal["plan", "export", "embed", "load", "verify", "swap"]
 
 
-def run_stages(s: Session, until: Stage) -> None:
+def run_stages(s: Session, until: Stage, beside: Callable[[], None] | None = None) -> None:
     """Stages 1 to 3, each resuming, then catch-up with what was written meanwhile. They overlap,
-    and a stage's end, and its seconds, are journalled in their order all the same."""
+    and a stage's end, and its seconds, are journalled in their order all the same.
+
+    Args:
+        beside: begins what goes beside the load, which counts what the model is asked meanwhile.
+    """
     embeds, loads = until != "export", until not in ("export", "embed")
     with Overlap(s, embeds=embeds, loads=loads) as overlap:
         before = asked_so_far(s)
@@ -126,6 +131,9 @@ def run_stages(s: Session, until: Stage) -> None:
             embed_shards(s, overlap.begun, overlap.embedded)
     if not loads:
         return
-    with timed(s, "load"):
+    with timed(s, "load", asks=beside is None):
+        if beside is not None:
+            made_shadow(s)
+            beside()
         load_shadow(s, overlap.early)
         catch_up(s)

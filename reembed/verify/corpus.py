@@ -82,6 +82,9 @@ class Corpus:
         self._run, self._ledger, self._template = run, ledger, template
         self.exports = run.shards("export")
         self.embeds = run.shards("embed")
+        shards = [*self.exports.values(), *self.embeds.values()]
+        self.made_of = {shard.name: shard.sha256 for shard in shards}, ledger.counts()
+        """Of equal ones all that can be found here is equal."""
 
     @property
     def rows(self) -> int:

@@ -46,6 +46,10 @@ class EmbeddedVerification(Verification):
     old_embedder: Embedder | None
     old_model_note: str
 
+    def find(self) -> None:
+        _ = self.again
+        super().find()
+
     def proofs(self) -> list[Gate]:
         return [self.fidelity(), *self.searches()]
 
@@ -86,6 +90,8 @@ class EmbeddedVerification(Verification):
     @cached_property
     def again(self) -> tuple[Sample, list[str], Embedded]:
         """A sample, its texts, and what the model gives them now."""
+        if self.found is not None:
+            return self.found.again
         sample = self.sample_of(max(LEAST, self.settings.sample))
         records = self.corpus.records(sample.ids)
         texts = [records[id].text for id in sample.ids]
@@ -115,11 +121,10 @@ class EmbeddedVerification(Verification):
     @stage("verify: search")
     def searches(self) -> list[Gate]:
         """The `index` and the `recall` gate, which ask the same queries, and what is shown."""
+        assert isinstance(self.truth, AskedModels)
         return Searches(self.truth, self.shadow, self.source).gates()
 
-    @cached_property
-    def truth(self) -> AskedModels:
-        """What is asked, and what is right."""
+    def _new_truth(self) -> AskedModels:
         sample = self.sample_of(self.settings.sample, long_share=0)
         return AskedModels(
             self.corpus, self.settings, self.source_metric, self.target_metric, sample.ids,

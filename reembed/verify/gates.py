@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from reembed.run.ledger import Ledger
 from reembed.run.quarantine import count_listed
 from reembed.stores.collection import Collection
 from reembed.verify.corpus import Corpus, Page
+from reembed.verify.truth import Truth
 
 STAGE = "verify"
 Look = Callable[[Page], None]
@@ -49,6 +50,7 @@ class Verification:
         source: the old collection, to measure its latency; None to leave it out.
         wait: called before each shard.
         key_indexes: of the source, which the shadow must have too; None where it cannot.
+        found: another one, which has found what needs no shadow; taken if it is of the same shards.
     """
 
     run: RunDir
@@ -61,9 +63,12 @@ class Verification:
     source: Collection | None = None
     wait: Wait = no_wait
     key_indexes: Mapping[str, bool] | None = None
+    found: Self | None = None
 
     def __post_init__(self) -> None:
         self.corpus = Corpus(self.run, self.ledger, self.template)
+        if self.found is not None and self.found.corpus.made_of != self.corpus.made_of:
+            self.found = None
         self.embeds = self.corpus.embeds
         self.seed = zlib.crc32(self.run.run_id.encode())
 
@@ -96,6 +101,20 @@ class Verification:
     def proofs(self) -> list[Gate]:
         """The gates beside integrity, in order."""
         raise NotImplementedError
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What the index is asked, and what is right."""
+        if self.found is None:
+            return self._new_truth()
+        return self.found.truth.on(self.corpus, self.wait)
+
+    def _new_truth(self) -> Truth:
+        raise NotImplementedError
+
+    def find(self) -> None:
+        """Find now what needs no shadow."""
+        self.truth.find()
 
     def check_served(self, page: Page, findings: Findings) -> None:
         """Hold records as the shadow serves them against the run's shards."""

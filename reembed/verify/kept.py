@@ -51,11 +51,10 @@ class KeptVerification(Verification):
         return str(self._tally)
 
     def proofs(self) -> list[Gate]:
+        assert isinstance(self.truth, StoredVectors)
         return KeptSearches(self.truth, self.shadow, self.source).gates()
 
-    @cached_property
-    def truth(self) -> StoredVectors:
-        """What is asked, and what is right."""
+    def _new_truth(self) -> StoredVectors:
         sample = self.sample_of(self.settings.sample, long_share=0)
         return StoredVectors(
             self.corpus, self.settings, self.source_metric, self.target_metric, sample.ids,

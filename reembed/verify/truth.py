@@ -1,7 +1,7 @@
 """What the gates know before they ask a store: the queries, and what is nearest to them.
 
-All of it comes from the run's shards and from the models, none of it from the shadow. Each part is
-found when it is first asked for.
+All of it comes from the run's shards and from the models, none of it from a store. So it can be
+found beside the load of the shadow (`ahead.py`); each part is found when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -125,6 +126,11 @@ class Truth:
 
     def _old_vectors(self, ids: set[str]) -> Held:
         return vectors_in(self.corpus.old_blocks(ids))
+
+    def on(self, corpus: Corpus, wait: Callable[[], None]) -> Self:
+        """The same, of an equal corpus."""
+        self.corpus, self.wait = corpus, wait
+        return self
 
     def find(self) -> None:
         """Find all of it now."""

@@ -28,23 +28,28 @@ from reembed.stages.swap_kind import choose_kind
 from reembed.stores.store import Store
 from reembed.sync.difference import find_late, without_conflicts
 from reembed.sync.live_name import refuse_astray
+from reembed.verify.ahead import Ahead
 from reembed.verify.checks import verification
 
 UNLOADED: tuple[State, ...] = ("created", "exported", "embedded")
 
 
 @traced("verify")
-def verify_run(s: Session) -> Verdict:
+def verify_run(s: Session, ahead: Ahead | None = None) -> Verdict:
     """Check every gate, write the verdict and the report, and journal it.
+
+    Args:
+        ahead: has found a part of it beside the load.
 
     Raises:
         BudgetError: what a gate asks the model would pass a cap. There is no verdict then.
     """
     s.check_model()  # it must still be the one that embedded
     refuse_astray(s)
-    spent = meter(s)
+    spent = meter(s, ahead.before if ahead else None)
     try:
-        verdict = verification(s).verdict(s.progress)
+        found = ahead.found() if ahead else None
+        verdict = verification(s, found=found).verdict(s.progress)
     except BudgetError as error:
         raise budget_stop(s, error.tokens, "verifying") from None
     made = s.run.history.require(events.ShadowCreated)
