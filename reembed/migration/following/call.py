@@ -21,6 +21,7 @@ from reembed.stages.plan import refuse_blocked
 from reembed.sync.build import Stage, run_stages
 from reembed.sync.difference import Difference
 from reembed.sync.since import counted
+from reembed.verify.ahead import Ahead
 from reembed.verify.verdicts import verify_run
 
 COMPACT_ABOVE = 1.0
@@ -160,12 +161,13 @@ class Call:
                 job.work_on(s.run)
             told = [f"built a new collection: {look.why}"]
             s.progress.note(f"a new collection is built: {look.why}")
-            with s.pause.obeyed():
-                run_stages(s, self.asked.until)
-                if self.asked.until not in ("verify", "swap"):
+            verifies = self.asked.until in ("verify", "swap")
+            with s.pause.obeyed(), Ahead(s) as ahead:
+                run_stages(s, self.asked.until, ahead.begin if verifies else None)
+                if not verifies:
                     return self._result(s, [look.why])
                 copied = moving.copy_foreign(s, moving.foreign_of(job, job.live()))
-                verdict = verify_run(s)
+                verdict = verify_run(s, ahead)
             if copied:
                 told.append(f"{copied:,} records that are not the corpus's were copied along")
             if not self.asked.swap or not verdict.passed:
