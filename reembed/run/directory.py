@@ -11,8 +11,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,10 +32,10 @@ from reembed.run.disk import (
     write_atomic,
     write_errors,
 )
-from reembed.run.files import MANIFEST, SHARD, read
+from reembed.run.files import MANIFEST, SHARD, Found, read
 from reembed.run.history import History
 from reembed.run.journal import Journal
-from reembed.run.shards import DELTA, NOTHING, Besides, Shard, encoding
+from reembed.run.shards import DELTA, NOTHING, Besides, Shard, encoding, in_parts, opened
 from reembed.run.steps import shown_path
 
 __all__ = ["DELTA", "RunDir", "Shard", "new_run_id"]
@@ -233,12 +234,24 @@ class RunDir:
         """Read a shard that `is_whole` vouched for. Raises DamagedError if it was wrong by now."""
 
         def parse(path: Path) -> pa.Table:
-            with pq.ParquetFile(path) as file:
-                if columns is None:
-                    return file.read()
-                wanted = list(columns)
-                return file.read(wanted).select(wanted)
+            with opened(path) as file:
+                wanted = file.schema_arrow.names if columns is None else list(columns)
+                parts = list(in_parts(file, wanted))
+                schema = parts[0].schema if parts else file.schema_arrow
+                return pa.Table.from_batches(parts, schema).select(wanted)
 
+        return self._parsed(shard, parse)
+
+    def shard_parts(self, shard: Shard, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """As `read_shard`, about `PART_BYTES` at a time."""
+        wanted = list(columns)
+        file = self._parsed(shard, opened)
+        with file:
+            parts = in_parts(file, wanted)
+            while part := self._parsed(shard, lambda _: list(islice(parts, 1))):
+                yield pa.Table.from_batches(part).select(wanted)
+
+    def _parsed(self, shard: Shard, parse: Callable[[Path], Found]) -> Found:
         try:
             found = read(self.path / shard.name, SHARD, parse)
         except DamagedError as error:

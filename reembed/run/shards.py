@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 DELTA = "delta-"
 """How the stems of shards begin that catch-up adds; the census's own are `shard-`."""
@@ -72,6 +73,29 @@ def encoding(schema: pa.Schema) -> dict[str, Any]:
         "write_statistics": texts,
         "write_batch_size": 1 << 16,
     }
+
+
+PART_BYTES = 8 << 20
+"""Of a shard's columns that are decoded at once. Arrow holds eight times what it decodes."""
+BUFFER_BYTES = 1 << 20
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A shard's file, to be read in parts."""
+    return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+
+
+def in_parts(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """These columns, about `PART_BYTES` at a time."""
+    kept, size = file.metadata, 0
+    for group in range(kept.num_row_groups):
+        chunks = kept.row_group(group)
+        for place in range(chunks.num_columns):
+            chunk = chunks.column(place)
+            if chunk.path_in_schema.partition(".")[0] in columns:
+                size += chunk.total_uncompressed_size
+    rows = max(1, PART_BYTES * kept.num_rows // max(1, size))
+    yield from file.iter_batches(rows, columns=columns)
 
 
 Told = Callable[[Shard], None]

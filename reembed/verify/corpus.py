@@ -27,6 +27,8 @@ from reembed.records import (
 from reembed.run.directory import RunDir, Shard
 from reembed.run.ledger import Ledger
 
+PAGE_COLUMNS = ("id", "text_sha256", "embedding")
+
 
 @dataclass(frozen=True)
 class Page:
@@ -96,15 +98,26 @@ class Corpus:
         shards = (self.exports.get(stem), self.embeds[stem])
         return [shard.name for shard in shards if shard and not self._run.is_whole(shard)]
 
-    def page(self, stem: str, rows: range | None = None) -> Page:
-        """What a shard speaks for, of these rows of its embed shard (default: all)."""
-        embeds = self._run.read_shard(self.embeds[stem], ["id", "text_sha256", "embedding"])
-        if rows is not None:
-            embeds = embeds.slice(rows.start, len(rows))
-        current = self._ledger.current(stem)
-        embeds = _among(embeds, current)
+    def page(self, stem: str) -> Page:
+        """What a shard speaks for."""
+        embeds = self._run.read_shard(self.embeds[stem], PAGE_COLUMNS)
+        return self._page(_among(embeds, self._ledger.current(stem)), self._exports(stem))
+
+    def pages(self, stem: str, rows: range) -> Iterator[Page]:
+        """What a shard speaks for, of these rows of its embed shard, a part at a time."""
+        exports, current, start = self._exports(stem), self._ledger.current(stem), 0
+        for part in self._run.shard_parts(self.embeds[stem], PAGE_COLUMNS):
+            mine = range(max(rows.start, start), min(rows.stop, start + len(part)))
+            if mine:
+                own = part.slice(mine.start - start, len(mine))
+                yield self._page(_among(own, current), exports)
+            start += len(part)
+
+    def _exports(self, stem: str) -> pa.Table:
+        return self._run.read_shard(self.exports[stem], [*TEXT_COLUMNS, "row_sha256"])
+
+    def _page(self, embeds: pa.Table, exports: pa.Table) -> Page:
         ids = embeds.column("id").to_pylist()
-        exports = self._run.read_shard(self.exports[stem], [*TEXT_COLUMNS, "row_sha256"])
         exports = _in_order(exports, ids)
         return Page(
             ids, exports.column("row_sha256").to_pylist(), embeds.column("text_sha256").to_pylist(),
@@ -152,14 +165,14 @@ class Corpus:
     def new_blocks(self, only: set[str] | None = None) -> Iterator[Block]:
         """Every record, or only those of some ids, with its new vector."""
         for stem, shard in _counted("read the new vectors", self.embeds):
-            table = self._run.read_shard(shard, ["id", "text_sha256", "embedding"])
             current = self._ledger.current(stem)
-            table = _among(table, current if only is None else current & only)
-            ids = table.column("id").to_pylist()
-            vectors = fixed_array_to_vectors(table.column("embedding"))
-            fine = ~bad_rows(vectors)  # the integrity gate tells of those that are not
-            keys = table.column("text_sha256").to_pylist()
-            yield _block(ids, keys, vectors, fine)
+            wanted = current if only is None else current & only
+            for part in self._run.shard_parts(shard, PAGE_COLUMNS) if wanted else ():
+                table = _among(part, wanted)
+                ids = table.column("id").to_pylist()
+                vectors = fixed_array_to_vectors(table.column("embedding"))
+                fine = ~bad_rows(vectors)  # the integrity gate tells of those that are not
+                yield _block(ids, table.column("text_sha256").to_pylist(), vectors, fine)
 
     def old_blocks(self, only: set[str] | None = None) -> Iterator[Block]:
         """Every record, or only those of some ids, with its old vector, quarantined ones too: the
@@ -170,26 +183,23 @@ class Corpus:
         """
         for stem, shard in _counted("read the old vectors", self.exports):
             keys = self._shard_keys(stem)
-            table = self._run.read_shard(shard, ["id", "row_sha256", "embedding"])
-            if only is not None:
-                table = _among(table, only)
-            entries = self._ledger.lookup(table.column("id").to_pylist())
-            mine = {id for id, entry in entries.items() if entry.shard == stem}
-            table = _among(table, mine)
-            vectors, present = list_array_to_vectors(table.column("embedding"))
-            table = table.select(["id", "row_sha256"]).filter(pa.array(present))
-            ids = table.column("id").to_pylist()
-            rows = table.column("row_sha256").to_pylist()
-            yield _block(
-                ids, [keys.get(id, row) for id, row in zip(ids, rows, strict=True)], vectors,
-                ~bad_rows(vectors),
-            )  # fmt: skip
+            for part in self._run.shard_parts(shard, ["id", "row_sha256", "embedding"]):
+                table = part if only is None else _among(part, only)
+                entries = self._ledger.lookup(table.column("id").to_pylist())
+                table = _among(table, {id for id, one in entries.items() if one.shard == stem})
+                vectors, present = list_array_to_vectors(table.column("embedding"))
+                table = table.select(["id", "row_sha256"]).filter(pa.array(present))
+                ids = table.column("id").to_pylist()
+                rows = table.column("row_sha256").to_pylist()
+                of = [keys.get(id, row) for id, row in zip(ids, rows, strict=True)]
+                yield _block(ids, of, vectors, ~bad_rows(vectors))
 
     def has_old_vectors(self) -> bool:
         """Whether any record has an old vector."""
         columns = (
-            self._run.read_shard(shard, ["embedding"]).column("embedding")
+            part.column("embedding")
             for shard in self.exports.values()
+            for part in self._run.shard_parts(shard, ["embedding"])
         )
         return any(column.null_count < len(column) for column in columns)
 

@@ -160,10 +160,10 @@ class Verification:
             compared: Future[None] | None = None
             for stem, part in chosen:
                 self.wait()
-                page, served = self._served(stem, part, findings)
-                if compared is not None:
-                    compared.result()
-                compared = thread.submit(self._check_page, page, served, look, findings)
+                for page, served in self._served(stem, part, findings):
+                    if compared is not None:
+                        compared.result()
+                    compared = thread.submit(self._check_page, page, served, look, findings)
                 counter.update(len(part))
             if compared is not None:
                 compared.result()
@@ -216,23 +216,23 @@ class Verification:
 
     def _served(
         self, stem: str, rows: range, findings: Findings
-    ) -> tuple[Page | None, pa.RecordBatch | None]:
-        """A page of a shard, and what the shadow serves of it; None where there is nothing to be
-        compared. The store is asked by the caller's thread alone."""
+    ) -> Iterator[tuple[Page, pa.RecordBatch]]:
+        """The pages of a shard, and what the shadow serves of them. The store is asked by the
+        caller's thread alone."""
         damaged = self.corpus.damaged(stem)
         if damaged:
             findings.add("in damaged files", damaged)
-            return None, None
-        page = self.corpus.page(stem, rows)
-        return page, self.shadow.fetch(page.ids, vectors=True) if page.ids else None
+            return
+        for page in self.corpus.pages(stem, rows):
+            if page.ids:
+                yield page, self.shadow.fetch(page.ids, vectors=True)
 
     def _check_page(
-        self, page: Page | None, served: pa.RecordBatch | None, look: Look, findings: Findings
+        self, page: Page, served: pa.RecordBatch, look: Look, findings: Findings
     ) -> None:
         """Compare a page, in a thread, while the next one is asked for."""
-        if page is not None and served is not None:
-            self._compare(page, served, findings)
-            look(page)
+        self._compare(page, served, findings)
+        look(page)
 
     @stage("verify: records too many")
     def _find_extra(self, findings: Findings) -> None:
