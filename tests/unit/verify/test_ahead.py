@@ -53,12 +53,12 @@ def told(verdict: Verdict | None) -> dict[str, Any]:
 def waits_for_ahead(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
     """Do something between what is found ahead and the load."""
 
-    def late(s: Any) -> None:
+    def late(s: Any, *early: Any) -> None:
         for thread in threading.enumerate():
             if thread.name == "ahead":
                 thread.join()
         then()
-        load_shadow(s)
+        load_shadow(s, *early)
 
     monkeypatch.setattr(build, "load_shadow", late)
 
@@ -111,7 +111,7 @@ def test_a_load_that_fails_ends_it(path: Path, monkeypatch: pytest.MonkeyPatch) 
         stopped.append(self._stop.wait(60))
         raise ahead.Stopped
 
-    def fails(s: Any) -> None:
+    def fails(*_: Any) -> None:
         assert begun.wait(60)
         raise UnreachableError("the store is gone", "Run again.")
 
