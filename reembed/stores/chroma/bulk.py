@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from chromadb.api.types import validate_metadata
 
 from reembed.errors import PreflightError
 from reembed.records import Metric, Vectors
@@ -167,6 +166,8 @@ class Filling:
 
 def _rows(records: pa.RecordBatch) -> Iterator[FillRow]:
     """Records as they are to stand, refused where Chroma would refuse them."""
+    from chromadb.api.types import validate_metadata
+
     columns = (records.column(name).to_pylist() for name in ("id", "document", "uri", "metadata"))
     for id, document, uri, text in zip(*columns, strict=True):
         metadata = json.loads(text) or {}

@@ -20,6 +20,7 @@ import json, sys
 from reembed.run.program import claim_process
 claim_process()
 from reembed.stores.chroma import client as chroma_client, delayed, library
+import reembed.stores.chroma.store  # which imports all that opening one takes
 from reembed.stores.chroma.names import by_id, by_name
 folder = sys.argv[1]
 def connect():
