@@ -11,13 +11,13 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from psycopg import sql
+from psycopg import Error, sql
 
 from reembed.stores.postgres.client import Connection, connect, fetch_all, fetch_one
 from reembed.stores.postgres.locks.hold import wait_for_older
+from reembed.stores.postgres.schema.building import forbid_workers, lacks_shared_memory, prepare
 from reembed.stores.postgres.schema.counterparts import constraint_pairs, index_pairs
 from reembed.stores.postgres.schema.hanging import Index, read_indexes
-from reembed.stores.postgres.schema.indexes import BUILD_MEMORY
 from reembed.stores.postgres.schema.notes import NOTED, read_note, write_note
 from reembed.stores.postgres.schema.table import Table
 
@@ -97,11 +97,6 @@ def build_indexes(url: str, live: Table, wanted: Sequence[Index]) -> None:
             "value) JOIN pg_settings p USING (name)",
             [list(SETTINGS), list(SETTINGS.values())],
         )
-        builder.execute(
-            "SELECT set_config('maintenance_work_mem', %s, false) WHERE pg_size_bytes("
-            "current_setting('maintenance_work_mem')) < pg_size_bytes(%s)",
-            [BUILD_MEMORY, BUILD_MEMORY],
-        )
         there = {
             row[0]: row[1:]
             for row in fetch_all(builder, _THERE, [live.oid, f"^reembed_{live.oid}_[0-9]+$"])
@@ -113,7 +108,15 @@ def build_indexes(url: str, live: Table, wanted: Sequence[Index]) -> None:
                 continue
             if found is not None:
                 _drop(builder, live, name)
-            _create(builder, live, name, one)
+            prepare(builder, live, one.tail, lasting=True)
+            try:
+                _create(builder, live, name, one)
+            except Error as error:
+                if not lacks_shared_memory(error):
+                    raise
+                forbid_workers(builder, lasting=True)
+                _drop(builder, live, name)
+                _create(builder, live, name, one)
         for name in there:
             _drop(builder, live, name)
 

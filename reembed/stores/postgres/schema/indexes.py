@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from psycopg import sql
+from psycopg import Error, sql
 
 from reembed.errors import PreflightError
 from reembed.records import Metric
 from reembed.stores.postgres.client import Connection, fetch_all, fetch_one, mapped
+from reembed.stores.postgres.schema.building import forbid_workers, lacks_shared_memory, prepare
 from reembed.stores.postgres.schema.table import Table
 from reembed.stores.postgres.search_path import of_pgvector, path_of
 
@@ -29,8 +30,6 @@ SETTINGS = {"hnsw": {"m": (2, 100), "ef_construction": (4, 1000)}, "ivfflat": {"
 """Index types, and what each can be told, with its limits."""
 DEFAULTS = {"m": 16, "ef_construction": 64, "lists": 100}
 """What pgvector takes where nothing is told."""
-BUILD_MEMORY = "1GB"
-"""`maintenance_work_mem` for building an index, where the server's is lower."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +158,6 @@ def make_indexes(
     settings = {key: int(index[key]) for key in SETTINGS.get(method, ()) if key in index}
     wanted, made = VectorIndex("", method, metric, settings), False
     with connection.transaction():
-        connection.execute(
-            "SELECT set_config('maintenance_work_mem', %s, true) WHERE pg_size_bytes("
-            "current_setting('maintenance_work_mem')) < pg_size_bytes(%s)",
-            [BUILD_MEMORY, BUILD_MEMORY],
-        )
         if like is not None:
             main = vector_index(connection, like)
             other = main is not None and replace(main, name="") != wanted
@@ -197,7 +191,16 @@ def _analyzed(connection: Connection, table: Table) -> bool:
 def _create_index(connection: Connection, table: Table, unique: bool, tail: sql.Composable) -> None:
     """Make an index under a name that Postgres chooses."""
     head = sql.SQL("CREATE UNIQUE INDEX" if unique else "CREATE INDEX")
-    connection.execute(sql.SQL("{} ON {}{}").format(head, table.identifier, tail))
+    statement = sql.SQL("{} ON {}{}").format(head, table.identifier, tail)
+    prepare(connection, table, tail.as_string(connection), lasting=False)
+    try:
+        with connection.transaction():
+            connection.execute(statement)
+    except Error as error:
+        if not lacks_shared_memory(error):
+            raise
+        forbid_workers(connection, lasting=False)
+        connection.execute(statement)
 
 
 @dataclass(frozen=True)
