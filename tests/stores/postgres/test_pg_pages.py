@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 
 from reembed.errors import ReembedError, UnreachableError
 from reembed.stores.postgres.copy import reading as pg_reading
+from reembed.stores.postgres.copy import rows as pg_rows
 from reembed.stores.registry import open_store
 from reembed.stores.store import Store
 
@@ -81,6 +83,21 @@ def test_a_page_left_alone_holds_nobody_up(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.snapshot():
         page(store, some(0, 1), some(1, 50))
         raise ZeroDivisionError
+    assert page(store, some(0, 2)) == some(0, 2)
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_a_page_that_is_interrupted_holds_nobody_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch, snapshot: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert store.snapshot is not None
+    reading = store.snapshot() if snapshot else contextlib.nullcontext()
+    with pytest.raises(KeyboardInterrupt), reading, monkeypatch.context() as patched:
+        patched.setattr(pg_rows, "export_batch", interrupt)
+        page(store, some(0, 40), some(40, ROWS))
     assert page(store, some(0, 2)) == some(0, 2)
 
 

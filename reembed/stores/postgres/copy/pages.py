@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 
 from reembed.records import export_batch
 from reembed.stores.postgres.client import Connection
-from reembed.stores.postgres.copy.reading import Reading
+from reembed.stores.postgres.copy.reading import Reader, Reading
 from reembed.stores.postgres.copy.rows import begin_rows, take_rows
 from reembed.stores.postgres.schema.ids import usable
 from reembed.stores.postgres.schema.table import Table
@@ -42,13 +41,12 @@ class Pages:
     table keeps its columns once a page of it was begun."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._thread = ThreadPoolExecutor(1, "read")
-        self._ahead: _Page | None = None
+        self._reader = Reader(connection)
+        self._begun: list[_Page] = []
 
     def table_of(self, id: str) -> Table | None:
         """The table of the page that is being read, if it is of this collection."""
-        return self._ahead.table if self._ahead is not None and self._ahead.of[0] == id else None
+        return next((page.table for page in self._begun if page.of[0] == id), None)
 
     def fetch(
         self, of: tuple[str, Table], ids: Sequence[str], vectors: bool, then: Sequence[str]
@@ -60,30 +58,27 @@ class Pages:
             then: ids of the page that is asked for next; it is begun now.
         """
         id, table = of
-        page, self._ahead = self._ahead, None
-        if page is None or page.of != (id, ids, vectors):
-            if page is not None:
-                page.taken()  # or the connection is not free
-            page = self._begin(id, table, ids, vectors)
-        self._ahead = self._begin(id, table, then, vectors) if then else None
-        return page.taken()
+        if not self._begun or self._begun[0].of != (id, ids, vectors):
+            self.settle()
+            self._begin(id, table, ids, vectors)
+        if then:
+            self._begin(id, table, then, vectors)
+        return self._begun.pop(0).taken()
 
     def settle(self) -> None:
         """Let the connection be free: what was begun is read to its end, and lost."""
-        page, self._ahead = self._ahead, None
-        if page is not None:
-            page.taken()
+        while self._begun:
+            self._begun.pop(0).taken()
 
-    def _begin(self, id: str, table: Table, ids: Sequence[str], vectors: bool) -> _Page:
+    def _begin(self, id: str, table: Table, ids: Sequence[str], vectors: bool) -> None:
         wanted, reading = usable(table, ids), None
         if wanted:
-            reading = begin_rows(self._thread, self._connection, table, wanted, None, vectors)
-        return _Page((id, ids, vectors), table, reading)
+            reading = begin_rows(self._reader, table, wanted, None, vectors)
+        self._begun.append(_Page((id, ids, vectors), table, reading))
 
     def __enter__(self) -> Self:
+        self._reader.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._ahead is not None and self._ahead.reading is not None:
-            self._ahead.reading.stop()
-        self._thread.shutdown()
+    def __exit__(self, *error: object) -> None:
+        self._reader.__exit__(*error)

@@ -8,9 +8,11 @@ again by the next one: fresh memory for a whole shard at once costs more than wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from concurrent.futures import Executor
-from queue import Empty, Queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Full, Queue
+from typing import Self
 
 import psycopg
 from psycopg import errors, sql
@@ -23,47 +25,73 @@ BLOCK_BYTES = 1 << 22
 BLOCKS_AHEAD = 2
 """Blocks that wait to be parsed."""
 PAUSE = 0.1
-"""Seconds between two looks at a reading that is to end."""
+"""Seconds between two looks whether anybody still takes what is read."""
+CANCEL_SECONDS = 5.0
+
+
+class GivenUpError(Exception):
+    """Nobody takes what is read."""
+
+
+class Reader:
+    """A thread that reads one COPY after another with one connection. What is not taken when its
+    block ends is given up, and so is the transaction it was read in."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.closed = threading.Event()
+        self._thread = ThreadPoolExecutor(1, "read")
+        self._last: Future[None] | None = None
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Do it as soon as the thread is free."""
+        self._last = self._thread.submit(work)
+        return self._last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+        if self._last is not None and not self._last.done():
+            with contextlib.suppress(psycopg.Error):
+                self.connection.cancel_safe(timeout=CANCEL_SECONDS)
+        self._thread.shutdown(cancel_futures=True)
 
 
 class Reading:
     """The rows of one COPY, a block at a time, in the order in which they come.
 
     Args:
-        thread: reads as soon as it is free; a connection has one COPY at a time.
         width: fields in a row.
     """
 
-    def __init__(
-        self, thread: Executor, connection: Connection, query: sql.Composed, width: int
-    ) -> None:
-        self._connection, self._query, self._width = connection, query, width
+    def __init__(self, reader: Reader, query: sql.Composed, width: int) -> None:
+        self._reader, self._query, self._width = reader, query, width
         self._blocks: Queue[list[Chunk] | None] = Queue(BLOCKS_AHEAD)
-        self._done = thread.submit(self._read)
+        self._done = reader.submit(self._read)
 
     def __iter__(self) -> Iterator[Block]:
-        """Raises what went wrong with reading. If not all is taken, `stop` is to be called."""
+        """Raises what went wrong with reading."""
         while (chunks := self._blocks.get()) is not None:
             yield Block(chunks, self._width)
         self._done.result()
 
-    def stop(self) -> None:
-        """Read no more; what is read is lost, and so is the transaction it was read in."""
-        if self._done.cancel() or self._done.done():
-            return
-        with contextlib.suppress(psycopg.Error):
-            self._connection.cancel_safe(timeout=5.0)
-        while not self._done.done():
-            with contextlib.suppress(Empty):
-                self._blocks.get(timeout=PAUSE)
-
     def _read(self) -> None:
+        connection = self._reader.connection
         try:
-            with self._connection.cursor() as cursor, cursor.copy(self._query) as copy:
-                for chunks in _gathered(self._connection, copy):
-                    self._blocks.put(chunks)
+            with connection.cursor() as cursor, cursor.copy(self._query) as copy:
+                for chunks in _gathered(connection, copy):
+                    self._put(chunks)
         finally:
-            self._blocks.put(None)
+            self._put(None)
+
+    def _put(self, chunks: list[Chunk] | None) -> None:
+        while not self._reader.closed.is_set():
+            with contextlib.suppress(Full):
+                self._blocks.put(chunks, timeout=PAUSE)
+                return
+        raise GivenUpError
 
 
 def _gathered(connection: Connection, copy: psycopg.Copy) -> Iterator[list[Chunk]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from reembed.records import EXPORT_SCHEMA, SHARD_ROWS, Vectors, export_batch
 from reembed.stores.postgres.client import Connection, first_line, mapped
 from reembed.stores.postgres.copy.encode import ENCODERS, Encoder, encode_rows
 from reembed.stores.postgres.copy.parse import HEADER, TRAILER, VectorColumn
-from reembed.stores.postgres.copy.reading import Reading
+from reembed.stores.postgres.copy.reading import Reader, Reading
 from reembed.stores.postgres.schema import metadata as pg_metadata
 from reembed.stores.postgres.schema.ids import any_of
 from reembed.stores.postgres.schema.layout import TEXT_TYPES
@@ -70,14 +70,13 @@ def _condition(table: Table) -> Iterator[None]:
 
 
 def begin_rows(
-    thread: Executor, connection: Connection, table: Table, ids: Sequence[str], where: str | None,
-    vectors: bool,
-) -> Reading:  # fmt: skip
+    reader: Reader, table: Table, ids: Sequence[str], where: str | None, vectors: bool
+) -> Reading:
     """Begin to read the rows of these ids (without the table's prefix), in no order; `take_rows`
     takes them."""
     vector: sql.Composable = sql.Identifier(table.vector)
     if table.column(table.vector).type == "halfvec":
-        vector = sql.SQL("{}::{}").format(vector, of_pgvector(connection, "vector"))
+        vector = sql.SQL("{}::{}").format(vector, of_pgvector(reader.connection, "vector"))
     query = sql.SQL(
         "COPY (SELECT {id}::text, {document}, {metadata}, {uri}, {vector} FROM {table} WHERE "
         "{any_of} AND {where}) TO STDOUT (FORMAT BINARY)"
@@ -87,33 +86,28 @@ def begin_rows(
         vector=vector if vectors else sql.SQL("NULL"), table=table.identifier,
         any_of=any_of(table, ids), where=table.condition(where),
     )  # fmt: skip
-    return Reading(thread, connection, query, 5)
+    return Reading(reader, query, 5)
 
 
 def copy_rows(
     connection: Connection, table: Table, ids: Sequence[str], where: str | None, vectors: bool
 ) -> pa.RecordBatch:
     """The rows of these ids (without the table's prefix) as `EXPORT_SCHEMA`, in no order."""
-    with ThreadPoolExecutor(1, "read") as thread:
-        reading = begin_rows(thread, connection, table, ids, where, vectors)
-        return take_rows(reading, table, len(ids))
+    with Reader(connection) as reader:
+        return take_rows(begin_rows(reader, table, ids, where, vectors), table, len(ids))
 
 
 def take_rows(reading: Reading, table: Table, most: int) -> pa.RecordBatch:
     """Rows as `EXPORT_SCHEMA`, `most` at most."""
     parts: list[pa.RecordBatch] = []
     embeddings = VectorColumn(most)
-    try:
-        with mapped(table.label):
-            for block in reading:
-                id, document, metadata, uri = block.texts(4)
-                id = prefixed(table.prefix, id)
-                metadata = pg_metadata.of_texts(table, metadata)
-                parts.append(export_batch(id, document, metadata, uri))
-                embeddings.append(*block.vectors(4))
-    except BaseException:
-        reading.stop()
-        raise
+    with mapped(table.label):
+        for block in reading:
+            id, document, metadata, uri = block.texts(4)
+            id = prefixed(table.prefix, id)
+            metadata = pg_metadata.of_texts(table, metadata)
+            parts.append(export_batch(id, document, metadata, uri))
+            embeddings.append(*block.vectors(4))
     if not parts:
         return export_batch([], [], [], [])
     (batch,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
