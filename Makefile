@@ -89,6 +89,7 @@ bench: $(INSTALLED)
 	for claim in start export embed quota onnx load whole exact; do \
 	  $(BIN)/python -m tests.campaigns.benchmarks.$$claim --keep || exit 1; done
 	$(BIN)/python -m tests.campaigns.benchmarks.whole --keep --dimensions 1536 --rounds 1
+	$(BIN)/python -m tests.campaigns.benchmarks.whole_clusters --keep --rounds 1
 	$(BIN)/python -m tests.campaigns.benchmarks.whole_postgres --keep --rounds 2
 	$(BIN)/python -m tests.campaigns.benchmarks.tables
 	$(BIN)/python -m tests.campaigns.benchmarks.postgres

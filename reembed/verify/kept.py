@@ -102,7 +102,7 @@ class KeptSearches(SearchGates):
         return [
             index, *self._old_index(k),
             overlap_gate(asked, new, old, most, self.texts_of, QUERIES),
-            self.vectors(new, old), self.latency(truth.queries, truth.queries, k),
+            self.vectors(new, old), self.latency(truth.queries, k),
         ]  # fmt: skip
 
     def _old_index(self, k: int) -> list[Gate]:

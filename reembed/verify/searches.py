@@ -200,7 +200,7 @@ class Searches(SearchGates):
             gates.append(overlap_gate(texts[free], new.rows(free), old.rows(free), self.settings.k,
                                       self.texts_of, source))  # fmt: skip
         gates.append(self.vectors(new, old))
-        gates.append(self.latency(truth.queries, truth.old_queries, k))
+        gates.append(self.latency(truth.old_queries, k))
         return gates
 
     @stage("verify: old against new")

@@ -28,19 +28,19 @@ from tests.campaigns.benchmarks.scene import (
 def copies(work: Work) -> None:
     """A folder for the stages, and one for the whole."""
     for name in ("stages", "whole"):
-        shutil.copytree(work.folder / "chroma", _own(work, name).folder / "chroma")
+        shutil.copytree(work.folder / "chroma", own(work, name).folder / "chroma")
 
 
-def _own(work: Work, name: str) -> Work:
+def own(work: Work, name: str) -> Work:
     return replace(work, folder=work.folder / f"{name}{work.round}")
 
 
-def _staged(work: Work, **changes: Any) -> Any:
-    return migration(_own(work, "stages"), **changes)
+def staged(work: Work, **changes: Any) -> Any:
+    return migration(own(work, "stages"), **changes)
 
 
 def whole(work: Work) -> None:
-    whole_step()(_own(work, "whole"))
+    whole_step()(own(work, "whole"))
 
 
 def bare(work: Work) -> None:
@@ -63,7 +63,7 @@ def bare(work: Work) -> None:
 
 
 BENCHMARK = Benchmark(
-    steps={"copies": copies} | stage_steps(_staged) | {"whole": whole, "bare": bare},
+    steps={"copies": copies} | stage_steps(staged) | {"whole": whole, "bare": bare},
     claims=[
         Claim("whole run", "whole run / its slowest stage, load", ["whole"], ["load"], bar=1.2),
         Claim("whole run, processor", "whole run / its slowest stage, load, CPU", ["whole"],
