@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -44,6 +45,8 @@ __all__ = ["DELTA", "RunDir", "Shard", "new_run_id"]
 RUN_ID = re.compile(r"\d{8}t\d{6}-[0-9a-f]{4,}")
 MADE_FIRST = {MANIFEST.name, "journal.jsonl"}
 """What a run directory may hold before its first whole journal line."""
+READERS = 2
+"""Threads that look whether shards are whole."""
 TICK_NS = 1_000_000_000
 """Two writes to a file may leave the same time in it, if they are nearer than this to each other
 (2 ms to 10 ms on Linux, up to a second on some network file systems)."""
@@ -225,6 +228,16 @@ class RunDir:
             if time.time_ns() - now.st_ctime_ns > TICK_NS:
                 self._whole[shard.name] = (shard.sha256, state)
             return True
+
+    def whole(self, shards: Iterable[Shard]) -> set[str]:
+        """Stems of those that are whole. Their bytes are read by several threads, since most of
+        that is SHA-256, outside of Python's lock."""
+        listed = list(shards)
+        if len(listed) < READERS:
+            return {shard.stem for shard in listed if self.is_whole(shard)}
+        with ThreadPoolExecutor(READERS, "whole") as threads:
+            found = threads.map(self.is_whole, listed)
+            return {shard.stem for shard, whole in zip(listed, found, strict=True) if whole}
 
     def is_complete(self, shard: Shard) -> bool:
         """Whether a shard is whole and none of its records is missing."""

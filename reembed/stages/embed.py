@@ -218,16 +218,14 @@ def not_embedded(run: RunDir, export_shards: dict[str, Shard]) -> list[Shard]:
     """The export shards whose embed shard, or whose list of quarantined records, is not there
     whole, in order."""
     shards = run.shards(STAGE)
-    return [s for s in export_shards.values() if not _is_done(s, shards.get(s.stem), run)]
-
-
-def _is_done(source: Shard, shard: Shard | None, run: RunDir) -> bool:
-    return (
-        shard is not None
-        and shard.source == source.sha256
-        and run.is_whole(shard)
-        and lists_all(run, source.stem, source.rows - shard.rows)
-    )
+    fresh = [s for s in export_shards.values()
+             if s.stem in shards and shards[s.stem].source == s.sha256]  # fmt: skip
+    whole = run.whole(shards[s.stem] for s in fresh)
+    done = {
+        s.stem for s in fresh
+        if s.stem in whole and lists_all(run, s.stem, s.rows - shards[s.stem].rows)
+    }  # fmt: skip
+    return [s for s in export_shards.values() if s.stem not in done]
 
 
 @dataclass(frozen=True)

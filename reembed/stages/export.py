@@ -144,7 +144,7 @@ def export(
     again and catch-up finds them.
     """
     shards = run.shards(STAGE)
-    whole = {shard.stem for shard in shards.values() if run.is_complete(shard)}
+    whole = run.whole(shard for shard in shards.values() if not shard.missing)
     done = sum(shards[stem].rows for stem in census.stems if stem in whole)
     with (
         progress.stage(STAGE, census.rows, done) as counter,
