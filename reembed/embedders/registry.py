@@ -46,7 +46,7 @@ def expect(model: Model) -> None:
     entry = provider_entry(model.provider)
 
     def load() -> None:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):
             importlib.import_module(entry.module)
 
     if entry.extra is None:
