@@ -249,6 +249,7 @@ class Manifest(Section):
         del dump["source"]["mem0"]  # says how the application is set up, not what is moved
         for section in ("source", "target"):
             del dump[section]["headers_env"]  # how a server is asked, not which
+        del dump["target"]["bulk"]  # how a collection is filled, not with what
         if self.target.embedding_function == "auto":  # runs that began before there was a choice
             del dump["target"]["embedding_function"]
         for section, key, default in (
