@@ -90,6 +90,7 @@ bench: $(INSTALLED)
 	  $(BIN)/python -m tests.campaigns.benchmarks.$$claim --keep || exit 1; done
 	$(BIN)/python -m tests.campaigns.benchmarks.whole --keep --dimensions 1536 --rounds 1
 	$(BIN)/python -m tests.campaigns.benchmarks.whole_clusters --keep --rounds 1
+	$(BIN)/python -m tests.campaigns.benchmarks.whole_filled --keep
 	$(BIN)/python -m tests.campaigns.benchmarks.whole_postgres --keep --rounds 2
 	$(BIN)/python -m tests.campaigns.benchmarks.tables
 	$(BIN)/python -m tests.campaigns.benchmarks.postgres

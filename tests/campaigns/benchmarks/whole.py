@@ -25,9 +25,9 @@ from tests.campaigns.benchmarks.scene import (
 )
 
 
-def copies(work: Work) -> None:
-    """A folder for the stages, and one for the whole."""
-    for name in ("stages", "whole"):
+def copies(work: Work, *more: str) -> None:
+    """A folder for the stages, one for the whole, and more of these names."""
+    for name in ("stages", "whole", *more):
         shutil.copytree(work.folder / "chroma", own(work, name).folder / "chroma")
 
 
