@@ -64,7 +64,7 @@ model:
   api_key_env: OPENAI_API_KEY
   options: {{batch_items: 256}}
 embed: {{concurrency: 4}}
-verify: {{allow_quarantined: 2, index_recall: 0.3}}
+verify: {{allow_quarantined: 2, index_recall: 0.1}}
 state: ./state
 """
 
