@@ -1,7 +1,8 @@
 """What the nights of a following job take, as a share of the first call that builds everything.
 
     python -m tests.campaigns.benchmarks.nightly [--records 20000] [--changed 0.01] [--nights 30]
-        [--model static|minilm|letters] [--dimensions 384] [--store chroma|postgres] [-o FILE]
+        [--model static|minilm|letters] [--dimensions 384] [--store chroma|postgres]
+        [--bulk auto|never] [-o FILE]
 
 `letters` costs nothing and has as many dimensions as wanted, so all that counts is reembed's own
 and the store's. The corpus is JSON lines. Each night eight tenths of what changes are other texts,
@@ -245,6 +246,10 @@ def main() -> None:
         help="of the model `letters`",
     )
     parser.add_argument("--store", choices=("chroma", "postgres"), default="chroma")
+    parser.add_argument(
+        "--bulk", choices=("auto", "never"), default="auto",
+        help="whether the first call fills a Chroma folder past Chroma's `add`",
+    )  # fmt: skip
     parser.add_argument("-o", type=Path, help="write what was found there")
     given = parser.parse_args()
     chosen = MODELS.get(given.model) or scene.model(given.dimensions)
@@ -253,7 +258,7 @@ def main() -> None:
         manifest = {
             "name": "nightly", "mode": "follow",
             "source": {"url": "jsonl:./corpus.jsonl", "collection": "corpus"},
-            "target": store.target | {"collection": "search"},
+            "target": store.target | {"collection": "search", "bulk": given.bulk},
             "verify": {"index_recall": 0.6},  # random letters lie all alike
             "model": chosen,
         }  # fmt: skip
