@@ -74,6 +74,8 @@ class Ledger:
 
     Args:
         path: its file; default: the run's own.
+        removes: False beside another one of this process, which is to find damage itself: a file
+            that is removed while it is open elsewhere is read on there as it was, or as nothing.
 
     Raises:
         DamagedError: a shard that is to be taken in is not whole; from every method: the file was
@@ -82,13 +84,15 @@ class Ledger:
         UnreachableError: another process holds it for long; from every method.
     """
 
-    def __init__(self, run: RunDir, path: Path | None = None) -> None:
-        self._run = run
+    def __init__(self, run: RunDir, path: Path | None = None, *, removes: bool = True) -> None:
+        self._run, self._removes = run, removes
         self._displaced = frozenset[str]()
         self._path = path or run.path / FILE
         try:
             self._open()
         except DamagedLedgerError:  # it is only an index over the shards
+            if not removes:
+                raise
             self._open()
 
     def _open(self) -> None:
@@ -108,8 +112,9 @@ class Ledger:
         except sqlite3.ProgrammingError:
             raise  # it is closed
         except sqlite3.DatabaseError as error:
-            self._db.close()
-            remove_database(self._path)
+            if self._removes:
+                self._db.close()
+                remove_database(self._path)
             raise DamagedLedgerError(
                 f"{self._path}: what the run knows of its records was damaged: {error}",
                 "It is removed. Run the same command again: it is made again from the shards.",

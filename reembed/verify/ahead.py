@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import Self
 
+from reembed.progress import stage
 from reembed.run.ledger import Ledger
 from reembed.stages.meter import Stats, asked_so_far
 from reembed.stages.session import Session
@@ -57,7 +58,8 @@ class Ahead:
         """Wait for it. None where it was not begun, or failed: whoever finds it anew is told of
         what is wrong."""
         if self._thread is not None:
-            self._thread.join()
+            with stage("verify: what needs no shadow"):
+                self._thread.join()
         return self._found
 
     def _work(self) -> None:
@@ -65,7 +67,7 @@ class Ahead:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         # Whatever goes wrong goes wrong again where it is found anew, and is told then.
-        with contextlib.suppress(Exception), Ledger(self._s.run) as ledger:
+        with contextlib.suppress(Exception), Ledger(self._s.run, removes=False) as ledger:
             checks = verification(self._s, ledger=ledger, wait=self._wait)
             checks.find()
             self._found = checks

@@ -119,7 +119,7 @@ class TestUnknownAndMissingKeys:
         assert f"did you mean {nearest}?" in message
 
     def test_lists_the_known_where_none_is_near(self, load: Load) -> None:
-        assert "known here: collection, " in refusal(load, target__zzz=1)
+        assert "known here: bulk, collection, " in refusal(load, target__zzz=1)
 
     def test_in_a_section_that_may_be_null(self, load: Load) -> None:
         model = {"provider": "openai", "name": "m", "dimensons": 1}
