@@ -66,11 +66,19 @@ class Ahead:
         if sys.platform.startswith("linux"):  # where threads have priorities of their own
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        self._begin_opening()
         # Whatever goes wrong goes wrong again where it is found anew, and is told then.
         with contextlib.suppress(Exception), Ledger(self._s.run, removes=False) as ledger:
             checks = verification(self._s, ledger=ledger, wait=self._wait)
             checks.find()
             self._found = checks
+
+    def _begin_opening(self) -> None:
+        """Start what will open the collections as an application does: that takes a second."""
+        opening = self._s.store.opening
+        if opening is not None:
+            with contextlib.suppress(Exception):  # the gate tells of it
+                opening(())
 
     def _wait(self) -> None:
         self._s.pause.wait(self._stop)
