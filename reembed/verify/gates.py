@@ -30,6 +30,7 @@ from reembed.quality.integrity import KINDS, check_served, slice_bounds, slice_r
 from reembed.quality.sample import Sample, choose, token_counts
 from reembed.quality.verdict import Gate, Verdict
 from reembed.records import Metric
+from reembed.run import events
 from reembed.run.directory import RunDir
 from reembed.run.guards import Wait, no_wait
 from reembed.run.ledger import Ledger
@@ -223,9 +224,17 @@ class Verification:
         if damaged:
             findings.add("in damaged files", damaged)
             return
+        read = self.shadow.fetch if self._filled else self.shadow.fetch_page
         for page in self.corpus.pages(stem, rows):
             if page.ids:
-                yield page, self.shadow.fetch(page.ids, vectors=True)
+                yield page, read(page.ids, vectors=True)
+
+    @cached_property
+    def _filled(self) -> bool:
+        """Whether the shadow was filled past the store's own writes: then the store itself is asked
+        for every record."""
+        filled = self.run.history.all(events.FillBegun)
+        return any(event.id == self.shadow.id for event in filled)
 
     def _check_page(
         self, page: Page, served: pa.RecordBatch, look: Look, findings: Findings
