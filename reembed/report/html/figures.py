@@ -57,9 +57,13 @@ class Grid:
     rows: Sequence[Sequence[Any]]
 
 
+_MOST = 1e200
+
+
 def is_number(value: object) -> TypeGuard[Number]:
-    """Whether `value` is a finite number; a truth value is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a number that can be drawn, sums and air about it included; a truth value
+    is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
 
 
 def is_scalar(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reembed.display.markup import Markup, escape, h
@@ -104,6 +104,8 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*every_figure(), "recall", "limit"]), json_values))
+@example({"new": 1.797692236016198e308})
+@example({"new": 10**400})
 def test_no_figure_whatever_breaks_the_page(figures: dict[str, object]) -> None:
     _, _, article = gate_article(Gate("recall", "shown", HOSTILE, figures))
     read_page(article)
