@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reembed.records import Metric, Vectors, lengths_of
-from reembed.run.disk import write_errors
+from reembed.run.disk import fsync_dir, write_errors
 from reembed.stores.chroma.index_files import (
     CHUNK_BYTES,
     ELEMENTS,
@@ -30,7 +30,6 @@ from reembed.stores.chroma.index_files import (
     LINKS,
 )
 from reembed.stores.chroma.sqlite import INSTEAD
-from reembed.stores.chroma.sqlite_fill import sync_folder
 
 _SMALLEST = 1e-30
 """What Chroma adds to a length before it divides by it."""
@@ -130,7 +129,7 @@ class IndexBuild:
             ):
                 with (folder / name).open("xb") as file:
                     _write(file, parts)
-            sync_folder(folder)
+            fsync_dir(folder)
 
     def _elements(
         self, links: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], size: int

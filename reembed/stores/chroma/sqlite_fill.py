@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -168,6 +167,8 @@ def finish(
     Raises:
         SourceChangedError: somebody else has written to the collection meanwhile.
     """
+    from reembed.run.disk import fsync_dir  # for the others here it would be start-up alone
+
     with file.writing() as connection:
         schema, known = _schema(connection, fill.id)
         there = connection.execute(
@@ -190,16 +191,7 @@ def finish(
         )
         _applied(connection, fill.parts.vectors, int(there[1]))
         fill.workshop.rename(fill.place)
-        sync_folder(fill.folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk keep which files a folder has."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fsync_dir(fill.folder)
 
 
 def kinds_of(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -438,7 +438,7 @@ def held(url: str, name: str = "docs") -> tuple[dict[str, Any], dict[str, Any]]:
 
 KILLS = (
     ("reembed.stores.chroma.sqlite:add_rows", 3),
-    pytest.param("reembed.stores.chroma.index_build:sync_folder", 1, marks=pytest.mark.long),
+    pytest.param("reembed.stores.chroma.index_build:fsync_dir", 1, marks=pytest.mark.long),
     ("reembed.stores.chroma.sqlite:finish", 1),
     pytest.param("reembed.stages.fill:ShadowFill._loaded", 1, marks=pytest.mark.long),
     ("reembed.stages.fill:ShadowFill._loaded", 3),
